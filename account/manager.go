@@ -1,0 +1,278 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Config configures a [Manager]. The zero value is safe.
+type Config struct {
+	// Argon2 are the parameters for new hashes. A password whose stored hash has
+	// others is rehashed at the next login.
+	Argon2 Argon2
+
+	// InsecureArgon2 allows parameters below OWASP's minimum. It is meant for
+	// tests, which would spend their time hashing.
+	InsecureArgon2 bool
+
+	// MinPasswordLength is the least number of characters in a new password.
+	// Default 8 (ASVS 6.2.1; NIST SP 800-63B-4 §3.1.1.2 asks for 15 where the
+	// password is the only factor).
+	MinPasswordLength int
+
+	// CheckPassword may turn a new password down, for example one that is on a
+	// list of breached passwords. Its error reaches the caller wrapped together
+	// with [ErrInvalidPassword]. nil means no further check.
+	CheckPassword func(ctx context.Context, password string) error
+
+	// Now is the clock. Default [time.Now].
+	Now func() time.Time
+
+	// OnEvent is called synchronously with everything that happens; see
+	// strategy.Config.OnEvent. nil means that nobody listens.
+	OnEvent func(context.Context, strategy.Event)
+}
+
+// Manager registers accounts, authenticates their users and changes their
+// passwords. Make one with [NewManager]. It is safe for concurrent use.
+type Manager[U strategy.User[ID], ID comparable] struct {
+	store  Store[U, ID]
+	newID  func() ID
+	of     func(*U) *User[ID]
+	hasher *hasher
+	cfg    Config
+}
+
+// NewManager returns a Manager of the accounts in a store. newID makes the IDs
+// of new accounts: uuid.New, bson.NewObjectID or the application's own; nil
+// means that accounts are registered with their ID set. All type parameters are
+// inferred. It returns an error that names the field where the configuration is
+// wrong.
+func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], newID func() ID, cfg Config) (*Manager[U, ID], error) {
+	if store == nil {
+		return nil, errors.New("account: store is nil")
+	}
+	if cfg.MinPasswordLength < 0 || cfg.MinPasswordLength > 64 {
+		return nil, fmt.Errorf("account: Config.MinPasswordLength is %d, want 0 (for 8) to 64", cfg.MinPasswordLength)
+	}
+	if cfg.MinPasswordLength == 0 {
+		cfg.MinPasswordLength = 8
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	h, err := newHasher(cfg.Argon2, cfg.InsecureArgon2)
+	if err != nil {
+		return nil, err
+	}
+	of := func(u *U) *User[ID] { return P(u).Account() }
+	return &Manager[U, ID]{store, newID, of, h, cfg}, nil
+}
+
+// Register creates the account of somebody who signs up: active, not verified,
+// no superuser, whatever the flags of user say. The user's Email is normalised;
+// the ID, the password hash and the creation time are set; the application's own
+// fields are stored as they are. It returns the account as stored.
+//
+// It returns an error wrapping [ErrInvalidEmail], [ErrInvalidPassword] or
+// [ErrEmailTaken]. Telling a stranger that an address is taken tells them who
+// has an account: answer a public sign-up form the same way in both cases, and
+// write the rest in an e-mail.
+func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) (U, error) {
+	a := m.of(&user)
+	a.Active, a.Verified, a.Superuser = true, false, false
+	return m.Create(ctx, user, password)
+}
+
+// Create creates an account with the flags that user carries. It is for
+// administrators, imports and seeds; [Manager.Register] is for strangers. All
+// else is as there.
+func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U, error) {
+	var nobody U
+	a := m.of(&user)
+	email, err := NormalizeEmail(a.Email)
+	if err != nil {
+		return nobody, fmt.Errorf("account: %w", err)
+	}
+	if err := m.checkNewPassword(ctx, password); err != nil {
+		return nobody, err
+	}
+	var noID ID
+	if a.ID == noID && m.newID != nil {
+		a.ID = m.newID()
+	}
+	if a.ID == noID {
+		return nobody, errors.New("account: the user has no ID, and NewManager was given no function that makes one")
+	}
+	hash, err := m.hasher.hash(password)
+	if err != nil {
+		return nobody, fmt.Errorf("account: hash the password: %w", err)
+	}
+	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
+	if err := m.store.Insert(ctx, user); err != nil {
+		if errors.Is(err, ErrEmailTaken) {
+			return nobody, fmt.Errorf("account: %w", err)
+		}
+		return nobody, m.failed(ctx, "insert the account", err)
+	}
+	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountRegistered, UserID: a.ID})
+	return user, nil
+}
+
+// Authenticate returns the active account with this e-mail address and password.
+// Case and surrounding blanks of the address do not matter. It returns an error
+// wrapping [ErrBadCredentials] for an unknown address, a wrong password or an
+// inactive account, after the same work; any other error is a failure of the
+// store. A hash that is not of today's scheme and parameters is replaced; a
+// failure to do so is an event, and the login goes on.
+func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password string) (U, error) {
+	var nobody U
+	if password == "" || len(password) > MaxPasswordBytes {
+		// No account has such a password, so refusing it at once tells nothing.
+		return nobody, m.denied(ctx, strategy.ReasonWrongPassword, nil)
+	}
+	user, err := m.byEmail(ctx, email)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		m.spend(ctx, password)
+		return nobody, m.denied(ctx, strategy.ReasonUnknownUser, nil)
+	case err != nil:
+		return nobody, m.failed(ctx, "look up the account", err)
+	}
+	if reason, err := m.check(ctx, &user, password); err != nil {
+		return nobody, m.failed(ctx, "check the password", err)
+	} else if reason != "" {
+		return nobody, m.denied(ctx, reason, user.UserID())
+	}
+	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginSucceeded, UserID: user.UserID()})
+	return user, nil
+}
+
+// ChangePassword replaces the password of an account whose user knows the
+// current one. It returns an error wrapping [ErrBadCredentials] where the
+// current password is wrong or there is no such active account,
+// [ErrInvalidPassword] where the new one is refused, [ErrConflict] where the
+// password was changed by somebody else at the same time.
+func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new string) error {
+	user, err := m.store.ByID(ctx, id)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		return m.denied(ctx, strategy.ReasonUnknownUser, nil)
+	case err != nil:
+		return m.failed(ctx, "look up the account", err)
+	}
+	if len(current) > MaxPasswordBytes {
+		return m.denied(ctx, strategy.ReasonWrongPassword, id)
+	}
+	if reason, err := m.check(ctx, &user, current); err != nil {
+		return m.failed(ctx, "check the password", err)
+	} else if reason != "" {
+		return m.denied(ctx, reason, id)
+	}
+	if err := m.checkNewPassword(ctx, new); err != nil {
+		return err
+	}
+	hash, err := m.hasher.hash(new)
+	if err != nil {
+		return fmt.Errorf("account: hash the password: %w", err)
+	}
+	if err := m.store.ReplacePassword(ctx, id, m.of(&user).HashedPassword, hash); err != nil {
+		if errors.Is(err, ErrConflict) {
+			return fmt.Errorf("account: %w", err)
+		}
+		return m.failed(ctx, "store the password", err)
+	}
+	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
+	return nil
+}
+
+func (m *Manager[U, ID]) byEmail(ctx context.Context, email string) (U, error) {
+	norm, err := NormalizeEmail(email)
+	if err != nil {
+		var nobody U
+		return nobody, ErrUserNotFound // no account has such an address
+	}
+	return m.store.ByEmail(ctx, norm)
+}
+
+// check compares a password with an account's hash and returns why the user may
+// not in, or "". It does the work of one hash in any case. Where the hash is
+// outdated it is replaced, in the store and in user.
+func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (strategy.Reason, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err // nobody waits for the answer: don't hash
+	}
+	a := m.of(user)
+	ok, outdated, err := m.hasher.verify(password, a.HashedPassword)
+	switch {
+	case err != nil:
+		m.spend(ctx, password)
+		return strategy.ReasonUnusableHash, nil
+	case !ok:
+		return strategy.ReasonWrongPassword, nil
+	case !(*user).IsActive():
+		return strategy.ReasonUserInactive, nil
+	}
+	if outdated {
+		m.rehash(ctx, a, password)
+	}
+	return "", nil
+}
+
+func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password string) {
+	hash, err := m.hasher.hash(password)
+	if err == nil {
+		err = m.store.ReplacePassword(ctx, a.ID, a.HashedPassword, hash)
+	}
+	if err == nil {
+		a.HashedPassword = hash
+	} else {
+		err = fmt.Errorf("account: rehash the password: %w", err)
+	}
+	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordRehashed, UserID: a.ID, Err: err})
+}
+
+// spend does the work that verifying a password would have been, so that the
+// time of an answer does not tell whether there was anything to verify.
+func (m *Manager[U, ID]) spend(ctx context.Context, password string) {
+	if ctx.Err() == nil {
+		_, _ = m.hasher.hash(password)
+	}
+}
+
+func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {
+	if err := checkNewPassword(password, m.cfg.MinPasswordLength); err != nil {
+		return fmt.Errorf("account: %w", err)
+	}
+	if m.cfg.CheckPassword != nil {
+		if err := m.cfg.CheckPassword(ctx, password); err != nil {
+			return fmt.Errorf("account: %w: %w", ErrInvalidPassword, err)
+		}
+	}
+	return nil
+}
+
+func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
+
+func (m *Manager[U, ID]) denied(ctx context.Context, reason strategy.Reason, id any) error {
+	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: reason, UserID: id})
+	return fmt.Errorf("account: %w", ErrBadCredentials)
+}
+
+func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) error {
+	err = fmt.Errorf("account: %s: %w", doing, err)
+	m.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, Err: err})
+	return err
+}
+
+func (m *Manager[U, ID]) emit(ctx context.Context, e strategy.Event) {
+	if m.cfg.OnEvent == nil {
+		return
+	}
+	e.Time = m.now()
+	m.cfg.OnEvent(ctx, e)
+}

@@ -1,0 +1,135 @@
+package account
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/alexedwards/argon2id"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// MaxPasswordBytes is the longest password that is hashed, in bytes of UTF-8. It
+// allows far more than any person types (ASVS 6.2.9 asks for 64 characters) and
+// bounds what a hostile login can cost.
+const MaxPasswordBytes = 1024
+
+// Argon2 are the parameters of argon2id. A zero field means its default; the
+// defaults are the second recommended option of RFC 9106 §4, which is
+// fastapi-users' default too: 64 MiB, 3 passes, 4 lanes.
+type Argon2 struct {
+	MemoryKiB   uint32 // default 65536
+	Iterations  uint32 // default 3
+	Parallelism uint8  // default 4
+}
+
+const (
+	saltBytes = 16
+	keyBytes  = 32
+
+	// OWASP's Password Storage Cheat Sheet lists options of equal strength, from
+	// 7 MiB with 5 passes to 46 MiB with 1: these two bounds admit them all.
+	minMemoryKiB    = 7168
+	minMemoryPasses = 7168 * 5
+
+	// A stored hash asks for its own cost. Beyond these bounds it is an attack
+	// or an accident, not a password.
+	maxMemoryKiB  = 1 << 20
+	maxIterations = 64
+	maxBcryptCost = 16
+)
+
+// hasher hashes and verifies passwords.
+type hasher struct {
+	params argon2id.Params
+}
+
+func newHasher(p Argon2, insecure bool) (*hasher, error) {
+	if p.MemoryKiB == 0 {
+		p.MemoryKiB = 64 * 1024
+	}
+	if p.Iterations == 0 {
+		p.Iterations = 3
+	}
+	if p.Parallelism == 0 {
+		p.Parallelism = 4
+	}
+	if p.MemoryKiB > maxMemoryKiB || p.Iterations > maxIterations {
+		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes are over the bounds of %d KiB and %d passes",
+			p.MemoryKiB, p.Iterations, maxMemoryKiB, maxIterations)
+	}
+	weak := p.MemoryKiB < minMemoryKiB || uint64(p.MemoryKiB)*uint64(p.Iterations) < minMemoryPasses
+	if weak && !insecure {
+		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes are weaker than OWASP's minimum (7 MiB with 5 passes, 19 MiB with 2 …); Config.InsecureArgon2 allows it, in tests",
+			p.MemoryKiB, p.Iterations)
+	}
+	return &hasher{argon2id.Params{
+		Memory: p.MemoryKiB, Iterations: p.Iterations, Parallelism: p.Parallelism,
+		SaltLength: saltBytes, KeyLength: keyBytes,
+	}}, nil
+}
+
+func (h *hasher) hash(password string) (PasswordHash, error) {
+	s, err := argon2id.CreateHash(password, &h.params)
+	return PasswordHash(s), err
+}
+
+var errUnusableHash = errors.New("the stored password hash cannot be read")
+
+// verify reports whether a password matches a hash, and whether the hash should
+// be replaced by one of today's. It returns errUnusableHash, at once, for what
+// is no hash or asks for too much.
+func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, err error) {
+	switch s := string(hash); {
+	case strings.HasPrefix(s, "$argon2id$"):
+		return h.verifyArgon2(password, s)
+	case strings.HasPrefix(s, "$2a$"), strings.HasPrefix(s, "$2b$"), strings.HasPrefix(s, "$2y$"):
+		cost, err := bcrypt.Cost([]byte(s))
+		if err != nil || cost > maxBcryptCost {
+			return false, false, errUnusableHash
+		}
+		switch err := bcrypt.CompareHashAndPassword([]byte(s), []byte(password)); {
+		case err == nil:
+			return true, true, nil
+		case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+			return false, false, nil
+		default:
+			return false, false, errUnusableHash
+		}
+	default:
+		return false, false, errUnusableHash
+	}
+}
+
+func (h *hasher) verifyArgon2(password, hash string) (ok, outdated bool, err error) {
+	p, salt, key, err := argon2id.DecodeHash(hash)
+	// The library trusts the string: an empty key would match every password,
+	// and zero passes or lanes would panic.
+	if err != nil ||
+		p.Memory < 8 || p.Memory > maxMemoryKiB ||
+		p.Iterations < 1 || p.Iterations > maxIterations ||
+		p.Parallelism < 1 ||
+		len(salt) < 8 || len(salt) > 64 ||
+		len(key) < 16 || len(key) > 128 {
+		return false, false, errUnusableHash
+	}
+	ok, err = argon2id.ComparePasswordAndHash(password, hash)
+	if err != nil {
+		return false, false, errUnusableHash
+	}
+	return ok, *p != h.params, nil
+}
+
+// checkNewPassword applies the rules that every new password must meet.
+func checkNewPassword(password string, minLength int) error {
+	switch {
+	case !utf8.ValidString(password):
+		return fmt.Errorf("%w: not valid UTF-8", ErrInvalidPassword)
+	case len(password) > MaxPasswordBytes:
+		return fmt.Errorf("%w: longer than %d bytes", ErrInvalidPassword, MaxPasswordBytes)
+	case utf8.RuneCountInString(password) < minLength:
+		return fmt.Errorf("%w: shorter than %d characters", ErrInvalidPassword, minLength)
+	}
+	return nil
+}

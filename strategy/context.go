@@ -1,0 +1,27 @@
+package strategy
+
+import "context"
+
+type sessionKey[U any] struct{}
+
+// ContextWithSession returns a context that carries a session. The Gin plugin
+// does this for every request that it lets through; jobs and tests can do the
+// same.
+func ContextWithSession[U any](ctx context.Context, s Session[U]) context.Context {
+	return context.WithValue(ctx, sessionKey[U]{}, s)
+}
+
+// SessionFromContext returns the session of the request that ctx belongs to, for
+// code below the handlers. ok is false where there is none, or none of this
+// user type.
+func SessionFromContext[U any](ctx context.Context) (s Session[U], ok bool) {
+	s, ok = ctx.Value(sessionKey[U]{}).(Session[U])
+	return s, ok
+}
+
+// UserFromContext returns the user of the request that ctx belongs to, like
+// [SessionFromContext].
+func UserFromContext[U any](ctx context.Context) (user U, ok bool) {
+	s, ok := SessionFromContext[U](ctx)
+	return s.User, ok
+}

@@ -1,0 +1,106 @@
+package strategy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// EventKind says what happened. New kinds may be added.
+type EventKind string
+
+// What the packages of Latchkey report. Comments name the fields that are set
+// beside Kind and Time.
+const (
+	// EventTokenIssued: UserID, SessionID.
+	EventTokenIssued EventKind = "token.issued"
+	// EventTokenRevoked: UserID, SessionID.
+	EventTokenRevoked EventKind = "token.revoked"
+	// EventTokenDenied: Reason, and UserID and SessionID where the token was found.
+	EventTokenDenied EventKind = "token.denied"
+	// EventStoreFailed: Err; a store or user source could not answer. Nothing
+	// was granted and nobody was logged out.
+	EventStoreFailed EventKind = "store.failed"
+
+	// EventLoginSucceeded: UserID. The password was right.
+	EventLoginSucceeded EventKind = "login.succeeded"
+	// EventLoginDenied: Reason, and UserID where the account exists.
+	EventLoginDenied EventKind = "login.denied"
+	// EventAccountRegistered: UserID.
+	EventAccountRegistered EventKind = "account.registered"
+	// EventPasswordChanged: UserID.
+	EventPasswordChanged EventKind = "account.password_changed"
+	// EventPasswordRehashed: UserID, and Err where the new hash was not stored;
+	// the login went on either way.
+	EventPasswordRehashed EventKind = "account.password_rehashed"
+
+	// EventAccessDenied: Reason, and UserID and SessionID where they are known.
+	// A guard turned a request away although its token was good, or because it
+	// carried none that could be read.
+	EventAccessDenied EventKind = "access.denied"
+)
+
+// Reason says why a token, a login or a request was denied. It is for the
+// application; clients are told less. New reasons may be added.
+type Reason string
+
+// The reasons.
+const (
+	ReasonMalformed      Reason = "malformed"       // not of the token format
+	ReasonUnknown        Reason = "unknown"         // never issued, revoked, or expired and collected
+	ReasonExpired        Reason = "expired"         // older than its lifetime
+	ReasonUserGone       Reason = "user_gone"       // the user no longer exists
+	ReasonUserInactive   Reason = "user_inactive"   // the user is not active
+	ReasonUserUnverified Reason = "user_unverified" // the user is not verified, and must be
+	ReasonUnknownUser    Reason = "unknown_user"    // no account with this name
+	ReasonWrongPassword  Reason = "wrong_password"  // the password does not match
+	ReasonUnusableHash   Reason = "unusable_hash"   // the stored password hash cannot be read
+	ReasonForbidden      Reason = "forbidden"       // a check of the route said no
+	ReasonNoCredentials  Reason = "no_credentials"  // the request carried no token
+	ReasonBadRequest     Reason = "bad_request"     // the request's credentials were contradictory
+)
+
+// Event is something that an application may want to log, count or act on. It
+// never holds a token, a digest or a password.
+type Event struct {
+	Kind      EventKind
+	Time      time.Time // by the clock of the package that reports it
+	UserID    any       // the application's ID type; nil where no user is known
+	SessionID uuid.UUID // uuid.Nil where no session is known
+	Reason    Reason    // "" where nothing was denied
+	Err       error     // nil where nothing failed
+}
+
+// LogEvents returns a function for the OnEvent fields that writes events to a
+// logger: failures as errors, all else as information (also what failed because
+// the client had gone). A nil logger means [slog.Default] at the time of the
+// event. It is safe for concurrent use.
+func LogEvents(logger *slog.Logger) func(context.Context, Event) {
+	return func(ctx context.Context, e Event) {
+		l := logger
+		if l == nil {
+			l = slog.Default()
+		}
+		level := slog.LevelInfo
+		attrs := make([]slog.Attr, 0, 4)
+		if e.UserID != nil {
+			attrs = append(attrs, slog.Any("user_id", e.UserID))
+		}
+		if e.SessionID != uuid.Nil {
+			attrs = append(attrs, slog.String("session_id", e.SessionID.String()))
+		}
+		if e.Reason != "" {
+			attrs = append(attrs, slog.String("reason", string(e.Reason)))
+		}
+		if e.Err != nil {
+			if !errors.Is(e.Err, context.Canceled) {
+				level = slog.LevelError
+			}
+			attrs = append(attrs, slog.String("error", e.Err.Error()))
+		}
+		l.LogAttrs(ctx, level, string(e.Kind), attrs...)
+	}
+}

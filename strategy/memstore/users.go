@@ -1,0 +1,129 @@
+package memstore
+
+import (
+	"context"
+	"sync"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Users is an account.Store, and so a strategy.UserSource, in memory. Make one
+// with [NewUsers]. It is safe for concurrent use. It copies users by assignment:
+// what their fields point to is shared.
+type Users[U strategy.User[ID], ID comparable] struct {
+	of      func(*U) *account.User[ID]
+	mu      sync.RWMutex
+	byID    map[ID]U
+	byEmail map[string]ID
+}
+
+// NewUsers returns an empty store: NewUsers[Member](), for a struct Member that
+// embeds account.User. The other type parameters are inferred.
+func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]]() *Users[U, ID] {
+	return &Users[U, ID]{
+		of:      func(u *U) *account.User[ID] { return P(u).Account() },
+		byID:    make(map[ID]U),
+		byEmail: make(map[string]ID),
+	}
+}
+
+// Insert implements account.Store.
+func (s *Users[U, ID]) Insert(ctx context.Context, user U) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	a := s.of(&user)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.byEmail[a.Email]; taken {
+		return account.ErrEmailTaken
+	}
+	if _, taken := s.byID[a.ID]; taken {
+		return account.ErrConflict
+	}
+	s.byID[a.ID] = user
+	s.byEmail[a.Email] = a.ID
+	return nil
+}
+
+// ByID implements account.Store and strategy.UserSource.
+func (s *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
+	var none U
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	user, ok := s.byID[id]
+	if !ok {
+		return none, account.ErrUserNotFound
+	}
+	return user, nil
+}
+
+// ByEmail implements account.Store.
+func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
+	var none U
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	id, ok := s.byEmail[email]
+	if !ok {
+		return none, account.ErrUserNotFound
+	}
+	return s.byID[id], nil
+}
+
+// ReplacePassword implements account.Store.
+func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	user, ok := s.byID[id]
+	if !ok || s.of(&user).HashedPassword != old {
+		return account.ErrConflict
+	}
+	s.of(&user).HashedPassword = new
+	s.byID[id] = user
+	return nil
+}
+
+// Update changes an account that is there, as an application or an administrator
+// would in its own database: to deactivate it, to verify it. Its ID and e-mail
+// address stay as they are.
+func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	user, ok := s.byID[id]
+	if !ok {
+		return account.ErrUserNotFound
+	}
+	email := s.of(&user).Email
+	change(&user)
+	s.of(&user).ID, s.of(&user).Email = id, email
+	s.byID[id] = user
+	return nil
+}
+
+// Delete removes an account; its tokens are refused from then on. It is
+// idempotent.
+func (s *Users[U, ID]) Delete(ctx context.Context, id ID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if user, ok := s.byID[id]; ok {
+		delete(s.byEmail, s.of(&user).Email)
+		delete(s.byID, id)
+	}
+	return nil
+}

@@ -1,0 +1,12 @@
+// Package storetest checks that a store keeps the contract of strategy.Store or
+// account.Store. One call does it:
+//
+//	func TestStore(t *testing.T) {
+//		storetest.Run(t, uuid.New, func(t testing.TB) strategy.Store[uuid.UUID] {
+//			return mystore.New(testDatabase(t))
+//		})
+//	}
+//
+// Later versions may check more: a store that fails a new check was broken
+// before.
+package storetest

@@ -1,0 +1,131 @@
+package strategy
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"hash/crc32"
+	"math/big"
+	"strings"
+)
+
+// DefaultTokenPrefix begins every token, unless [Config.TokenPrefix] says
+// otherwise.
+const DefaultTokenPrefix = "lk_"
+
+const (
+	secretBytes    = 32 // from crypto/rand
+	secretLength   = 43 // base62 digits that hold them
+	checksumLength = 6  // base62 digits of a CRC-32
+	maxPrefix      = 24
+
+	// The digits in the order of [big.Int.Text].
+	base62 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// TokenFormat makes and checks tokens:
+//
+//	lk_ + 32 random bytes in base62 (43 characters) + CRC-32 of what precedes, in base62 (6 characters)
+//
+// The digits are 0-9, a-z, A-Z in this order, the most significant first, padded with 0. The prefix lets
+// secret scanners find leaked tokens; the checksum lets them, and us, tell a
+// token from a random string without asking the database. A string of the right
+// prefix, length, alphabet and checksum is well-formed; nothing else is.
+//
+// This format is stored as the SHA-256 digest of the whole token. A later format
+// with other rules will have another shape, so that both can be told apart and
+// nobody is logged out by the change.
+//
+// A TokenFormat is immutable and safe for concurrent use. Make one with
+// [NewTokenFormat]; the zero value finds no token well-formed.
+type TokenFormat struct {
+	prefix string
+}
+
+// NewTokenFormat returns the format with a prefix; "" means
+// [DefaultTokenPrefix]. A prefix has 2 to 24 characters of a-z, 0-9 and _,
+// begins with a letter and ends with _.
+func NewTokenFormat(prefix string) (TokenFormat, error) {
+	if prefix == "" {
+		prefix = DefaultTokenPrefix
+	}
+	switch {
+	case len(prefix) < 2 || len(prefix) > maxPrefix:
+		return TokenFormat{}, fmt.Errorf("prefix %q: want 2 to %d characters", prefix, maxPrefix)
+	case prefix[0] < 'a' || prefix[0] > 'z':
+		return TokenFormat{}, fmt.Errorf("prefix %q: want a letter a-z first", prefix)
+	case !strings.HasSuffix(prefix, "_"):
+		return TokenFormat{}, fmt.Errorf("prefix %q: want _ at its end", prefix)
+	case strings.Trim(prefix, "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
+		return TokenFormat{}, fmt.Errorf("prefix %q: want only a-z, 0-9 and _", prefix)
+	}
+	return TokenFormat{prefix}, nil
+}
+
+// Pattern returns the regular expression (RE2, and most others) that finds
+// tokens of this format in text, for secret scanners.
+func (f TokenFormat) Pattern() string {
+	return fmt.Sprintf(`\b%s[0-9A-Za-z]{%d}\b`, f.prefix, secretLength+checksumLength)
+}
+
+// New returns a new token, from 256 bits of crypto/rand, and its digest.
+func (f TokenFormat) New() (secret Secret, digest string) {
+	var b [secretBytes]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program rather
+	digits := new(big.Int).SetBytes(b[:]).Text(62)
+
+	token := make([]byte, 0, len(f.prefix)+secretLength+checksumLength)
+	token = append(token, f.prefix...)
+	token = append(token, strings.Repeat("0", secretLength-len(digits))...)
+	token = append(token, digits...)
+	sum := checksum(string(token))
+	token = append(token, sum[:]...)
+	return NewSecret(string(token)), digestOf(string(token))
+}
+
+// Digest returns what a store holds in the place of a token: its SHA-256 in
+// base64url without padding, 43 characters. For a string that is not
+// well-formed it returns an error wrapping [ErrInvalidToken].
+func (f TokenFormat) Digest(token string) (string, error) {
+	if !f.wellFormed(token) {
+		return "", denyMalformed
+	}
+	return digestOf(token), nil
+}
+
+func (f TokenFormat) wellFormed(token string) bool {
+	if f.prefix == "" || len(token) != len(f.prefix)+secretLength+checksumLength || !strings.HasPrefix(token, f.prefix) {
+		return false
+	}
+	body := token[:len(token)-checksumLength]
+	for i := len(f.prefix); i < len(body); i++ {
+		c := body[i]
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	sum := checksum(body)
+	return token[len(body):] == string(sum[:])
+}
+
+// checksum is the CRC-32 (IEEE) of s in base62. It loops over the table itself:
+// handing the string to hash/crc32 would cost an allocation for every request.
+func checksum(s string) (sum [checksumLength]byte) {
+	crc := ^uint32(0)
+	for i := range len(s) {
+		crc = crc32.IEEETable[byte(crc)^s[i]] ^ crc>>8
+	}
+	crc = ^crc
+	for i := checksumLength - 1; i >= 0; i-- {
+		sum[i] = base62[crc%62]
+		crc /= 62
+	}
+	return sum
+}
+
+func digestOf(token string) string {
+	var in [maxPrefix + secretLength + checksumLength]byte
+	sum := sha256.Sum256(in[:copy(in[:], token)])
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
