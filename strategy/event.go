@@ -21,8 +21,8 @@ const (
 	EventTokenRevoked EventKind = "token.revoked"
 	// EventTokenDenied: Reason, and UserID and SessionID where the token was found.
 	EventTokenDenied EventKind = "token.denied"
-	// EventStoreFailed: Err; a store or user source could not answer. Nothing
-	// was granted and nobody was logged out.
+	// EventStoreFailed: Err; a store, a user source or a guard's check could not
+	// answer. Nothing was granted and nobody was logged out.
 	EventStoreFailed EventKind = "store.failed"
 
 	// EventLoginSucceeded: UserID. The password was right.
@@ -37,7 +37,7 @@ const (
 	// the login went on either way.
 	EventPasswordRehashed EventKind = "account.password_rehashed"
 
-	// EventAccessDenied: Reason, and UserID and SessionID where they are known.
+	// EventAccessDenied: Reason, and SessionID where it is known.
 	// A guard turned a request away although its token was good, or because it
 	// carried none that could be read.
 	EventAccessDenied EventKind = "access.denied"

@@ -1,0 +1,332 @@
+package ginauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// User is what the plugin must know of the application's user. Every
+// strategy.User is one.
+type User interface {
+	IsActive() bool
+	IsVerified() bool
+	IsSuperuser() bool
+}
+
+// Authenticator finds out who is logging in. account.Manager is one.
+type Authenticator[U any] interface {
+	// Authenticate returns the user with this name and password. It must return
+	// an error wrapping account.ErrBadCredentials for an unknown user, a wrong
+	// password and an inactive user, in equal time; any other error is a failure
+	// to find out, and answered as one. It must be safe for concurrent use.
+	Authenticate(ctx context.Context, username, password string) (U, error)
+}
+
+// Config configures an [Auth]. The zero value is safe: bearer tokens.
+type Config struct {
+	// Transports are the ways by which tokens come, in the order in which guards
+	// try them; the first that yields a user wins. Logins are answered by the
+	// first of them. Default: Bearer{} alone.
+	//
+	// To let one application log in both ways, make two Auths over the same
+	// strategy, each with its own transport first, and call Routes on both.
+	Transports []Transport
+
+	// RequireVerified turns users away at login who are not verified. Routes can
+	// ask for it one by one instead, with [Verified].
+	RequireVerified bool
+
+	// Now is the clock, for events. Default [time.Now].
+	Now func() time.Time
+
+	// OnEvent is told of what only the plugin sees: requests that a guard turned
+	// away without asking the strategy, or although their token was good. See
+	// strategy.Config.OnEvent. nil means that nobody listens.
+	OnEvent func(context.Context, strategy.Event)
+}
+
+// Auth is the plugin. Make one with [New]. It is safe for concurrent use.
+type Auth[U User] struct {
+	strategy   strategy.Strategy[U]
+	login      Authenticator[U]
+	transports []transport
+	realm      string // of the bearer transport; "" where there is none
+	cfg        Config
+}
+
+// New returns the plugin over a strategy. login checks the passwords of the
+// login route; nil leaves that route out, for an application whose users log in
+// by other means (see [Auth.Login]). It returns an error that names the field
+// where the configuration is wrong.
+func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*Auth[U], error) {
+	if s == nil {
+		return nil, errors.New("ginauth: strategy is nil")
+	}
+	if len(cfg.Transports) == 0 {
+		cfg.Transports = []Transport{Bearer{}}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	a := &Auth[U]{strategy: s, login: login, cfg: cfg}
+	names := make(map[string]bool)
+	for i, t := range cfg.Transports {
+		if t == nil {
+			return nil, fmt.Errorf("ginauth: Config.Transports[%d] is nil", i)
+		}
+		ready, err := t.prepare()
+		if err != nil {
+			return nil, fmt.Errorf("ginauth: Config.Transports[%d]: %w", i, err)
+		}
+		if names[ready.String()] {
+			return nil, fmt.Errorf("ginauth: Config.Transports[%d]: %v is there already", i, ready)
+		}
+		names[ready.String()] = true
+		if b, ok := ready.(bearer); ok {
+			a.realm = b.realm
+		}
+		a.transports = append(a.transports, ready)
+	}
+	return a, nil
+}
+
+// Routes adds POST login and POST logout to a router or a group of routes, whose
+// path is their prefix.
+func (a *Auth[U]) Routes(r gin.IRouter) {
+	if a.login != nil {
+		r.POST("/login", noStore, a.handleLogin)
+	}
+	r.POST("/logout", noStore, a.handleLogout)
+}
+
+// noStore keeps answers of the auth routes out of every cache (RFC 6749 §5.1).
+func noStore(c *gin.Context) {
+	c.Header("Cache-Control", "no-store")
+	c.Header("Pragma", "no-cache")
+}
+
+func (a *Auth[U]) handleLogin(c *gin.Context) {
+	form, err := readLogin(c.Writer, c.Request)
+	if err != nil {
+		a.refuse(c, err)
+		return
+	}
+	ctx := c.Request.Context()
+	user, err := a.login.Authenticate(ctx, form.username, form.password)
+	if err != nil {
+		a.refuse(c, err)
+		return
+	}
+	if a.cfg.RequireVerified && !user.IsVerified() {
+		a.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUserUnverified})
+		a.refuse(c, errNotVerified)
+		return
+	}
+	_, _ = a.Login(c, user) // has answered
+}
+
+// Login issues a token for a user whom the application has authenticated by
+// other means (an OAuth callback, a passkey), and answers as the login route
+// does. It does not ask whether the user is verified.
+//
+// With a cookie, only the header and the status 204 are set: the handler may go
+// on to redirect. After an error, Login has answered with it (400 for an
+// inactive user, 503), and the handler should return.
+func (a *Auth[U]) Login(c *gin.Context, user U) (strategy.Session[U], error) {
+	noStore(c)
+	secret, session, err := a.strategy.WriteToken(c.Request.Context(), user)
+	if err != nil {
+		a.refuse(c, err)
+		return strategy.Session[U]{}, err
+	}
+	var remaining time.Duration
+	if !session.ExpiresAt.IsZero() {
+		remaining = session.ExpiresAt.Sub(session.CreatedAt)
+	}
+	a.transports[0].deliver(c, secret, remaining)
+	return session, nil
+}
+
+func (a *Auth[U]) handleLogout(c *gin.Context) {
+	// A log-out goes through even where the client has gone: the store bounds it.
+	ctx := context.WithoutCancel(c.Request.Context())
+	_, by, err := a.identify(c.Request)
+	if err == nil {
+		if err = a.strategy.DestroyToken(ctx, by.token); err == nil {
+			by.transport.clear(c)
+			c.Status(http.StatusNoContent)
+			return
+		}
+	} else if errors.Is(err, strategy.ErrInvalidToken) {
+		err = a.forget(ctx, c, err)
+	}
+	a.refuse(c, err)
+}
+
+// forget ends what a log-out with a token that is no longer good can end. The
+// token is destroyed all the same: perhaps it is unknown because an earlier
+// attempt deleted it without a majority's acknowledgement, and this one waits
+// for that. Its cookie is cleared, unless the database fails.
+func (a *Auth[U]) forget(ctx context.Context, c *gin.Context, invalid error) error {
+	for _, t := range a.transports {
+		if token, _ := t.token(c.Request); token != "" {
+			if err := a.strategy.DestroyToken(ctx, token); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range a.transports {
+		if t.carried(c.Request) {
+			t.clear(c)
+		}
+	}
+	return invalid
+}
+
+// RequireUser guards a route, or a group of routes: the handlers behind it run
+// for an active user with a live token who passes all checks, and for nobody
+// else. Guards can be stacked: the token is read once.
+func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := a.admit(c, checks); err != nil {
+			a.refuse(c, err)
+		}
+	}
+}
+
+// OptionalUser lets every request through, with the user of its token if there
+// is one who is active and passes all checks. Only a failing database stops it:
+// then nobody knows who is asking.
+func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := a.admit(c, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
+			a.refuse(c, err)
+		}
+	}
+}
+
+// identity is what a guard found out about a request. It is kept with the
+// request for the guards that follow, and only for those of the same Auth:
+// another one may take other transports.
+type identity[U User] struct {
+	auth    *Auth[U]
+	session strategy.Session[U]
+}
+
+type identityKey struct{}
+
+// admit finds the request's session, checks it, and puts it into the request's
+// context.
+func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) error {
+	ctx := c.Request.Context()
+	var session strategy.Session[U]
+	v, _ := c.Get(identityKey{})
+	known, ok := v.(*identity[U])
+	if ok = ok && known.auth == a; ok {
+		session = known.session
+	} else {
+		var err error
+		if session, _, err = a.identify(c.Request); err != nil {
+			a.denied(ctx, err)
+			return err
+		}
+	}
+	for _, check := range checks {
+		pass, err := check.pass(ctx, subject{session.User, session})
+		if err != nil {
+			err = fmt.Errorf("ginauth: check the user: %w", err)
+			a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, SessionID: session.ID, Err: err})
+			return err
+		}
+		if !pass {
+			a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonForbidden, SessionID: session.ID})
+			return errForbidden
+		}
+	}
+	if !ok {
+		c.Set(identityKey{}, &identity[U]{a, session})
+		c.Request = c.Request.WithContext(strategy.ContextWithSession(ctx, session))
+	}
+	return nil
+}
+
+// credential is a token and the way by which it came.
+type credential struct {
+	token     string
+	transport transport
+}
+
+// identify reads the tokens that a request carries until one yields a user.
+// Where none does, it returns the gravest of the reasons.
+func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, error) {
+	why := errNoCredentials
+	for _, t := range a.transports {
+		token, err := t.token(r)
+		if err == nil && token == "" {
+			continue
+		}
+		if err == nil {
+			var session strategy.Session[U]
+			if session, err = a.strategy.ReadToken(r.Context(), token); err == nil {
+				return session, credential{token, t}, nil
+			}
+		}
+		if !errors.Is(err, strategy.ErrInvalidToken) && !errors.Is(err, errBadRequest) {
+			return strategy.Session[U]{}, credential{}, err
+		}
+		if !errors.Is(why, errBadRequest) {
+			why = err
+		}
+	}
+	return strategy.Session[U]{}, credential{}, why
+}
+
+// CurrentUser returns the user whom a guard let through. ok is false where none
+// did: behind [Auth.OptionalUser] that is a visitor.
+func (a *Auth[U]) CurrentUser(c *gin.Context) (user U, ok bool) {
+	s, ok := a.CurrentSession(c)
+	return s.User, ok
+}
+
+// CurrentSession returns the session of the user whom a guard let through. Code
+// below the handlers finds both in the request's context, with
+// strategy.SessionFromContext and strategy.UserFromContext.
+func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], ok bool) {
+	if c.Request == nil {
+		return session, false
+	}
+	return strategy.SessionFromContext[U](c.Request.Context())
+}
+
+// denied reports a request that was turned away before the strategy was asked;
+// the strategy reports the others itself.
+func (a *Auth[U]) denied(ctx context.Context, err error) {
+	switch {
+	case errors.Is(err, errNoCredentials):
+		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonNoCredentials})
+	case errors.Is(err, errBadRequest):
+		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonBadRequest})
+	}
+}
+
+func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
+	if a.cfg.OnEvent == nil {
+		return
+	}
+	e.Time = a.cfg.Now().UTC()
+	a.cfg.OnEvent(ctx, e)
+}
+
+var (
+	_ User                               = account.User[uuid.UUID]{}
+	_ Authenticator[account.User[int64]] = (*account.Manager[account.User[int64], int64])(nil)
+)

@@ -1,0 +1,75 @@
+package ginauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+var (
+	errNoCredentials = errors.New("no credentials")
+	errBadRequest    = errors.New("malformed credentials")
+	errForbidden     = errors.New("forbidden")
+	errNotVerified   = errors.New("user is not verified")
+	errMediaType     = errors.New("unsupported media type")
+	errBodyTooLarge  = errors.New("body too large")
+)
+
+// answer is how an error looks to the client.
+type answer struct {
+	code   int
+	detail any
+	// challenge says whether WWW-Authenticate goes with it, and oauth the error
+	// code in it (RFC 6750 §3.1), "" for none.
+	challenge bool
+	oauth     string
+}
+
+// status is the one place that turns an error into an answer. What it does not
+// know is a failure of ours: 503, and never a log-out.
+func status(err error) answer {
+	var invalid fieldErrors
+	switch {
+	case errors.Is(err, errNoCredentials):
+		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true}
+	case errors.Is(err, strategy.ErrInvalidToken):
+		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true, oauth: "invalid_token"}
+	case errors.Is(err, errBadRequest):
+		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, oauth: "invalid_request"}
+	case errors.Is(err, errForbidden):
+		return answer{code: http.StatusForbidden, detail: "Forbidden"}
+	case errors.Is(err, account.ErrBadCredentials), errors.Is(err, strategy.ErrUserInactive):
+		return answer{code: http.StatusBadRequest, detail: "LOGIN_BAD_CREDENTIALS"}
+	case errors.Is(err, errNotVerified):
+		return answer{code: http.StatusBadRequest, detail: "LOGIN_USER_NOT_VERIFIED"}
+	case errors.As(err, &invalid):
+		return answer{code: http.StatusUnprocessableEntity, detail: invalid}
+	case errors.Is(err, errMediaType):
+		return answer{code: http.StatusUnsupportedMediaType, detail: "UNSUPPORTED_MEDIA_TYPE"}
+	case errors.Is(err, errBodyTooLarge):
+		return answer{code: http.StatusRequestEntityTooLarge, detail: "BODY_TOO_LARGE"}
+	}
+	return answer{code: http.StatusServiceUnavailable, detail: "SERVICE_UNAVAILABLE"}
+}
+
+// refuse answers a request with an error and keeps the handlers that follow from
+// running.
+func (a *Auth[U]) refuse(c *gin.Context, err error) {
+	ans := status(err)
+	if ans.code == http.StatusServiceUnavailable {
+		c.Header("Retry-After", "1")
+	}
+	if ans.challenge && a.realm != "" {
+		challenge := fmt.Sprintf(`Bearer realm="%s"`, a.realm)
+		if ans.oauth != "" {
+			challenge += fmt.Sprintf(`, error="%s"`, ans.oauth)
+		}
+		c.Header("WWW-Authenticate", challenge)
+	}
+	c.AbortWithStatusJSON(ans.code, gin.H{"detail": ans.detail})
+}

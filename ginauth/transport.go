@@ -1,0 +1,192 @@
+package ginauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Transport is a way by which a token comes with a request, and by which a login
+// is answered: [Bearer] or [Cookie].
+type Transport interface {
+	// prepare returns the transport with its defaults, or an error that names
+	// the field which is wrong.
+	prepare() (transport, error)
+}
+
+type transport interface {
+	fmt.Stringer
+	// token returns the token that a request carries, or "". The error wraps
+	// errBadRequest or strategy.ErrInvalidToken.
+	token(*http.Request) (string, error)
+	// carried reports whether the request has anything that clear would remove.
+	carried(*http.Request) bool
+	// deliver answers a login; remaining is 0 for a token that does not expire.
+	deliver(c *gin.Context, secret strategy.Secret, remaining time.Duration)
+	// clear makes the client forget the token.
+	clear(*gin.Context)
+}
+
+// Bearer is the Authorization header (RFC 6750 §2.1). The login answers with the
+// token in JSON.
+type Bearer struct {
+	// Realm stands in WWW-Authenticate. Default "latchkey". It is printable
+	// ASCII without quotes and backslashes.
+	Realm string
+}
+
+func (b Bearer) prepare() (transport, error) {
+	if b.Realm == "" {
+		b.Realm = "latchkey"
+	}
+	for _, r := range b.Realm {
+		if r < ' ' || r > '~' || r == '"' || r == '\\' {
+			return nil, fmt.Errorf("Bearer.Realm: %q has a character that is not allowed", b.Realm)
+		}
+	}
+	return bearer{b.Realm}, nil
+}
+
+type bearer struct{ realm string }
+
+func (bearer) String() string { return "Bearer" }
+
+func (bearer) token(r *http.Request) (string, error) {
+	switch headers := r.Header["Authorization"]; len(headers) {
+	case 0:
+		return "", nil
+	case 1:
+		return parseAuthorization(headers[0])
+	default:
+		return "", fmt.Errorf("%w: %d Authorization headers", errBadRequest, len(headers))
+	}
+}
+
+// parseAuthorization returns the token of an Authorization header, or "" where
+// its scheme is another one. Schemes have no case (RFC 9110 §11.1).
+func parseAuthorization(header string) (string, error) {
+	scheme, rest, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", nil
+	}
+	token := strings.Trim(rest, " ")
+	if token == "" || strings.ContainsAny(token, " \t") {
+		return "", fmt.Errorf("%w: Bearer wants one token", errBadRequest)
+	}
+	return token, nil
+}
+
+func (bearer) carried(*http.Request) bool { return false }
+
+func (bearer) deliver(c *gin.Context, secret strategy.Secret, remaining time.Duration) {
+	body := gin.H{"access_token": secret.Reveal(), "token_type": "bearer"}
+	if remaining > 0 {
+		body["expires_in"] = int64(remaining / time.Second)
+	}
+	c.JSON(http.StatusOK, body)
+}
+
+func (bearer) clear(*gin.Context) {}
+
+// Cookie is a cookie for browsers. The login answers 204 with Set-Cookie, and
+// the token is nowhere else. The cookie is always HttpOnly, and Secure unless
+// InsecureHTTP says otherwise.
+type Cookie struct {
+	// Name is the cookie's name. Default "__Host-latchkey": browsers take a
+	// cookie with this prefix only from the host itself, over TLS, for all
+	// paths (RFC 6265bis §4.1.3.2).
+	Name string
+
+	// Path is the path below which browsers send the cookie. Default "/".
+	Path string
+
+	// Domain lets the hosts below a domain have the cookie too. Default none:
+	// only the host that set it.
+	Domain string
+
+	// SameSite says with which requests of other sites browsers send the cookie.
+	// Default http.SameSiteLaxMode.
+	SameSite http.SameSite
+
+	// InsecureHTTP leaves the Secure attribute out, so that browsers send the
+	// token over plain HTTP too. The Name needs to be another one then.
+	// Development on localhost works without it.
+	InsecureHTTP bool
+}
+
+func (k Cookie) prepare() (transport, error) {
+	if k.Name == "" {
+		k.Name = "__Host-latchkey"
+	}
+	if k.Path == "" {
+		k.Path = "/"
+	}
+	if k.SameSite == 0 || k.SameSite == http.SameSiteDefaultMode {
+		k.SameSite = http.SameSiteLaxMode
+	}
+	secure := !k.InsecureHTTP
+	t := cookie{http.Cookie{Name: k.Name, Path: k.Path, Domain: k.Domain, SameSite: k.SameSite, Secure: secure, HttpOnly: true}}
+	if err := t.attributes.Valid(); err != nil {
+		return nil, fmt.Errorf("Cookie: %w", err)
+	}
+	// Browsers match the prefixes without regard to case.
+	name := strings.ToLower(k.Name)
+	switch {
+	case k.SameSite < http.SameSiteLaxMode || k.SameSite > http.SameSiteNoneMode:
+		return nil, fmt.Errorf("Cookie.SameSite: %d is no mode", k.SameSite)
+	case k.SameSite == http.SameSiteNoneMode && !secure:
+		return nil, errors.New("Cookie.SameSite: None wants a Secure cookie, and InsecureHTTP is set")
+	case !strings.HasPrefix(k.Path, "/"):
+		return nil, fmt.Errorf("Cookie.Path: %q does not begin with /", k.Path)
+	case strings.HasPrefix(name, "__host-") && (!secure || k.Path != "/" || k.Domain != ""):
+		return nil, fmt.Errorf("Cookie.Name: %q wants a Secure cookie with Path / and no Domain", k.Name)
+	case strings.HasPrefix(name, "__secure-") && !secure:
+		return nil, fmt.Errorf("Cookie.Name: %q wants a Secure cookie", k.Name)
+	}
+	return t, nil
+}
+
+type cookie struct{ attributes http.Cookie }
+
+func (k cookie) String() string { return "Cookie " + k.attributes.Name }
+
+// token refuses several cookies of the name with different values: one of them
+// was planted, from a subdomain perhaps, and nobody can tell which.
+func (k cookie) token(r *http.Request) (string, error) {
+	found := r.CookiesNamed(k.attributes.Name)
+	if len(found) == 0 {
+		return "", nil
+	}
+	for _, other := range found[1:] {
+		if other.Value != found[0].Value {
+			return "", fmt.Errorf("%w: several cookies of one name", strategy.ErrInvalidToken)
+		}
+	}
+	return found[0].Value, nil
+}
+
+func (k cookie) carried(r *http.Request) bool { return len(r.CookiesNamed(k.attributes.Name)) > 0 }
+
+func (k cookie) deliver(c *gin.Context, secret strategy.Secret, remaining time.Duration) {
+	set := k.attributes
+	set.Value = secret.Reveal()
+	if remaining > 0 {
+		// 0 would be a cookie that outlives the token, until the browser closes.
+		set.MaxAge = max(1, int(remaining/time.Second))
+	}
+	http.SetCookie(c.Writer, &set)
+	c.Status(http.StatusNoContent)
+}
+
+func (k cookie) clear(c *gin.Context) {
+	gone := k.attributes
+	gone.MaxAge = -1
+	gone.Expires = time.Unix(0, 0).UTC()
+	http.SetCookie(c.Writer, &gone)
+}

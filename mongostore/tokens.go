@@ -1,0 +1,257 @@
+package mongostore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// TokensConfig configures [Tokens]. The zero value is usable: tokens that are
+// kept until they are deleted.
+type TokensConfig struct {
+	// Collection is the collection's name. Default "access_tokens".
+	Collection string
+
+	// Lifetime is the Lifetime of the strategy's Config: give both the same.
+	// Tokens are removed once they are older than Lifetime and TTLGrace. 0 means
+	// that they do not expire: there is no TTL index then.
+	Lifetime time.Duration
+
+	// TTLGrace is for how long after its end a token's row is kept. The server
+	// compares with its own clock, and must not collect what the application's
+	// clock still accepts. Default 5 minutes.
+	TTLGrace time.Duration
+
+	// PurgeInterval asks for a substitute where the server has no TTL indexes
+	// (FerretDB v1): EnsureIndexes and VerifyIndexes then settle for a plain
+	// index and start a goroutine that calls Purge once an interval, until Close.
+	// 0 means that such a server is [ErrTTLUnsupported]. Servers with TTL
+	// indexes use those either way.
+	PurgeInterval time.Duration
+
+	// Timeout bounds every call whose context has no deadline. Default
+	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	Timeout time.Duration
+
+	// Registry has the codecs for the ID type. Default [NewRegistry].
+	Registry *bson.Registry
+
+	// Now is the clock, for Purge. Default [time.Now].
+	Now func() time.Time
+
+	// OnEvent is told of failures of the periodic purge; see
+	// strategy.Config.OnEvent. nil means that nobody listens.
+	OnEvent func(context.Context, strategy.Event)
+}
+
+// Tokens keeps access tokens in a MongoDB collection. Make it with [NewTokens],
+// call EnsureIndexes (or VerifyIndexes) when the application starts, and Close
+// when it ends. It is safe for concurrent use.
+type Tokens[ID comparable] struct {
+	coll *mongo.Collection
+	cfg  TokensConfig
+
+	purging   sync.Once
+	closing   context.Context
+	close     context.CancelFunc
+	purgeDone sync.WaitGroup
+}
+
+var (
+	_ strategy.Store[int64] = (*Tokens[int64])(nil)
+	_ strategy.Retainer     = (*Tokens[int64])(nil)
+)
+
+// tokenDoc is a row of the collection.
+type tokenDoc[ID comparable] struct {
+	ID        uuid.UUID `bson:"_id"`
+	Token     string    `bson:"token"`
+	UserID    ID        `bson:"user_id"`
+	CreatedAt time.Time `bson:"created_at"`
+}
+
+func (d tokenDoc[ID]) accessToken() strategy.AccessToken[ID] {
+	return strategy.AccessToken[ID]{ID: d.ID, Digest: d.Token, UserID: d.UserID, CreatedAt: d.CreatedAt.UTC()}
+}
+
+// NewTokens returns the store of tokens in a database. It does no I/O. It
+// returns an error that names the field where the configuration is wrong, or
+// where the ID type cannot be kept in BSON.
+func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID], error) {
+	if db == nil {
+		return nil, errors.New("mongostore: db is nil")
+	}
+	if cfg.Collection == "" {
+		cfg.Collection = "access_tokens"
+	}
+	if cfg.TTLGrace == 0 {
+		cfg.TTLGrace = 5 * time.Minute
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"Lifetime", cfg.Lifetime}, {"TTLGrace", cfg.TTLGrace}, {"PurgeInterval", cfg.PurgeInterval}, {"Timeout", cfg.Timeout}} {
+		if f.value < 0 {
+			return nil, fmt.Errorf("mongostore: TokensConfig.%s is negative: %v", f.name, f.value)
+		}
+	}
+	// The server takes an int32 of seconds.
+	if most := math.MaxInt32 * time.Second; cfg.Lifetime > most || cfg.TTLGrace > most-cfg.Lifetime {
+		return nil, fmt.Errorf("mongostore: TokensConfig.Lifetime and TTLGrace are together over %v, the most that a TTL index can keep; Lifetime 0 means no expiry", most)
+	}
+	if cfg.Registry == nil {
+		cfg.Registry = NewRegistry()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if err := checkID[ID](cfg.Registry); err != nil {
+		return nil, err
+	}
+	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg}
+	t.closing, t.close = context.WithCancel(context.Background())
+	return t, nil
+}
+
+// checkID makes sure that IDs, and UUIDs as UUIDs, survive BSON.
+func checkID[ID comparable](reg *bson.Registry) error {
+	in := tokenDoc[ID]{ID: uuid.Max}
+	raw, err := encode(reg, in)
+	if err != nil {
+		return fmt.Errorf("mongostore: the ID type %T cannot be stored: %w", in.UserID, err)
+	}
+	if subtype, _, ok := raw.Lookup("_id").BinaryOK(); !ok || subtype != bson.TypeBinaryUUID {
+		return errors.New("mongostore: TokensConfig.Registry does not write UUIDs as such: make it with NewRegistry")
+	}
+	var out tokenDoc[ID]
+	dec := bson.NewDecoder(bson.NewDocumentReader(bytes.NewReader(raw)))
+	dec.SetRegistry(reg)
+	if err := dec.Decode(&out); err != nil || out.UserID != in.UserID || out.ID != in.ID {
+		return fmt.Errorf("mongostore: the ID type %T does not come back from BSON as it was: %v", in.UserID, err)
+	}
+	return nil
+}
+
+func encode(reg *bson.Registry, v any) (bson.Raw, error) {
+	var buf bytes.Buffer
+	enc := bson.NewEncoder(bson.NewDocumentWriter(&buf))
+	enc.SetRegistry(reg)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// Retention implements strategy.Retainer: it is TokensConfig.Lifetime.
+func (t *Tokens[ID]) Retention() time.Duration { return t.cfg.Lifetime }
+
+// Insert implements strategy.Store.
+func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID]) error {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	doc := tokenDoc[ID]{ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt}
+	err := retryDeadlock(ctx, func() error {
+		_, err := t.coll.InsertOne(ctx, doc)
+		return err
+	})
+	switch {
+	case mongo.IsDuplicateKeyError(err):
+		return fmt.Errorf("mongostore: %w", strategy.ErrDuplicateToken)
+	case err != nil:
+		return fmt.Errorf("mongostore: insert the token: %w", err)
+	}
+	return nil
+}
+
+// ByToken implements strategy.Store.
+func (t *Tokens[ID]) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[ID], error) {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	filter := bson.D{{Key: "token", Value: digest}}
+	if !createdAfter.IsZero() {
+		filter = append(filter, bson.E{Key: "created_at", Value: bson.D{{Key: "$gte", Value: createdAfter}}})
+	}
+	return decodeToken[ID](t.coll.FindOne(ctx, filter), "find the token")
+}
+
+// Delete implements strategy.Store.
+func (t *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	var token strategy.AccessToken[ID]
+	err := retryDeadlock(ctx, func() (err error) {
+		token, err = decodeToken[ID](t.coll.FindOneAndDelete(ctx, bson.D{{Key: "token", Value: digest}}), "delete the token")
+		return err
+	})
+	return token, err
+}
+
+func decodeToken[ID comparable](found *mongo.SingleResult, doing string) (strategy.AccessToken[ID], error) {
+	var doc tokenDoc[ID]
+	err := found.Decode(&doc)
+	switch {
+	case errors.Is(err, mongo.ErrNoDocuments):
+		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
+	case err != nil:
+		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %s: %w", doing, err)
+	}
+	return doc.accessToken(), nil
+}
+
+// Purge removes the tokens that a TTL index would remove: those older than
+// Lifetime and TTLGrace. It returns their number. With a Lifetime of 0 it does
+// nothing.
+func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
+	if t.cfg.Lifetime == 0 {
+		return 0, nil
+	}
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	old := t.cfg.Now().Add(-t.cfg.Lifetime - t.cfg.TTLGrace)
+	res, err := t.coll.DeleteMany(ctx, bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: old}}}})
+	if err != nil {
+		return 0, fmt.Errorf("mongostore: purge tokens: %w", err)
+	}
+	return res.DeletedCount, nil
+}
+
+// startPurging starts the periodic purge, once.
+func (t *Tokens[ID]) startPurging() {
+	t.purging.Do(func() {
+		t.purgeDone.Go(func() {
+			tick := time.NewTicker(t.cfg.PurgeInterval)
+			defer tick.Stop()
+			for {
+				select {
+				case <-t.closing.Done():
+					return
+				case <-tick.C:
+				}
+				if _, err := t.Purge(t.closing); err != nil && t.closing.Err() == nil && t.cfg.OnEvent != nil {
+					t.cfg.OnEvent(t.closing, strategy.Event{Kind: strategy.EventStoreFailed, Time: t.cfg.Now().UTC(), Err: err})
+				}
+			}
+		})
+	})
+}
+
+// Close ends the periodic purge, if there is one, and waits until it has ended.
+// It is idempotent. The store itself goes on working; the MongoDB client is the
+// application's to close.
+func (t *Tokens[ID]) Close() {
+	t.close()
+	t.purgeDone.Wait()
+}
