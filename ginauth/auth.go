@@ -197,7 +197,9 @@ func (a *Auth[U]) forget(ctx context.Context, c *gin.Context, invalid error) err
 // else. Guards can be stacked: the token is read once.
 func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if err := a.admit(c, checks); err != nil {
+		session, err := a.admit(c, checks)
+		if err != nil {
+			a.denied(c.Request.Context(), session, err)
 			a.refuse(c, err)
 		}
 	}
@@ -208,7 +210,7 @@ func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 // then nobody knows who is asking.
 func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if err := a.admit(c, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
+		if _, err := a.admit(c, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
 			a.refuse(c, err)
 		}
 	}
@@ -225,38 +227,32 @@ type identity[U User] struct {
 type identityKey struct{}
 
 // admit finds the request's session, checks it, and puts it into the request's
-// context.
-func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) error {
+// context. With errForbidden it returns the session that may not pass.
+func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (session strategy.Session[U], err error) {
 	ctx := c.Request.Context()
-	var session strategy.Session[U]
 	v, _ := c.Get(identityKey{})
 	known, ok := v.(*identity[U])
 	if ok = ok && known.auth == a; ok {
 		session = known.session
-	} else {
-		var err error
-		if session, _, err = a.identify(c.Request); err != nil {
-			a.denied(ctx, err)
-			return err
-		}
+	} else if session, _, err = a.identify(c.Request); err != nil {
+		return session, err
 	}
 	for _, check := range checks {
 		pass, err := check.pass(ctx, subject{session.User, session})
 		if err != nil {
 			err = fmt.Errorf("ginauth: check the user: %w", err)
 			a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, SessionID: session.ID, Err: err})
-			return err
+			return session, err
 		}
 		if !pass {
-			a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonForbidden, SessionID: session.ID})
-			return errForbidden
+			return session, errForbidden
 		}
 	}
 	if !ok {
 		c.Set(identityKey{}, &identity[U]{a, session})
 		c.Request = c.Request.WithContext(strategy.ContextWithSession(ctx, session))
 	}
-	return nil
+	return session, nil
 }
 
 // credential is a token and the way by which it came.
@@ -307,15 +303,21 @@ func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], o
 	return strategy.SessionFromContext[U](c.Request.Context())
 }
 
-// denied reports a request that was turned away before the strategy was asked;
-// the strategy reports the others itself.
-func (a *Auth[U]) denied(ctx context.Context, err error) {
+// denied reports a request that a guard turned away although the strategy had
+// nothing against it, or was not asked. The strategy reports the others itself.
+func (a *Auth[U]) denied(ctx context.Context, session strategy.Session[U], err error) {
+	e := strategy.Event{Kind: strategy.EventAccessDenied, SessionID: session.ID}
 	switch {
+	case errors.Is(err, errForbidden):
+		e.Reason = strategy.ReasonForbidden
 	case errors.Is(err, errNoCredentials):
-		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonNoCredentials})
+		e.Reason = strategy.ReasonNoCredentials
 	case errors.Is(err, errBadRequest):
-		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonBadRequest})
+		e.Reason = strategy.ReasonBadRequest
+	default:
+		return
 	}
+	a.emit(ctx, e)
 }
 
 func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
