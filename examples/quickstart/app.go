@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Member is the application's user: an account, and fields of its own.
+type Member struct {
+	account.User[uuid.UUID] `bson:",inline"`
+	Name                    string `bson:"name" json:"name"`
+}
+
+type app struct {
+	tokens   *mongostore.Tokens[uuid.UUID]
+	accounts *account.Manager[Member, uuid.UUID]
+	// Two Auths over one strategy: they differ in how a login is answered. Both
+	// take a token either way.
+	bearer, cookie *ginauth.Auth[Member]
+}
+
+// newApp puts the pieces together, and makes the indexes.
+func newApp(ctx context.Context, db *mongo.Database, lifetime time.Duration) (*app, error) {
+	events := strategy.LogEvents(nil)
+
+	users, err := mongostore.NewUsers[Member](db, mongostore.UsersConfig{})
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{
+		Lifetime: lifetime,
+		// The server in the process has no TTL indexes.
+		PurgeInterval: time.Minute,
+		OnEvent:       events,
+	})
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := account.NewManager(users, uuid.New, account.Config{OnEvent: events})
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{Lifetime: lifetime, OnEvent: events})
+	if err != nil {
+		return nil, err
+	}
+	bearer, err := ginauth.New(sessions, accounts, ginauth.Config{
+		Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}},
+		OnEvent:    events,
+	})
+	if err != nil {
+		return nil, err
+	}
+	cookie, err := ginauth.New(sessions, accounts, ginauth.Config{
+		Transports: []ginauth.Transport{ginauth.Cookie{}, ginauth.Bearer{}},
+		OnEvent:    events,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := users.EnsureIndexes(ctx); err != nil {
+		return nil, err
+	}
+	if err := tokens.EnsureIndexes(ctx); err != nil {
+		return nil, err
+	}
+	return &app{tokens, accounts, bearer, cookie}, nil
+}
+
+// Close ends what newApp started.
+func (a *app) Close() { a.tokens.Close() }
+
+func (a *app) handler() http.Handler {
+	r := gin.New()
+	r.Use(gin.Recovery())
+	_ = r.SetTrustedProxies(nil)
+
+	a.bearer.Routes(r.Group("/auth"))
+	a.cookie.Routes(r.Group("/auth/cookie"))
+
+	r.GET("/me", a.bearer.RequireUser(), a.whoAmI)
+	r.GET("/verified", a.bearer.RequireUser(ginauth.Verified), a.whoAmI)
+	r.GET("/superuser", a.bearer.RequireUser(ginauth.Superuser), a.whoAmI)
+	r.GET("/optional", a.bearer.OptionalUser(), a.whoAmI)
+	return r
+}
+
+func (a *app) whoAmI(c *gin.Context) {
+	user, ok := a.bearer.CurrentUser(c)
+	if !ok {
+		c.JSON(http.StatusOK, gin.H{"user": nil})
+		return
+	}
+	c.JSON(http.StatusOK, gin.H{
+		"user":      user.Email,
+		"name":      user.Name,
+		"verified":  user.Verified,
+		"superuser": user.Superuser,
+	})
+}
+
+const demoPassword = "correct horse battery staple"
+
+// addDemoAccounts makes the accounts that the quick start talks of.
+func (a *app) addDemoAccounts(ctx context.Context) error {
+	for _, demo := range []struct {
+		email, name                 string
+		active, verified, superuser bool
+	}{
+		{"member@example.com", "Mona Member", true, false, false},
+		{"verified@example.com", "Vera Verified", true, true, false},
+		{"admin@example.com", "Ada Admin", true, true, true},
+		{"inactive@example.com", "Ian Inactive", false, false, false},
+	} {
+		_, err := a.accounts.Create(ctx, Member{
+			User: account.User[uuid.UUID]{Email: demo.email, Active: demo.active, Verified: demo.verified, Superuser: demo.superuser},
+			Name: demo.name,
+		}, demoPassword)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

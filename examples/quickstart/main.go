@@ -1,0 +1,139 @@
+// Quickstart is a small Gin application with Latchkey: log in, guard a route,
+// log out. Without -mongodb-uri it runs a MongoDB-compatible server in its own
+// process and makes accounts to try it with.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey/integration/devmongo"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		os.Exit(1)
+	}
+}
+
+type settings struct {
+	addr     string
+	mongoURI string
+	database string
+	lifetime time.Duration
+}
+
+func parseFlags(args []string, stderr io.Writer) (settings, error) {
+	var s settings
+	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&s.addr, "addr", "127.0.0.1:8080", "address to listen on")
+	fs.StringVar(&s.mongoURI, "mongodb-uri", os.Getenv("MONGODB_URI"), "MongoDB to use; empty runs one in this process, with demo accounts (default $MONGODB_URI)")
+	fs.StringVar(&s.database, "db", "latchkey_quickstart", "name of the database")
+	fs.DurationVar(&s.lifetime, "lifetime", time.Hour, "how long an access token lives; 0 means until it is revoked")
+	if err := fs.Parse(args); err != nil {
+		return s, err
+	}
+	if fs.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	return s, nil
+}
+
+// run serves until ctx is done.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	s, err := parseFlags(args, stderr)
+	if err != nil {
+		return err
+	}
+	embedded := s.mongoURI == ""
+	if embedded {
+		server, err := devmongo.Start(devmongo.Config{})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = server.Close() }()
+		s.mongoURI = server.URI()
+		fmt.Fprintf(stdout, "MongoDB-compatible server in this process, data in %s\n", server.Dir())
+	}
+	client, err := mongo.Connect(options.Client().ApplyURI(s.mongoURI))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
+
+	app, err := newApp(ctx, client.Database(s.database), s.lifetime)
+	if err != nil {
+		return err
+	}
+	defer app.Close()
+	if embedded {
+		if err := app.addDemoAccounts(ctx); err != nil {
+			return err
+		}
+	}
+
+	gin.SetMode(gin.ReleaseMode)
+	listener, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
+	if embedded {
+		fmt.Fprint(stdout, curlLines("http://"+listener.Addr().String()))
+	}
+	return serve(ctx, listener, app.handler())
+}
+
+// serve serves until ctx is done, and then lets the requests under way finish.
+func serve(ctx context.Context, listener net.Listener, h http.Handler) error {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, IdleTimeout: time.Minute}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return server.Shutdown(ctx)
+}
+
+func curlLines(base string) string {
+	return fmt.Sprintf(`
+Try it, in another shell:
+
+  # log in, and keep the token
+  TOKEN=$(curl -s %[1]s/auth/login -d username=member@example.com --data-urlencode 'password=%[2]s' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+  # a guarded route
+  curl -i %[1]s/me -H "Authorization: Bearer $TOKEN"
+  # log out; then the same token is refused
+  curl -i -X POST %[1]s/auth/logout -H "Authorization: Bearer $TOKEN"
+  curl -i %[1]s/me -H "Authorization: Bearer $TOKEN"
+
+  # the same with a cookie, and the login in JSON
+  curl -i %[1]s/auth/cookie/login -c jar.txt -H 'Content-Type: application/json' -d '{"username":"admin@example.com","password":"%[2]s"}'
+  curl -i %[1]s/superuser -b jar.txt
+  curl -i -X POST %[1]s/auth/cookie/logout -b jar.txt -c jar.txt
+
+Accounts, all with the password "%[2]s":
+  member@example.com    verified@example.com    admin@example.com (superuser)    inactive@example.com
+`, base, demoPassword)
+}
