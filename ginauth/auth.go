@@ -169,6 +169,7 @@ func (a *Auth[U]) handleLogout(c *gin.Context) {
 	} else if errors.Is(err, strategy.ErrInvalidToken) {
 		err = a.forget(ctx, c, err)
 	}
+	a.denied(ctx, strategy.Session[U]{}, err)
 	a.refuse(c, err)
 }
 

@@ -1,0 +1,115 @@
+package mongostore
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+)
+
+// FakeServer answers as a MongoDB server does to the commands on indexes, with
+// faults where a test asks for them. It is not safe for concurrent use.
+type FakeServer struct {
+	indexes []index
+	// Fault is asked before every command, with its name; an error is the answer.
+	Fault func(command string) error
+	// Commands are those that changed something, or were to.
+	Commands []string
+}
+
+// Existing adds an index of keys {field: 1}.
+func (f *FakeServer) Existing(name, field string, unique bool, ttl int64) *FakeServer {
+	f.indexes = append(f.indexes, index{name: name, keys: bson.D{{Key: field, Value: 1}}, unique: unique, ttl: ttl})
+	return f
+}
+
+// NoTTL is the ttl of an index that does not expire documents.
+const NoTTL = noTTL
+
+// Indexes describes what the collection has.
+func (f *FakeServer) Indexes() []string {
+	var out []string
+	for _, x := range f.indexes {
+		out = append(out, x.String())
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (f *FakeServer) fault(command string) error {
+	if command != "listIndexes" {
+		f.Commands = append(f.Commands, command)
+	}
+	if f.Fault == nil {
+		return nil
+	}
+	return f.Fault(command)
+}
+
+func (f *FakeServer) list(context.Context) ([]index, error) {
+	return slices.Clone(f.indexes), f.fault("listIndexes")
+}
+
+func (f *FakeServer) create(_ context.Context, xs ...index) error {
+	command := "createIndexes"
+	if xs[0].ttl != noTTL {
+		command = "createIndexes with TTL"
+	}
+	if err := f.fault(command); err != nil {
+		return err
+	}
+	for _, x := range xs {
+		for _, old := range f.indexes {
+			if old.name == x.name && !old.sameKeys(x) {
+				return ServerError(codeIndexKeySpecsConflict)
+			}
+			if old.sameKeys(x) {
+				return ServerError(codeIndexOptionsConflict)
+			}
+		}
+		f.indexes = append(f.indexes, x)
+	}
+	return nil
+}
+
+func (f *FakeServer) setTTL(_ context.Context, name string, seconds int64) error {
+	if err := f.fault("collMod " + name); err != nil {
+		return err
+	}
+	for i := range f.indexes {
+		if f.indexes[i].name == name {
+			f.indexes[i].ttl = seconds
+			return nil
+		}
+	}
+	return ServerError(codeIndexNotFound)
+}
+
+func (f *FakeServer) drop(_ context.Context, name string) error {
+	if err := f.fault("dropIndexes " + name); err != nil {
+		return err
+	}
+	f.indexes = slices.DeleteFunc(f.indexes, func(x index) bool { return x.name == name })
+	return nil
+}
+
+// ServerError is a server's answer with an error code.
+func ServerError(code int32) error { return mongo.CommandError{Code: code, Message: "fake"} }
+
+// Ensure runs the reconciling of EnsureIndexes on a fake server.
+func (f *FakeServer) Ensure(ctx context.Context, lifetime, grace time.Duration) error {
+	return reconcile(ctx, f, "access_tokens", tokensWanted(lifetime, grace))
+}
+
+// Verify runs the comparing of VerifyIndexes on a fake server.
+func (f *FakeServer) Verify(ctx context.Context, lifetime, grace time.Duration) error {
+	return verify(ctx, f, "access_tokens", tokensWanted(lifetime, grace))
+}
+
+func tokensWanted(lifetime, grace time.Duration) wanted {
+	t := &Tokens[uuid.UUID]{cfg: TokensConfig{Lifetime: lifetime, TTLGrace: grace}}
+	return t.wanted()
+}

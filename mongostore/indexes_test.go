@@ -1,0 +1,249 @@
+package mongostore_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey-go/latchkey/mongostore"
+)
+
+const (
+	tokenIndex = "token_1 {token: 1}, unique"
+	userIndex  = "user_id_1_created_at_-1 {user_id: 1, created_at: -1}"
+	ttlIndex   = "created_at_1 {created_at: 1}, expireAfterSeconds: 3660" // an hour and a minute
+)
+
+// once fails the first command of a name.
+func once(command string, err error) func(string) error {
+	failed := false
+	return func(c string) error {
+		if c != command || failed {
+			return nil
+		}
+		failed = true
+		return err
+	}
+}
+
+func always(command string, err error) func(string) error {
+	return func(c string) error {
+		if c != command {
+			return nil
+		}
+		return err
+	}
+}
+
+func TestReconcileIndexes(t *testing.T) {
+	wanted := []string{ttlIndex, tokenIndex, userIndex}
+	for _, c := range []struct {
+		name     string
+		server   *mongostore.FakeServer
+		forever  bool // Lifetime 0
+		commands []string
+		indexes  []string // nil: the wanted ones
+		err      error
+	}{
+		{
+			name:     "an empty database gets all three, the TTL index by a command of its own",
+			server:   &mongostore.FakeServer{},
+			commands: []string{"createIndexes", "createIndexes with TTL"},
+		},
+		{
+			name: "another lifetime is mended with collMod",
+			server: (&mongostore.FakeServer{}).Existing("token_1", "token", true, mongostore.NoTTL).
+				Existing("created_at_1", "created_at", false, 60),
+			commands: []string{"createIndexes", "collMod created_at_1"},
+		},
+		{
+			name:     "the index to change is found whatever its name",
+			server:   (&mongostore.FakeServer{}).Existing("my_ttl", "created_at", false, 60),
+			commands: []string{"createIndexes", "collMod my_ttl"},
+			indexes:  []string{"my_ttl {created_at: 1}, expireAfterSeconds: 3660", tokenIndex, userIndex},
+		},
+		{
+			name:     "a plain index becomes a TTL index",
+			server:   (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
+			commands: []string{"createIndexes", "collMod created_at_1"},
+		},
+		{
+			name: "a plain index is made anew where the server does not change it",
+			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
+				always("collMod created_at_1", mongostore.ServerError(72))),
+			commands: []string{"createIndexes", "collMod created_at_1", "dropIndexes created_at_1", "createIndexes with TTL"},
+		},
+		{
+			name:     "without a lifetime there is no TTL index",
+			server:   &mongostore.FakeServer{},
+			forever:  true,
+			commands: []string{"createIndexes"},
+			indexes:  []string{tokenIndex, userIndex},
+		},
+		{
+			name:     "without a lifetime an old TTL index goes",
+			server:   (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60),
+			forever:  true,
+			commands: []string{"createIndexes", "dropIndexes created_at_1"},
+			indexes:  []string{tokenIndex, userIndex},
+		},
+		{
+			name:    "an index of the same name with other keys is an error",
+			server:  (&mongostore.FakeServer{}).Existing("token_1", "something", false, mongostore.NoTTL),
+			indexes: []string{"token_1 {something: 1}"},
+			err:     mongostore.ErrIndexMismatch,
+		},
+		{
+			name:    "a TTL index of the same name with other keys is an error",
+			server:  (&mongostore.FakeServer{}).Existing("created_at_1", "expires", false, 60),
+			indexes: []string{"created_at_1 {expires: 1}, expireAfterSeconds: 60"},
+			err:     mongostore.ErrIndexMismatch,
+		},
+		{
+			name:    "a token index that is not unique is an error",
+			server:  (&mongostore.FakeServer{}).Existing("token_1", "token", false, mongostore.NoTTL),
+			indexes: []string{"token_1 {token: 1}"},
+			err:     mongostore.ErrIndexMismatch,
+		},
+		{
+			name:    "a unique index on the time of issue is an error",
+			server:  (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", true, 3660),
+			indexes: []string{"created_at_1 {created_at: 1}, unique, expireAfterSeconds: 3660"},
+			err:     mongostore.ErrIndexMismatch,
+		},
+		{
+			name:     "a server without TTL has the others, and is an error",
+			server:   withFault(&mongostore.FakeServer{}, always("createIndexes with TTL", mongostore.ServerError(238))),
+			commands: []string{"createIndexes", "createIndexes with TTL"},
+			indexes:  []string{tokenIndex, userIndex},
+			err:      mongostore.ErrTTLUnsupported,
+		},
+		{
+			name: "a server without collMod has no TTL either",
+			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
+				always("collMod created_at_1", mongostore.ServerError(59))),
+			commands: []string{"createIndexes", "collMod created_at_1"},
+			indexes:  []string{"created_at_1 {created_at: 1}", tokenIndex, userIndex},
+			err:      mongostore.ErrTTLUnsupported,
+		},
+		{
+			name:     "a collection that another instance just made is no error",
+			server:   withFault(&mongostore.FakeServer{}, once("createIndexes", mongostore.ServerError(48))),
+			commands: []string{"createIndexes", "createIndexes", "createIndexes with TTL"},
+		},
+		{
+			name:     "a deadlock with another instance is no error",
+			server:   withFault(&mongostore.FakeServer{}, once("createIndexes", mongostore.ServerError(16908292))),
+			commands: []string{"createIndexes", "createIndexes", "createIndexes with TTL"},
+		},
+		{
+			name: "a deadlock that only its text tells is no error",
+			server: withFault(&mongostore.FakeServer{}, once("createIndexes",
+				mongo.CommandError{Code: 1, Message: "deadlock detected"})),
+			commands: []string{"createIndexes", "createIndexes", "createIndexes with TTL"},
+		},
+		{
+			name: "an index that another instance dropped meanwhile is made",
+			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60),
+				once("collMod created_at_1", mongostore.ServerError(27))),
+			commands: []string{"createIndexes", "collMod created_at_1", "collMod created_at_1"},
+		},
+		{
+			name:     "any other answer is returned at once",
+			server:   withFault(&mongostore.FakeServer{}, always("createIndexes", mongostore.ServerError(13))),
+			commands: []string{"createIndexes"},
+			indexes:  nil,
+			err:      mongostore.ServerError(13),
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lifetime := time.Hour
+			if c.forever {
+				lifetime = 0
+			}
+			err := c.server.Ensure(t.Context(), lifetime, time.Minute)
+			var server mongo.CommandError
+			switch {
+			case c.err == nil && err != nil, c.err != nil && err == nil:
+				t.Fatalf("got the error %v, want %v", err, c.err)
+			case errors.As(c.err, &server):
+				var got mongo.CommandError
+				if !errors.As(err, &got) || got.Code != server.Code {
+					t.Fatalf("got the error %v, want %v", err, c.err)
+				}
+				return
+			case !errors.Is(err, c.err):
+				t.Fatalf("got the error %v, want %v", err, c.err)
+			}
+			if !slices.Equal(c.server.Commands, c.commands) {
+				t.Errorf("sent %q, want %q", c.server.Commands, c.commands)
+			}
+			want := c.indexes
+			if want == nil {
+				want = wanted
+			}
+			want = slices.Sorted(slices.Values(want))
+			if got := c.server.Indexes(); !slices.Equal(got, want) {
+				t.Errorf("indexes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			if err != nil {
+				return
+			}
+			c.server.Commands = nil
+			if err := c.server.Ensure(t.Context(), lifetime, time.Minute); err != nil || len(c.server.Commands) > 0 {
+				t.Errorf("a second time: error %v, sent %q; want no error and nothing", err, c.server.Commands)
+			}
+			if err := c.server.Verify(t.Context(), lifetime, time.Minute); err != nil {
+				t.Errorf("verify: %v", err)
+			}
+		})
+	}
+}
+
+func withFault(f *mongostore.FakeServer, fault func(string) error) *mongostore.FakeServer {
+	f.Fault = fault
+	return f
+}
+
+func TestReconcileGivesUpOnAnswersThatDoNotEnd(t *testing.T) {
+	server := withFault(&mongostore.FakeServer{}, always("createIndexes", mongostore.ServerError(85)))
+	err := server.Ensure(t.Context(), time.Hour, time.Minute)
+	var got mongo.CommandError
+	if !errors.As(err, &got) || got.Code != 85 {
+		t.Errorf("got the error %v, want the server's", err)
+	}
+}
+
+func TestVerifyReportsEverythingAndChangesNothing(t *testing.T) {
+	server := (&mongostore.FakeServer{}).
+		Existing("token_1", "token", false, mongostore.NoTTL).
+		Existing("created_at_1", "created_at", false, 60)
+	err := server.Verify(t.Context(), time.Hour, time.Minute)
+	if !errors.Is(err, mongostore.ErrIndexMismatch) {
+		t.Fatalf("got the error %v, want ErrIndexMismatch", err)
+	}
+	for _, part := range []string{
+		"access_tokens has token_1 {token: 1}, want " + tokenIndex,
+		"access_tokens lacks " + userIndex,
+		"access_tokens has created_at_1 {created_at: 1}, expireAfterSeconds: 60, want " + ttlIndex,
+	} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("the error does not say %q:\n%v", part, err)
+		}
+	}
+	if len(server.Commands) > 0 {
+		t.Errorf("sent %q, want nothing", server.Commands)
+	}
+}
+
+func TestVerifyTellsOfATTLIndexThatRemovesWhatDoesNotExpire(t *testing.T) {
+	server := (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60)
+	err := server.Verify(t.Context(), 0, time.Minute)
+	if err == nil || !strings.Contains(err.Error(), "would remove tokens that do not expire") {
+		t.Errorf("got the error %v", err)
+	}
+}
