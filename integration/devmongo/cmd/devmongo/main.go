@@ -1,0 +1,47 @@
+// Command devmongo runs a MongoDB-compatible server for demos and tests, until it is interrupted. See package
+// devmongo for what it cannot do.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/latchkey-go/latchkey/integration/devmongo"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("devmongo", flag.ContinueOnError)
+	listen := flags.String("listen", "127.0.0.1:27017", "`address` to listen on")
+	dir := flags.String("dir", "", "`directory` of the data (default: a temporary one, removed at the end)")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("devmongo: %w", err)
+	}
+
+	server, err := devmongo.Start(devmongo.Config{Listen: *listen, Dir: *dir})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "devmongo: listening on %s, data in %s\n", server.URI(), server.Dir())
+	if err == nil {
+		<-ctx.Done()
+	}
+	return errors.Join(err, server.Close())
+}

@@ -1,0 +1,130 @@
+package devmongo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/FerretDB/FerretDB/ferretdb"
+)
+
+// Config says where a server listens and keeps its data. The zero value is a throw-away server on a free port.
+type Config struct {
+	// Listen is the TCP address to listen on. Default: 127.0.0.1:0, a free port of the loopback interface.
+	Listen string
+
+	// Dir holds the data, of one server at a time. It is created if missing (0700), and kept by Close.
+	// Default: a temporary directory, which Close removes.
+	Dir string
+
+	// Logger receives FerretDB's log. Default: none is kept.
+	Logger *slog.Logger
+}
+
+// Server is a running server. It is safe for concurrent use.
+type Server struct {
+	uri   string
+	addr  string
+	dir   string
+	close func() error
+}
+
+// starting lets one FerretDB be made at a time: making one writes to a variable of FerretDB's package.
+var starting sync.Mutex
+
+// Start starts a server, which accepts connections when Start returns, and runs until Close.
+func Start(cfg Config) (*Server, error) {
+	if cfg.Listen == "" {
+		cfg.Listen = "127.0.0.1:0"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := listenable(cfg.Listen); err != nil {
+		return nil, fmt.Errorf("devmongo: %w", err)
+	}
+
+	dir, cleanup, err := dataDir(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("devmongo: data directory: %w", err)
+	}
+	db, err := newFerretDB(cfg, dir)
+	if err != nil {
+		return nil, fmt.Errorf("devmongo: start on %s: %w", cfg.Listen, errors.Join(err, cleanup()))
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- db.Run(ctx) }()
+
+	uri := db.MongoDBURI() // waits for the listener
+	return &Server{
+		uri:  uri,
+		addr: strings.TrimSuffix(strings.TrimPrefix(uri, "mongodb://"), "/"),
+		dir:  dir,
+		close: sync.OnceValue(func() error {
+			cancel()
+			if err := errors.Join(<-done, cleanup()); err != nil {
+				return fmt.Errorf("devmongo: close: %w", err)
+			}
+			return nil
+		}),
+	}, nil
+}
+
+// URI is the connection string to give to a MongoDB driver.
+func (s *Server) URI() string { return s.uri }
+
+// Addr is the address the server listens on, host:port.
+func (s *Server) Addr() string { return s.addr }
+
+// Dir is the directory that holds the data.
+func (s *Server) Dir() string { return s.dir }
+
+// Close ends the server, waits for its end and removes a temporary directory. Clients that are still connected are
+// given three seconds to leave, so close them first where time matters. Further calls return what the first did.
+func (s *Server) Close() error { return s.close() }
+
+func newFerretDB(cfg Config, dir string) (*ferretdb.FerretDB, error) {
+	starting.Lock()
+	defer starting.Unlock()
+	return ferretdb.New(&ferretdb.Config{
+		Listener:  ferretdb.ListenerConfig{TCP: cfg.Listen},
+		Logger:    cfg.Logger,
+		Handler:   "sqlite",
+		SQLiteURL: (&url.URL{Scheme: "file", Path: dir + "/"}).String(),
+	})
+}
+
+// listenable finds out about a taken address before FerretDB does. FerretDB would leave its storage open then, and
+// a finalizer of that storage panics when it is garbage-collected.
+func listenable(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err // it names the address
+	}
+	return l.Close()
+}
+
+// dataDir makes the directory of a server, and the function that disposes of it.
+func dataDir(dir string) (path string, cleanup func() error, err error) {
+	if dir == "" {
+		dir, err = os.MkdirTemp("", "devmongo-")
+		return dir, func() error { return os.RemoveAll(dir) }, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", nil, err
+	}
+	// FerretDB takes the path for a part of a URI, and for a pattern of file names.
+	if strings.ContainsAny(dir, `%?#*[\`) {
+		return "", nil, fmt.Errorf(`%q contains one of %%?#*[\`, dir)
+	}
+	return dir, func() error { return nil }, os.MkdirAll(dir, 0o700)
+}
