@@ -30,7 +30,6 @@ type Config struct {
 
 // Server is a running server. It is safe for concurrent use.
 type Server struct {
-	uri   string
 	addr  string
 	dir   string
 	close func() error
@@ -47,29 +46,31 @@ func Start(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := listenable(cfg.Listen); err != nil {
-		return nil, fmt.Errorf("devmongo: %w", err)
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("devmongo: %w", err) // it names the address
 	}
-
 	dir, cleanup, err := dataDir(cfg.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("devmongo: data directory: %w", err)
+		return nil, fmt.Errorf("devmongo: data directory: %w", errors.Join(err, listener.Close()))
 	}
-	db, err := newFerretDB(cfg, dir)
+	db, err := newFerretDB(cfg.Logger, dir)
 	if err != nil {
-		return nil, fmt.Errorf("devmongo: start on %s: %w", cfg.Listen, errors.Join(err, cleanup()))
+		return nil, fmt.Errorf("devmongo: start: %w", errors.Join(err, listener.Close(), cleanup()))
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- db.Run(ctx) }()
 
-	uri := db.MongoDBURI() // waits for the listener
+	// FerretDB knows its address once it listens.
+	backend := strings.TrimSuffix(strings.TrimPrefix(db.MongoDBURI(), "mongodb://"), "/")
+	front := newFront(listener, backend)
 	return &Server{
-		uri:  uri,
-		addr: strings.TrimSuffix(strings.TrimPrefix(uri, "mongodb://"), "/"),
+		addr: listener.Addr().String(),
 		dir:  dir,
 		close: sync.OnceValue(func() error {
+			front.close()
 			cancel()
 			if err := errors.Join(<-done, cleanup()); err != nil {
 				return fmt.Errorf("devmongo: close: %w", err)
@@ -80,7 +81,7 @@ func Start(cfg Config) (*Server, error) {
 }
 
 // URI is the connection string to give to a MongoDB driver.
-func (s *Server) URI() string { return s.uri }
+func (s *Server) URI() string { return "mongodb://" + s.addr + "/" }
 
 // Addr is the address the server listens on, host:port.
 func (s *Server) Addr() string { return s.addr }
@@ -88,29 +89,19 @@ func (s *Server) Addr() string { return s.addr }
 // Dir is the directory that holds the data.
 func (s *Server) Dir() string { return s.dir }
 
-// Close ends the server, waits for its end and removes a temporary directory. Clients that are still connected are
-// given three seconds to leave, so close them first where time matters. Further calls return what the first did.
+// Close ends the server and the connections of its clients, and removes a temporary directory. Further calls return
+// what the first did.
 func (s *Server) Close() error { return s.close() }
 
-func newFerretDB(cfg Config, dir string) (*ferretdb.FerretDB, error) {
+func newFerretDB(logger *slog.Logger, dir string) (*ferretdb.FerretDB, error) {
 	starting.Lock()
 	defer starting.Unlock()
 	return ferretdb.New(&ferretdb.Config{
-		Listener:  ferretdb.ListenerConfig{TCP: cfg.Listen},
-		Logger:    cfg.Logger,
+		Listener:  ferretdb.ListenerConfig{TCP: "127.0.0.1:0"},
+		Logger:    logger,
 		Handler:   "sqlite",
 		SQLiteURL: (&url.URL{Scheme: "file", Path: dir + "/"}).String(),
 	})
-}
-
-// listenable finds out about a taken address before FerretDB does. FerretDB would leave its storage open then, and
-// a finalizer of that storage panics when it is garbage-collected.
-func listenable(addr string) error {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err // it names the address
-	}
-	return l.Close()
 }
 
 // dataDir makes the directory of a server, and the function that disposes of it.

@@ -1,7 +1,8 @@
 // Package devmongo runs a MongoDB-compatible server inside the process: FerretDB v1 on SQLite, ready in a few
 // milliseconds, with nothing to install. It is for demos, tests and small data.
 //
-// It speaks MongoDB's wire protocol, and has unique indexes, but it is no MongoDB:
+// It speaks MongoDB's wire protocol, has unique indexes, and applies one write at a time, so that conditional updates
+// are as atomic as MongoDB's. But it is no MongoDB:
 //
 //   - it scans the whole collection for every filter but one on _id, whatever the indexes;
 //   - it has no TTL indexes, no $lookup, no transactions and no change streams;
