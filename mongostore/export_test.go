@@ -53,25 +53,19 @@ func (f *FakeServer) list(context.Context) ([]index, error) {
 	return slices.Clone(f.indexes), f.fault("listIndexes")
 }
 
-func (f *FakeServer) create(_ context.Context, xs ...index) error {
-	command := "createIndexes"
-	if xs[0].ttl != noTTL {
-		command = "createIndexes with TTL"
-	}
-	if err := f.fault(command); err != nil {
+func (f *FakeServer) create(_ context.Context, x index) error {
+	if err := f.fault("createIndexes " + x.name); err != nil {
 		return err
 	}
-	for _, x := range xs {
-		for _, old := range f.indexes {
-			if old.name == x.name && !old.sameKeys(x) {
-				return ServerError(codeIndexKeySpecsConflict)
-			}
-			if old.sameKeys(x) {
-				return ServerError(codeIndexOptionsConflict)
-			}
+	for _, old := range f.indexes {
+		if old.name == x.name && !old.sameKeys(x) {
+			return ServerError(codeIndexKeySpecsConflict)
 		}
-		f.indexes = append(f.indexes, x)
+		if old.sameKeys(x) {
+			return ServerError(codeIndexOptionsConflict)
+		}
 	}
+	f.indexes = append(f.indexes, x)
 	return nil
 }
 

@@ -69,7 +69,7 @@ type wanted struct {
 // tests can give every answer that servers give.
 type indexAdmin interface {
 	list(ctx context.Context) ([]index, error)
-	create(ctx context.Context, xs ...index) error
+	create(ctx context.Context, x index) error
 	setTTL(ctx context.Context, name string, seconds int64) error
 	drop(ctx context.Context, name string) error
 }
@@ -179,8 +179,10 @@ func reconcileOnce(ctx context.Context, admin indexAdmin, collection string, wan
 	if len(conflicts) > 0 {
 		return true, errors.Join(conflicts...)
 	}
-	if len(missing) > 0 {
-		if err := admin.create(ctx, missing...); err != nil {
+	// One command each: what is wrong with one must not keep the others away,
+	// and FerretDB v1 breaks off where several of one command exist already.
+	for _, x := range missing {
+		if err := admin.create(ctx, x); err != nil {
 			return false, err
 		}
 	}
@@ -188,7 +190,6 @@ func reconcileOnce(ctx context.Context, admin indexAdmin, collection string, wan
 	case ttl == nil:
 		return len(missing) == 0, nil
 	case ttl.have == nil:
-		// A command of its own: a server without TTL refuses all that is in it.
 		err = admin.create(ctx, want.ttl)
 	case want.ttl.ttl == noTTL:
 		err = admin.drop(ctx, ttl.have.name)
@@ -381,20 +382,16 @@ func parseIndex(doc bson.Raw) index {
 	return x
 }
 
-func (m mongoIndexes) create(ctx context.Context, xs ...index) error {
-	models := make([]mongo.IndexModel, 0, len(xs))
-	for _, x := range xs {
-		opts := options.Index().SetName(x.name)
-		if x.unique {
-			opts.SetUnique(true)
-		}
-		if x.ttl != noTTL {
-			opts.SetExpireAfterSeconds(int32(x.ttl)) // NewTokens bounds it
-		}
-		models = append(models, mongo.IndexModel{Keys: x.keys, Options: opts})
+func (m mongoIndexes) create(ctx context.Context, x index) error {
+	opts := options.Index().SetName(x.name)
+	if x.unique {
+		opts.SetUnique(true)
 	}
-	if _, err := m.coll.Indexes().CreateMany(ctx, models); err != nil {
-		return fmt.Errorf("create indexes: %w", err)
+	if x.ttl != noTTL {
+		opts.SetExpireAfterSeconds(int32(x.ttl)) // NewTokens bounds it
+	}
+	if _, err := m.coll.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: x.keys, Options: opts}); err != nil {
+		return fmt.Errorf("create the index %s: %w", x.name, err)
 	}
 	return nil
 }

@@ -50,45 +50,45 @@ func TestReconcileIndexes(t *testing.T) {
 		err      error
 	}{
 		{
-			name:     "an empty database gets all three, the TTL index by a command of its own",
+			name:     "an empty database gets all three",
 			server:   &mongostore.FakeServer{},
-			commands: []string{"createIndexes", "createIndexes with TTL"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
 		{
 			name: "another lifetime is mended with collMod",
 			server: (&mongostore.FakeServer{}).Existing("token_1", "token", true, mongostore.NoTTL).
 				Existing("created_at_1", "created_at", false, 60),
-			commands: []string{"createIndexes", "collMod created_at_1"},
+			commands: []string{"createIndexes user_id_1_created_at_-1", "collMod created_at_1"},
 		},
 		{
 			name:     "the index to change is found whatever its name",
 			server:   (&mongostore.FakeServer{}).Existing("my_ttl", "created_at", false, 60),
-			commands: []string{"createIndexes", "collMod my_ttl"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod my_ttl"},
 			indexes:  []string{"my_ttl {created_at: 1}, expireAfterSeconds: 3660", tokenIndex, userIndex},
 		},
 		{
 			name:     "a plain index becomes a TTL index",
 			server:   (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
-			commands: []string{"createIndexes", "collMod created_at_1"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1"},
 		},
 		{
 			name: "a plain index is made anew where the server does not change it",
 			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
 				always("collMod created_at_1", mongostore.ServerError(72))),
-			commands: []string{"createIndexes", "collMod created_at_1", "dropIndexes created_at_1", "createIndexes with TTL"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1", "dropIndexes created_at_1", "createIndexes created_at_1"},
 		},
 		{
 			name:     "without a lifetime there is no TTL index",
 			server:   &mongostore.FakeServer{},
 			forever:  true,
-			commands: []string{"createIndexes"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1"},
 			indexes:  []string{tokenIndex, userIndex},
 		},
 		{
 			name:     "without a lifetime an old TTL index goes",
 			server:   (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60),
 			forever:  true,
-			commands: []string{"createIndexes", "dropIndexes created_at_1"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "dropIndexes created_at_1"},
 			indexes:  []string{tokenIndex, userIndex},
 		},
 		{
@@ -117,8 +117,8 @@ func TestReconcileIndexes(t *testing.T) {
 		},
 		{
 			name:     "a server without TTL has the others, and is an error",
-			server:   withFault(&mongostore.FakeServer{}, always("createIndexes with TTL", mongostore.ServerError(238))),
-			commands: []string{"createIndexes", "createIndexes with TTL"},
+			server:   withFault(&mongostore.FakeServer{}, always("createIndexes created_at_1", mongostore.ServerError(238))),
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 			indexes:  []string{tokenIndex, userIndex},
 			err:      mongostore.ErrTTLUnsupported,
 		},
@@ -126,37 +126,36 @@ func TestReconcileIndexes(t *testing.T) {
 			name: "a server without collMod has no TTL either",
 			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
 				always("collMod created_at_1", mongostore.ServerError(59))),
-			commands: []string{"createIndexes", "collMod created_at_1"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1"},
 			indexes:  []string{"created_at_1 {created_at: 1}", tokenIndex, userIndex},
 			err:      mongostore.ErrTTLUnsupported,
 		},
 		{
 			name:     "a collection that another instance just made is no error",
-			server:   withFault(&mongostore.FakeServer{}, once("createIndexes", mongostore.ServerError(48))),
-			commands: []string{"createIndexes", "createIndexes", "createIndexes with TTL"},
+			server:   withFault(&mongostore.FakeServer{}, once("createIndexes token_1", mongostore.ServerError(48))),
+			commands: []string{"createIndexes token_1", "createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
 		{
 			name:     "a deadlock with another instance is no error",
-			server:   withFault(&mongostore.FakeServer{}, once("createIndexes", mongostore.ServerError(16908292))),
-			commands: []string{"createIndexes", "createIndexes", "createIndexes with TTL"},
+			server:   withFault(&mongostore.FakeServer{}, once("createIndexes token_1", mongostore.ServerError(16908292))),
+			commands: []string{"createIndexes token_1", "createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
 		{
 			name: "a deadlock that only its text tells is no error",
-			server: withFault(&mongostore.FakeServer{}, once("createIndexes",
+			server: withFault(&mongostore.FakeServer{}, once("createIndexes token_1",
 				mongo.CommandError{Code: 1, Message: "deadlock detected"})),
-			commands: []string{"createIndexes", "createIndexes", "createIndexes with TTL"},
+			commands: []string{"createIndexes token_1", "createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
 		{
 			name: "an index that another instance dropped meanwhile is made",
 			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60),
 				once("collMod created_at_1", mongostore.ServerError(27))),
-			commands: []string{"createIndexes", "collMod created_at_1", "collMod created_at_1"},
+			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1", "collMod created_at_1"},
 		},
 		{
 			name:     "any other answer is returned at once",
-			server:   withFault(&mongostore.FakeServer{}, always("createIndexes", mongostore.ServerError(13))),
-			commands: []string{"createIndexes"},
-			indexes:  nil,
+			server:   withFault(&mongostore.FakeServer{}, always("createIndexes token_1", mongostore.ServerError(13))),
+			commands: []string{"createIndexes token_1"},
 			err:      mongostore.ServerError(13),
 		},
 	} {
@@ -210,7 +209,7 @@ func withFault(f *mongostore.FakeServer, fault func(string) error) *mongostore.F
 }
 
 func TestReconcileGivesUpOnAnswersThatDoNotEnd(t *testing.T) {
-	server := withFault(&mongostore.FakeServer{}, always("createIndexes", mongostore.ServerError(85)))
+	server := withFault(&mongostore.FakeServer{}, always("createIndexes token_1", mongostore.ServerError(85)))
 	err := server.Ensure(t.Context(), time.Hour, time.Minute)
 	var got mongo.CommandError
 	if !errors.As(err, &got) || got.Code != 85 {

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// quickstart runs the program until the test ends.
+type quickstart struct {
+	t       *testing.T
+	base    string
+	dataDir string
+	stop    func() error
+}
+
+func start(t *testing.T, args ...string) *quickstart {
+	t.Helper()
+	t.Setenv("MONGODB_URI", "")
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx, append([]string{"-addr", "127.0.0.1:0"}, args...), w, io.Discard)
+		_ = w.CloseWithError(io.EOF)
+		done <- err
+	}()
+	q := &quickstart{t: t}
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if dir, ok := strings.CutPrefix(lines.Text(), "MongoDB-compatible server in this process, data in "); ok {
+			q.dataDir = dir
+		}
+		if base, ok := strings.CutPrefix(lines.Text(), "listening on "); ok {
+			q.base = base
+			break
+		}
+	}
+	if q.base == "" {
+		t.Fatalf("it did not say where it listens: %v", <-done)
+	}
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	stopped := false
+	q.stop = func() error {
+		if stopped {
+			return nil
+		}
+		stopped = true
+		cancel()
+		return <-done
+	}
+	t.Cleanup(func() { _ = q.stop() })
+	return q
+}
+
+func (q *quickstart) do(method, path, contentType, body string, auth func(*http.Request)) (*http.Response, string) {
+	q.t.Helper()
+	req, err := http.NewRequest(method, q.base+path, strings.NewReader(body))
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if auth != nil {
+		auth(req)
+	}
+	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	return resp, string(text)
+}
+
+func bearer(token string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+}
+
+func (q *quickstart) want(status int, method, path string, auth func(*http.Request)) string {
+	q.t.Helper()
+	resp, body := q.do(method, path, "", "", auth)
+	if resp.StatusCode != status {
+		q.t.Errorf("%s %s answered %d %s, want %d", method, path, resp.StatusCode, body, status)
+	}
+	return body
+}
+
+func (q *quickstart) login(email, encoding string) string {
+	q.t.Helper()
+	contentType, body := "application/x-www-form-urlencoded", url.Values{"username": {email}, "password": {demoPassword}}.Encode()
+	if encoding == "JSON" {
+		contentType, body = "application/json", `{"username":"`+email+`","password":"`+demoPassword+`"}`
+	}
+	resp, text := q.do(http.MethodPost, "/auth/login", contentType, body, nil)
+	var answer struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || resp.StatusCode != http.StatusOK {
+		q.t.Fatalf("login answered %d %s", resp.StatusCode, text)
+	}
+	return answer.AccessToken
+}
+
+func TestTheMainJob(t *testing.T) {
+	q := start(t, "-lifetime", "90s")
+	var tokens []string
+	for _, encoding := range []string{"form", "JSON"} {
+		token := q.login("member@example.com", encoding)
+		tokens = append(tokens, token)
+		if body := q.want(http.StatusOK, http.MethodGet, "/me", bearer(token)); !strings.Contains(body, `"user":"member@example.com"`) {
+			t.Errorf("/me answered %s", body)
+		}
+		q.want(http.StatusNoContent, http.MethodPost, "/auth/logout", bearer(token))
+		q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(token))
+	}
+
+	// The tokens and the demo password are in no file of the database.
+	live := q.login("member@example.com", "form")
+	tokens = append(tokens, live, demoPassword)
+	q.want(http.StatusOK, http.MethodGet, "/me", bearer(live))
+	files, read := 0, 0
+	err := filepath.WalkDir(q.dataDir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		files, read = files+1, read+len(content)
+		for _, token := range tokens {
+			if bytes.Contains(content, []byte(token)) {
+				t.Errorf("%s holds a secret in the clear", path)
+			}
+		}
+		return nil
+	})
+	if err != nil || files == 0 || read < 4096 {
+		t.Errorf("searched %d files of %d bytes (error %v)", files, read, err)
+	}
+	if !contains(t, q.dataDir, "member@example.com") {
+		t.Error("the search does not find what is there")
+	}
+
+	if err := q.stop(); err != nil {
+		t.Errorf("stopped with the error %v", err)
+	}
+	if _, err := os.Stat(q.dataDir); !os.IsNotExist(err) {
+		t.Errorf("the data directory is still there (error %v)", err)
+	}
+}
+
+func contains(t *testing.T, dir, text string) (found bool) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		found = found || bytes.Contains(content, []byte(text))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestEveryDemoAccountOnEveryRoute(t *testing.T) {
+	q := start(t)
+	for _, c := range []struct {
+		email                             string
+		me, verified, superuser, optional int
+	}{
+		{"member@example.com", 200, 403, 403, 200},
+		{"verified@example.com", 200, 200, 403, 200},
+		{"admin@example.com", 200, 200, 200, 200},
+		{"", 401, 401, 401, 200},
+	} {
+		t.Run(c.email, func(t *testing.T) {
+			q := &quickstart{t: t, base: q.base}
+			ways := map[string]func(*http.Request){"": nil}
+			if c.email != "" {
+				ways = map[string]func(*http.Request){"bearer": bearer(q.login(c.email, "form")), "cookie": q.cookie(c.email)}
+			}
+			for way, auth := range ways {
+				t.Run(way, func(t *testing.T) {
+					q := &quickstart{t: t, base: q.base}
+					q.want(c.me, http.MethodGet, "/me", auth)
+					q.want(c.verified, http.MethodGet, "/verified", auth)
+					q.want(c.superuser, http.MethodGet, "/superuser", auth)
+					body := q.want(c.optional, http.MethodGet, "/optional", auth)
+					want := `"user":"` + c.email + `"`
+					if c.email == "" {
+						want = `"user":null`
+					}
+					if !strings.Contains(body, want) {
+						t.Errorf("/optional answered %s, want %s", body, want)
+					}
+				})
+			}
+		})
+	}
+	resp, body := q.do(http.MethodPost, "/auth/login", "application/x-www-form-urlencoded",
+		url.Values{"username": {"inactive@example.com"}, "password": {demoPassword}}.Encode(), nil)
+	if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "LOGIN_BAD_CREDENTIALS") {
+		t.Errorf("the inactive account's login answered %d %s", resp.StatusCode, body)
+	}
+}
+
+func (q *quickstart) cookie(email string) func(*http.Request) {
+	q.t.Helper()
+	resp, body := q.do(http.MethodPost, "/auth/cookie/login", "application/x-www-form-urlencoded",
+		url.Values{"username": {email}, "password": {demoPassword}}.Encode(), nil)
+	if resp.StatusCode != http.StatusNoContent || len(resp.Cookies()) != 1 {
+		q.t.Fatalf("cookie login answered %d %s with %d cookies", resp.StatusCode, body, len(resp.Cookies()))
+	}
+	cookie := resp.Cookies()[0]
+	return func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookie.Name, Value: cookie.Value}) }
+}
+
+func TestWrongFlagsAreErrors(t *testing.T) {
+	for _, args := range [][]string{{"-lifetime", "soon"}, {"-lifetime", "-1h"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
+		t.Setenv("MONGODB_URI", "")
+		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%q: no error", args)
+		}
+	}
+}

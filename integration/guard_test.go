@@ -1,0 +1,322 @@
+package integration_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/integration/internal/testserver"
+	"github.com/latchkey-go/latchkey/internal/contract"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+const password = "correct horse battery staple"
+
+// app is an application on a real database and behind a real listener.
+type app struct {
+	t        testing.TB
+	url      string
+	sessions *strategy.Database[contract.Member, uuid.UUID]
+	member   contract.Member
+	now      func() time.Time
+}
+
+func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strategy.Config) *app {
+	t.Helper()
+	users := newUsers[contract.Member](t, db)
+	tokens := newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: cfg.Lifetime, Timeout: timeout})
+	accounts, err := account.NewManager(users, uuid.New, account.Config{
+		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	member, err := accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: "member@example.com"}}, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := strategy.NewDatabase(tokens, users, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := ginauth.New(sessions, accounts, ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := gin.New()
+	auth.Routes(r.Group("/auth"))
+	r.GET("/me", auth.RequireUser(), func(c *gin.Context) {
+		user, _ := auth.CurrentUser(c)
+		c.JSON(http.StatusOK, gin.H{"user": user.Email})
+	})
+	srv := httptest.NewServer(r)
+	t.Cleanup(srv.Close)
+	return &app{t: t, url: srv.URL, sessions: sessions, member: member}
+}
+
+func (a *app) login() (token string) {
+	a.t.Helper()
+	resp, err := http.PostForm(a.url+"/auth/login", url.Values{"username": {"member@example.com"}, "password": {password}})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var body struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != http.StatusOK {
+		a.t.Fatalf("login answered %d (%v)", resp.StatusCode, err)
+	}
+	return body.AccessToken
+}
+
+// call returns the status of a request with a token.
+func (a *app) call(method, path, token string) int {
+	a.t.Helper()
+	req, err := http.NewRequest(method, a.url+path, nil)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+func (a *app) want(status int, method, path, token, when string) {
+	a.t.Helper()
+	if got := a.call(method, path, token); got != status {
+		a.t.Errorf("%s %s %s answered %d, want %d", method, path, when, got, status)
+	}
+}
+
+func TestMalformedTokensCauseNoCommand(t *testing.T) {
+	client, sent := connect(t)
+	a := newApp(t, testserver.Database(t, client), 0, strategy.Config{Lifetime: time.Hour})
+	good := a.login()
+	sent.reset()
+
+	// All of the right length, all wrong: in the prefix, the alphabet or the checksum.
+	alphabet := "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-"
+	client100k := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
+	defer client100k.CloseIdleConnections()
+	seen := make(map[string]bool)
+	for i := 0; len(seen) < 100_000; i++ {
+		b := []byte(good)
+		pos, c := i%len(b), alphabet[(i/len(b))%len(alphabet)]
+		b[pos] = c
+		b[(pos+1+i/(len(b)*len(alphabet)))%len(b)] = '_'
+		token := string(b)
+		if token == good || seen[token] {
+			continue
+		}
+		seen[token] = true
+		if i%500 != 0 {
+			// Through the strategy: the guard hands every token to it.
+			if _, err := a.sessions.ReadToken(t.Context(), token); err == nil {
+				t.Fatalf("%s was accepted", token)
+			}
+			continue
+		}
+		req, _ := http.NewRequest(http.MethodGet, a.url+"/me", nil)
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := client100k.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Fatalf("%s was answered with %d", token, resp.StatusCode)
+		}
+	}
+	if got := sent.all(); len(got) > 0 {
+		t.Errorf("%d commands were sent, want none; the first: %v", len(got), got[0])
+	}
+	a.want(http.StatusOK, http.MethodGet, "/me", good, "with a good token")
+	if got := len(sent.named("find")); got != 2 {
+		t.Errorf("a good token sent %d finds, want 2: the token and the user", got)
+	}
+}
+
+// The age limit holds although no TTL index and no purge has collected the row.
+func TestExpiryIsExactWithTheRowStillThere(t *testing.T) {
+	client, _ := connect(t)
+	db := testserver.Database(t, client)
+	issued := time.Now().UTC().Truncate(time.Millisecond)
+	now := issued
+	a := newApp(t, db, 0, strategy.Config{Lifetime: time.Hour, Now: func() time.Time { return now }})
+	token := a.login()
+	for _, c := range []struct {
+		age    time.Duration
+		status int
+	}{
+		{0, http.StatusOK},
+		{time.Hour - time.Millisecond, http.StatusOK},
+		{time.Hour, http.StatusOK},
+		{time.Hour + 999*time.Microsecond, http.StatusOK}, // less than a millisecond
+		{time.Hour + time.Millisecond, http.StatusUnauthorized},
+		{24 * time.Hour, http.StatusUnauthorized},
+	} {
+		now = issued.Add(c.age)
+		a.want(c.status, http.MethodGet, "/me", token, "at the age of "+c.age.String())
+	}
+	if n, err := db.Collection("access_tokens").CountDocuments(t.Context(), bson.D{}); err != nil || n != 1 {
+		t.Errorf("%d rows (error %v), want the 1", n, err)
+	}
+}
+
+func TestTheDatabaseStopsAndComesBack(t *testing.T) {
+	// A server of the test's own: the others need theirs.
+	own, err := testserver.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = own.Close(context.Background()) })
+	if own.Kind == testserver.KindURI {
+		testserver.Require(t, false, "stop")
+	}
+	client, _ := connectTo(t, own.URI)
+	const bound = time.Second
+	a := newApp(t, client.Database("outage"), bound, strategy.Config{Lifetime: time.Hour})
+	token := a.login()
+	a.want(http.StatusOK, http.MethodGet, "/me", token, "before")
+
+	if err := own.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ method, path string }{
+		{http.MethodGet, "/me"}, {http.MethodPost, "/auth/logout"}, {http.MethodGet, "/me"},
+	} {
+		start := time.Now()
+		a.want(http.StatusServiceUnavailable, c.method, c.path, token, "without a database")
+		if took := time.Since(start); took > bound+time.Second {
+			t.Errorf("%s %s took %v, want at most about %v", c.method, c.path, took, bound)
+		}
+	}
+	if err := own.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the token works again", func() bool {
+		status := a.call(http.MethodGet, "/me", token)
+		if status == http.StatusUnauthorized {
+			t.Fatal("the failure was a log-out")
+		}
+		return status == http.StatusOK
+	})
+	a.want(http.StatusNoContent, http.MethodPost, "/auth/logout", token, "after")
+	a.want(http.StatusUnauthorized, http.MethodGet, "/me", token, "after the log-out")
+}
+
+// Whatever the client's defaults, revocations are acknowledged by a majority,
+// and nothing reads from a secondary.
+func TestWriteConcernAndReadPreferenceAreOurs(t *testing.T) {
+	client, sent := connect(t, options.Client().SetWriteConcern(writeconcern.W1()).SetReadPreference(readpref.SecondaryPreferred()))
+	a := newApp(t, testserver.Database(t, client), 0, strategy.Config{Lifetime: time.Hour})
+	sent.reset()
+	token := a.login()
+	a.want(http.StatusOK, http.MethodGet, "/me", token, "after the login")
+	a.want(http.StatusNoContent, http.MethodPost, "/auth/logout", token, "")
+	for _, name := range []string{"insert", "findAndModify"} {
+		commands := sent.named(name)
+		if len(commands) == 0 {
+			t.Errorf("no %s was sent", name)
+		}
+		for _, c := range commands {
+			if got := lookup(c, "writeConcern.w"); got != "majority" {
+				t.Errorf("%s was sent with the write concern %v, want majority", name, c.Lookup("writeConcern"))
+			}
+		}
+	}
+	for _, c := range sent.named("find") {
+		if mode := lookup(c, "$readPreference.mode"); mode == "secondaryPreferred" {
+			t.Errorf("a find was sent to a secondary: %v", c)
+		}
+	}
+	for _, c := range sent.all() {
+		if strings.Contains(c.String(), token) {
+			t.Errorf("the token was sent to the database: %v", c)
+		}
+	}
+}
+
+func TestEveryCallHasATimeBound(t *testing.T) {
+	// Nothing listens there: the driver would look for a server for 30 s.
+	client, _ := connectTo(t, "mongodb://127.0.0.1:1")
+	tokens, err := mongostore.NewTokens[uuid.UUID](client.Database("none"), mongostore.TokensConfig{Lifetime: time.Hour, Timeout: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := mongostore.NewUsers[contract.Member](client.Database("none"), mongostore.UsersConfig{Timeout: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for name, call := range map[string]func() error{
+		"Insert":          func() error { return tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{}) },
+		"ByToken":         func() error { _, err := tokens.ByToken(ctx, "x", time.Time{}); return err },
+		"Delete":          func() error { _, err := tokens.Delete(ctx, "x"); return err },
+		"Purge":           func() error { _, err := tokens.Purge(ctx); return err },
+		"VerifyIndexes":   func() error { return tokens.VerifyIndexes(ctx) },
+		"Users.Insert":    func() error { return users.Insert(ctx, contract.Member{}) },
+		"ByID":            func() error { _, err := users.ByID(ctx, uuid.New()); return err },
+		"ByEmail":         func() error { _, err := users.ByEmail(ctx, "x"); return err },
+		"ReplacePassword": func() error { return users.ReplacePassword(ctx, uuid.New(), "x", "y") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			if err := call(); err == nil {
+				t.Error("no error without a server")
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("took %v, want about 50 ms", took)
+			}
+		})
+	}
+}
+
+func Example_mongostore() {
+	client, err := mongo.Connect(options.Client().ApplyURI(server.URI))
+	if err != nil {
+		panic(err)
+	}
+	ctx := context.Background()
+	defer func() { _ = client.Disconnect(ctx) }()
+	db := client.Database("latchkey_example")
+	defer func() { _ = db.Drop(ctx) }()
+
+	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{
+		Lifetime:      24 * time.Hour,
+		PurgeInterval: time.Minute, // only used where the server has no TTL indexes
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer tokens.Close()
+	if err := tokens.EnsureIndexes(ctx); err != nil {
+		panic(err)
+	}
+	fmt.Println("indexes:", tokens.VerifyIndexes(ctx))
+	// Output: indexes: <nil>
+}

@@ -1,0 +1,183 @@
+package integration_test
+
+import (
+	"context"
+	"reflect"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/contract"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/storetest"
+)
+
+// newTokens returns a store with its indexes, on whatever the server is.
+func newTokens[ID comparable](tb testing.TB, db *mongo.Database, cfg mongostore.TokensConfig) *mongostore.Tokens[ID] {
+	tb.Helper()
+	if cfg.PurgeInterval == 0 {
+		cfg.PurgeInterval = time.Hour
+	}
+	tokens, err := mongostore.NewTokens[ID](db, cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(tokens.Close)
+	if err := tokens.EnsureIndexes(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return tokens
+}
+
+func newUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](tb testing.TB, db *mongo.Database) *mongostore.Users[U, ID] {
+	tb.Helper()
+	users, err := mongostore.NewUsers[U, ID, P](db, mongostore.UsersConfig{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := users.EnsureIndexes(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return users
+}
+
+func counter() func() int64 {
+	var n atomic.Int64
+	return func() int64 { return n.Add(1) }
+}
+
+func TestTokens(t *testing.T) {
+	t.Run("uuid.UUID", func(t *testing.T) { testTokens(t, uuid.New) })
+	t.Run("bson.ObjectID", func(t *testing.T) { testTokens(t, bson.NewObjectID) })
+	t.Run("string", func(t *testing.T) { testTokens(t, uuid.NewString) })
+	t.Run("int64", func(t *testing.T) { testTokens(t, counter()) })
+}
+
+func testTokens[ID comparable](t *testing.T, newID func() ID) {
+	storetest.Run(t, newID, func(tb testing.TB) strategy.Store[ID] {
+		return newTokens[ID](tb, database(tb), mongostore.TokensConfig{})
+	})
+}
+
+// person has fields of its own of many kinds, and another ID type.
+type person[ID comparable] struct {
+	account.User[ID] `bson:",inline"`
+	Name             string            `bson:"name"`
+	Tags             []string          `bson:"tags"`
+	Settings         map[string]string `bson:"settings"`
+	Born             time.Time         `bson:"born"`
+	Team             uuid.UUID         `bson:"team"`
+}
+
+func TestUsers(t *testing.T) {
+	t.Run("uuid.UUID", func(t *testing.T) { testUsers(t, uuid.New) })
+	t.Run("bson.ObjectID", func(t *testing.T) { testUsers(t, bson.NewObjectID) })
+	t.Run("string", func(t *testing.T) { testUsers(t, uuid.NewString) })
+	t.Run("int64", func(t *testing.T) { testUsers(t, counter()) })
+}
+
+func testUsers[ID comparable](t *testing.T, newID func() ID) {
+	storetest.RunUsers(t, func(email string) person[ID] {
+		return person[ID]{
+			User: account.User[ID]{
+				ID: newID(), Email: email, HashedPassword: "$argon2id$…", Active: true, Verified: true, Superuser: true,
+				CreatedAt: time.Date(2026, 11, 23, 12, 0, 0, 5e6, time.UTC),
+			},
+			Name:     "Jo",
+			Tags:     []string{"a", "b"},
+			Settings: map[string]string{"theme": "dark"},
+			Born:     time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC),
+			Team:     uuid.New(),
+		}
+	}, func(tb testing.TB) account.Store[person[ID], ID] {
+		return newUsers[person[ID], ID](tb, database(tb))
+	})
+}
+
+// The HTTP contract, over a real listener, on the real database.
+func TestContract(t *testing.T) {
+	contract.Run(t, func(tb testing.TB) contract.Backend {
+		db := database(tb)
+		users := newUsers[contract.Member](tb, db)
+		return contract.Backend{
+			Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
+			Users:  users,
+			SetFlags: func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error {
+				_, err := db.Collection("users").UpdateByID(ctx, id4(id), bson.D{{Key: "$set", Value: bson.D{
+					{Key: "is_active", Value: active}, {Key: "is_verified", Value: verified}, {Key: "is_superuser", Value: superuser},
+				}}})
+				return err
+			},
+			DeleteUser: func(ctx context.Context, id uuid.UUID) error {
+				_, err := db.Collection("users").DeleteOne(ctx, bson.D{{Key: "_id", Value: id4(id)}})
+				return err
+			},
+		}
+	})
+}
+
+// id4 is a UUID as a client without Latchkey's registry writes it.
+func id4(id uuid.UUID) bson.Binary {
+	return bson.Binary{Subtype: bson.TypeBinaryUUID, Data: id[:]}
+}
+
+// What the application's struct does not know (a field of another service, of
+// an older or newer version) survives an update too.
+func TestAnUpdateTouchesOnlyWhatItChanges(t *testing.T) {
+	db := database(t)
+	users := newUsers[person[uuid.UUID]](t, db)
+	p := person[uuid.UUID]{User: account.User[uuid.UUID]{ID: uuid.New(), Email: "jo@example.com", HashedPassword: "old"}}
+	if err := users.Insert(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	coll := db.Collection("users")
+	if _, err := coll.UpdateByID(t.Context(), id4(p.ID), bson.D{{Key: "$set", Value: bson.D{
+		{Key: "legacy", Value: bson.D{{Key: "deep", Value: bson.A{1, "two"}}}}, {Key: "name", Value: 7},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	read := func() (doc bson.M) {
+		if err := coll.FindOne(t.Context(), bson.D{{Key: "_id", Value: id4(p.ID)}}).Decode(&doc); err != nil {
+			t.Fatal(err)
+		}
+		return doc
+	}
+	want := read()
+	want["hashed_password"] = "new"
+	if err := users.ReplacePassword(t.Context(), p.ID, "old", "new"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the document is\n%v, want\n%v", got, want)
+	}
+}
+
+// The documents are as documented, so that other programs can read them.
+func TestDocumentsAreAsDocumented(t *testing.T) {
+	db := database(t)
+	tokens := newTokens[uuid.UUID](t, db, mongostore.TokensConfig{})
+	row := strategy.AccessToken[uuid.UUID]{
+		ID: uuid.Must(uuid.NewV7()), Digest: "digest", UserID: uuid.New(),
+		CreatedAt: time.Date(2026, 11, 23, 12, 0, 0, 123e6, time.UTC),
+	}
+	if err := tokens.Insert(t.Context(), row); err != nil {
+		t.Fatal(err)
+	}
+	var got bson.M
+	if err := db.Collection("access_tokens").FindOne(t.Context(), bson.D{}).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	want := bson.M{
+		"_id": id4(row.ID), "token": "digest", "user_id": id4(row.UserID),
+		"created_at": bson.NewDateTimeFromTime(row.CreatedAt),
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the document is\n%#v, want\n%#v", got, want)
+	}
+}

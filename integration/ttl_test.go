@@ -1,0 +1,24 @@
+package integration_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/integration/internal/testserver"
+	"github.com/latchkey-go/latchkey/mongostore"
+)
+
+// The one test that waits: the server's TTL monitor is nobody else's clock.
+func TestTheServerCollectsExpiredTokens(t *testing.T) {
+	testserver.Require(t, server.Capabilities.TTL, "ttl")
+	t.Parallel()
+	tokens := newTokens[uuid.UUID](t, database(t), mongostore.TokensConfig{Lifetime: time.Hour, TTLGrace: time.Second})
+	expired := insertAged(t, tokens, time.Now().Add(-2*time.Hour))
+	live := insertAged(t, tokens, time.Now())
+	eventually(t, server.TTLWait(), "the expired token is collected", func() bool { return !exists(t, tokens, expired) })
+	if !exists(t, tokens, live) {
+		t.Error("the live token was collected")
+	}
+}
