@@ -35,8 +35,6 @@ type app struct {
 	t        testing.TB
 	url      string
 	sessions *strategy.Database[contract.Member, uuid.UUID]
-	member   contract.Member
-	now      func() time.Time
 }
 
 func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strategy.Config) *app {
@@ -49,7 +47,7 @@ func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strateg
 	if err != nil {
 		t.Fatal(err)
 	}
-	member, err := accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: "member@example.com"}}, password)
+	_, err = accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: "member@example.com"}}, password)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +67,7 @@ func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strateg
 	})
 	srv := httptest.NewServer(r)
 	t.Cleanup(srv.Close)
-	return &app{t: t, url: srv.URL, sessions: sessions, member: member}
+	return &app{t: t, url: srv.URL, sessions: sessions}
 }
 
 func (a *app) login() (token string) {
@@ -185,48 +183,6 @@ func TestExpiryIsExactWithTheRowStillThere(t *testing.T) {
 	if n, err := db.Collection("access_tokens").CountDocuments(t.Context(), bson.D{}); err != nil || n != 1 {
 		t.Errorf("%d rows (error %v), want the 1", n, err)
 	}
-}
-
-func TestTheDatabaseStopsAndComesBack(t *testing.T) {
-	// A server of the test's own: the others need theirs.
-	own, err := testserver.Start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = own.Close(context.Background()) })
-	if own.Kind == testserver.KindURI {
-		testserver.Require(t, false, "stop")
-	}
-	client, _ := connectTo(t, own.URI)
-	const bound = time.Second
-	a := newApp(t, client.Database("outage"), bound, strategy.Config{Lifetime: time.Hour})
-	token := a.login()
-	a.want(http.StatusOK, http.MethodGet, "/me", token, "before")
-
-	if err := own.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct{ method, path string }{
-		{http.MethodGet, "/me"}, {http.MethodPost, "/auth/logout"}, {http.MethodGet, "/me"},
-	} {
-		start := time.Now()
-		a.want(http.StatusServiceUnavailable, c.method, c.path, token, "without a database")
-		if took := time.Since(start); took > bound+time.Second {
-			t.Errorf("%s %s took %v, want at most about %v", c.method, c.path, took, bound)
-		}
-	}
-	if err := own.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 20*time.Second, "the token works again", func() bool {
-		status := a.call(http.MethodGet, "/me", token)
-		if status == http.StatusUnauthorized {
-			t.Fatal("the failure was a log-out")
-		}
-		return status == http.StatusOK
-	})
-	a.want(http.StatusNoContent, http.MethodPost, "/auth/logout", token, "after")
-	a.want(http.StatusUnauthorized, http.MethodGet, "/me", token, "after the log-out")
 }
 
 // Whatever the client's defaults, revocations are acknowledged by a majority,

@@ -382,7 +382,7 @@ func exists[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], digest s
 }
 
 // eventually waits for what another process or goroutine does.
-func eventually(t *testing.T, atMost time.Duration, what string, done func() bool) {
+func eventually(t testing.TB, atMost time.Duration, what string, done func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(atMost)
 	for !done() {

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/FerretDB/FerretDB/ferretdb"
+
+	"github.com/latchkey-go/latchkey/integration/internal/wireproxy"
 )
 
 // Config says where a server listens and keeps its data. The zero value is a throw-away server on a free port.
@@ -65,12 +67,12 @@ func Start(cfg Config) (*Server, error) {
 
 	// FerretDB knows its address once it listens.
 	backend := strings.TrimSuffix(strings.TrimPrefix(db.MongoDBURI(), "mongodb://"), "/")
-	front := newFront(listener, backend)
+	front := wireproxy.Start(listener, backend, oneWriteAtATime())
 	return &Server{
 		addr: listener.Addr().String(),
 		dir:  dir,
 		close: sync.OnceValue(func() error {
-			front.close()
+			front.Close()
 			cancel()
 			if err := errors.Join(<-done, cleanup()); err != nil {
 				return fmt.Errorf("devmongo: close: %w", err)
@@ -102,6 +104,21 @@ func newFerretDB(logger *slog.Logger, dir string) (*ferretdb.FerretDB, error) {
 		Handler:   "sqlite",
 		SQLiteURL: (&url.URL{Scheme: "file", Path: dir + "/"}).String(),
 	})
+}
+
+// oneWriteAtATime lets one write through at a time. MongoDB applies every update of a single document atomically;
+// FerretDB v1 on SQLite reads the document, changes it and writes it back, so that of two conditional updates at once
+// both can succeed. Programs rely on the difference.
+func oneWriteAtATime() wireproxy.Handler {
+	var writing sync.Mutex
+	return func(request wireproxy.Message, send func() (wireproxy.Message, error)) (wireproxy.Message, error) {
+		switch request.Command() {
+		case "insert", "update", "delete", "findAndModify", "create", "createIndexes", "dropIndexes", "drop", "dropDatabase":
+			writing.Lock()
+			defer writing.Unlock()
+		}
+		return send()
+	}
 }
 
 // dataDir makes the directory of a server, and the function that disposes of it.
