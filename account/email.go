@@ -26,7 +26,7 @@ func NormalizeEmail(email string) (string, error) {
 	// ParseAddress takes more than an address ("Ann <ann@example.com>"): what it
 	// found must be all there was.
 	addr, err := mail.ParseAddress(norm)
-	if err != nil || addr.Address != norm || addr.Name != "" {
+	if err != nil || addr.Address != norm {
 		return "", ErrInvalidEmail
 	}
 	return norm, nil

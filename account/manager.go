@@ -78,8 +78,8 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 // the ID, the password hash and the creation time are set; the application's own
 // fields are stored as they are. It returns the account as stored.
 //
-// It returns an error wrapping [ErrInvalidEmail], [ErrInvalidPassword] or
-// [ErrEmailTaken]. Telling a stranger that an address is taken tells them who
+// It returns an error wrapping [ErrInvalidEmail], [ErrInvalidPassword],
+// [ErrEmailTaken], or [ErrConflict] where the ID is taken. Telling a stranger that an address is taken tells them who
 // has an account: answer a public sign-up form the same way in both cases, and
 // write the rest in an e-mail.
 func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) (U, error) {
@@ -108,13 +108,13 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 	if a.ID == noID {
 		return nobody, errors.New("account: the user has no ID, and NewManager was given no function that makes one")
 	}
-	hash, err := m.hasher.hash(password)
+	hash, err := m.hash(ctx, password)
 	if err != nil {
 		return nobody, fmt.Errorf("account: hash the password: %w", err)
 	}
 	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
 	if err := m.store.Insert(ctx, user); err != nil {
-		if errors.Is(err, ErrEmailTaken) {
+		if errors.Is(err, ErrEmailTaken) || errors.Is(err, ErrConflict) {
 			return nobody, fmt.Errorf("account: %w", err)
 		}
 		return nobody, m.failed(ctx, "insert the account", err)
@@ -138,7 +138,11 @@ func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password strin
 	user, err := m.byEmail(ctx, email)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		m.spend(ctx, password)
+		// The work of a check, and its failures: so neither the time of the
+		// answer nor its kind tells whether there was anything to check.
+		if _, err := m.hash(ctx, password); err != nil {
+			return nobody, m.failed(ctx, "check the password", err)
+		}
 		return nobody, m.denied(ctx, strategy.ReasonUnknownUser, nil)
 	case err != nil:
 		return nobody, m.failed(ctx, "look up the account", err)
@@ -176,7 +180,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	if err := m.checkNewPassword(ctx, new); err != nil {
 		return err
 	}
-	hash, err := m.hasher.hash(new)
+	hash, err := m.hash(ctx, new)
 	if err != nil {
 		return fmt.Errorf("account: hash the password: %w", err)
 	}
@@ -210,7 +214,9 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (s
 	ok, outdated, err := m.hasher.verify(password, a.HashedPassword)
 	switch {
 	case err != nil:
-		m.spend(ctx, password)
+		if _, err := m.hash(ctx, password); err != nil {
+			return "", err
+		}
 		return strategy.ReasonUnusableHash, nil
 	case !ok:
 		return strategy.ReasonWrongPassword, nil
@@ -224,24 +230,27 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (s
 }
 
 func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password string) {
-	hash, err := m.hasher.hash(password)
+	hash, err := m.hash(ctx, password)
 	if err == nil {
 		err = m.store.ReplacePassword(ctx, a.ID, a.HashedPassword, hash)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		a.HashedPassword = hash
-	} else {
+	case errors.Is(err, ErrConflict):
+		return // the password was changed just now: nothing is outdated any more
+	default:
 		err = fmt.Errorf("account: rehash the password: %w", err)
 	}
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordRehashed, UserID: a.ID, Err: err})
 }
 
-// spend does the work that verifying a password would have been, so that the
-// time of an answer does not tell whether there was anything to verify.
-func (m *Manager[U, ID]) spend(ctx context.Context, password string) {
-	if ctx.Err() == nil {
-		_, _ = m.hasher.hash(password)
+// hash hashes a password, unless nobody waits for the answer.
+func (m *Manager[U, ID]) hash(ctx context.Context, password string) (PasswordHash, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
 	}
+	return m.hasher.hash(password)
 }
 
 func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {

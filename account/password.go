@@ -35,9 +35,12 @@ const (
 
 	// A stored hash asks for its own cost. Beyond these bounds it is an attack
 	// or an accident, not a password.
-	maxMemoryKiB  = 1 << 20
-	maxIterations = 64
-	maxBcryptCost = 16
+	leastMemoryKiB  = 8       // RFC 9106 §3.1
+	maxMemoryPasses = 1 << 20 // KiB times passes: 1 GiB once, 64 MiB 16 times
+	maxBcryptCost   = 16
+
+	// bcrypt looks at no more of a password.
+	bcryptBytes = 72
 )
 
 // hasher hashes and verifies passwords.
@@ -55,11 +58,12 @@ func newHasher(p Argon2, insecure bool) (*hasher, error) {
 	if p.Parallelism == 0 {
 		p.Parallelism = 4
 	}
-	if p.MemoryKiB > maxMemoryKiB || p.Iterations > maxIterations {
-		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes are over the bounds of %d KiB and %d passes",
-			p.MemoryKiB, p.Iterations, maxMemoryKiB, maxIterations)
+	passes := memoryPasses(p.MemoryKiB, p.Iterations)
+	if p.MemoryKiB < leastMemoryKiB || passes > maxMemoryPasses {
+		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes, want at least %d KiB, and at most %d KiB times passes",
+			p.MemoryKiB, p.Iterations, leastMemoryKiB, maxMemoryPasses)
 	}
-	weak := p.MemoryKiB < minMemoryKiB || uint64(p.MemoryKiB)*uint64(p.Iterations) < minMemoryPasses
+	weak := p.MemoryKiB < minMemoryKiB || passes < minMemoryPasses
 	if weak && !insecure {
 		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes are weaker than OWASP's minimum (7 MiB with 5 passes, 19 MiB with 2 …); Config.InsecureArgon2 allows it, in tests",
 			p.MemoryKiB, p.Iterations)
@@ -69,6 +73,9 @@ func newHasher(p Argon2, insecure bool) (*hasher, error) {
 		SaltLength: saltBytes, KeyLength: keyBytes,
 	}}, nil
 }
+
+// memoryPasses is what a hash costs: how much memory is passed over.
+func memoryPasses(memoryKiB, iterations uint32) uint64 { return uint64(memoryKiB) * uint64(iterations) }
 
 func (h *hasher) hash(password string) (PasswordHash, error) {
 	s, err := argon2id.CreateHash(password, &h.params)
@@ -91,7 +98,9 @@ func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, 
 		}
 		switch err := bcrypt.CompareHashAndPassword([]byte(s), []byte(password)); {
 		case err == nil:
-			return true, true, nil
+			// A longer password matched by its beginning: a hash of all of it
+			// would make whatever was typed behind that the password.
+			return true, len(password) <= bcryptBytes, nil
 		case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
 			return false, false, nil
 		default:
@@ -107,8 +116,7 @@ func (h *hasher) verifyArgon2(password, hash string) (ok, outdated bool, err err
 	// The library trusts the string: an empty key would match every password,
 	// and zero passes or lanes would panic.
 	if err != nil ||
-		p.Memory < 8 || p.Memory > maxMemoryKiB ||
-		p.Iterations < 1 || p.Iterations > maxIterations ||
+		p.Memory < leastMemoryKiB || p.Iterations < 1 || memoryPasses(p.Memory, p.Iterations) > maxMemoryPasses ||
 		p.Parallelism < 1 ||
 		len(salt) < 8 || len(salt) > 64 ||
 		len(key) < 16 || len(key) > 128 {

@@ -20,7 +20,7 @@ type User[ID comparable] struct {
 	// Email is unique and normalised; see [NormalizeEmail].
 	Email string `bson:"email" json:"email"`
 	// HashedPassword is a PHC string; empty where the account has no password.
-	HashedPassword PasswordHash `bson:"hashed_password" json:"-"`
+	HashedPassword PasswordHash `bson:"hashed_password" json:"-" xml:"-"`
 	// Active accounts can log in and use their tokens; others can do neither.
 	Active bool `bson:"is_active" json:"is_active"`
 	// Verified means that the e-mail address was shown to be the user's.
@@ -56,7 +56,8 @@ type Embeds[U any, ID comparable] interface {
 }
 
 // PasswordHash is a hash of a password as a PHC or bcrypt string. It prints as
-// "…redacted" through fmt and log/slog; string(h) is the hash itself.
+// "…redacted" through fmt (but for unexported fields, which fmt reads past their
+// methods) and log/slog; string(h) is the hash itself.
 type PasswordHash string
 
 // Format implements [fmt.Formatter], so that printing a user shows no hash.

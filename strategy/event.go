@@ -27,7 +27,8 @@ const (
 
 	// EventLoginSucceeded: UserID. The password was right.
 	EventLoginSucceeded EventKind = "login.succeeded"
-	// EventLoginDenied: Reason, and UserID where the account exists.
+	// EventLoginDenied: Reason, and UserID where the account exists. Also where a
+	// password is asked for again.
 	EventLoginDenied EventKind = "login.denied"
 	// EventAccountRegistered: UserID.
 	EventAccountRegistered EventKind = "account.registered"
@@ -50,8 +51,8 @@ type Reason string
 // The reasons.
 const (
 	ReasonMalformed      Reason = "malformed"       // not of the token format
-	ReasonUnknown        Reason = "unknown"         // never issued, revoked, or expired and collected
-	ReasonExpired        Reason = "expired"         // older than its lifetime
+	ReasonUnknown        Reason = "unknown"         // never issued, revoked, or expired
+	ReasonExpired        Reason = "expired"         // expired, and the store did not say so
 	ReasonUserGone       Reason = "user_gone"       // the user no longer exists
 	ReasonUserInactive   Reason = "user_inactive"   // the user is not active
 	ReasonUserUnverified Reason = "user_unverified" // the user is not verified, and must be

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 )
 
 // Secret is an access token as the client holds it. It prints as
@@ -33,10 +32,16 @@ func (s Secret) Reveal() string {
 	return s.reveal()
 }
 
-// String returns the token's prefix and "…redacted".
+// String returns the token's prefix, where it is one of a [TokenFormat], and
+// "…redacted".
 func (s Secret) String() string {
 	token := s.Reveal()
-	return token[:strings.IndexByte(token, '_')+1] + "…redacted"
+	prefix := token[:max(0, len(token)-secretLength-checksumLength)]
+	// In a token of another kind, what looks like a prefix may be secret.
+	if f, err := NewTokenFormat(prefix); err != nil || !f.wellFormed(token) {
+		prefix = ""
+	}
+	return prefix + "…redacted"
 }
 
 // Format implements [fmt.Formatter], so that no verb shows the token.

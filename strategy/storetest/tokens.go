@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ const timeout = 60 * time.Second
 
 // Run checks a strategy.Store: a subtest for each line of its contract, each on
 // a store that open returns empty. newID makes user IDs, another with every
-// call.
+// call; it must be safe for concurrent use.
 func Run[ID comparable](t *testing.T, newID func() ID, open func(testing.TB) strategy.Store[ID]) {
 	t.Helper()
 	for _, c := range tokenChecks[ID]() {
@@ -149,9 +150,9 @@ func separate[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 		}
 		tokens = append(tokens, token)
 	}
-	// Two sessions of one user are two rows.
+	// Two sessions of one user are two rows, and end one by one.
 	second := s.token(instant)
-	second.UserID = tokens[0].UserID
+	second.UserID = tokens[3].UserID
 	if err := s.Insert(ctx, second); err != nil {
 		return fmt.Errorf("Insert of a user's second token: %w", err)
 	}
@@ -300,14 +301,22 @@ func deleteRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	if err != nil {
 		return err
 	}
+	var deleted atomic.Int64
 	err = atOnce(8, func(int) error {
-		if _, err := s.Delete(ctx, token.Digest); err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {
+		_, err := s.Delete(ctx, token.Digest)
+		switch {
+		case err == nil:
+			deleted.Add(1)
+		case !errors.Is(err, strategy.ErrTokenNotFound):
 			return err
 		}
 		return s.lacks(ctx, token.Digest)
 	})
 	if err != nil {
 		return err
+	}
+	if n := deleted.Load(); n != 1 {
+		return fmt.Errorf("%d deletes of one token succeeded, want 1", n)
 	}
 	return s.lacks(ctx, token.Digest)
 }

@@ -16,7 +16,7 @@ import (
 // open returns empty. newUser makes users to store: each call another ID and the
 // given e-mail address, every field of account.User and of the application's own
 // set, times in UTC and whole milliseconds, and comparable by reflect.DeepEqual
-// after a round trip.
+// after a round trip. It must be safe for concurrent use.
 func RunUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t *testing.T, newUser func(email string) U, open func(testing.TB) account.Store[U, ID]) {
 	t.Helper()
 	of := func(u *U) *account.User[ID] { return P(u).Account() }
@@ -45,6 +45,7 @@ func userChecks[U any, ID comparable]() []userCheck[U, ID] {
 		{"one of many that take an address at once succeeds", emailRace[U, ID]},
 		{"replacing a password touches nothing else", replacePassword[U, ID]},
 		{"replacing a password that has changed is ErrConflict", replaceConflict[U, ID]},
+		{"one of many that replace a password at once succeeds", replaceRace[U, ID]},
 		{"a cancelled context stops every method", userCancelled[U, ID]},
 	}
 }
@@ -194,6 +195,37 @@ func replaceConflict[U any, ID comparable](ctx context.Context, s userStore[U, I
 	}
 	got, err := s.ByID(ctx, s.of(&stranger).ID)
 	return errors.Join(s.holds(ctx, user), wantError("ByID of no account", got, err, account.ErrUserNotFound))
+}
+
+func replaceRace[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
+	user, err := s.insert(ctx, somebody)
+	if err != nil {
+		return err
+	}
+	a := s.of(&user)
+	old := a.HashedPassword
+	var replaced atomic.Int64
+	var last atomic.Pointer[account.PasswordHash]
+	err = atOnce(8, func(i int) error {
+		hash := account.PasswordHash(fmt.Sprint("new ", i))
+		err := s.ReplacePassword(ctx, a.ID, old, hash)
+		if errors.Is(err, account.ErrConflict) {
+			return nil
+		}
+		if err == nil {
+			replaced.Add(1)
+			last.Store(&hash)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if n := replaced.Load(); n != 1 {
+		return fmt.Errorf("%d replacements of one hash succeeded, want 1", n)
+	}
+	a.HashedPassword = *last.Load()
+	return s.holds(ctx, user)
 }
 
 func userCancelled[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {

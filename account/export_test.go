@@ -1,0 +1,11 @@
+package account
+
+// Verify checks a password against a stored hash as a login does, with cheap
+// parameters of the day.
+func Verify(password, hash string) (ok, outdated bool, err error) {
+	h, err := newHasher(Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true)
+	if err != nil {
+		return false, false, err
+	}
+	return h.verify(password, PasswordHash(hash))
+}

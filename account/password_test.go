@@ -1,0 +1,242 @@
+package account_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/alexedwards/argon2id"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+
+	"github.com/google/uuid"
+)
+
+// Hashes as fastapi-users keeps them: with argon2-cffi's default parameters, or
+// of bcrypt, which came before it.
+const (
+	password      = "herminetincture"
+	fastapiArgon2 = "$argon2id$v=19$m=65536,t=3,p=4$MDEyMzQ1Njc4OWFiY2RlZg$mw5pxkDpXOj9+myCoPLOHtsF/rPK+jtpfHbsuxPjtbY"
+	fastapiBcrypt = "$2b$12$TeeRorSas/1pgjdXTKqnUecb34YCE0mh45gqHgFWpVVbYVqo0KRA6"
+)
+
+func TestHashesOfOthersVerify(t *testing.T) {
+	for _, c := range []struct{ name, password, hash string }{
+		// Test vectors of the reference implementation, phc-winner-argon2, test.c.
+		{"the Argon2 reference, one lane", "password", "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"},
+		{"the Argon2 reference, two lanes", "password", "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc"},
+		{"argon2-cffi's defaults", password, fastapiArgon2},
+		// Of OpenBSD's and Openwall's implementations.
+		{"bcrypt, $2b$", "Kk4DQuMMfZL9o", "$2b$04$cVWp4XaNU8a4v1uMRum2SO026BWLIoQMD/TXg5uZV.0P.uO8m3YEm"},
+		{"bcrypt, $2a$", "U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"},
+		{"bcrypt, $2y$", "U*U", "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if ok, outdated, err := account.Verify(c.password, c.hash); !ok || !outdated || err != nil {
+				t.Errorf("the right password: got %v, outdated %v, %v, want true, true, nil", ok, outdated, err)
+			}
+			if ok, _, err := account.Verify(c.password+"x", c.hash); ok || err != nil {
+				t.Errorf("a wrong password: got %v, %v, want false, nil", ok, err)
+			}
+		})
+	}
+}
+
+// phc writes an argon2id hash down.
+func phc(memory, passes, lanes uint64, salt, key []byte) string {
+	b64 := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$%s$%s", memory, passes, lanes, b64(salt), b64(key))
+}
+
+// keyOf is an argon2id key with cheap parameters.
+func keyOf(password string, salt []byte, length uint32) []byte {
+	return argon2.IDKey([]byte(password), salt, 1, 64, 1, length)
+}
+
+// What stands in a database is not to be trusted: no hash may let everybody in,
+// end the process or occupy it.
+var (
+	salt          = []byte("0123456789abcdef")
+	key           = keyOf(password, salt, 32)
+	hostileHashes = map[string]string{
+		"empty":                         "",
+		"garbage":                       "garbage",
+		"dollars":                       "$$$$$",
+		"the password itself":           password,
+		"an unknown scheme":             "$scrypt$ln=17,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$mw5pxkDpXOj9",
+		"argon2i":                       strings.Replace(phc(64, 1, 1, salt, key), "argon2id", "argon2i", 1),
+		"argon2d":                       strings.Replace(phc(64, 1, 1, salt, key), "argon2id", "argon2d", 1),
+		"an old version":                strings.Replace(phc(64, 1, 1, salt, key), "v=19", "v=16", 1),
+		"no version":                    strings.Replace(phc(64, 1, 1, salt, key), "$v=19", "", 1),
+		"an empty key":                  phc(64, 1, 1, salt, nil),
+		"a key of one byte":             phc(64, 1, 1, salt, keyOf(password, salt, 1)),
+		"a key of 15 bytes":             phc(64, 1, 1, salt, keyOf(password, salt, 15)),
+		"a key of a megabyte":           phc(64, 1, 1, salt, make([]byte, 1<<20)),
+		"an empty salt":                 phc(64, 1, 1, nil, keyOf(password, nil, 32)),
+		"a salt of 7 bytes":             phc(64, 1, 1, salt[:7], keyOf(password, salt[:7], 32)),
+		"a salt of a megabyte":          phc(64, 1, 1, make([]byte, 1<<20), key),
+		"an empty key and salt":         phc(64, 1, 1, nil, nil),
+		"no passes":                     phc(64, 0, 1, salt, key),
+		"no lanes":                      phc(64, 1, 0, salt, key),
+		"no memory":                     phc(0, 1, 1, salt, key),
+		"2 GiB":                         phc(1<<21, 1, 1, salt, key),
+		"4 TiB":                         phc(1<<32-1, 1, 1, salt, key),
+		"more memory than fits a field": phc(1<<40, 1, 1, salt, key),
+		"negative memory":               strings.Replace(phc(64, 1, 1, salt, key), "m=64", "m=-64", 1),
+		"a billion passes":              phc(64, 1e9, 1, salt, key),
+		"256 lanes":                     phc(64, 1, 256, salt, key),
+		"no parameters":                 strings.Replace(phc(64, 1, 1, salt, key), "m=64,t=1,p=1", "", 1),
+		"parameters in another order":   strings.Replace(phc(64, 1, 1, salt, key), "m=64,t=1", "t=1,m=64", 1),
+		"a cut argon2id hash":           phc(64, 1, 1, salt, key)[:60],
+		"an argon2id hash without key":  strings.TrimSuffix(phc(64, 1, 1, salt, nil), "$"),
+		"only a scheme":                 "$argon2id$",
+		"bad base64":                    phc(64, 1, 1, salt, key) + "*",
+		"padded base64":                 phc(64, 1, 1, salt, key) + "=",
+		"a field too many":              phc(64, 1, 1, salt, key) + "$",
+		"bcrypt of cost 31":             strings.Replace(fastapiBcrypt, "$12$", "$31$", 1),
+		"bcrypt of cost 17":             strings.Replace(fastapiBcrypt, "$12$", "$17$", 1),
+		"bcrypt of cost 0":              strings.Replace(fastapiBcrypt, "$12$", "$00$", 1),
+		"bcrypt of cost 99":             strings.Replace(fastapiBcrypt, "$12$", "$99$", 1),
+		"a cut bcrypt hash":             fastapiBcrypt[:58],
+		"only bcrypt's salt":            fastapiBcrypt[:29],
+		"only bcrypt's scheme":          "$2b$",
+		"bcrypt of another minor":       strings.Replace(fastapiBcrypt, "$2b$", "$2x$", 1),
+		"bcrypt with a bad character":   strings.Replace(fastapiBcrypt, "Tee", "T!e", 1),
+		"a hash in front of nothing":    " " + phc(64, 1, 1, salt, key),
+		"NULs":                          strings.Repeat("\x00", 60),
+		"ten megabytes":                 strings.Repeat("$", 10<<20),
+	}
+)
+
+func TestHostileHashesMatchNothing(t *testing.T) {
+	// Control: the hash that the hostile ones are made from is a good one.
+	if ok, _, err := account.Verify(password, phc(64, 1, 1, salt, key)); !ok || err != nil {
+		t.Fatalf("a good hash: got %v, %v, want true", ok, err)
+	}
+	for name, hash := range hostileHashes {
+		for _, password := range []string{password, "", "x", hash[:min(len(hash), 1024)]} {
+			if ok, _, err := account.Verify(password, hash); ok || err == nil {
+				t.Errorf("%s, password %.20q: got %v, %v, want false and an error", name, password, ok, err)
+			}
+		}
+	}
+}
+
+var argon2Shape = regexp.MustCompile(`^\$argon2id\$v=\d+[^$]*\$m=(\d+),t=(\d+),p=(\d+)[^$]*\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)$`)
+
+// A hash that matches must be one of the password, whatever else it looks like.
+func FuzzVerify(f *testing.F) {
+	f.Add(password, phc(64, 1, 1, salt, key))
+	f.Add("U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW")
+	f.Add("Kk4DQuMMfZL9o", "$2b$04$cVWp4XaNU8a4v1uMRum2SO026BWLIoQMD/TXg5uZV.0P.uO8m3YEm")
+	for _, hash := range hostileHashes {
+		if len(hash) < 1024 {
+			f.Add(password, hash)
+		}
+	}
+	f.Fuzz(func(t *testing.T, password, hash string) {
+		// What is allowed to be dear is too dear for a fuzzer.
+		if p, _, _, err := argon2id.DecodeHash(hash); err == nil && uint64(p.Memory)*uint64(p.Iterations) > 4096 &&
+			p.Memory <= 1<<20 && p.Iterations <= 64 {
+			t.Skip()
+		}
+		if cost, err := bcrypt.Cost([]byte(hash)); err == nil && cost > 5 && cost <= 16 {
+			t.Skip()
+		}
+		ok, _, err := account.Verify(password, hash)
+		if err != nil && ok {
+			t.Errorf("Verify(%q, %q): got true beside the error %v", password, hash, err)
+		}
+		if !ok {
+			return
+		}
+		if strings.HasPrefix(hash, "$2") {
+			if err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)); err != nil {
+				t.Errorf("Verify(%q, %q): got true, bcrypt says %v", password, hash, err)
+			}
+			return
+		}
+		parts := argon2Shape.FindStringSubmatch(hash)
+		if parts == nil {
+			t.Fatalf("Verify(%q, %q): got true for what is no hash", password, hash)
+		}
+		memory, _ := strconv.ParseUint(parts[1], 10, 32)
+		passes, _ := strconv.ParseUint(parts[2], 10, 32)
+		lanes, _ := strconv.ParseUint(parts[3], 10, 8)
+		salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
+		key, err2 := base64.RawStdEncoding.DecodeString(parts[5])
+		want := argon2.IDKey([]byte(password), salt, uint32(passes), uint32(memory), uint8(lanes), uint32(len(key)))
+		if err := errors.Join(err1, err2); err != nil || len(key) < 16 || !bytes.Equal(key, want) {
+			t.Errorf("Verify(%q, %q): got true, but the key should be %x: %v", password, hash, want, err)
+		}
+	})
+}
+
+func TestArgon2Parameters(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		params   account.Argon2
+		insecure bool
+		ok       bool
+	}{
+		{"the default", account.Argon2{}, false, true},
+		{"RFC 9106, second option", account.Argon2{MemoryKiB: 65536, Iterations: 3, Parallelism: 4}, false, true},
+		{"OWASP, 46 MiB and 1 pass", account.Argon2{MemoryKiB: 47104, Iterations: 1, Parallelism: 1}, false, true},
+		{"OWASP, 19 MiB and 2 passes", account.Argon2{MemoryKiB: 19456, Iterations: 2, Parallelism: 1}, false, true},
+		{"OWASP, 12 MiB and 3 passes", account.Argon2{MemoryKiB: 12288, Iterations: 3, Parallelism: 1}, false, true},
+		{"OWASP, 9 MiB and 4 passes", account.Argon2{MemoryKiB: 9216, Iterations: 4, Parallelism: 1}, false, true},
+		{"OWASP, 7 MiB and 5 passes", account.Argon2{MemoryKiB: 7168, Iterations: 5, Parallelism: 1}, false, true},
+		{"19 MiB and the default passes", account.Argon2{MemoryKiB: 19456}, false, true},
+		{"the most memory", account.Argon2{MemoryKiB: 1 << 20, Iterations: 1, Parallelism: 255}, false, true},
+		{"the most passes", account.Argon2{MemoryKiB: 1 << 16, Iterations: 16}, false, true},
+
+		{"19 MiB and 1 pass", account.Argon2{MemoryKiB: 19456, Iterations: 1}, false, false},
+		{"7 MiB and 4 passes", account.Argon2{MemoryKiB: 7168, Iterations: 4}, false, false},
+		{"less memory than any option, in many passes", account.Argon2{MemoryKiB: 7167, Iterations: 64}, false, false},
+		{"what tests use", account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, false, false},
+		{"what tests use, called insecure", account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true, true},
+		{"the least there is", account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, true, true},
+		{"the least there is with many lanes", account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 255}, true, true},
+		{"less than argon2 knows", account.Argon2{MemoryKiB: 7, Iterations: 1, Parallelism: 1}, true, false},
+		{"over 1 GiB", account.Argon2{MemoryKiB: 1<<20 + 1, Iterations: 1}, true, false},
+		{"64 MiB in 17 passes", account.Argon2{Iterations: 17}, true, false},
+		{"a product that overflows 32 bits", account.Argon2{MemoryKiB: 1 << 16, Iterations: 1 << 16}, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			users := memstore.NewUsers[member]()
+			m, err := account.NewManager(users, uuid.New, account.Config{Argon2: c.params, InsecureArgon2: c.insecure})
+			if !c.ok {
+				if m != nil || err == nil || !strings.Contains(err.Error(), "Config.Argon2") {
+					t.Errorf("got %v, %v, want an error that names Config.Argon2", m, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatalf("got %v, want a Manager", err)
+			}
+			if uint64(c.params.MemoryKiB)*uint64(c.params.Iterations) > 1<<19 {
+				return // accepted, and too dear to try
+			}
+			// Whatever is accepted makes hashes that are accepted.
+			ann, err := m.Register(t.Context(), newMember("ann@example.com"), password)
+			if err != nil {
+				t.Fatalf("Register: %v", err)
+			}
+			got, err := m.Authenticate(t.Context(), "ann@example.com", password)
+			if err != nil || got.HashedPassword != ann.HashedPassword {
+				t.Errorf("Authenticate: got %v, rehashed: %v, want nil, false", err, got.HashedPassword != ann.HashedPassword)
+			}
+		})
+	}
+}
+
+var _ strategy.UserSource[member, uuid.UUID] = account.Store[member, uuid.UUID](nil)

@@ -1,0 +1,47 @@
+package strategy_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+func TestAContextCarriesASession(t *testing.T) {
+	type admin struct{ name string }
+	type guest struct{ name string }
+	session := strategy.Session[admin]{ID: uuid.New(), User: admin{"ann"}, CreatedAt: time.UnixMilli(1)}
+	ctx := strategy.ContextWithSession(t.Context(), session)
+
+	if got, ok := strategy.SessionFromContext[admin](ctx); !ok || got != session {
+		t.Errorf("SessionFromContext: got %v, %v, want %v, true", got, ok, session)
+	}
+	if got, ok := strategy.UserFromContext[admin](ctx); !ok || got != session.User {
+		t.Errorf("UserFromContext: got %v, %v, want %v, true", got, ok, session.User)
+	}
+	if got, ok := strategy.UserFromContext[guest](ctx); ok || got != (guest{}) {
+		t.Errorf("UserFromContext of another user type: got %v, %v, want none", got, ok)
+	}
+	if got, ok := strategy.UserFromContext[*admin](ctx); ok || got != nil {
+		t.Errorf("UserFromContext of a pointer to the user type: got %v, %v, want none", got, ok)
+	}
+	if got, ok := strategy.SessionFromContext[admin](t.Context()); ok || got != (strategy.Session[admin]{}) {
+		t.Errorf("SessionFromContext without a session: got %v, %v, want none", got, ok)
+	}
+	if got, ok := strategy.UserFromContext[admin](context.Background()); ok || got != (admin{}) {
+		t.Errorf("UserFromContext without a session: got %v, %v, want none", got, ok)
+	}
+
+	// Sessions of two user types do not hide each other; the inner one of a type does.
+	ctx = strategy.ContextWithSession(ctx, strategy.Session[guest]{User: guest{"gus"}})
+	ctx = strategy.ContextWithSession(ctx, strategy.Session[admin]{User: admin{"bob"}})
+	if got, _ := strategy.UserFromContext[guest](ctx); got.name != "gus" {
+		t.Errorf("the guest: got %q, want %q", got.name, "gus")
+	}
+	if got, _ := strategy.UserFromContext[admin](ctx); got.name != "bob" {
+		t.Errorf("the admin: got %q, want %q", got.name, "bob")
+	}
+}

@@ -1,0 +1,144 @@
+package memstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+	"github.com/latchkey-go/latchkey/strategy/storetest"
+)
+
+var counter atomic.Int64
+
+func nextInt() int64     { return counter.Add(1) }
+func nextString() string { return fmt.Sprint("user ", counter.Add(1)) }
+
+func TestTokensKeepTheContract(t *testing.T) {
+	t.Run("uuid", func(t *testing.T) { storetest.Run(t, uuid.New, openTokens[uuid.UUID]) })
+	t.Run("object ID", func(t *testing.T) { storetest.Run(t, bson.NewObjectID, openTokens[bson.ObjectID]) })
+	t.Run("string", func(t *testing.T) { storetest.Run(t, nextString, openTokens[string]) })
+	t.Run("int64", func(t *testing.T) { storetest.Run(t, nextInt, openTokens[int64]) })
+}
+
+func openTokens[ID comparable](testing.TB) strategy.Store[ID] { return memstore.NewTokens[ID]() }
+
+// member is an application's user.
+type member[ID comparable] struct {
+	account.User[ID]
+	Name  string
+	Roles []string
+	Born  time.Time
+}
+
+func newMember[ID comparable](id ID, email string) member[ID] {
+	return member[ID]{
+		User: account.User[ID]{
+			ID: id, Email: email, HashedPassword: "old", Active: true, Verified: true, Superuser: true,
+			CreatedAt: time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC),
+		},
+		Name:  "Ann",
+		Roles: []string{"editor", "author"},
+		Born:  time.Date(1990, 2, 3, 0, 0, 0, 0, time.UTC),
+	}
+}
+
+func TestUsersKeepTheContract(t *testing.T) {
+	t.Run("uuid", func(t *testing.T) {
+		storetest.RunUsers(t,
+			func(email string) member[uuid.UUID] { return newMember(uuid.New(), email) },
+			func(testing.TB) account.Store[member[uuid.UUID], uuid.UUID] {
+				return memstore.NewUsers[member[uuid.UUID]]()
+			})
+	})
+	t.Run("int64", func(t *testing.T) {
+		storetest.RunUsers(t,
+			func(email string) member[int64] { return newMember(nextInt(), email) },
+			func(testing.TB) account.Store[member[int64], int64] { return memstore.NewUsers[member[int64]]() })
+	})
+}
+
+func TestUpdateChangesAllButIDAndAddress(t *testing.T) {
+	users := memstore.NewUsers[member[int64]]()
+	ann := newMember(nextInt(), "ann@example.com")
+	bob := newMember(nextInt(), "bob@example.com")
+	if err := errors.Join(users.Insert(t.Context(), ann), users.Insert(t.Context(), bob)); err != nil {
+		t.Fatalf("Insert: %v", err)
+	}
+	err := users.Update(t.Context(), ann.ID, func(m *member[int64]) {
+		m.Active, m.Name = false, "Anna"
+		m.ID, m.Email = bob.ID, bob.Email
+	})
+	if err != nil {
+		t.Fatalf("Update: %v", err)
+	}
+	want := ann
+	want.Active, want.Name = false, "Anna"
+	for _, want := range []member[int64]{want, bob} {
+		if got, err := users.ByID(t.Context(), want.ID); !reflect.DeepEqual(got, want) || err != nil {
+			t.Errorf("ByID: got %+v, %v, want %+v", got, err, want)
+		}
+		if got, err := users.ByEmail(t.Context(), want.Email); !reflect.DeepEqual(got, want) || err != nil {
+			t.Errorf("ByEmail: got %+v, %v, want %+v", got, err, want)
+		}
+	}
+	err = users.Update(t.Context(), nextInt(), func(*member[int64]) { t.Error("Update called back without an account") })
+	if !errors.Is(err, account.ErrUserNotFound) {
+		t.Errorf("Update of no account: got %v, want ErrUserNotFound", err)
+	}
+}
+
+func TestDeleteFreesTheAddressAndIsIdempotent(t *testing.T) {
+	users := memstore.NewUsers[member[int64]]()
+	ann := newMember(nextInt(), "ann@example.com")
+	if err := users.Insert(t.Context(), ann); err != nil {
+		t.Fatalf("Insert: %v", err)
+	}
+	for range 2 {
+		if err := users.Delete(t.Context(), ann.ID); err != nil {
+			t.Errorf("Delete: got %v, want nil", err)
+		}
+		if got, err := users.ByID(t.Context(), ann.ID); !errors.Is(err, account.ErrUserNotFound) {
+			t.Errorf("ByID after Delete: got %+v, %v, want ErrUserNotFound", got, err)
+		}
+	}
+	second := newMember(nextInt(), ann.Email)
+	if err := users.Insert(t.Context(), second); err != nil {
+		t.Errorf("Insert of the freed address: got %v, want nil", err)
+	}
+	// The old account's ID no longer has anything to do with the address.
+	if err := users.Delete(t.Context(), ann.ID); err != nil {
+		t.Errorf("Delete of the first account again: %v", err)
+	}
+	if got, err := users.ByEmail(t.Context(), ann.Email); got.ID != second.ID || err != nil {
+		t.Errorf("ByEmail: got the account %v, %v, want %v", got.ID, err, second.ID)
+	}
+}
+
+func TestUpdateAndDeleteHonourTheContext(t *testing.T) {
+	users := memstore.NewUsers[member[int64]]()
+	ann := newMember(nextInt(), "ann@example.com")
+	if err := users.Insert(t.Context(), ann); err != nil {
+		t.Fatalf("Insert: %v", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := users.Update(gone, ann.ID, func(m *member[int64]) { m.Active = false }); !errors.Is(err, context.Canceled) {
+		t.Errorf("Update: got %v, want context.Canceled", err)
+	}
+	if err := users.Delete(gone, ann.ID); !errors.Is(err, context.Canceled) {
+		t.Errorf("Delete: got %v, want context.Canceled", err)
+	}
+	if got, err := users.ByID(t.Context(), ann.ID); !reflect.DeepEqual(got, ann) || err != nil {
+		t.Errorf("ByID: got %+v, %v, want %+v unchanged", got, err, ann)
+	}
+}

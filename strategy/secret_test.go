@@ -1,0 +1,163 @@
+package strategy_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/gob"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"text/template"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// reveals returns the form in which a token's secret part stands in some output,
+// "" for none.
+func reveals(out, token string) string {
+	secret := token[strings.LastIndexByte(token, '_')+1:]
+	numbers := strings.Trim(fmt.Sprint([]byte(secret)), "[]")
+	for _, form := range []string{
+		secret,
+		hex.EncodeToString([]byte(secret)),
+		strings.ToUpper(hex.EncodeToString([]byte(secret))),
+		numbers,
+		strings.ReplaceAll(numbers, " ", ", "),
+		strings.ReplaceAll(numbers, " ", ","),
+		base64.StdEncoding.EncodeToString([]byte(token)),
+	} {
+		if strings.Contains(out, form) {
+			return form
+		}
+	}
+	return ""
+}
+
+// login is what an application might make of a Secret.
+type login struct {
+	Token  strategy.Secret
+	hidden strategy.Secret
+	Inner  struct{ Token strategy.Secret }
+	Ptr    *strategy.Secret
+	List   []strategy.Secret
+	Any    any
+}
+
+func newLogin(s strategy.Secret) login {
+	l := login{Token: s, hidden: s, Ptr: &s, List: []strategy.Secret{s}, Any: s}
+	l.Inner.Token = s
+	return l
+}
+
+func TestOnlyRevealShowsASecret(t *testing.T) {
+	secret, _ := mustFormat(t, "").New()
+	token := secret.Reveal()
+
+	values := map[string]any{
+		"a Secret":               secret,
+		"a pointer":              &secret,
+		"a slice":                []strategy.Secret{secret},
+		"an array":               [1]strategy.Secret{secret},
+		"a map":                  map[string]strategy.Secret{"token": secret},
+		"a struct":               newLogin(secret),
+		"a pointer to a struct":  new(newLogin(secret)),
+		"a slice of interfaces":  []any{secret, &secret, newLogin(secret)},
+		"an error that wraps it": fmt.Errorf("log in with %v: %w", secret, errors.New("refused")),
+	}
+	sinks := map[string]func(any) string{
+		"slog text": func(v any) string {
+			var b bytes.Buffer
+			slog.New(slog.NewTextHandler(&b, nil)).Info("login", "value", v, slog.Group("group", "value", v))
+			return b.String()
+		},
+		"slog JSON": func(v any) string {
+			var b bytes.Buffer
+			slog.New(slog.NewJSONHandler(&b, nil)).Info("login", "value", v, slog.Group("group", "value", v))
+			return b.String()
+		},
+		"json": func(v any) string { b, err := json.Marshal(v); return fmt.Sprint(string(b), err) },
+		"xml":  func(v any) string { b, err := xml.Marshal(v); return fmt.Sprint(string(b), err) },
+		"bson": func(v any) string {
+			b, err := bson.Marshal(bson.M{"v": v})
+			return fmt.Sprint(string(b), bson.Raw(b), err)
+		},
+		"gob": func(v any) string {
+			var b bytes.Buffer
+			err := gob.NewEncoder(&b).Encode(v)
+			return fmt.Sprint(b.String(), err)
+		},
+		"text/template": func(v any) string {
+			var b bytes.Buffer
+			err := template.Must(template.New("").Parse("{{.}} {{printf \"%#v\" .}}")).Execute(&b, v)
+			return fmt.Sprint(b.String(), err)
+		},
+		"Print":   func(v any) string { return fmt.Sprint(v) },
+		"Println": func(v any) string { return fmt.Sprintln(v) },
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%#x", "%d", "%c", "%t", "%08.3f", "%!", "%T", "%p"} {
+		sinks[verb] = func(v any) string { return fmt.Sprintf(verb, v) }
+	}
+	for sink, print := range sinks {
+		for name, value := range values {
+			if out := print(value); reveals(out, token) != "" {
+				t.Errorf("%s of %s shows the token: %s", sink, name, out)
+			}
+		}
+	}
+
+	if got, err := mustFormat(t, "").Digest(secret.Reveal()); err != nil || got == "" {
+		t.Errorf("Reveal returned %q, which is not the token: %v", secret.Reveal(), err)
+	}
+}
+
+func TestASecretPrintsAsItsPrefix(t *testing.T) {
+	made := func(prefix string) strategy.Secret { s, _ := mustFormat(t, prefix).New(); return s }
+	for _, c := range []struct {
+		name   string
+		secret strategy.Secret
+		want   string
+	}{
+		{"the default prefix", made(""), "lk_…redacted"},
+		{"a prefix of several words", made("my_app_"), "my_app_…redacted"},
+		{"a token wrapped again", strategy.NewSecret(made("").Reveal()), "lk_…redacted"},
+		{"the zero Secret", strategy.Secret{}, "…redacted"},
+		{"an empty token", strategy.NewSecret(""), "…redacted"},
+		// What stands before an underscore in another strategy's token (a JWT's
+		// base64url, say) may be all of its secret.
+		{"a token of another kind", strategy.NewSecret("eyJhbGciOi.JIUzI1NiJ9.c2VjcmV0_x"), "…redacted"},
+		{"a token with a bad checksum", strategy.NewSecret("secret_" + strings.Repeat("0", 49)), "…redacted"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.secret.String(); got != c.want {
+				t.Errorf("String: got %q, want %q", got, c.want)
+			}
+			if got := fmt.Sprintf("%#x", c.secret); got != c.want {
+				t.Errorf("Sprintf: got %q, want %q", got, c.want)
+			}
+			if got := c.secret.LogValue().String(); got != c.want {
+				t.Errorf("LogValue: got %q, want %q", got, c.want)
+			}
+			if got, err := json.Marshal(c.secret); string(got) != `"`+c.want+`"` || err != nil {
+				t.Errorf("JSON: got %s, %v, want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestRevealReturnsTheTokenAsItWasWrapped(t *testing.T) {
+	for _, token := range []string{"", "x", "lk_", "no underscore", "é\x00\xff"} {
+		if got := strategy.NewSecret(token).Reveal(); got != token {
+			t.Errorf("Reveal: got %q, want %q", got, token)
+		}
+	}
+	if got := (strategy.Secret{}).Reveal(); got != "" {
+		t.Errorf("Reveal of the zero Secret: got %q, want \"\"", got)
+	}
+}

@@ -1,0 +1,242 @@
+package storetest_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+	"github.com/latchkey-go/latchkey/strategy/storetest"
+)
+
+// member is an application's user.
+type member struct {
+	account.User[uuid.UUID]
+	Name  string
+	Roles []string
+}
+
+func newMember(email string) member {
+	return member{
+		User: account.User[uuid.UUID]{
+			ID: uuid.New(), Email: email, HashedPassword: "old", Active: true, Verified: true, Superuser: true,
+			CreatedAt: time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC),
+		},
+		Name:  "Ann",
+		Roles: []string{"editor"},
+	}
+}
+
+// users is a good store, but for the methods that a test replaces.
+type users struct {
+	*memstore.Users[member, uuid.UUID]
+	insert          func(context.Context, member) error
+	byID            func(context.Context, uuid.UUID) (member, error)
+	byEmail         func(context.Context, string) (member, error)
+	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error
+}
+
+func newUsers() *users {
+	good := memstore.NewUsers[member]()
+	return &users{good, good.Insert, good.ByID, good.ByEmail, good.ReplacePassword}
+}
+
+func (s *users) Insert(ctx context.Context, m member) error             { return s.insert(ctx, m) }
+func (s *users) ByID(ctx context.Context, id uuid.UUID) (member, error) { return s.byID(ctx, id) }
+func (s *users) ByEmail(ctx context.Context, email string) (member, error) {
+	return s.byEmail(ctx, email)
+}
+func (s *users) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+	return s.replacePassword(ctx, id, old, new)
+}
+
+// set replaces a hash whatever it was.
+func (s *users) set(ctx context.Context, id uuid.UUID, hash account.PasswordHash) error {
+	return s.Update(ctx, id, func(m *member) { m.HashedPassword = hash })
+}
+
+// inserting makes a store insert another account than it was given.
+func inserting(change func(*member)) func(*users) {
+	return func(s *users) {
+		s.insert = func(ctx context.Context, m member) error {
+			change(&m)
+			return s.Users.Insert(ctx, m)
+		}
+	}
+}
+
+func TestRunUsersCatchesBrokenStores(t *testing.T) {
+	const (
+		roundTrip = "every field comes back as it was stored"
+		missing   = "a missing account is ErrUserNotFound"
+		taken     = "a taken address is ErrEmailTaken and changes nothing"
+		takenID   = "a taken ID is ErrConflict and changes nothing"
+		untouched = "replacing a password touches nothing else"
+		conflict  = "replacing a password that has changed is ErrConflict"
+		cancelled = "a cancelled context stops every method"
+	)
+	mustCatch(t, func(t *testing.T, breakIt func(*users)) map[string]error {
+		return storetest.UserResults(t.Context(), t, newMember, func(testing.TB) account.Store[member, uuid.UUID] {
+			s := newUsers()
+			breakIt(s)
+			return s
+		})
+	}, []broken[*users]{
+		{"forgets the application's fields", roundTrip, inserting(func(m *member) { m.Roles = nil })},
+		{"forgets the flags", roundTrip, inserting(func(m *member) { m.Verified = false })},
+		{"forgets the password", roundTrip, inserting(func(m *member) { m.HashedPassword = "" })},
+		{"forgets the milliseconds", roundTrip, inserting(func(m *member) { m.CreatedAt = m.CreatedAt.Truncate(time.Second) })},
+		{"keeps local time", roundTrip, inserting(func(m *member) { m.CreatedAt = m.CreatedAt.In(time.FixedZone("here", 7200)) })},
+		{"finds less by address than by ID", roundTrip, func(s *users) {
+			s.byEmail = func(ctx context.Context, email string) (member, error) {
+				m, err := s.Users.ByEmail(ctx, email)
+				m.Name = ""
+				return m, err
+			}
+		}},
+		{"returns no error for a missing ID", missing, func(s *users) {
+			s.byID = func(ctx context.Context, id uuid.UUID) (member, error) {
+				m, err := s.Users.ByID(ctx, id)
+				return m, unless(err, account.ErrUserNotFound)
+			}
+		}},
+		{"returns an error of its own for a missing address", missing, func(s *users) {
+			s.byEmail = func(ctx context.Context, email string) (member, error) {
+				m, err := s.Users.ByEmail(ctx, email)
+				if errors.Is(err, account.ErrUserNotFound) {
+					err = errors.New("no documents in result")
+				}
+				return m, err
+			}
+		}},
+		{"overwrites a taken address", taken, func(s *users) {
+			var mu sync.Mutex
+			s.insert = func(ctx context.Context, m member) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if old, err := s.Users.ByEmail(ctx, m.Email); err == nil {
+					_ = s.Delete(ctx, old.ID)
+				}
+				return s.Users.Insert(ctx, m)
+			}
+		}},
+		{"ignores a taken address", taken, func(s *users) {
+			s.insert = func(ctx context.Context, m member) error {
+				return unless(s.Users.Insert(ctx, m), account.ErrEmailTaken)
+			}
+		}},
+		{"takes a taken address for a taken ID", taken, func(s *users) {
+			s.insert = func(ctx context.Context, m member) error {
+				err := s.Users.Insert(ctx, m)
+				if errors.Is(err, account.ErrEmailTaken) {
+					err = account.ErrConflict
+				}
+				return err
+			}
+		}},
+		{"overwrites a taken ID", takenID, func(s *users) {
+			s.insert = func(ctx context.Context, m member) error {
+				if _, err := s.Users.ByEmail(ctx, m.Email); errors.Is(err, account.ErrUserNotFound) {
+					_ = s.Delete(ctx, m.ID)
+				}
+				return s.Users.Insert(ctx, m)
+			}
+		}},
+		{"takes a taken ID for a taken address", takenID, func(s *users) {
+			s.insert = func(ctx context.Context, m member) error {
+				err := s.Users.Insert(ctx, m)
+				if errors.Is(err, account.ErrConflict) {
+					err = account.ErrEmailTaken
+				}
+				return err
+			}
+		}},
+		{"looks whether an address is taken, then inserts", "one of many that take an address at once succeeds", func(s *users) {
+			var mu sync.Mutex
+			s.insert = func(ctx context.Context, m member) error {
+				if _, err := s.Users.ByEmail(ctx, m.Email); err == nil {
+					return account.ErrEmailTaken
+				}
+				pause()
+				mu.Lock()
+				defer mu.Unlock()
+				if old, err := s.Users.ByEmail(ctx, m.Email); err == nil {
+					_ = s.Delete(ctx, old.ID)
+				}
+				return s.Users.Insert(ctx, m)
+			}
+		}},
+		{"loses a field with the password", untouched, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new)
+				if err == nil {
+					err = s.Update(ctx, id, func(m *member) { m.Name = "" })
+				}
+				return err
+			}
+		}},
+		{"says that it replaces a password, and does not", untouched, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, _ account.PasswordHash) error {
+				return s.Users.ReplacePassword(ctx, id, old, old)
+			}
+		}},
+		{"ignores the old password", conflict, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, _, new account.PasswordHash) error {
+				if err := s.set(ctx, id, new); !errors.Is(err, account.ErrUserNotFound) {
+					return err
+				}
+				return account.ErrConflict
+			}
+		}},
+		{"ignores that there is no account", conflict, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new)
+				if _, none := s.Users.ByID(ctx, id); errors.Is(none, account.ErrUserNotFound) {
+					return nil
+				}
+				return err
+			}
+		}},
+		{"makes an account that is not there", conflict, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new)
+				if _, none := s.Users.ByID(ctx, id); errors.Is(none, account.ErrUserNotFound) {
+					_ = s.Users.Insert(ctx, member{User: account.User[uuid.UUID]{ID: id, HashedPassword: new}})
+				}
+				return err
+			}
+		}},
+		{"looks at the old password, then replaces it", "one of many that replace a password at once succeeds", func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+				if m, err := s.Users.ByID(ctx, id); err == nil && m.HashedPassword == old {
+					pause()
+					return s.set(ctx, id, new)
+				}
+				return s.Users.ReplacePassword(ctx, id, old, new)
+			}
+		}},
+		{"inserts in spite of the context", cancelled, func(s *users) {
+			s.insert = func(ctx context.Context, m member) error { return s.Users.Insert(context.WithoutCancel(ctx), m) }
+		}},
+		{"reads IDs in spite of the context", cancelled, func(s *users) {
+			s.byID = func(ctx context.Context, id uuid.UUID) (member, error) {
+				return s.Users.ByID(context.WithoutCancel(ctx), id)
+			}
+		}},
+		{"reads addresses in spite of the context", cancelled, func(s *users) {
+			s.byEmail = func(ctx context.Context, email string) (member, error) {
+				return s.Users.ByEmail(context.WithoutCancel(ctx), email)
+			}
+		}},
+		{"replaces passwords in spite of the context", cancelled, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+				return s.Users.ReplacePassword(context.WithoutCancel(ctx), id, old, new)
+			}
+		}},
+	})
+}

@@ -1,0 +1,310 @@
+package strategy_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"hash/crc32"
+	"io"
+	"math/big"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+const (
+	lower  = "abcdefghijklmnopqrstuvwxyz"
+	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits = "0123456789"
+)
+
+func mustFormat(t testing.TB, prefix string) strategy.TokenFormat {
+	t.Helper()
+	f, err := strategy.NewTokenFormat(prefix)
+	if err != nil {
+		t.Fatalf("NewTokenFormat(%q): %v", prefix, err)
+	}
+	return f
+}
+
+// sha256Of is what a store holds for a token, written down a second time.
+func sha256Of(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// seal appends the checksum to what precedes it in a token, in the slow and
+// obvious way.
+func seal(body string) string {
+	sum := new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(body)))).Text(62)
+	return body + strings.Repeat("0", 6-len(sum)) + sum
+}
+
+var shape = regexp.MustCompile(`^lk_[0-9A-Za-z]{49}$`)
+
+// wellFormed says, in the slow and obvious way, whether a string is a token of
+// the default format.
+func wellFormed(s string) bool { return shape.MatchString(s) && seal(s[:len(s)-6]) == s }
+
+func TestNewTokensAreUniqueAndOfTheFormat(t *testing.T) {
+	for _, prefix := range []string{"", "a_", "my_app_", strings.Repeat("x", 23) + "_"} {
+		format := mustFormat(t, prefix)
+		pattern := regexp.MustCompile(format.Pattern())
+		want := prefix
+		if want == "" {
+			want = "lk_"
+		}
+		seen := make(map[string]bool)
+		for range 1000 {
+			secret, digest := format.New()
+			token := secret.Reveal()
+			if len(token) != len(want)+49 || !strings.HasPrefix(token, want) {
+				t.Fatalf("prefix %q: got the token %q, want %q and 49 characters", prefix, token, want)
+			}
+			if seal(token[:len(token)-6]) != token {
+				t.Fatalf("prefix %q: the checksum of %q is not its CRC-32", prefix, token)
+			}
+			if digest != sha256Of(token) || len(digest) != 43 {
+				t.Fatalf("prefix %q: got the digest %q of %q, want %q", prefix, digest, token, sha256Of(token))
+			}
+			if got, err := format.Digest(token); got != digest || err != nil {
+				t.Fatalf("prefix %q: Digest(%q): got %q, %v, want %q, nil", prefix, token, got, err, digest)
+			}
+			for _, text := range []string{token, "token=" + token + "&x=1", `"` + token + `"`, "Bearer " + token + "\n"} {
+				if got := pattern.FindString(text); got != token {
+					t.Fatalf("prefix %q: Pattern found %q in %q, want %q", prefix, got, text, token)
+				}
+			}
+			if seen[token] {
+				t.Fatalf("prefix %q: got the token %q twice", prefix, token)
+			}
+			seen[token] = true
+		}
+	}
+}
+
+// The vectors were made with Python (zlib.crc32, hashlib, plain integers), so
+// they pin the format for every later version: a change here logs everybody out.
+func TestTokensAreMadeFromRandomBytesAsDocumented(t *testing.T) {
+	ascending := make([]byte, 32)
+	for i := range ascending {
+		ascending[i] = byte(i)
+	}
+	for _, c := range []struct {
+		name, prefix  string
+		random        []byte
+		token, digest string
+	}{
+		{
+			"zero is padded to the full length", "", make([]byte, 32),
+			"lk_00000000000000000000000000000000000000000002Ejti4", "T5euof8EHcz9YY0iT-5Q_Cz9crTXYDvAFLNFDUOF37g",
+		},
+		{
+			"the greatest number fits", "", bytes.Repeat([]byte{0xff}, 32),
+			"lk_YHJSKWDa6oz1al1yMhwzwM8llg7hJNUca2J5RoW8xP10ERvb7", "5l4REZyKP3kCm_DY1UfiW82o4RdRMVr2W0z3_XardzE",
+		},
+		{
+			"leading zeros are kept", "", ascending,
+			"lk_003AuLtjc7TJLctqJ2Unu3mfAGcxg9lrkrCWgKbidLF45xArz", "Dn26vuJS7PdPwNeQUFzz4K-jLov_TjrQsThQLyqZbqc",
+		},
+		{
+			"the prefix is part of checksum and digest", "my_app_", append(make([]byte, 31), 1),
+			"my_app_00000000000000000000000000000000000000000012lTfn9", "yOjglwjpLy3Eq9ebTYlinI5B8jX8Nsxp6ZKeQpKqkPY",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			defer func(r io.Reader) { rand.Reader = r }(rand.Reader)
+			rand.Reader = bytes.NewReader(c.random)
+			secret, digest := mustFormat(t, c.prefix).New()
+			if got := secret.Reveal(); got != c.token {
+				t.Errorf("token: got %q, want %q", got, c.token)
+			}
+			if digest != c.digest {
+				t.Errorf("digest: got %q, want %q", digest, c.digest)
+			}
+		})
+	}
+}
+
+func TestDigestRefusesWhatIsNotAToken(t *testing.T) {
+	format := mustFormat(t, "")
+	secret, _ := format.New()
+	token := secret.Reveal()
+	other, _ := mustFormat(t, "ab_").New()
+	body := token[:len(token)-6]
+
+	for name, s := range map[string]string{
+		"the empty string":                  "",
+		"the prefix alone":                  "lk_",
+		"no prefix":                         token[3:],
+		"the prefix in capitals":            "LK_" + token[3:],
+		"another prefix of equal length":    "lx_" + token[3:],
+		"a checksummed other prefix":        seal("lx_" + body[3:]),
+		"a token of another format":         other.Reveal(),
+		"the prefix twice":                  "lk_" + token,
+		"a checksum without digits":         seal("lk_"),
+		"one checksummed digit too few":     seal(body[:len(body)-1]),
+		"one checksummed digit too many":    seal(body + "0"),
+		"a checksummed NUL":                 seal(body[:len(body)-1] + "\x00"),
+		"a checksummed blank":               seal(body[:len(body)-1] + " "),
+		"a checksummed underscore":          seal(body[:len(body)-1] + "_"),
+		"a checksummed hyphen":              seal(body[:len(body)-1] + "-"),
+		"checksummed non-ASCII":             seal(body[:len(body)-2] + "é"),
+		"checksummed invalid UTF-8":         seal(body[:len(body)-1] + "\xff"),
+		"NULs":                              strings.Repeat("\x00", len(token)),
+		"a blank before":                    " " + token,
+		"a line feed after":                 token + "\n",
+		"quotes":                            `"` + token + `"`,
+		"two tokens":                        token + token,
+		"the token reversed in case":        strings.Map(swapCase, token),
+		"a checksum beyond any CRC-32":      body + "zzzzzz",
+		"10 MB":                             strings.Repeat("a", 10<<20),
+		"10 MB that begins with a token":    token + strings.Repeat("0", 10<<20),
+		"10 MB that ends with its checksum": seal("lk_" + strings.Repeat("0", 10<<20)),
+	} {
+		if got, err := format.Digest(s); !errors.Is(err, strategy.ErrInvalidToken) || got != "" {
+			t.Errorf("%s: got %q, %v, want \"\", ErrInvalidToken", name, got, err)
+		}
+	}
+
+	for i := range token {
+		if got, err := format.Digest(token[:i]); !errors.Is(err, strategy.ErrInvalidToken) {
+			t.Errorf("the token cut to %d characters: got %q, %v, want ErrInvalidToken", i, got, err)
+		}
+		for _, c := range []byte(digits + lower + upper + "_-+/=. \x00\t\n\x7f\x80\xff") {
+			if c == token[i] {
+				continue
+			}
+			changed := token[:i] + string([]byte{c}) + token[i+1:]
+			if got, err := format.Digest(changed); !errors.Is(err, strategy.ErrInvalidToken) {
+				t.Errorf("character %d replaced by %q: got %q, %v, want ErrInvalidToken", i, c, got, err)
+			}
+		}
+	}
+}
+
+func swapCase(r rune) rune {
+	switch {
+	case 'a' <= r && r <= 'z':
+		return r - 'a' + 'A'
+	case 'A' <= r && r <= 'Z':
+		return r - 'A' + 'a'
+	}
+	return r
+}
+
+func TestFormatsRefuseEachOthersTokens(t *testing.T) {
+	// b_ and b_b_ overlap, ab_ and ac_ are of one length, b_ ends like ab_.
+	prefixes := []string{"", "b_", "b_b_", "ab_", "ac_"}
+	for _, issuer := range prefixes {
+		secret, _ := mustFormat(t, issuer).New()
+		for _, reader := range prefixes {
+			_, err := mustFormat(t, reader).Digest(secret.Reveal())
+			if issuer == reader && err != nil {
+				t.Errorf("prefix %q: its own token: got %v, want nil", reader, err)
+			}
+			if issuer != reader && !errors.Is(err, strategy.ErrInvalidToken) {
+				t.Errorf("prefix %q: a token with the prefix %q: got %v, want ErrInvalidToken", reader, issuer, err)
+			}
+		}
+	}
+}
+
+func TestTheZeroFormatRefusesEverything(t *testing.T) {
+	var format strategy.TokenFormat
+	good, _ := mustFormat(t, "").New()
+	own, _ := format.New()
+	for _, s := range []string{"", good.Reveal(), own.Reveal(), seal(strings.Repeat("0", 43))} {
+		if _, err := format.Digest(s); !errors.Is(err, strategy.ErrInvalidToken) {
+			t.Errorf("Digest(%q): got %v, want ErrInvalidToken", s, err)
+		}
+	}
+}
+
+func TestPrefixes(t *testing.T) {
+	for _, c := range []struct {
+		name, prefix string
+		ok           bool
+	}{
+		{"none means the default", "", true},
+		{"two characters are enough", "a_", true},
+		{"digits and underscores may follow", "a1_b2__", true},
+		{"24 characters fit", strings.Repeat("a", 23) + "_", true},
+		{"25 characters do not", strings.Repeat("a", 24) + "_", false},
+		{"one character is too short", "_", false},
+		{"a lone letter is too short", "a", false},
+		{"the underscore must end it", "lk", false},
+		{"an underscore must not begin it", "_a_", false},
+		{"a digit must not begin it", "1a_", false},
+		{"capitals are refused", "Lk_", false},
+		{"capitals inside are refused", "lK_", false},
+		{"hyphens are refused", "l-k_", false},
+		{"blanks are refused", "l k_", false},
+		{"non-ASCII is refused", "schlüssel_", false},
+		{"regular expressions are refused", "a.*_", false},
+		{"NUL is refused", "a\x00_", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := strategy.NewTokenFormat(c.prefix)
+			if got := err == nil; got != c.ok {
+				t.Errorf("NewTokenFormat(%q): got %v, want accepted: %v", c.prefix, err, c.ok)
+			}
+		})
+	}
+}
+
+// A token comes from the network before anybody has logged in.
+func FuzzDigest(f *testing.F) {
+	format := mustFormat(f, "")
+	secret, _ := format.New()
+	token := secret.Reveal()
+	for _, s := range []string{
+		"", "lk_", token, token[:51], token + "0", "lk_" + token, strings.ToLower(token), token[:46] + "000000",
+		"lk_00000000000000000000000000000000000000000002Ejti4", strings.Repeat("\x00", 52), "lk_" + strings.Repeat("é", 24) + "0",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		// Sealing what the fuzzer makes takes it past the checksum.
+		for _, s := range []string{s, seal(s), seal("lk_" + s)} {
+			digest, err := format.Digest(s)
+			if wellFormed(s) {
+				if want := sha256Of(s); err != nil || digest != want {
+					t.Errorf("Digest(%q): got %q, %v, want %q, nil", s, digest, err, want)
+				}
+			} else if !errors.Is(err, strategy.ErrInvalidToken) || digest != "" {
+				t.Errorf("Digest(%q): got %q, %v, want \"\", ErrInvalidToken", s, digest, err)
+			}
+		}
+	})
+}
+
+func BenchmarkNew(b *testing.B) {
+	format := mustFormat(b, "")
+	b.ReportAllocs()
+	for b.Loop() {
+		format.New()
+	}
+}
+
+func BenchmarkDigest(b *testing.B) {
+	format := mustFormat(b, "")
+	secret, _ := format.New()
+	good := secret.Reveal()
+	for _, c := range []struct{ name, token string }{
+		{"good", good},
+		{"bad checksum", good[:46] + "000000"},
+		{"bad length", good[:51]},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = format.Digest(c.token)
+			}
+		})
+	}
+}
