@@ -123,7 +123,7 @@ func (a *Auth[U]) handleLogin(c *gin.Context) {
 	ctx := c.Request.Context()
 	user, err := a.login.Authenticate(ctx, form.username, form.password)
 	if err != nil {
-		a.refuse(c, err)
+		a.refuse(c, expected(err, account.ErrBadCredentials))
 		return
 	}
 	if a.cfg.RequireVerified && !user.IsVerified() {
@@ -145,7 +145,10 @@ func (a *Auth[U]) Login(c *gin.Context, user U) (strategy.Session[U], error) {
 	noStore(c)
 	secret, session, err := a.strategy.WriteToken(c.Request.Context(), user)
 	if err != nil {
-		a.refuse(c, err)
+		if errors.Is(err, strategy.ErrUserInactive) {
+			a.emit(c.Request.Context(), strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUserInactive})
+		}
+		a.refuse(c, expected(err, strategy.ErrUserInactive))
 		return strategy.Session[U]{}, err
 	}
 	var remaining time.Duration
@@ -166,14 +169,15 @@ func (a *Auth[U]) handleLogout(c *gin.Context) {
 			c.Status(http.StatusNoContent)
 			return
 		}
-	} else if errors.Is(err, strategy.ErrInvalidToken) {
+		err = errUnavailable
+	} else if errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, errNoCredentials) {
 		err = a.forget(ctx, c, err)
 	}
 	a.denied(ctx, strategy.Session[U]{}, err)
 	a.refuse(c, err)
 }
 
-// forget ends what a log-out with a token that is no longer good can end. The
+// forget ends what a log-out without a token that is good can end. A bad
 // token is destroyed all the same: perhaps it is unknown because an earlier
 // attempt deleted it without a majority's acknowledgement, and this one waits
 // for that. Its cookie is cleared, unless the database fails.
@@ -181,7 +185,7 @@ func (a *Auth[U]) forget(ctx context.Context, c *gin.Context, invalid error) err
 	for _, t := range a.transports {
 		if token, _ := t.token(c.Request); token != "" {
 			if err := a.strategy.DestroyToken(ctx, token); err != nil {
-				return err
+				return errUnavailable
 			}
 		}
 	}
@@ -243,7 +247,7 @@ func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (session strategy.Ses
 		if err != nil {
 			err = fmt.Errorf("ginauth: check the user: %w", err)
 			a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, SessionID: session.ID, Err: err})
-			return session, err
+			return session, errUnavailable
 		}
 		if !pass {
 			return session, errForbidden
@@ -277,7 +281,7 @@ func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, er
 				return session, credential{token, t}, nil
 			}
 		}
-		if !errors.Is(err, strategy.ErrInvalidToken) && !errors.Is(err, errBadRequest) {
+		if err = expected(err, strategy.ErrInvalidToken, errBadRequest); err == errUnavailable {
 			return strategy.Session[U]{}, credential{}, err
 		}
 		if !errors.Is(why, errBadRequest) {

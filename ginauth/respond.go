@@ -18,7 +18,20 @@ var (
 	errNotVerified   = errors.New("user is not verified")
 	errMediaType     = errors.New("unsupported media type")
 	errBodyTooLarge  = errors.New("body too large")
+	errUnavailable   = errors.New("unavailable")
 )
+
+// expected returns which of the reasons that a call may give is in an error.
+// Every other error is errUnavailable, whatever it wraps: a failure of the
+// application's database, service or check decides nothing.
+func expected(err error, reasons ...error) error {
+	for _, reason := range reasons {
+		if errors.Is(err, reason) {
+			return reason
+		}
+	}
+	return errUnavailable
+}
 
 // answer is how an error looks to the client.
 type answer struct {

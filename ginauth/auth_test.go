@@ -1,0 +1,422 @@
+package ginauth_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+)
+
+// callback stands for a handler that knows who is there by other means.
+func callback(t testing.TB, auth *ginauth.Auth[member], user member, wantErr error) http.Handler {
+	r := gin.New()
+	r.GET("/callback", func(c *gin.Context) {
+		session, err := auth.Login(c, user)
+		if !errors.Is(err, wantErr) || (wantErr == nil) != (session.User == user) {
+			t.Errorf("Login: got the session %+v and the error %v, want the error %v", session, err, wantErr)
+		}
+		if err == nil && c.Writer.Status() == http.StatusNoContent {
+			c.Redirect(http.StatusSeeOther, "/home")
+		}
+	})
+	r.GET("/me", auth.RequireUser(), welcome)
+	return r
+}
+
+func TestLoginFromAHandlerAnswersWithTheToken(t *testing.T) {
+	h := newHouse(t)
+	r := callback(t, h.auth(t, ginauth.Config{}), h.ann, nil)
+	w := request(r, "GET", "/callback")
+	wantCode(t, "callback", w, http.StatusOK)
+	if got := w.Header().Get("Cache-Control"); got != "no-store" {
+		t.Errorf("got Cache-Control %q, want no-store", got)
+	}
+	token := accessToken(t, w)
+	wantCode(t, "use the token", request(r, "GET", "/me", inHeader(token)), http.StatusOK)
+}
+
+func TestLoginFromAHandlerCanRedirect(t *testing.T) {
+	h := newHouse(t)
+	r := callback(t, h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}}), h.ann, nil)
+	w := request(r, "GET", "/callback")
+	wantCode(t, "callback", w, http.StatusSeeOther)
+	if got := w.Header().Get("Location"); got != "/home" {
+		t.Errorf("got Location %q, want /home", got)
+	}
+	token := cookieValue(t, w.Header().Get("Set-Cookie"), "__Host-latchkey")
+	if strings.Contains(w.Body.String(), token) {
+		t.Errorf("got the body %q, want the token in the cookie alone", w.Body)
+	}
+	wantCode(t, "use the cookie", request(r, "GET", "/me", inCookie(token)), http.StatusOK)
+}
+
+func TestLoginFromAHandlerIsRefused(t *testing.T) {
+	for _, transport := range []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}} {
+		h := newHouse(t)
+		auth := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{transport}})
+		inactive := h.ann
+		inactive.Active = false
+		refused := request(callback(t, auth, inactive, strategy.ErrUserInactive), "GET", "/callback")
+		wantCode(t, "an inactive user", refused, http.StatusBadRequest)
+
+		h.tokens.full = true
+		failed := request(callback(t, auth, h.ann, errDown), "GET", "/callback")
+		wantCode(t, "the store fails", failed, http.StatusServiceUnavailable)
+		if got := failed.Header().Get("Retry-After"); got != "1" {
+			t.Errorf("the store fails: got Retry-After %q, want 1", got)
+		}
+		for _, w := range []*httptest.ResponseRecorder{refused, failed} {
+			if got := w.Header().Values("Set-Cookie"); len(got) > 0 {
+				t.Errorf("%d: got Set-Cookie %q, want none", w.Code, got)
+			}
+		}
+	}
+}
+
+func TestWithoutAnAuthenticatorThereIsNoLoginRoute(t *testing.T) {
+	h := newHouse(t)
+	auth, err := ginauth.New(h.sessions, nil, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := engine(auth)
+	wantCode(t, "log in", logIn(r), http.StatusNotFound)
+	wantCode(t, "log out", request(r, "POST", "/logout", inHeader(h.token(t))), http.StatusNoContent)
+}
+
+func TestChecksThatCannotAnswerAre503(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	ofStrangers := ginauth.CheckUser(func(context.Context, strategy.Session[account.User[int64]]) (bool, error) { return true, nil })
+	for what, check := range map[string]ginauth.Check[member]{
+		"a check of another user type": ofStrangers,
+		"the zero flag":                ginauth.Flag(0),
+		"an unknown flag":              ginauth.Superuser + 1,
+	} {
+		for _, guard := range []gin.HandlerFunc{auth.RequireUser(check), auth.OptionalUser(check)} {
+			wantCode(t, what, request(guarded(guard), "GET", "/", inHeader(h.token(t))), http.StatusServiceUnavailable)
+		}
+	}
+}
+
+func TestChecksRunInOrderUntilOneSaysNo(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	var ran []string
+	says := func(name string, pass bool) ginauth.Check[member] {
+		return ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
+			if s.User != h.ann || s.ID == uuid.Nil {
+				t.Errorf("the check %s: got the session %+v, want one of %+v", name, s, h.ann)
+			}
+			ran = append(ran, name)
+			return pass, nil
+		})
+	}
+	r := guarded(auth.RequireUser(says("first", true), says("second", false), says("third", true)))
+	wantCode(t, "guard", request(r, "GET", "/", inHeader(h.token(t))), http.StatusForbidden)
+	if want := []string{"first", "second"}; !slices.Equal(ran, want) {
+		t.Errorf("got the checks %q, want %q", ran, want)
+	}
+}
+
+func TestAHandlerWithoutAGuardHasNoUser(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	r := guarded(func(c *gin.Context) {
+		if user, ok := auth.CurrentUser(c); ok {
+			t.Errorf("got the user %+v, want none", user)
+		}
+	})
+	wantCode(t, "with a good token", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
+
+	c, _ := gin.CreateTestContext(httptest.NewRecorder())
+	if session, ok := auth.CurrentSession(c); ok {
+		t.Errorf("without a request: got the session %+v, want none", session)
+	}
+}
+
+func TestARequiredUserBehindAnOptionalOne(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	r := guarded(auth.OptionalUser(), auth.RequireUser())
+	wantCode(t, "nobody", request(r, "GET", "/"), http.StatusUnauthorized)
+	wantCode(t, "a bad token", request(r, "GET", "/", inHeader("malformed")), http.StatusUnauthorized)
+	wantCode(t, "a good token", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
+
+	r = guarded(auth.OptionalUser(ginauth.Superuser), auth.RequireUser())
+	wantCode(t, "a user who fails the optional check", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
+}
+
+// leavingClient is a source of users at which the client hangs up: the request's
+// context ends once the user was read.
+type leavingClient struct {
+	strategy.UserSource[member, uuid.UUID]
+	hangUp context.CancelFunc
+}
+
+func (s leavingClient) ByID(ctx context.Context, id uuid.UUID) (member, error) {
+	defer s.hangUp()
+	return s.UserSource.ByID(ctx, id)
+}
+
+// deletes keeps the contexts with which tokens are deleted.
+type deletes struct {
+	*memstore.Tokens[uuid.UUID]
+	withErr []error
+}
+
+func (s *deletes) Delete(ctx context.Context, digest string) (strategy.AccessToken[uuid.UUID], error) {
+	s.withErr = append(s.withErr, ctx.Err())
+	return s.Tokens.Delete(ctx, digest)
+}
+
+func TestALogoutGoesThroughAlthoughTheClientHasGone(t *testing.T) {
+	h := newHouse(t)
+	ctx, hangUp := context.WithCancel(t.Context())
+	tokens := &deletes{Tokens: h.tokens.Tokens}
+	sessions, err := strategy.NewDatabase(tokens, leavingClient{h.users, hangUp}, strategy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := ginauth.New(sessions, nil, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := h.token(t)
+	w := request(engine(auth), "POST", "/logout", inHeader(token), func(r *http.Request) { *r = *r.WithContext(ctx) })
+	wantCode(t, "log out", w, http.StatusNoContent)
+	if ctx.Err() == nil {
+		t.Fatal("the client is still there")
+	}
+	if want := []error{nil}; !slices.Equal(tokens.withErr, want) {
+		t.Errorf("got deletes with contexts that ended with %v, want %v", tokens.withErr, want)
+	}
+	if _, err := h.sessions.ReadToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
+		t.Errorf("read the token afterwards: got %v, want %v", err, strategy.ErrInvalidToken)
+	}
+}
+
+func TestGuardsWorkBehindLoggerAndRecovery(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	panics := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { panic("no such check") })
+	var log bytes.Buffer
+	r := gin.New()
+	r.Use(gin.LoggerWithWriter(&log), gin.RecoveryWithWriter(&log))
+	auth.Routes(r)
+	r.GET("/me", auth.RequireUser(), welcome)
+	r.GET("/panic", auth.RequireUser(panics), welcome)
+
+	token := h.token(t)
+	wantCode(t, "nobody", request(r, "GET", "/me"), http.StatusUnauthorized)
+	wantCode(t, "Ann", request(r, "GET", "/me", inHeader(token)), http.StatusOK)
+	wantCode(t, "a check that panics", request(r, "GET", "/panic", inHeader(token)), http.StatusInternalServerError)
+	wantCode(t, "log in", logIn(r), http.StatusOK)
+	wantCode(t, "log out", request(r, "POST", "/logout", inHeader(token)), http.StatusNoContent)
+	wantCode(t, "Ann, logged out", request(r, "GET", "/me", inHeader(token)), http.StatusUnauthorized)
+	for _, secret := range []string{token, password} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("got the log %s, want %q not in it", &log, secret)
+		}
+	}
+}
+
+func TestTwoAuthsOverOneStrategy(t *testing.T) {
+	h := newHouse(t)
+	api := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}})
+	web := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}})
+	r := gin.New()
+	api.Routes(r.Group("/api"))
+	web.Routes(r.Group("/web"))
+	r.GET("/me", api.RequireUser(), welcome)
+	r.GET("/page", web.RequireUser(), welcome)
+	r.GET("/both", api.RequireUser(), web.RequireUser(), welcome)
+
+	token := h.token(t)
+	wantCode(t, "header at the API", request(r, "GET", "/me", inHeader(token)), http.StatusOK)
+	wantCode(t, "cookie at the API", request(r, "GET", "/me", inCookie(token)), http.StatusOK)
+	wantCode(t, "header on the web", request(r, "GET", "/page", inHeader(token)), http.StatusUnauthorized)
+	wantCode(t, "cookie on the web", request(r, "GET", "/page", inCookie(token)), http.StatusOK)
+	// What one let in by a header, the other one does not know by a cookie.
+	wantCode(t, "header at both", request(r, "GET", "/both", inHeader(token)), http.StatusUnauthorized)
+	wantCode(t, "cookie at both", request(r, "GET", "/both", inCookie(token)), http.StatusOK)
+
+	wantCode(t, "log out on the web", request(r, "POST", "/web/logout", inCookie(token)), http.StatusNoContent)
+	wantCode(t, "header at the API, logged out", request(r, "GET", "/me", inHeader(token)), http.StatusUnauthorized)
+}
+
+// strangeStrategy fails with an error of its own choice.
+type strangeStrategy struct{ err error }
+
+func (s strangeStrategy) WriteToken(context.Context, member, ...strategy.TokenOption) (strategy.Secret, strategy.Session[member], error) {
+	return strategy.Secret{}, strategy.Session[member]{}, s.err
+}
+
+func (s strangeStrategy) ReadToken(_ context.Context, token string) (strategy.Session[member], error) {
+	if token == "good" {
+		return strategy.Session[member]{User: member{Active: true}}, nil
+	}
+	return strategy.Session[member]{}, s.err
+}
+
+func (s strangeStrategy) DestroyToken(context.Context, string) error { return s.err }
+
+func (s strangeStrategy) Authenticate(context.Context, string, string) (member, error) {
+	return member{}, s.err
+}
+
+// Whatever an application's error wraps: where it is no answer to the question,
+// it is a failure, and logs nobody out.
+func TestErrorsOutOfPlaceAre503(t *testing.T) {
+	for _, sentinel := range []error{
+		strategy.ErrInvalidToken, strategy.ErrTokenNotFound, strategy.ErrDuplicateToken,
+		strategy.ErrUserNotFound, strategy.ErrUserInactive, account.ErrBadCredentials,
+		context.Canceled, context.DeadlineExceeded, http.ErrNoCookie,
+	} {
+		t.Run(sentinel.Error(), func(t *testing.T) {
+			s := strangeStrategy{fmt.Errorf("ask another service: %w", sentinel)}
+			auth, err := ginauth.New(s, s, ginauth.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := engine(auth)
+			want := func(place error, otherwise int) int {
+				if sentinel == place {
+					return otherwise
+				}
+				return http.StatusServiceUnavailable
+			}
+			wantCode(t, "guard", request(r, "GET", "/me", inHeader("bad")), want(strategy.ErrInvalidToken, http.StatusUnauthorized))
+			wantCode(t, "log in", logIn(r), want(account.ErrBadCredentials, http.StatusBadRequest))
+			wantCode(t, "log out", request(r, "POST", "/logout", inHeader("good")), http.StatusServiceUnavailable)
+			wantCode(t, "log out with a bad token", request(r, "POST", "/logout", inHeader("bad")), http.StatusServiceUnavailable)
+			issued := request(callback(t, auth, member{Active: true}, sentinel), "GET", "/callback")
+			wantCode(t, "issue", issued, want(strategy.ErrUserInactive, http.StatusBadRequest))
+		})
+	}
+}
+
+func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
+	h := newHouse(t)
+	var heard []strategy.Event
+	auth := h.auth(t, ginauth.Config{
+		RequireVerified: true,
+		Now:             func() time.Time { return noon.In(time.FixedZone("", 3600)) },
+		OnEvent:         func(_ context.Context, e strategy.Event) { heard = append(heard, e) },
+	})
+	r := engine(auth)
+	fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return false, errDown })
+	r.GET("/verified", auth.RequireUser(ginauth.Verified), welcome)
+	r.GET("/checked", auth.RequireUser(fails), welcome)
+	r.GET("/optional", auth.OptionalUser(ginauth.Verified), welcome)
+	inactive := h.ann
+	inactive.Active = false
+	r.GET("/inactive", func(c *gin.Context) { _, _ = auth.Login(c, inactive) })
+
+	secret, session, err := h.sessions.WriteToken(t.Context(), h.ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := inHeader(secret.Reveal())
+	denied := func(kind strategy.EventKind, reason strategy.Reason, id uuid.UUID) []strategy.Event {
+		return []strategy.Event{{Kind: kind, Reason: reason, SessionID: id, Time: noon}}
+	}
+	access, login := strategy.EventAccessDenied, strategy.EventLoginDenied
+	for _, c := range []struct {
+		what string
+		do   func() *httptest.ResponseRecorder
+		want []strategy.Event
+	}{
+		{"no credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me") },
+			denied(access, strategy.ReasonNoCredentials, uuid.Nil)},
+		{"unreadable credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("a b")) },
+			denied(access, strategy.ReasonBadRequest, uuid.Nil)},
+		{"a check says no", func() *httptest.ResponseRecorder { return request(r, "GET", "/verified", good) },
+			denied(access, strategy.ReasonForbidden, session.ID)},
+		{"log out without credentials", func() *httptest.ResponseRecorder { return request(r, "POST", "/logout") },
+			denied(access, strategy.ReasonNoCredentials, uuid.Nil)},
+		{"log in unverified", func() *httptest.ResponseRecorder { return logIn(r) },
+			denied(login, strategy.ReasonUserUnverified, uuid.Nil)},
+		{"log an inactive user in", func() *httptest.ResponseRecorder { return request(r, "GET", "/inactive") },
+			denied(login, strategy.ReasonUserInactive, uuid.Nil)},
+
+		{"a bad token, which the strategy reports", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("x")) }, nil},
+		{"a good token", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", good) }, nil},
+		{"a visitor", func() *httptest.ResponseRecorder { return request(r, "GET", "/optional") }, nil},
+		{"a visitor with a token", func() *httptest.ResponseRecorder { return request(r, "GET", "/optional", good) }, nil},
+	} {
+		heard = nil
+		c.do()
+		if !slices.Equal(heard, c.want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", c.what, heard, c.want)
+		}
+	}
+
+	heard = nil
+	wantCode(t, "a check fails", request(r, "GET", "/checked", good), http.StatusServiceUnavailable)
+	if len(heard) != 1 || heard[0].Kind != strategy.EventStoreFailed || heard[0].SessionID != session.ID || !errors.Is(heard[0].Err, errDown) {
+		t.Errorf("a check fails: got %+v, want %q of session %v with the error %q", heard, strategy.EventStoreFailed, session.ID, errDown)
+	}
+}
+
+func TestNoRequestIsAcceptedAfterTheLogoutWasAnswered(t *testing.T) {
+	h := newHouse(t)
+	r := engine(h.auth(t, ginauth.Config{}))
+	for range 20 {
+		token := h.token(t)
+		var answered atomic.Bool
+		var accepted, clients sync.WaitGroup
+		for range 8 {
+			accepted.Add(1)
+			clients.Go(func() {
+				once := sync.OnceFunc(accepted.Done)
+				for {
+					after := answered.Load()
+					got := request(r, "GET", "/me", inHeader(token)).Code
+					switch {
+					case got == http.StatusOK && after:
+						t.Error("after the log-out: got 200, want 401")
+					case got != http.StatusOK && got != http.StatusUnauthorized:
+						t.Errorf("around the log-out: got %d, want 200 or 401", got)
+					}
+					once()
+					if after {
+						return
+					}
+				}
+			})
+		}
+		accepted.Wait() // everybody was let in once
+		wantCode(t, "log out", request(r, "POST", "/logout", inHeader(token)), http.StatusNoContent)
+		answered.Store(true)
+		clients.Wait()
+	}
+}
+
+// In a bubble of synctest, a goroutine that is left behind is a deadlock.
+func TestThePluginStartsNoGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		r := engine(h.auth(t, ginauth.Config{}))
+		token := accessToken(t, logIn(r))
+		wantCode(t, "guard", request(r, "GET", "/me", inHeader(token)), http.StatusOK)
+		wantCode(t, "log out", request(r, "POST", "/logout", inHeader(token)), http.StatusNoContent)
+	})
+}

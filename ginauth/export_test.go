@@ -1,0 +1,27 @@
+package ginauth
+
+import "net/http"
+
+// What the fuzz tests look at from outside the package.
+var (
+	ParseAuthorization = parseAuthorization
+	ErrBadRequest      = errBadRequest
+)
+
+// ReadLogin returns the name and the password of a login request.
+func ReadLogin(w http.ResponseWriter, r *http.Request) (username, password string, err error) {
+	form, err := readLogin(w, r)
+	return form.username, form.password, err
+}
+
+// TokenOf returns the token that a request carries by a transport.
+func TokenOf(t Transport, r *http.Request) (string, error) {
+	ready, err := t.prepare()
+	if err != nil {
+		return "", err
+	}
+	return ready.token(r)
+}
+
+// StatusOf returns the status that an error is answered with.
+func StatusOf(err error) int { return status(err).code }

@@ -1,0 +1,174 @@
+package ginauth_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+)
+
+func init() { gin.SetMode(gin.TestMode) }
+
+type member = account.User[uuid.UUID]
+
+const password = "correct-horse-battery"
+
+var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+// house is everything that a plugin needs, in memory, with a user called Ann.
+type house struct {
+	sessions *strategy.Database[member, uuid.UUID]
+	accounts *account.Manager[member, uuid.UUID]
+	tokens   *faultyTokens
+	users    *memstore.Users[member, uuid.UUID]
+	ann      member
+}
+
+func newHouse(t testing.TB) *house {
+	t.Helper()
+	h := &house{
+		tokens: &faultyTokens{Tokens: memstore.NewTokens[uuid.UUID]()},
+		users:  memstore.NewUsers[member](),
+	}
+	var err error
+	h.accounts, err = account.NewManager(h.users, uuid.New, account.Config{
+		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
+		InsecureArgon2: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.sessions, err = strategy.NewDatabase(h.tokens, h.users, strategy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.ann, err = h.accounts.Create(t.Context(), member{Email: "ann@example.com", Active: true}, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// auth returns a plugin over the house.
+func (h *house) auth(t testing.TB, cfg ginauth.Config) *ginauth.Auth[member] {
+	t.Helper()
+	auth, err := ginauth.New(h.sessions, h.accounts, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auth
+}
+
+// token issues a token for Ann.
+func (h *house) token(t testing.TB) string {
+	t.Helper()
+	secret, _, err := h.sessions.WriteToken(t.Context(), h.ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret.Reveal()
+}
+
+var errDown = errors.New("the database is down")
+
+// faultyTokens refuses to store tokens when it is told.
+type faultyTokens struct {
+	*memstore.Tokens[uuid.UUID]
+	full bool
+}
+
+func (s *faultyTokens) Insert(ctx context.Context, token strategy.AccessToken[uuid.UUID]) error {
+	if s.full {
+		return errDown
+	}
+	return s.Tokens.Insert(ctx, token)
+}
+
+// engine serves a plugin's routes, and /me behind a guard.
+func engine(auth *ginauth.Auth[member]) *gin.Engine {
+	r := gin.New()
+	auth.Routes(r)
+	r.GET("/me", auth.RequireUser(), welcome)
+	return r
+}
+
+// guarded serves one route, / , behind handlers.
+func guarded(handlers ...gin.HandlerFunc) *gin.Engine {
+	r := gin.New()
+	r.GET("/", append(handlers, welcome)...)
+	return r
+}
+
+func welcome(c *gin.Context) { c.String(http.StatusOK, "welcome") }
+
+type option func(*http.Request)
+
+func header(name, value string) option {
+	return func(r *http.Request) { r.Header.Add(name, value) }
+}
+
+func inHeader(token string) option { return header("Authorization", "Bearer "+token) }
+
+func inCookie(token string) option { return header("Cookie", "__Host-latchkey="+token) }
+
+func request(h http.Handler, method, path string, options ...option) *httptest.ResponseRecorder {
+	req := httptest.NewRequest(method, path, nil)
+	for _, option := range options {
+		option(req)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return w
+}
+
+// logIn logs Ann in by POST /login.
+func logIn(h http.Handler) *httptest.ResponseRecorder {
+	form := url.Values{"username": {"ann@example.com"}, "password": {password}}
+	req := httptest.NewRequest("POST", "/login", strings.NewReader(form.Encode()))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return w
+}
+
+// accessToken returns the token in a login's JSON.
+func accessToken(t testing.TB, w *httptest.ResponseRecorder) string {
+	t.Helper()
+	var body struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body.AccessToken == "" {
+		t.Fatalf("got %d %s, want a token", w.Code, w.Body)
+	}
+	return body.AccessToken
+}
+
+// cookieValue returns the value in a Set-Cookie header of that name.
+func cookieValue(t testing.TB, set, name string) string {
+	t.Helper()
+	cookie, err := http.ParseSetCookie(set)
+	if err != nil || cookie.Name != name {
+		t.Fatalf("got Set-Cookie %q, want one of %s", set, name)
+	}
+	return cookie.Value
+}
+
+func wantCode(t testing.TB, what string, got *httptest.ResponseRecorder, want int) {
+	t.Helper()
+	if got.Code != want {
+		t.Errorf("%s: got %d %s, want %d", what, got.Code, got.Body, want)
+	}
+}

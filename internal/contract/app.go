@@ -1,0 +1,272 @@
+package contract
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+const (
+	password      = "correct-horse-battery"
+	wrongPassword = "wrong-horse-battery"
+)
+
+// app is an application that listens, and the test that talks to it.
+type app struct {
+	world
+	t      *testing.T
+	url    string
+	client *http.Client
+	clock  *clock
+	db     *database
+	users  *account.Manager[Member, uuid.UUID]
+	set    settings
+}
+
+// settings are what a check may want otherwise.
+type settings struct {
+	transports      []ginauth.Transport
+	lifetime        time.Duration
+	requireVerified bool
+	// ownCheck is the application's check on the route /checked.
+	ownCheck func(context.Context, strategy.Session[Member]) (bool, error)
+}
+
+func neverExpires(s *settings)    { s.lifetime = 0 }
+func requireVerified(s *settings) { s.requireVerified = true }
+
+func transports(ts ...ginauth.Transport) func(*settings) {
+	return func(s *settings) { s.transports = ts }
+}
+
+// ownCheck lets users pass, or not, or fails to find out.
+func ownCheck(pass bool, err error) func(*settings) {
+	return func(s *settings) {
+		s.ownCheck = func(context.Context, strategy.Session[Member]) (bool, error) { return pass, err }
+	}
+}
+
+// app starts an application with the world's transport.
+func (w world) app(t *testing.T, options ...func(*settings)) *app {
+	t.Helper()
+	set := settings{transports: []ginauth.Transport{w.transport}, lifetime: lifetime}
+	ownCheck(true, nil)(&set)
+	for _, option := range options {
+		option(&set)
+	}
+	a := &app{world: w, t: t, clock: newClock(), db: newDatabase(), set: set}
+	tokens := tokenStore{w.backend.Tokens, a.db}
+	users := userStore{w.backend.Users, a.db}
+
+	var err error
+	a.users, err = account.NewManager(users, uuid.New, account.Config{
+		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
+		InsecureArgon2: true,
+		Now:            a.clock.now,
+		OnEvent:        w.events.hear,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{
+		Lifetime: set.lifetime,
+		Now:      a.clock.now,
+		OnEvent:  w.events.hear,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := ginauth.New(sessions, a.users, ginauth.Config{
+		Transports:      set.transports,
+		RequireVerified: set.requireVerified,
+		Now:             a.clock.now,
+		OnEvent:         w.events.hear,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(routes(auth, set))
+	t.Cleanup(server.Close)
+	a.url, a.client = server.URL, server.Client()
+	a.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return a
+}
+
+func routes(auth *ginauth.Auth[Member], set settings) http.Handler {
+	r := gin.New()
+	auth.Routes(r.Group("/auth"))
+	who := whoIsThere(auth)
+	r.GET("/guarded", auth.RequireUser(), who)
+	r.POST("/guarded", auth.RequireUser(), who)
+	r.GET("/verified", auth.RequireUser(ginauth.Verified), who)
+	r.GET("/superuser", auth.RequireUser(ginauth.Superuser), who)
+	r.GET("/checked", auth.RequireUser(ginauth.CheckUser(set.ownCheck)), who)
+	r.GET("/optional", auth.OptionalUser(), who)
+	r.GET("/optional/verified", auth.OptionalUser(ginauth.Verified), who)
+	r.GET("/optional/checked", auth.OptionalUser(ginauth.CheckUser(set.ownCheck)), who)
+	r.Group("/nested", auth.RequireUser()).
+		Group("/deeper", auth.OptionalUser(), auth.RequireUser(ginauth.Verified)).
+		GET("/still", auth.RequireUser(ginauth.Superuser), auth.RequireUser(), who)
+	return r
+}
+
+// whoIsThere answers with the user's address, with "a visitor" where there is
+// none, and with 500 where the ways to learn it disagree.
+func whoIsThere(auth *ginauth.Auth[Member]) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		user, ok := auth.CurrentUser(c)
+		session, hasSession := auth.CurrentSession(c)
+		below, hasBelow := strategy.UserFromContext[Member](c.Request.Context())
+		belowSession, hasBelowSession := strategy.SessionFromContext[Member](c.Request.Context())
+		switch {
+		case hasSession != ok || hasBelow != ok || hasBelowSession != ok,
+			session.User != user || below != user || belowSession != session:
+			c.String(http.StatusInternalServerError, "CurrentUser %+v, CurrentSession %+v, UserFromContext %+v, SessionFromContext %+v",
+				user, session, below, belowSession)
+		case !ok:
+			c.String(http.StatusOK, "a visitor")
+		case session.ID == uuid.Nil || session.CreatedAt.IsZero():
+			c.String(http.StatusInternalServerError, "the session %+v has no ID or time", session)
+		default:
+			c.String(http.StatusOK, "%s", user.Email)
+		}
+	}
+}
+
+// flags of a new user.
+type flags struct{ active, verified, superuser bool }
+
+var active = flags{active: true}
+
+// user creates an account with the password of the suite.
+func (a *app) user(f flags) Member {
+	a.t.Helper()
+	user, err := a.users.Create(a.t.Context(), Member{
+		User: account.User[uuid.UUID]{
+			Email:  "ann." + uuid.NewString() + "@example.com",
+			Active: f.active, Verified: f.verified, Superuser: f.superuser,
+		},
+		Name: "Ann",
+	}, password)
+	if err != nil {
+		a.t.Fatalf("create a user: %v", err)
+	}
+	a.events.hide(string(user.HashedPassword))
+	return user
+}
+
+func (a *app) setFlags(user Member, f flags) {
+	a.t.Helper()
+	if err := a.backend.SetFlags(a.t.Context(), user.ID, f.active, f.verified, f.superuser); err != nil {
+		a.t.Fatalf("set a user's flags: %v", err)
+	}
+}
+
+func (a *app) deleteUser(user Member) {
+	a.t.Helper()
+	if err := a.backend.DeleteUser(a.t.Context(), user.ID); err != nil {
+		a.t.Fatalf("delete a user: %v", err)
+	}
+}
+
+// login logs a user in through the login route and returns the token.
+func (a *app) login(user Member) string {
+	a.t.Helper()
+	got := a.post("/auth/login", asForm("username", user.Email, "password", password))
+	token := a.delivered(a.t, got, a.set.lifetime)
+	a.hide(token)
+	return token
+}
+
+// loggedIn returns a new active user and a token of theirs.
+func (a *app) loggedIn() (Member, string) {
+	a.t.Helper()
+	user := a.user(active)
+	return user, a.login(user)
+}
+
+var format, _ = strategy.NewTokenFormat("")
+
+// unknownToken returns a well-formed token that was never issued.
+func (a *app) unknownToken() string {
+	secret, _ := format.New()
+	a.hide(secret.Reveal())
+	return secret.Reveal()
+}
+
+// hide keeps a token, and its digest, from appearing in any event.
+func (a *app) hide(token string) {
+	a.events.hide(token)
+	if digest, err := format.Digest(token); err == nil {
+		a.events.hide(digest)
+	}
+}
+
+// badToken is a token that no guard may accept, and how it came to be.
+type badToken struct {
+	name string
+	make func(*app) string
+}
+
+var malformed = badToken{"malformed token", func(*app) string { return "lk_malformed" }}
+
+var badTokens = []badToken{
+	malformed,
+	{"token with a wrong checksum", func(a *app) string {
+		token := a.unknownToken()
+		return token[:len(token)-1] + string(token[len(token)-1]^1)
+	}},
+	{"unknown token", (*app).unknownToken},
+	{"revoked token", func(a *app) string {
+		_, token := a.loggedIn()
+		a.expect("log out", a.post("/auth/logout", nothing, a.carry(token)), a.loggedOut())
+		return token
+	}},
+	{"expired token", func(a *app) string {
+		_, token := a.loggedIn()
+		a.clock.advance(lifetime + time.Millisecond)
+		return token
+	}},
+	{"token of a user who is gone", func(a *app) string {
+		user, token := a.loggedIn()
+		a.deleteUser(user)
+		return token
+	}},
+	{"token of an inactive user", func(a *app) string {
+		user, token := a.loggedIn()
+		a.setFlags(user, flags{active: false, verified: true, superuser: true})
+		return token
+	}},
+}
+
+// clock is the time of an application. It stands still until it is advanced.
+type clock struct{ unixMilli atomic.Int64 }
+
+func newClock() *clock {
+	c := new(clock)
+	c.unixMilli.Store(time.Now().UnixMilli())
+	return c
+}
+
+func (c *clock) now() time.Time          { return time.UnixMilli(c.unixMilli.Load()) }
+func (c *clock) advance(d time.Duration) { c.unixMilli.Add(d.Milliseconds()) }
+
+// The ways in which a database fails.
+var failures = []struct {
+	name string
+	err  error
+}{
+	{"fails", errors.New("the database is down")},
+	{"times out", context.DeadlineExceeded},
+}

@@ -1,0 +1,89 @@
+// Package contract checks the HTTP contract of ginauth row by row, through a
+// real listener. A store package brings its stores and calls [Run], so that the
+// contract holds on every database, and not only in memory.
+package contract
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Member is the user type of the application under test.
+type Member struct {
+	account.User[uuid.UUID] `bson:",inline"`
+	Name                    string `bson:"name"`
+}
+
+// Backend is what a store package brings. It may hold other rows: every check
+// makes its own users.
+type Backend struct {
+	// Tokens must keep tokens for an hour at least. The clock of the suite starts
+	// at the present and runs ahead of it.
+	Tokens strategy.Store[uuid.UUID]
+	Users  account.Store[Member, uuid.UUID]
+	// SetFlags changes an account's flags as an application would in its own database.
+	SetFlags func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error
+	// DeleteUser removes an account.
+	DeleteUser func(ctx context.Context, id uuid.UUID) error
+}
+
+// The lifetime of tokens, unless a check asks for another.
+const lifetime = time.Hour
+
+// Run checks every row of the contract, for both transports wherever it applies
+// to both: a subtest each, named after the row. open is called once.
+func Run(t *testing.T, open func(testing.TB) Backend) {
+	gin.SetMode(gin.TestMode)
+	s := &suite{backend: open(t), events: newEventLog()}
+	t.Run("bearer", func(t *testing.T) {
+		s.run(t, bearer, loginRows, logoutRows, guardRows, bearerRows)
+	})
+	t.Run("cookie", func(t *testing.T) {
+		s.run(t, cookie, loginRows, logoutRows, guardRows, cookieRows)
+	})
+	t.Run("both", func(t *testing.T) {
+		s.run(t, bearer, orderRows)
+	})
+	t.Run("no event holds a token, a digest or a password", s.events.holdNoSecret)
+}
+
+// suite is what the checks of one Run share.
+type suite struct {
+	backend Backend
+	events  *eventLog
+}
+
+// rows are a part of the contract.
+type rows struct {
+	name string
+	of   []row
+}
+
+// row is a line of the contract: its words, and the check of them.
+type row struct {
+	name  string
+	check func(*testing.T, world)
+}
+
+// world is where a check takes place: on a backend, with a transport.
+type world struct {
+	*suite
+	way
+}
+
+func (s *suite) run(t *testing.T, w way, parts ...rows) {
+	for _, part := range parts {
+		t.Run(part.name, func(t *testing.T) {
+			for _, r := range part.of {
+				t.Run(r.name, func(t *testing.T) { r.check(t, world{s, w}) })
+			}
+		})
+	}
+}
