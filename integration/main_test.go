@@ -73,6 +73,10 @@ type recorder struct {
 }
 
 func (r *recorder) started(_ context.Context, e *event.CommandStartedEvent) {
+	switch e.CommandName {
+	case "hello", "saslStart", "saslContinue", "authenticate": // a new connection's own
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commands = append(r.commands, append(bson.Raw(nil), e.Command...))
