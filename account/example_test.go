@@ -40,7 +40,7 @@ func ExampleManager() {
 	}
 	fmt.Println("it is", user.Name)
 
-	if err := accounts.ChangePassword(ctx, user.ID, "correct horse battery", "staple correct horse"); err != nil {
+	if _, err := accounts.ChangePassword(ctx, user.ID, "correct horse battery", "staple correct horse"); err != nil {
 		log.Fatal(err)
 	}
 	_, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery")

@@ -156,41 +156,102 @@ func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password strin
 	return user, nil
 }
 
-// ChangePassword replaces the password of an account whose user knows the
-// current one. It returns an error wrapping [ErrBadCredentials] where the
-// current password is wrong or there is no such active account,
-// [ErrInvalidPassword] where the new one is refused, [ErrConflict] where the
-// password was changed by somebody else at the same time.
-func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new string) error {
+// Reauthenticate checks the password of a user who is logged in already, before
+// something that asks for it again. It returns the account as it is now, or the
+// errors of [Manager.Authenticate].
+func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password string) (U, error) {
+	return m.confirm(ctx, user.UserID(), password)
+}
+
+// confirm returns the active account with this ID and password.
+func (m *Manager[U, ID]) confirm(ctx context.Context, id ID, password string) (U, error) {
+	var nobody U
+	if len(password) > MaxPasswordBytes {
+		return nobody, m.denied(ctx, strategy.ReasonWrongPassword, id)
+	}
 	user, err := m.store.ByID(ctx, id)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		return m.denied(ctx, strategy.ReasonUnknownUser, nil)
+		return nobody, m.denied(ctx, strategy.ReasonUnknownUser, nil)
 	case err != nil:
-		return m.failed(ctx, "look up the account", err)
+		return nobody, m.failed(ctx, "look up the account", err)
 	}
-	if len(current) > MaxPasswordBytes {
-		return m.denied(ctx, strategy.ReasonWrongPassword, id)
-	}
-	if reason, err := m.check(ctx, &user, current); err != nil {
-		return m.failed(ctx, "check the password", err)
+	if reason, err := m.check(ctx, &user, password); err != nil {
+		return nobody, m.failed(ctx, "check the password", err)
 	} else if reason != "" {
-		return m.denied(ctx, reason, id)
+		return nobody, m.denied(ctx, reason, id)
+	}
+	return user, nil
+}
+
+// ChangePassword replaces the password of an account whose user knows the
+// current one, and returns the account as it is then. In the same update it makes
+// all tokens invalid that were issued before: see [User].NotBefore. To keep the
+// session in which the change was made, give it a new token (ginauth's Renew);
+// to clean up, delete the other rows (strategy.Database.DestroyAll).
+//
+// It returns an error wrapping [ErrBadCredentials] where the current password is
+// wrong or there is no such active account, [ErrInvalidPassword] where the new
+// one is refused, [ErrConflict] where the password was changed by somebody else
+// at the same time.
+func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new string) (U, error) {
+	var nobody U
+	user, err := m.confirm(ctx, id, current)
+	if err != nil {
+		return nobody, err
 	}
 	if err := m.checkNewPassword(ctx, new); err != nil {
-		return err
+		return nobody, err
 	}
 	hash, err := m.hash(ctx, new)
 	if err != nil {
-		return fmt.Errorf("account: hash the password: %w", err)
+		return nobody, fmt.Errorf("account: hash the password: %w", err)
 	}
-	if err := m.store.ReplacePassword(ctx, id, m.of(&user).HashedPassword, hash); err != nil {
+	a, notBefore := m.of(&user), m.notBefore()
+	if !notBefore.After(a.NotBefore) {
+		// By a clock that is ahead of this one. It must move on all the same.
+		notBefore = a.NotBefore.Add(time.Millisecond)
+	}
+	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, notBefore); err != nil {
 		if errors.Is(err, ErrConflict) {
+			return nobody, fmt.Errorf("account: %w", err)
+		}
+		return nobody, m.failed(ctx, "store the password", err)
+	}
+	a.HashedPassword, a.NotBefore = hash, notBefore
+	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
+	return user, nil
+}
+
+// Deactivate makes an account inactive, and all its tokens invalid in the same
+// update: they stay so if it is activated again. It returns an error wrapping
+// [ErrUserNotFound].
+func (m *Manager[U, ID]) Deactivate(ctx context.Context, id ID) error {
+	active := false
+	return m.apply(ctx, id, Change{Active: &active, NotBefore: m.notBefore()}, strategy.ReasonUserInactive)
+}
+
+// Activate makes an account active again. It returns an error wrapping
+// [ErrUserNotFound].
+func (m *Manager[U, ID]) Activate(ctx context.Context, id ID) error {
+	active := true
+	return m.apply(ctx, id, Change{Active: &active}, "")
+}
+
+// RevokeTokens logs an account out everywhere, in one write: all its tokens are
+// invalid from then on. It returns an error wrapping [ErrUserNotFound].
+func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
+	return m.apply(ctx, id, Change{NotBefore: m.notBefore()}, "")
+}
+
+func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
+	if err := m.store.Apply(ctx, id, change); err != nil {
+		if errors.Is(err, ErrUserNotFound) {
 			return fmt.Errorf("account: %w", err)
 		}
-		return m.failed(ctx, "store the password", err)
+		return m.failed(ctx, "change the account", err)
 	}
-	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
+	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountChanged, UserID: id, Reason: reason})
 	return nil
 }
 
@@ -232,7 +293,7 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (s
 func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password string) {
 	hash, err := m.hash(ctx, password)
 	if err == nil {
-		err = m.store.ReplacePassword(ctx, a.ID, a.HashedPassword, hash)
+		err = m.store.ReplacePassword(ctx, a.ID, a.HashedPassword, hash, time.Time{})
 	}
 	switch {
 	case err == nil:
@@ -266,6 +327,14 @@ func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) 
 }
 
 func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
+
+// settling is how far ahead of the clock tokens are made invalid. A login that
+// looked the account up just before the change can be dated after it, by as much
+// as the write takes and clocks differ; one that looked it up afterwards knows of
+// the change, and strategy.Database dates it accordingly.
+const settling = 10 * time.Second
+
+func (m *Manager[U, ID]) notBefore() time.Time { return m.now().Add(settling) }
 
 func (m *Manager[U, ID]) denied(ctx context.Context, reason strategy.Reason, id any) error {
 	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: reason, UserID: id})

@@ -36,12 +36,13 @@ type fakeStore struct {
 	insert          func(context.Context, member) error
 	byID            func(context.Context, uuid.UUID) (member, error)
 	byEmail         func(context.Context, string) (member, error)
-	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error
+	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error
+	apply           func(context.Context, uuid.UUID, account.Change) error
 }
 
 func newFakeStore() *fakeStore {
 	good := memstore.NewUsers[member]()
-	return &fakeStore{good, good.Insert, good.ByID, good.ByEmail, good.ReplacePassword}
+	return &fakeStore{good, good.Insert, good.ByID, good.ByEmail, good.ReplacePassword, good.Apply}
 }
 
 func (s *fakeStore) Insert(ctx context.Context, m member) error { return s.insert(ctx, m) }
@@ -51,8 +52,11 @@ func (s *fakeStore) ByID(ctx context.Context, id uuid.UUID) (member, error) {
 func (s *fakeStore) ByEmail(ctx context.Context, email string) (member, error) {
 	return s.byEmail(ctx, email)
 }
-func (s *fakeStore) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
-	return s.replacePassword(ctx, id, old, new)
+func (s *fakeStore) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+	return s.replacePassword(ctx, id, old, new, notBefore)
+}
+func (s *fakeStore) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
+	return s.apply(ctx, id, change)
 }
 
 // breakDown makes every method fail.
@@ -60,7 +64,14 @@ func (s *fakeStore) breakDown(err error) {
 	s.insert = func(context.Context, member) error { return err }
 	s.byID = func(context.Context, uuid.UUID) (member, error) { return member{}, err }
 	s.byEmail = func(context.Context, string) (member, error) { return member{}, err }
-	s.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash) error { return err }
+	s.replacePassword = failingReplace(err)
+	s.apply = func(context.Context, uuid.UUID, account.Change) error { return err }
+}
+
+func failingReplace(err error) func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, time.Time) error {
+	return func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, time.Time) error {
+		return err
+	}
 }
 
 // harness is a Manager over a fake store.
@@ -73,6 +84,10 @@ type harness struct {
 }
 
 var now = time.Date(2026, 3, 29, 1, 59, 59, 987654321, time.FixedZone("elsewhere", 3600))
+
+// cutOff is far enough after now for logins that looked the account up before a
+// change to be older.
+var cutOff = time.Date(2026, 3, 29, 1, 0, 9, 987e6, time.UTC)
 
 func newHarness(t testing.TB, cfg account.Config) *harness {
 	t.Helper()
@@ -130,14 +145,20 @@ func (h *harness) change(t testing.TB, id uuid.UUID, change func(*member)) {
 	}
 }
 
-// hash returns the hash that the store holds.
-func (h *harness) hash(t testing.TB, id uuid.UUID) string {
+// stored returns the account that the store holds.
+func (h *harness) stored(t testing.TB, id uuid.UUID) member {
 	t.Helper()
 	m, err := h.store.Users.ByID(t.Context(), id)
 	if err != nil {
 		t.Fatalf("ByID: %v", err)
 	}
-	return string(m.HashedPassword)
+	return m
+}
+
+// hash returns the hash that the store holds.
+func (h *harness) hash(t testing.TB, id uuid.UUID) string {
+	t.Helper()
+	return string(h.stored(t, id).HashedPassword)
 }
 
 // logsIn says how Authenticate answers.
@@ -301,7 +322,8 @@ func TestNewPasswords(t *testing.T) {
 				t.Fatalf("Create: %v", err)
 			}
 			h.change(t, bob.ID, func(m *member) { m.Active = true })
-			check("ChangePassword", h.ChangePassword(t.Context(), bob.ID, "long enough for all", c.password))
+			_, err = h.ChangePassword(t.Context(), bob.ID, "long enough for all", c.password)
+			check("ChangePassword", err)
 			if c.want != nil {
 				h.logsIn(t, "after the new password was refused", "bob@example.com", "long enough for all", nil)
 			}
@@ -412,7 +434,9 @@ func TestACancelledContextDoesNotHash(t *testing.T) {
 		"Authenticate with a wrong password": func() error { _, err := h.Authenticate(gone, "ann@example.com", "wrong"); return err },
 		"Authenticate of nobody":             func() error { _, err := h.Authenticate(gone, "bob@example.com", password); return err },
 		"Register":                           func() error { _, err := h.Register(gone, newMember("bob@example.com"), password); return err },
-		"ChangePassword":                     func() error { return h.ChangePassword(gone, ann.ID, password, "another password") },
+		"ChangePassword":                     func() error { _, err := h.ChangePassword(gone, ann.ID, password, "another password"); return err },
+		"Reauthenticate":                     func() error { _, err := h.Reauthenticate(gone, ann, password); return err },
+		"Reauthenticate, wrong password":     func() error { _, err := h.Reauthenticate(gone, ann, "wrong"); return err },
 	} {
 		var err error
 		if got := hashes(func() { err = call() }); got != 0 {
@@ -431,7 +455,8 @@ func TestAHugePasswordIsNotHashed(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Authenticate":                   func() error { _, err := h.Authenticate(t.Context(), ann.Email, huge); return err },
 		"Register":                       func() error { _, err := h.Register(t.Context(), newMember("bob@example.com"), huge); return err },
-		"ChangePassword from a huge one": func() error { return h.ChangePassword(t.Context(), ann.ID, huge, "another password") },
+		"ChangePassword from a huge one": func() error { _, err := h.ChangePassword(t.Context(), ann.ID, huge, "another password"); return err },
+		"Reauthenticate":                 func() error { _, err := h.Reauthenticate(t.Context(), ann, huge); return err },
 	} {
 		var err error
 		if got := hashes(func() { err = call() }); got != 0 || err == nil {
@@ -533,13 +558,13 @@ func TestARehashDoesNotUndoAPasswordChange(t *testing.T) {
 	h := newHarness(t, account.Config{})
 	ann := h.holding(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 	const changed = "changed meanwhile"
-	h.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+	h.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
 		h.store.replacePassword = h.store.Users.ReplacePassword
-		if err := h.ChangePassword(ctx, id, password, changed); err != nil {
+		if _, err := h.ChangePassword(ctx, id, password, changed); err != nil {
 			t.Errorf("ChangePassword: %v", err)
 		}
 		h.take()
-		return h.store.Users.ReplacePassword(ctx, id, old, new)
+		return h.store.Users.ReplacePassword(ctx, id, old, new, notBefore)
 	}
 	h.logsIn(t, "while the password changes", ann.Email, password, nil)
 	events := h.take()
@@ -555,7 +580,7 @@ func TestALoginGoesOnWhereTheRehashIsNotStored(t *testing.T) {
 	old := phc(64, 1, 1, salt, keyOf(password, salt, 16))
 	ann := h.holding(t, old)
 	down := errors.New("down")
-	h.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash) error { return down }
+	h.store.replacePassword = failingReplace(down)
 	if got := h.logsIn(t, "while the store fails", ann.Email, password, nil); string(got.HashedPassword) != old {
 		t.Errorf("the user carries %q, want what the store holds, %q", string(got.HashedPassword), old)
 	}
@@ -576,7 +601,7 @@ func TestAHostileHashIsADenial(t *testing.T) {
 		if got := h.take(); len(got) != 1 || got[0].Reason != strategy.ReasonUnusableHash || got[0].UserID != ann.ID {
 			t.Errorf("%s: got the events %+v, want one of Ann's with the reason unusable_hash", name, got)
 		}
-		if err := h.ChangePassword(t.Context(), ann.ID, password, "another password"); !errors.Is(err, account.ErrBadCredentials) {
+		if _, err := h.ChangePassword(t.Context(), ann.ID, password, "another password"); !errors.Is(err, account.ErrBadCredentials) {
 			t.Errorf("%s: ChangePassword: got %v, want ErrBadCredentials", name, err)
 		}
 	}
@@ -611,14 +636,23 @@ func TestChangePassword(t *testing.T) {
 				h.change(t, ann.ID, c.change)
 			}
 			before := h.hash(t, ann.ID)
-			if err := h.ChangePassword(t.Context(), ann.ID, c.current, c.next); !errors.Is(err, c.want) {
+			got, err := h.ChangePassword(t.Context(), ann.ID, c.current, c.next)
+			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 			if c.want != nil {
 				if got := h.hash(t, ann.ID); got != before {
 					t.Errorf("the store holds %q, want %q untouched", got, before)
 				}
+				if at := h.stored(t, ann.ID).NotBefore; !at.IsZero() || !reflect.DeepEqual(got, member{}) {
+					t.Errorf("got the user %+v and a not-before of %v beside an error, want none", got, at)
+				}
 				return
+			}
+			want := ann
+			want.HashedPassword, want.NotBefore = account.PasswordHash(h.hash(t, ann.ID)), cutOff
+			if stored := h.stored(t, ann.ID); !reflect.DeepEqual(got, want) || !reflect.DeepEqual(stored, want) {
+				t.Errorf("got %+v\nstored %+v\nwant %+v", got, stored, want)
 			}
 			h.logsIn(t, "with the new password", ann.Email, c.next, nil)
 			if c.next != c.current {
@@ -627,8 +661,162 @@ func TestChangePassword(t *testing.T) {
 		})
 	}
 	h := newHarness(t, account.Config{})
-	if err := h.ChangePassword(t.Context(), uuid.New(), password, changed); !errors.Is(err, account.ErrBadCredentials) {
+	if _, err := h.ChangePassword(t.Context(), uuid.New(), password, changed); !errors.Is(err, account.ErrBadCredentials) {
 		t.Errorf("without an account: got %v, want ErrBadCredentials", err)
+	}
+}
+
+// Whatever clock wrote it, a change must end the tokens that were good before.
+func TestAChangeOfPasswordMovesNotBeforeOn(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		before, want time.Time
+	}{
+		{"there was none", time.Time{}, cutOff},
+		{"it was long ago", cutOff.AddDate(-1, 0, 0), cutOff},
+		{"it was a millisecond earlier", cutOff.Add(-time.Millisecond), cutOff},
+		{"it was the same", cutOff, cutOff.Add(time.Millisecond)},
+		{"a clock that is ahead wrote it", cutOff.Add(time.Hour), cutOff.Add(time.Hour + time.Millisecond)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarness(t, account.Config{})
+			ann := h.register(t)
+			h.change(t, ann.ID, func(m *member) { m.NotBefore = c.before })
+			got, err := h.ChangePassword(t.Context(), ann.ID, password, "a better password")
+			if err != nil || !got.NotBefore.Equal(c.want) || !h.stored(t, ann.ID).NotBefore.Equal(c.want) {
+				t.Errorf("got %v, stored %v, %v, want %v", got.NotBefore, h.stored(t, ann.ID).NotBefore, err, c.want)
+			}
+		})
+	}
+}
+
+func TestALoginMovesNotBeforeNowhere(t *testing.T) {
+	h := newHarness(t, account.Config{})
+	ann := h.holding(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+	h.logsIn(t, "with an outdated hash", ann.Email, password, nil)
+	if got := h.stored(t, ann.ID); !got.NotBefore.IsZero() || got.HashedPassword == ann.HashedPassword {
+		t.Errorf("after a rehash: got the not-before %v, rehashed: %v, want none, true", got.NotBefore, got.HashedPassword != ann.HashedPassword)
+	}
+}
+
+func TestReauthenticate(t *testing.T) {
+	for _, c := range []struct {
+		name, password string
+		change         func(*member)
+		want           strategy.Reason // "" for success
+	}{
+		{"the right password", password, nil, ""},
+		{"a wrong password", "wrong", nil, strategy.ReasonWrongPassword},
+		{"no password", "", nil, strategy.ReasonWrongPassword},
+		{"a password that is too long", strings.Repeat("x", account.MaxPasswordBytes+1), nil, strategy.ReasonWrongPassword},
+		{"an inactive account", password, func(m *member) { m.Active = false }, strategy.ReasonUserInactive},
+		{"an account without a password", password, func(m *member) { m.HashedPassword = "" }, strategy.ReasonUnusableHash},
+		{"an account with another password by now", password, func(m *member) {
+			m.HashedPassword = account.PasswordHash(phc(64, 1, 1, salt, keyOf("changed", salt, 32)))
+		}, strategy.ReasonWrongPassword},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarness(t, account.Config{})
+			session := h.register(t) // as the session's user was read
+			h.change(t, session.ID, func(m *member) { m.Name = "Anna" })
+			if c.change != nil {
+				h.change(t, session.ID, c.change)
+			}
+			before := h.stored(t, session.ID)
+			got, err := h.Reauthenticate(t.Context(), session, c.password)
+			events := h.take()
+			if c.want == "" {
+				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 0 {
+					t.Errorf("got %+v, %v and the events %+v, want the account as it is now, %+v, and none", got, err, events, before)
+				}
+			} else {
+				if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" || !reflect.DeepEqual(got, member{}) {
+					t.Errorf("got %+v, %v, want ErrBadCredentials alone", got, err)
+				}
+				if len(events) != 1 || events[0].Kind != strategy.EventLoginDenied || events[0].Reason != c.want || events[0].UserID != session.ID {
+					t.Errorf("got the events %+v, want one login.denied of Ann's with the reason %s", events, c.want)
+				}
+			}
+			if after := h.stored(t, session.ID); !reflect.DeepEqual(after, before) {
+				t.Errorf("the store holds %+v, want %+v untouched", after, before)
+			}
+		})
+	}
+
+	h := newHarness(t, account.Config{})
+	ann := h.register(t)
+	if err := h.store.Delete(t.Context(), ann.ID); err != nil {
+		t.Fatal(err)
+	}
+	got, err := h.Reauthenticate(t.Context(), ann, password)
+	if !errors.Is(err, account.ErrBadCredentials) || !reflect.DeepEqual(got, member{}) {
+		t.Errorf("of a deleted account: got %+v, %v, want ErrBadCredentials alone", got, err)
+	}
+
+	// An outdated hash is replaced here too.
+	h = newHarness(t, account.Config{})
+	ann = h.holding(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+	got, err = h.Reauthenticate(t.Context(), ann, password)
+	if stored := h.stored(t, ann.ID); err != nil || got.HashedPassword == ann.HashedPassword || !reflect.DeepEqual(got, stored) {
+		t.Errorf("with an outdated hash: got %v, rehashed: %v, want what the store holds", err, got.HashedPassword != ann.HashedPassword)
+	}
+}
+
+func TestChangesToAnAccountAreOneUpdate(t *testing.T) {
+	yes, no := true, false
+	for _, c := range []struct {
+		name string
+		do   func(*harness, context.Context, uuid.UUID) error
+		want account.Change
+	}{
+		{"Deactivate", func(h *harness, ctx context.Context, id uuid.UUID) error { return h.Deactivate(ctx, id) }, account.Change{Active: &no, NotBefore: cutOff}},
+		{"Activate", func(h *harness, ctx context.Context, id uuid.UUID) error { return h.Activate(ctx, id) }, account.Change{Active: &yes}},
+		{"RevokeTokens", func(h *harness, ctx context.Context, id uuid.UUID) error { return h.RevokeTokens(ctx, id) }, account.Change{NotBefore: cutOff}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarness(t, account.Config{})
+			ann := h.register(t)
+			var changes []account.Change
+			h.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				if id != ann.ID {
+					t.Errorf("Apply: got the account %v, want %v", id, ann.ID)
+				}
+				changes = append(changes, change)
+				return h.store.Users.Apply(ctx, id, change)
+			}
+			if err := c.do(h, t.Context(), ann.ID); err != nil {
+				t.Fatalf("got %v, want nil", err)
+			}
+			if want := []account.Change{c.want}; !reflect.DeepEqual(changes, want) {
+				t.Errorf("got the changes %+v, want %+v", changes, want)
+			}
+
+			h.store.apply = h.store.Users.Apply
+			h.take()
+			if err := c.do(h, t.Context(), uuid.New()); !errors.Is(err, account.ErrUserNotFound) {
+				t.Errorf("without an account: got %v, want ErrUserNotFound", err)
+			}
+			if got := h.take(); len(got) != 0 {
+				t.Errorf("without an account: got the events %+v, want none", got)
+			}
+		})
+	}
+}
+
+func TestADeactivatedAccountLogsInOnlyAfterItIsActivated(t *testing.T) {
+	h := newHarness(t, account.Config{})
+	ann := h.register(t)
+	if err := h.Deactivate(t.Context(), ann.ID); err != nil {
+		t.Fatalf("Deactivate: %v", err)
+	}
+	h.logsIn(t, "while inactive", ann.Email, password, account.ErrBadCredentials)
+	if err := h.Activate(t.Context(), ann.ID); err != nil {
+		t.Fatalf("Activate: %v", err)
+	}
+	want := ann
+	want.NotBefore = cutOff // stays: what was issued before remains invalid
+	if got := h.logsIn(t, "when active again", ann.Email, password, nil); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -640,7 +828,7 @@ func TestOfManyPasswordChangesAtOnceOneSucceeds(t *testing.T) {
 	errs := make([]error, n)
 	for i := range n {
 		wg.Go(func() {
-			errs[i] = h.ChangePassword(t.Context(), ann.ID, password, fmt.Sprint("new password ", i))
+			_, errs[i] = h.ChangePassword(t.Context(), ann.ID, password, fmt.Sprint("new password ", i))
 		})
 	}
 	wg.Wait()
@@ -664,11 +852,11 @@ func TestOfManyPasswordChangesAtOnceOneSucceeds(t *testing.T) {
 func TestALostPasswordChangeIsAConflict(t *testing.T) {
 	h := newHarness(t, account.Config{})
 	ann := h.register(t)
-	h.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+	h.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
 		h.change(t, id, func(m *member) { m.HashedPassword = "somebody else's" })
-		return h.store.Users.ReplacePassword(ctx, id, old, new)
+		return h.store.Users.ReplacePassword(ctx, id, old, new, notBefore)
 	}
-	if err := h.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
+	if _, err := h.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
 		t.Errorf("got %v, want ErrConflict", err)
 	}
 	if got := h.hash(t, ann.ID); got != "somebody else's" {
@@ -690,14 +878,24 @@ func TestAStoreFailureIsNoDenial(t *testing.T) {
 				t.Errorf("%s with the failure %q: got the events %+v, want one store.failed with it", op, cause, events)
 			}
 		}
-		h.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash) error { return cause }
-		check("ChangePassword, at its end", h.ChangePassword(t.Context(), ann.ID, password, "another password"))
+		h.store.replacePassword = failingReplace(cause)
+		got, err := h.ChangePassword(t.Context(), ann.ID, password, "another password")
+		check("ChangePassword, at its end", err)
+		if !reflect.DeepEqual(got, member{}) {
+			t.Errorf("ChangePassword: got the user %+v beside an error, want none", got)
+		}
 		h.store.breakDown(cause)
-		_, err := h.Authenticate(t.Context(), ann.Email, password)
+		_, err = h.Authenticate(t.Context(), ann.Email, password)
 		check("Authenticate", err)
 		_, err = h.Register(t.Context(), newMember("bob@example.com"), password)
 		check("Register", err)
-		check("ChangePassword", h.ChangePassword(t.Context(), ann.ID, password, "another password"))
+		_, err = h.ChangePassword(t.Context(), ann.ID, password, "another password")
+		check("ChangePassword", err)
+		_, err = h.Reauthenticate(t.Context(), ann, password)
+		check("Reauthenticate", err)
+		check("Deactivate", h.Deactivate(t.Context(), ann.ID))
+		check("Activate", h.Activate(t.Context(), ann.ID))
+		check("RevokeTokens", h.RevokeTokens(t.Context(), ann.ID))
 	}
 }
 
@@ -742,14 +940,24 @@ func TestEvents(t *testing.T) {
 	_, _ = h.Authenticate(ctx, "ann@example.com", password)
 	_, _ = h.Authenticate(ctx, "ann@example.com", second)
 	_, _ = h.Authenticate(ctx, "bob@example.com", second)
-	_ = h.ChangePassword(ctx, ann.ID, second, third)
-	_ = h.ChangePassword(ctx, ann.ID, password, "weak")
-	_ = h.ChangePassword(ctx, ann.ID, password, second)
+	_, _ = h.ChangePassword(ctx, ann.ID, second, third)
+	_, _ = h.ChangePassword(ctx, ann.ID, password, "weak")
+	_, _ = h.ChangePassword(ctx, ann.ID, password, second)
 	old := account.PasswordHash(phc(64, 1, 1, salt, keyOf(second, salt, 16)))
 	h.change(t, ann.ID, func(m *member) { m.HashedPassword = old })
 	_, _ = h.Authenticate(ctx, "ann@example.com", second)
 	h.change(t, ann.ID, func(m *member) { m.Active = false })
 	_, _ = h.Authenticate(ctx, "ann@example.com", second)
+	_, _ = h.Reauthenticate(ctx, ann, second)
+	_ = h.Activate(ctx, ann.ID)
+	_, _ = h.Reauthenticate(ctx, ann, second)
+	_, _ = h.Reauthenticate(ctx, ann, password)
+	_, _ = h.Reauthenticate(ctx, newMember("bob@example.com"), second)
+	_ = h.RevokeTokens(ctx, ann.ID)
+	_ = h.Deactivate(ctx, ann.ID)
+	_ = h.Deactivate(ctx, uuid.New())
+	_ = h.Activate(ctx, uuid.New())
+	_ = h.RevokeTokens(ctx, uuid.New())
 	down := errors.New("down")
 	h.store.breakDown(down)
 	_, _ = h.Authenticate(ctx, "ann@example.com", second)
@@ -764,6 +972,12 @@ func TestEvents(t *testing.T) {
 		{Kind: strategy.EventPasswordRehashed, UserID: ann.ID},
 		{Kind: strategy.EventLoginSucceeded, UserID: ann.ID},
 		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
+		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
+		{Kind: strategy.EventAccountChanged, UserID: ann.ID},
+		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonWrongPassword},
+		{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUnknownUser},
+		{Kind: strategy.EventAccountChanged, UserID: ann.ID},
+		{Kind: strategy.EventAccountChanged, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
 		{Kind: strategy.EventStoreFailed, Err: down},
 	}
 	got := h.take()

@@ -1,6 +1,9 @@
 package account
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Store keeps accounts. E-mail addresses reach it normalised.
 //
@@ -26,8 +29,21 @@ type Store[U any, ID comparable] interface {
 	ByEmail(ctx context.Context, email string) (U, error)
 
 	// ReplacePassword sets the password hash of the account where it still is
-	// old, and touches no other field. Where there is no such account, or its
-	// hash is another by now, it must return an error wrapping [ErrConflict] and
-	// change nothing: two changes at once must not both succeed.
-	ReplacePassword(ctx context.Context, id ID, old, new PasswordHash) error
+	// old, and NotBefore as Apply does, in one update. Where there is no such
+	// account, or its hash is another by now, it must return an error wrapping
+	// [ErrConflict] and change nothing: two changes at once must not both succeed.
+	ReplacePassword(ctx context.Context, id ID, old, new PasswordHash, notBefore time.Time) error
+
+	// Apply makes a change to an account in one update that touches no other
+	// field, or returns an error wrapping [ErrUserNotFound].
+	Apply(ctx context.Context, id ID, change Change) error
+}
+
+// Change is a change to an account.
+type Change struct {
+	// Active sets the flag; nil leaves it as it is.
+	Active *bool
+	// NotBefore sets [User].NotBefore, unless it is later already. The zero time
+	// leaves it as it is.
+	NotBefore time.Time
 }

@@ -29,6 +29,9 @@ type User[ID comparable] struct {
 	Superuser bool `bson:"is_superuser" json:"is_superuser"`
 	// CreatedAt is in UTC and whole milliseconds.
 	CreatedAt time.Time `bson:"created_at" json:"created_at"`
+	// NotBefore makes all tokens invalid for which the user gave their
+	// credentials earlier; see strategy.NotBefore. The zero time is no limit.
+	NotBefore time.Time `bson:"tokens_not_before,omitempty" json:"-" xml:"-"`
 }
 
 // UserID returns the account's ID.
@@ -42,6 +45,9 @@ func (u User[ID]) IsVerified() bool { return u.Verified }
 
 // IsSuperuser reports whether the account is a superuser's.
 func (u User[ID]) IsSuperuser() bool { return u.Superuser }
+
+// TokensNotBefore implements strategy.NotBefore.
+func (u User[ID]) TokensNotBefore() time.Time { return u.NotBefore }
 
 // Account returns u itself. Embedding promotes it: so the packages of Latchkey
 // find the account inside the application's struct.

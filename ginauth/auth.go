@@ -45,7 +45,18 @@ type Config struct {
 	// ask for it one by one instead, with [Verified].
 	RequireVerified bool
 
-	// Now is the clock, for events. Default [time.Now].
+	// BriefLifetime is the lifetime of a login that does not ask to be remembered
+	// (remember in its body); its cookie is one that browsers forget when they
+	// close. A login that asks has the strategy's lifetime, which is longer. 0
+	// means that all have that, and that remember is not heeded.
+	BriefLifetime time.Duration
+
+	// OmitUserAgent and OmitClientAddr keep the client's user agent, and its
+	// address by Gin's rules for trusted proxies, out of the session.
+	OmitUserAgent, OmitClientAddr bool
+
+	// Now is the clock, for [Fresh] and for events; give the strategy the same.
+	// Default [time.Now].
 	Now func() time.Time
 
 	// OnEvent is told of what only the plugin sees: requests that a guard turned
@@ -57,6 +68,7 @@ type Config struct {
 // Auth is the plugin. Make one with [New]. It is safe for concurrent use.
 type Auth[U User] struct {
 	strategy   strategy.Strategy[U]
+	manager    strategy.SessionManager[U] // nil where the strategy is none
 	login      Authenticator[U]
 	transports []transport
 	realm      string // of the bearer transport; "" where there is none
@@ -77,7 +89,14 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.BriefLifetime < 0 {
+		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is negative: %v", cfg.BriefLifetime)
+	}
+	if l, ok := s.(interface{ Lifetime() time.Duration }); ok && l.Lifetime() > 0 && cfg.BriefLifetime >= l.Lifetime() {
+		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is %v, want less than the strategy's lifetime of %v", cfg.BriefLifetime, l.Lifetime())
+	}
 	a := &Auth[U]{strategy: s, login: login, cfg: cfg}
+	a.manager, _ = s.(strategy.SessionManager[U])
 	names := make(map[string]bool)
 	for i, t := range cfg.Transports {
 		if t == nil {
@@ -99,13 +118,27 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 	return a, nil
 }
 
-// Routes adds POST login and POST logout to a router or a group of routes, whose
-// path is their prefix.
+// Routes adds the routes of the plugin to a router or a group of routes, whose
+// path is their prefix:
+//
+//	POST   login
+//	POST   logout
+//	GET    sessions         those of the user
+//	DELETE sessions/{id}
+//	POST   logout-all
+//	POST   reauthenticate   the password again
+//
+// login is there if New was given an Authenticator, reauthenticate if that is a
+// [Reauthenticator] too, and all from sessions on if the strategy is a
+// strategy.SessionManager.
 func (a *Auth[U]) Routes(r gin.IRouter) {
 	if a.login != nil {
 		r.POST("/login", noStore, a.handleLogin)
 	}
 	r.POST("/logout", noStore, a.handleLogout)
+	if a.manager != nil {
+		a.sessionRoutes(r)
+	}
 }
 
 // noStore keeps answers of the auth routes out of every cache (RFC 6749 §5.1).
@@ -121,6 +154,7 @@ func (a *Auth[U]) handleLogin(c *gin.Context) {
 		return
 	}
 	ctx := c.Request.Context()
+	at := a.cfg.Now() // before the password is checked: see strategy.WithAuthenticatedAt
 	user, err := a.login.Authenticate(ctx, form.username, form.password)
 	if err != nil {
 		a.refuse(c, expected(err, account.ErrBadCredentials))
@@ -131,40 +165,82 @@ func (a *Auth[U]) handleLogin(c *gin.Context) {
 		a.refuse(c, errNotVerified)
 		return
 	}
-	_, _ = a.Login(c, user) // has answered
+	_, _ = a.start(c, user, form.remember, strategy.WithAuthenticatedAt(at)) // has answered
 }
 
 // Login issues a token for a user whom the application has authenticated by
 // other means (an OAuth callback, a passkey), and answers as the login route
-// does. It does not ask whether the user is verified.
+// does. It does not ask whether the user is verified. A session whose cookie came
+// with the request is ended. Options change the token, for example its name; with
+// a BriefLifetime, strategy.WithLifetime makes it longer.
 //
 // With a cookie, only the header and the status 204 are set: the handler may go
 // on to redirect. After an error, Login has answered with it (400 for an
-// inactive user, 503), and the handler should return.
-func (a *Auth[U]) Login(c *gin.Context, user U) (strategy.Session[U], error) {
+// inactive user, 409 for one with too many sessions, 503), and the handler should
+// return.
+func (a *Auth[U]) Login(c *gin.Context, user U, opts ...strategy.TokenOption) (strategy.Session[U], error) {
+	return a.start(c, user, false, opts...)
+}
+
+// start begins a session and answers with its token.
+func (a *Auth[U]) start(c *gin.Context, user U, remember bool, opts ...strategy.TokenOption) (strategy.Session[U], error) {
 	noStore(c)
-	secret, session, err := a.strategy.WriteToken(c.Request.Context(), user)
+	ctx := c.Request.Context()
+	secret, session, err := a.strategy.WriteToken(ctx, user, a.options(c, remember, opts)...)
 	if err != nil {
-		if errors.Is(err, strategy.ErrUserInactive) {
-			a.emit(c.Request.Context(), strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUserInactive})
+		switch {
+		case errors.Is(err, strategy.ErrUserInactive):
+			a.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUserInactive})
+		case errors.Is(err, strategy.ErrTooManySessions):
+			a.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonOverLimit})
 		}
-		a.refuse(c, expected(err, strategy.ErrUserInactive))
+		a.refuse(c, expected(err, strategy.ErrUserInactive, strategy.ErrTooManySessions))
 		return strategy.Session[U]{}, err
 	}
-	var remaining time.Duration
-	if !session.ExpiresAt.IsZero() {
-		remaining = session.ExpiresAt.Sub(session.CreatedAt)
-	}
-	a.transports[0].deliver(c, secret, remaining)
+	a.deliver(c, a.transports[0], secret, session, session.CreatedAt)
 	return session, nil
+}
+
+// options are those of a new session's token; the caller's come last and win.
+func (a *Auth[U]) options(c *gin.Context, remember bool, opts []strategy.TokenOption) (all []strategy.TokenOption) {
+	if a.cfg.BriefLifetime > 0 && !remember {
+		all = append(all, strategy.WithLifetime(a.cfg.BriefLifetime))
+	}
+	// The session of the browser's cookie ends with this one's beginning. One in a
+	// header does not: a script may send its token with every request.
+	for _, t := range a.transports {
+		if k, ok := t.(cookie); ok {
+			all = append(all, strategy.Replacing(k.presented(c.Request)...))
+		}
+	}
+	if !a.cfg.OmitUserAgent {
+		all = append(all, strategy.WithUserAgent(c.Request.UserAgent()))
+	}
+	if !a.cfg.OmitClientAddr {
+		all = append(all, strategy.WithClientAddr(c.ClientIP()))
+	}
+	return append(all, opts...)
+}
+
+// deliver answers with a session's token.
+func (a *Auth[U]) deliver(c *gin.Context, t transport, secret strategy.Secret, session strategy.Session[U], now time.Time) {
+	d := delivery{token: secret.Reveal()}
+	switch {
+	case !session.ExpiresAt.IsZero():
+		d.remaining = max(session.ExpiresAt.Sub(now), 1) // 0 would say that it does not expire
+		d.forget = a.cfg.BriefLifetime > 0 && session.ExpiresAt.Sub(session.CreatedAt) <= a.cfg.BriefLifetime
+	case a.cfg.BriefLifetime == 0:
+		d.forget = true
+	}
+	t.deliver(c, d)
 }
 
 func (a *Auth[U]) handleLogout(c *gin.Context) {
 	// A log-out goes through even where the client has gone: the store bounds it.
 	ctx := context.WithoutCancel(c.Request.Context())
-	_, by, err := a.identify(c.Request)
+	session, by, err := a.identify(c.Request)
 	if err == nil {
-		if err = a.strategy.DestroyToken(ctx, by.token); err == nil {
+		if err = a.end(ctx, session, by); err == nil {
 			by.transport.clear(c)
 			c.Status(http.StatusNoContent)
 			return
@@ -177,24 +253,46 @@ func (a *Auth[U]) handleLogout(c *gin.Context) {
 	a.refuse(c, err)
 }
 
+// end ends a session: by its ID, because a request that runs beside this one may
+// have given it another token by now.
+func (a *Auth[U]) end(ctx context.Context, session strategy.Session[U], by credential) error {
+	if a.manager == nil {
+		return a.strategy.DestroyToken(ctx, by.token)
+	}
+	err := a.manager.Of(session.User).Destroy(ctx, session.ID)
+	if errors.Is(err, strategy.ErrSessionNotFound) {
+		return nil
+	}
+	return err
+}
+
 // forget ends what a log-out without a token that is good can end. A bad
 // token is destroyed all the same: perhaps it is unknown because an earlier
 // attempt deleted it without a majority's acknowledgement, and this one waits
 // for that. Its cookie is cleared, unless the database fails.
 func (a *Auth[U]) forget(ctx context.Context, c *gin.Context, invalid error) error {
-	for _, t := range a.transports {
-		if token, _ := t.token(c.Request); token != "" {
-			if err := a.strategy.DestroyToken(ctx, token); err != nil {
-				return errUnavailable
-			}
-		}
+	if err := a.destroyPresented(ctx, c.Request); err != nil {
+		return errUnavailable
 	}
 	for _, t := range a.transports {
-		if t.carried(c.Request) {
+		if len(t.presented(c.Request)) > 0 {
 			t.clear(c)
 		}
 	}
 	return invalid
+}
+
+// destroyPresented destroys every token that a request carries. Where one of
+// several cookies was planted, nobody can tell which.
+func (a *Auth[U]) destroyPresented(ctx context.Context, r *http.Request) error {
+	for _, t := range a.transports {
+		for _, token := range t.presented(r) {
+			if err := a.strategy.DestroyToken(ctx, token); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // RequireUser guards a route, or a group of routes: the handlers behind it run
@@ -227,37 +325,63 @@ func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
 type identity[U User] struct {
 	auth    *Auth[U]
 	session strategy.Session[U]
+	by      credential
 }
 
 type identityKey struct{}
 
-// admit finds the request's session, checks it, and puts it into the request's
-// context. With errForbidden it returns the session that may not pass.
-func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (session strategy.Session[U], err error) {
-	ctx := c.Request.Context()
+// identity returns what a guard of this Auth found out, or nil.
+func (a *Auth[U]) identity(c *gin.Context) *identity[U] {
 	v, _ := c.Get(identityKey{})
-	known, ok := v.(*identity[U])
-	if ok = ok && known.auth == a; ok {
-		session = known.session
-	} else if session, _, err = a.identify(c.Request); err != nil {
-		return session, err
+	known, _ := v.(*identity[U])
+	if known == nil || known.auth != a {
+		return nil
+	}
+	return known
+}
+
+// admit finds the request's session, checks it, and puts it into the request's
+// context. It returns the session also where the session may not pass.
+func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (strategy.Session[U], error) {
+	ctx := c.Request.Context()
+	known := a.identity(c)
+	if known == nil {
+		session, by, err := a.identify(c.Request)
+		if err != nil {
+			return session, err
+		}
+		known = &identity[U]{a, session, by}
+	}
+	session := known.session
+	if session.Scoped() && !takesScopes(checks) {
+		return session, &scopeError{}
 	}
 	for _, check := range checks {
-		pass, err := check.pass(ctx, subject{session.User, session})
-		if err != nil {
-			err = fmt.Errorf("ginauth: check the user: %w", err)
-			a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, SessionID: session.ID, Err: err})
-			return session, errUnavailable
+		if check == nil {
+			return session, a.verdict(ctx, session, errors.New("a check is nil"))
 		}
-		if !pass {
-			return session, errForbidden
+		if err := check.pass(ctx, subject{session.User, session.SessionInfo, a.cfg.Now(), session}); err != nil {
+			return session, a.verdict(ctx, session, err)
 		}
 	}
-	if !ok {
-		c.Set(identityKey{}, &identity[U]{a, session})
+	if a.identity(c) == nil {
+		c.Set(identityKey{}, known)
 		c.Request = c.Request.WithContext(strategy.ContextWithSession(ctx, session))
 	}
 	return session, nil
+}
+
+// verdict returns the reason of a check that a session does not pass, or reports
+// that the check failed.
+func (a *Auth[U]) verdict(ctx context.Context, session strategy.Session[U], err error) error {
+	var stale *staleError
+	var scope *scopeError
+	if errors.Is(err, errForbidden) || errors.As(err, &stale) || errors.As(err, &scope) {
+		return err
+	}
+	err = fmt.Errorf("ginauth: check the user: %w", err)
+	a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, SessionID: session.ID, Err: err})
+	return errUnavailable
 }
 
 // credential is a token and the way by which it came.
@@ -312,7 +436,13 @@ func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], o
 // nothing against it, or was not asked. The strategy reports the others itself.
 func (a *Auth[U]) denied(ctx context.Context, session strategy.Session[U], err error) {
 	e := strategy.Event{Kind: strategy.EventAccessDenied, SessionID: session.ID}
+	var stale *staleError
+	var scope *scopeError
 	switch {
+	case errors.As(err, &stale):
+		e.Reason = strategy.ReasonNotFresh
+	case errors.As(err, &scope):
+		e.Reason = strategy.ReasonScope
 	case errors.Is(err, errForbidden):
 		e.Reason = strategy.ReasonForbidden
 	case errors.Is(err, errNoCredentials):

@@ -187,6 +187,11 @@ func (s *deletes) Delete(ctx context.Context, digest string) (strategy.AccessTok
 	return s.Tokens.Delete(ctx, digest)
 }
 
+func (s *deletes) DeleteSession(ctx context.Context, userID, id uuid.UUID) (strategy.AccessToken[uuid.UUID], error) {
+	s.withErr = append(s.withErr, ctx.Err())
+	return s.Tokens.DeleteSession(ctx, userID, id)
+}
+
 func TestALogoutGoesThroughAlthoughTheClientHasGone(t *testing.T) {
 	h := newHouse(t)
 	ctx, hangUp := context.WithCancel(t.Context())
@@ -288,6 +293,7 @@ func TestErrorsOutOfPlaceAre503(t *testing.T) {
 	for _, sentinel := range []error{
 		strategy.ErrInvalidToken, strategy.ErrTokenNotFound, strategy.ErrDuplicateToken,
 		strategy.ErrUserNotFound, strategy.ErrUserInactive, account.ErrBadCredentials,
+		strategy.ErrSessionNotFound, strategy.ErrTooManySessions, strategy.ErrInvalidCursor, strategy.ErrInvalidOption,
 		context.Canceled, context.DeadlineExceeded, http.ErrNoCookie,
 	} {
 		t.Run(sentinel.Error(), func(t *testing.T) {
@@ -297,18 +303,99 @@ func TestErrorsOutOfPlaceAre503(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := engine(auth)
-			want := func(place error, otherwise int) int {
-				if sentinel == place {
-					return otherwise
-				}
-				return http.StatusServiceUnavailable
-			}
+			want := codeOf(sentinel)
 			wantCode(t, "guard", request(r, "GET", "/me", inHeader("bad")), want(strategy.ErrInvalidToken, http.StatusUnauthorized))
 			wantCode(t, "log in", logIn(r), want(account.ErrBadCredentials, http.StatusBadRequest))
 			wantCode(t, "log out", request(r, "POST", "/logout", inHeader("good")), http.StatusServiceUnavailable)
 			wantCode(t, "log out with a bad token", request(r, "POST", "/logout", inHeader("bad")), http.StatusServiceUnavailable)
 			issued := request(callback(t, auth, member{Active: true}, sentinel), "GET", "/callback")
-			wantCode(t, "issue", issued, want(strategy.ErrUserInactive, http.StatusBadRequest))
+			switch sentinel {
+			case strategy.ErrTooManySessions:
+				wantCode(t, "issue", issued, http.StatusConflict)
+			default:
+				wantCode(t, "issue", issued, want(strategy.ErrUserInactive, http.StatusBadRequest))
+			}
+			wantCode(t, "no session management", request(r, "GET", "/sessions", inHeader("good")), http.StatusNotFound)
+		})
+	}
+}
+
+// codeOf returns a function for the status that a sentinel is answered with: the
+// other one where it is in its place, and 503 elsewhere.
+func codeOf(sentinel error) func(place error, otherwise int) int {
+	return func(place error, otherwise int) int {
+		if sentinel == place {
+			return otherwise
+		}
+		return http.StatusServiceUnavailable
+	}
+}
+
+// right takes every password.
+type right struct{ strangeStrategy }
+
+func (right) Authenticate(context.Context, string, string) (member, error) {
+	return member{Active: true}, nil
+}
+
+func (right) Reauthenticate(context.Context, member, string) (member, error) {
+	return member{Active: true}, nil
+}
+
+// strangeManager is a strange strategy that manages sessions.
+type strangeManager struct{ strangeStrategy }
+
+func (s strangeManager) RotateToken(context.Context, string, ...strategy.RotateOption) (strategy.Secret, strategy.Session[member], error) {
+	return strategy.Secret{}, strategy.Session[member]{}, s.err
+}
+
+func (s strangeManager) Of(member) strategy.UserSessions { return strangeSessions{s.err} }
+
+func (s strangeManager) Reauthenticate(context.Context, member, string) (member, error) {
+	return member{}, s.err
+}
+
+type strangeSessions struct{ err error }
+
+func (strangeSessions) Subject() string { return "" }
+
+func (s strangeSessions) List(context.Context, strategy.Page) (strategy.SessionPage, error) {
+	return strategy.SessionPage{}, s.err
+}
+
+func (s strangeSessions) Destroy(context.Context, uuid.UUID) error { return s.err }
+
+func (s strangeSessions) DestroyAll(context.Context, ...uuid.UUID) error { return s.err }
+
+func TestErrorsOutOfPlaceOfASessionManagerAre503(t *testing.T) {
+	for _, sentinel := range []error{
+		strategy.ErrInvalidToken, strategy.ErrTokenNotFound, strategy.ErrDuplicateToken,
+		strategy.ErrUserNotFound, strategy.ErrUserInactive, account.ErrBadCredentials,
+		strategy.ErrSessionNotFound, strategy.ErrTooManySessions, strategy.ErrInvalidCursor, strategy.ErrInvalidOption,
+		context.Canceled, context.DeadlineExceeded,
+	} {
+		t.Run(sentinel.Error(), func(t *testing.T) {
+			s := strangeManager{strangeStrategy{fmt.Errorf("ask another service: %w", sentinel)}}
+			good, want := inHeader("good"), codeOf(sentinel)
+			serve := func(login ginauth.Authenticator[member]) *gin.Engine {
+				auth, err := ginauth.New(s, login, ginauth.Config{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := engine(auth)
+				if err := auth.Introspection(r, ginauth.Scopes()); err != nil {
+					t.Fatal(err)
+				}
+				return r
+			}
+			r := serve(s)
+			wantCode(t, "list", request(r, "GET", "/sessions", good), want(strategy.ErrInvalidCursor, http.StatusUnprocessableEntity))
+			wantCode(t, "end", request(r, "DELETE", "/sessions/"+uuid.NewString(), good), want(strategy.ErrSessionNotFound, http.StatusNotFound))
+			wantCode(t, "log out everywhere", request(r, "POST", "/logout-all", good), http.StatusServiceUnavailable)
+			wantCode(t, "log out", request(r, "POST", "/logout", good), want(strategy.ErrSessionNotFound, http.StatusNoContent))
+			wantCode(t, "check the password", post(r, "/reauthenticate", "password=x", good), want(account.ErrBadCredentials, http.StatusBadRequest))
+			wantCode(t, "rotate", post(serve(right{}), "/reauthenticate", "password=x", good), want(strategy.ErrInvalidToken, http.StatusUnauthorized))
+			wantCode(t, "introspect", post(r, "/introspect", "token=bad", good), want(strategy.ErrInvalidToken, http.StatusOK))
 		})
 	}
 }

@@ -17,11 +17,6 @@ import (
 // maxBody is far more than a name and a password need.
 const maxBody = 16 << 10
 
-// loginForm is the body of a login request.
-type loginForm struct {
-	username, password string
-}
-
 // fieldError says what is wrong with a field of the body, in the shape that
 // FastAPI's clients know.
 type fieldError struct {
@@ -38,11 +33,11 @@ func wrong(kind, msg string, loc ...string) fieldError {
 	return fieldError{append([]string{"body"}, loc...), msg, kind}
 }
 
-// readLogin reads a login request's body: never its URL, which ends up in logs.
-func readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
+// readForm reads a request's body: never its URL, which ends up in logs.
+func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return loginForm{}, errMediaType
+		return nil, errMediaType
 	}
 	var decode func([]byte) (fields, error)
 	switch mediaType {
@@ -53,17 +48,25 @@ func readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
 	case "application/json":
 		decode = decodeJSON
 	default:
-		return loginForm{}, errMediaType
+		return nil, errMediaType
 	}
 	body, err := readBody(w, r)
 	if err != nil {
-		return loginForm{}, err
+		return nil, err
 	}
 	f, err := decode(body)
 	if err != nil {
-		return loginForm{}, err
+		return nil, err
 	}
-	return f.login()
+	return &form{fields: f}, nil
+}
+
+// readOptionalForm is readForm for a request that may have no body.
+func readOptionalForm(w http.ResponseWriter, r *http.Request) (*form, error) {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return &form{}, nil
+	}
+	return readForm(w, r)
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -85,47 +88,104 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // value is a string, nil (JSON's null), or something else that is not welcome.
 type fields map[string][]any
 
-// login picks the login out of the fields. It reports everything that is wrong
-// at once.
-func (f fields) login() (loginForm, error) {
-	var errs fieldErrors
-	text := func(name string, required bool) string {
-		if len(f[name]) > 1 {
-			return "" // reported below
-		}
-		var value any
-		if len(f[name]) == 1 {
-			value = f[name][0]
-		}
-		s, ok := value.(string)
-		switch {
-		case value != nil && !ok:
-			errs = append(errs, wrong("string_type", "Input should be a valid string", name))
-		case required && s == "":
-			errs = append(errs, wrong("missing", "Field required", name))
-		case !utf8.ValidString(s):
-			errs = append(errs, wrong("string_unicode", "Input should be valid UTF-8", name))
-		}
-		return s
+// form picks what is wanted out of the fields, and collects everything that is
+// wrong with them.
+type form struct {
+	fields fields
+	errs   fieldErrors
+}
+
+// value returns a field's value, nil where it is missing. Fields that were given
+// twice are reported by done.
+func (f *form) value(name string) any {
+	if len(f.fields[name]) != 1 {
+		return nil
 	}
-	if grant := text("grant_type", false); grant != "" && grant != "password" {
-		errs = append(errs, wrong("string_pattern_mismatch", "grant_type should be 'password'", "grant_type"))
+	return f.fields[name][0]
+}
+
+func (f *form) wrong(name, kind, msg string) { f.errs = append(f.errs, wrong(kind, msg, name)) }
+
+// text returns a field that is a string; "" is as good as missing.
+func (f *form) text(name string) string {
+	value := f.value(name)
+	s, ok := value.(string)
+	switch {
+	case value != nil && !ok:
+		f.wrong(name, "string_type", "Input should be a valid string")
+	case !utf8.ValidString(s):
+		f.wrong(name, "string_unicode", "Input should be valid UTF-8")
 	}
-	form := loginForm{username: text("username", true), password: text("password", true)}
+	return s
+}
+
+// required is text that must be there.
+func (f *form) required(name string) string {
+	n := len(f.errs)
+	s := f.text(name)
+	if s == "" && len(f.errs) == n && len(f.fields[name]) < 2 {
+		f.wrong(name, "missing", "Field required")
+	}
+	return s
+}
+
+// flag returns a boolean: JSON's, or a form's in the spellings that browsers and
+// FastAPI's clients send. Missing is false.
+func (f *form) flag(name string) bool {
+	switch value := f.value(name).(type) {
+	case nil:
+		return false
+	case bool:
+		return value
+	case string:
+		switch strings.ToLower(value) {
+		case "true", "1", "on", "yes":
+			return true
+		case "false", "0", "off", "no", "":
+			return false
+		}
+	}
+	f.wrong(name, "bool_parsing", "Input should be a valid boolean")
+	return false
+}
+
+// done returns everything that is wrong, or nil.
+func (f *form) done() error {
 	var twice []string
-	for name, values := range f {
+	for name, values := range f.fields {
 		if len(values) > 1 {
 			twice = append(twice, strings.ToValidUTF8(name, "�"))
 		}
 	}
 	slices.Sort(twice)
 	for _, name := range twice {
-		errs = append(errs, wrong("duplicate", "Field given more than once", name))
+		f.wrong(name, "duplicate", "Field given more than once")
 	}
-	if len(errs) > 0 {
-		return loginForm{}, errs
+	if len(f.errs) > 0 {
+		return f.errs
 	}
-	return form, nil
+	return nil
+}
+
+// loginForm is the body of a login request.
+type loginForm struct {
+	username, password string
+	remember           bool
+}
+
+func readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
+	f, err := readForm(w, r)
+	if err != nil {
+		return loginForm{}, err
+	}
+	if grant := f.text("grant_type"); grant != "" && grant != "password" {
+		f.wrong("grant_type", "string_pattern_mismatch", "grant_type should be 'password'")
+	}
+	login := loginForm{username: f.required("username"), password: f.required("password"), remember: f.flag("remember")}
+	if err := f.done(); err != nil {
+		return loginForm{}, err
+	}
+	return login, nil
 }
 
 func decodeForm(body []byte) (fields, error) {

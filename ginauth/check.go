@@ -2,24 +2,36 @@ package ginauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Check is a condition that [Auth.RequireUser] adds: [Verified], [Superuser], or
-// one of the application's own, made by [CheckUser].
+// Check is a condition that [Auth.RequireUser] adds: [Verified], [Superuser],
+// [Fresh], [Scopes], or one of the application's own, made by [CheckUser].
 type Check[U User] interface {
-	// pass reports whether the user may pass; an error means that this could not
-	// be found out.
-	pass(ctx context.Context, s subject) (bool, error)
+	// pass returns nil for a session that may pass, or why it may not:
+	// errForbidden, a staleError or a scopeError. Any other error means that this
+	// could not be found out.
+	pass(ctx context.Context, s subject) error
 }
 
-// subject is whom a Check looks at: the flags, which the ready checks ask for,
-// and the strategy.Session[U], which the application's own do.
+// subject is whom a Check looks at: what the ready checks ask for, and the
+// strategy.Session[U], which the application's own do.
 type subject struct {
 	user    User
+	info    strategy.SessionInfo
+	now     time.Time
 	session any
+}
+
+func allow(ok bool) error {
+	if !ok {
+		return errForbidden
+	}
+	return nil
 }
 
 // Flag is a [Check] of one of the user's flags.
@@ -33,14 +45,62 @@ const (
 	Superuser
 )
 
-func (f Flag) pass(_ context.Context, s subject) (bool, error) {
+func (f Flag) pass(_ context.Context, s subject) error {
 	switch f {
 	case Verified:
-		return s.user.IsVerified(), nil
+		return allow(s.user.IsVerified())
 	case Superuser:
-		return s.user.IsSuperuser(), nil
+		return allow(s.user.IsSuperuser())
 	}
-	return false, fmt.Errorf("no such flag: %d", f)
+	return fmt.Errorf("no such flag: %d", f)
+}
+
+// Freshness is a [Check] of how long ago the user gave their credentials; see
+// [Fresh].
+type Freshness time.Duration
+
+// Fresh lets those pass who gave their credentials at most maxAge ago, by the
+// login or since then by POST reauthenticate. Others are answered with 401 and
+// error="insufficient_user_authentication" (RFC 9470). A token with scopes is no
+// login, and never fresh.
+func Fresh(maxAge time.Duration) Freshness { return Freshness(maxAge) }
+
+func (f Freshness) pass(_ context.Context, s subject) error {
+	at := s.info.AuthenticatedAt
+	if at.IsZero() || s.now.Truncate(time.Millisecond).Sub(at) > time.Duration(f) {
+		return &staleError{time.Duration(f)}
+	}
+	return nil
+}
+
+// RequiredScopes is a [Check] of a token's scopes; see [Scopes].
+type RequiredScopes []string
+
+// Scopes lets logins pass, and tokens that have all these scopes. Others are
+// answered with 403 and error="insufficient_scope" (RFC 6750 §3.1). Without this
+// check a guard lets no token with scopes pass: Scopes() lets them all.
+func Scopes(scopes ...string) RequiredScopes { return scopes }
+
+func (r RequiredScopes) pass(_ context.Context, s subject) error {
+	for _, scope := range r {
+		if !strategy.ValidScope(scope) {
+			return fmt.Errorf("%q is no scope", scope)
+		}
+	}
+	if !s.info.HasScopes(r...) {
+		return &scopeError{r}
+	}
+	return nil
+}
+
+// takesScopes reports whether a guard with these checks takes tokens with scopes.
+func takesScopes[U User](checks []Check[U]) bool {
+	for _, check := range checks {
+		if _, ok := check.(RequiredScopes); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // CheckUser makes a [Check] of a function that reports whether a session's user
@@ -53,10 +113,17 @@ func CheckUser[U User](pass func(ctx context.Context, s strategy.Session[U]) (bo
 
 type userCheck[U User] func(context.Context, strategy.Session[U]) (bool, error)
 
-func (f userCheck[U]) pass(ctx context.Context, s subject) (bool, error) {
+func (f userCheck[U]) pass(ctx context.Context, s subject) error {
+	if f == nil {
+		return errors.New("the function of a CheckUser is nil")
+	}
 	session, ok := s.session.(strategy.Session[U])
 	if !ok {
-		return false, fmt.Errorf("the check is of sessions of %T, not %T", session.User, s.user)
+		return fmt.Errorf("the check is of sessions of %T, not %T", session.User, s.user)
 	}
-	return f(ctx, session)
+	ok, err := f(ctx, session)
+	if err != nil {
+		return err // a failure, whatever it wraps: the reasons of pass are ours alone
+	}
+	return allow(ok)
 }

@@ -4,8 +4,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
 )
 
 func TestNewNamesTheFieldThatIsWrong(t *testing.T) {
@@ -56,7 +58,18 @@ func TestNewNamesTheFieldThatIsWrong(t *testing.T) {
 			}
 		})
 	}
-	_, err := ginauth.New[member](nil, nil, ginauth.Config{})
+	h := newHouse(t)
+	hourly, err := strategy.NewDatabase(h.tokens, h.users, strategy.Config{Lifetime: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []time.Duration{-1, time.Hour + 1} {
+		_, err := ginauth.New(hourly, nil, ginauth.Config{BriefLifetime: d})
+		if err == nil || !strings.Contains(err.Error(), "Config.BriefLifetime") {
+			t.Errorf("BriefLifetime %v of an hour: got the error %v, want one that names it", d, err)
+		}
+	}
+	_, err = ginauth.New[member](nil, nil, ginauth.Config{})
 	if err == nil || !strings.Contains(err.Error(), "strategy") {
 		t.Errorf("without a strategy: got the error %v, want one that names it", err)
 	}

@@ -5,6 +5,7 @@ import "net/http"
 // What the fuzz tests look at from outside the package.
 var (
 	ParseAuthorization = parseAuthorization
+	ParseSessionID     = parseSessionID
 	ErrBadRequest      = errBadRequest
 )
 

@@ -137,8 +137,16 @@ func request(h http.Handler, method, path string, options ...option) *httptest.R
 // logIn logs Ann in by POST /login.
 func logIn(h http.Handler) *httptest.ResponseRecorder {
 	form := url.Values{"username": {"ann@example.com"}, "password": {password}}
-	req := httptest.NewRequest("POST", "/login", strings.NewReader(form.Encode()))
+	return post(h, "/login", form.Encode())
+}
+
+// post sends a form.
+func post(h http.Handler, path, form string, options ...option) *httptest.ResponseRecorder {
+	req := httptest.NewRequest("POST", path, strings.NewReader(form))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for _, option := range options {
+		option(req)
+	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
 	return w

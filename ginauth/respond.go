@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -37,23 +39,51 @@ func expected(err error, reasons ...error) error {
 type answer struct {
 	code   int
 	detail any
-	// challenge says whether WWW-Authenticate goes with it, and oauth the error
-	// code in it (RFC 6750 §3.1), "" for none.
+	// challenge says whether WWW-Authenticate goes with it, and params what is in
+	// it beside the realm.
 	challenge bool
-	oauth     string
+	params    string
 }
+
+// staleError means that the route asks for a more recent login (RFC 9470).
+type staleError struct{ maxAge time.Duration }
+
+func (e *staleError) Error() string { return "the login was too long ago" }
+
+// scopeError means that the token's scopes do not cover the route (RFC 6750
+// §3.1). Without scopes, the route takes no token with scopes.
+type scopeError struct{ scopes []string }
+
+func (e *scopeError) Error() string { return "insufficient scope" }
 
 // status is the one place that turns an error into an answer. What it does not
 // know is a failure of ours: 503, and never a log-out.
 func status(err error) answer {
-	var invalid fieldErrors
+	var (
+		invalid fieldErrors
+		stale   *staleError
+		scope   *scopeError
+	)
 	switch {
 	case errors.Is(err, errNoCredentials):
 		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true}
 	case errors.Is(err, strategy.ErrInvalidToken):
-		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true, oauth: "invalid_token"}
+		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true, params: `error="invalid_token"`}
 	case errors.Is(err, errBadRequest):
-		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, oauth: "invalid_request"}
+		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, params: `error="invalid_request"`}
+	case errors.As(err, &stale):
+		return answer{code: http.StatusUnauthorized, detail: "INSUFFICIENT_USER_AUTHENTICATION", challenge: true,
+			params: fmt.Sprintf(`error="insufficient_user_authentication", max_age="%d"`, int64(stale.maxAge/time.Second))}
+	case errors.As(err, &scope):
+		params := `error="insufficient_scope"`
+		if len(scope.scopes) > 0 {
+			params += fmt.Sprintf(`, scope="%s"`, strings.Join(scope.scopes, " "))
+		}
+		return answer{code: http.StatusForbidden, detail: "Forbidden", challenge: true, params: params}
+	case errors.Is(err, strategy.ErrSessionNotFound):
+		return answer{code: http.StatusNotFound, detail: "NOT_FOUND"}
+	case errors.Is(err, strategy.ErrTooManySessions):
+		return answer{code: http.StatusConflict, detail: "TOO_MANY_SESSIONS"}
 	case errors.Is(err, errForbidden):
 		return answer{code: http.StatusForbidden, detail: "Forbidden"}
 	case errors.Is(err, account.ErrBadCredentials), errors.Is(err, strategy.ErrUserInactive):
@@ -79,8 +109,8 @@ func (a *Auth[U]) refuse(c *gin.Context, err error) {
 	}
 	if ans.challenge && a.realm != "" {
 		challenge := fmt.Sprintf(`Bearer realm="%s"`, a.realm)
-		if ans.oauth != "" {
-			challenge += fmt.Sprintf(`, error="%s"`, ans.oauth)
+		if ans.params != "" {
+			challenge += ", " + ans.params
 		}
 		c.Header("WWW-Authenticate", challenge)
 	}

@@ -25,13 +25,25 @@ type transport interface {
 	// token returns the token that a request carries, or "". The error wraps
 	// errBadRequest or strategy.ErrInvalidToken.
 	token(*http.Request) (string, error)
-	// carried reports whether the request has anything that clear would remove.
-	carried(*http.Request) bool
-	// deliver answers a login; remaining is 0 for a token that does not expire.
-	deliver(c *gin.Context, secret strategy.Secret, remaining time.Duration)
+	// presented returns all that a request carries in the place of a token, also
+	// what token refuses.
+	presented(*http.Request) []string
+	// deliver answers a login.
+	deliver(*gin.Context, delivery)
 	// clear makes the client forget the token.
 	clear(*gin.Context)
 }
+
+// delivery is a token on its way to the client.
+type delivery struct {
+	token     string
+	remaining time.Duration // 0: it does not expire
+	forget    bool          // when the browser closes
+}
+
+// maxCookieAge is the longest that browsers keep a cookie, 400 days (RFC 6265bis
+// §5.5): what a remembered login whose token does not expire can have.
+const maxCookieAge = 400 * 24 * 60 * 60
 
 // Bearer is the Authorization header (RFC 6750 §2.1). The login answers with the
 // token in JSON.
@@ -82,12 +94,17 @@ func parseAuthorization(header string) (string, error) {
 	return token, nil
 }
 
-func (bearer) carried(*http.Request) bool { return false }
+func (b bearer) presented(r *http.Request) []string {
+	if token, _ := b.token(r); token != "" {
+		return []string{token}
+	}
+	return nil
+}
 
-func (bearer) deliver(c *gin.Context, secret strategy.Secret, remaining time.Duration) {
-	body := gin.H{"access_token": secret.Reveal(), "token_type": "bearer"}
-	if remaining > 0 {
-		body["expires_in"] = int64(remaining / time.Second)
+func (bearer) deliver(c *gin.Context, d delivery) {
+	body := gin.H{"access_token": d.token, "token_type": "bearer"}
+	if d.remaining > 0 {
+		body["expires_in"] = int64(d.remaining / time.Second)
 	}
 	c.JSON(http.StatusOK, body)
 }
@@ -171,14 +188,23 @@ func (k cookie) token(r *http.Request) (string, error) {
 	return found[0].Value, nil
 }
 
-func (k cookie) carried(r *http.Request) bool { return len(r.CookiesNamed(k.attributes.Name)) > 0 }
+func (k cookie) presented(r *http.Request) (values []string) {
+	for _, found := range r.CookiesNamed(k.attributes.Name) {
+		values = append(values, found.Value)
+	}
+	return values
+}
 
-func (k cookie) deliver(c *gin.Context, secret strategy.Secret, remaining time.Duration) {
+func (k cookie) deliver(c *gin.Context, d delivery) {
 	set := k.attributes
-	set.Value = secret.Reveal()
-	if remaining > 0 {
+	set.Value = d.token
+	switch {
+	case d.forget:
+	case d.remaining == 0:
+		set.MaxAge = maxCookieAge
+	default:
 		// 0 would be a cookie that outlives the token, until the browser closes.
-		set.MaxAge = max(1, int(remaining/time.Second))
+		set.MaxAge = max(1, int(d.remaining/time.Second))
 	}
 	http.SetCookie(c.Writer, &set)
 	c.Status(http.StatusNoContent)

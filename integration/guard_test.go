@@ -34,20 +34,28 @@ const password = "correct horse battery staple"
 type app struct {
 	t        testing.TB
 	url      string
+	handler  http.Handler
 	sessions *strategy.Database[contract.Member, uuid.UUID]
+	accounts *account.Manager[contract.Member, uuid.UUID]
+	member   contract.Member
 }
 
 func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strategy.Config) *app {
 	t.Helper()
+	return newAppOn(t, db, newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: cfg.Lifetime, Timeout: timeout}), cfg)
+}
+
+// newAppOn is newApp on a token store that is given.
+func newAppOn(t testing.TB, db *mongo.Database, tokens strategy.Store[uuid.UUID], cfg strategy.Config) *app {
+	t.Helper()
 	users := newUsers[contract.Member](t, db)
-	tokens := newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: cfg.Lifetime, Timeout: timeout})
 	accounts, err := account.NewManager(users, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: "member@example.com"}}, password)
+	member, err := accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: "member@example.com"}}, password)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +63,9 @@ func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strateg
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth, err := ginauth.New(sessions, accounts, ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}})
+	auth, err := ginauth.New(sessions, accounts, ginauth.Config{
+		Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}, Now: cfg.Now,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +77,19 @@ func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strateg
 	})
 	srv := httptest.NewServer(r)
 	t.Cleanup(srv.Close)
-	return &app{t: t, url: srv.URL, sessions: sessions}
+	return &app{t: t, url: srv.URL, handler: r, sessions: sessions, accounts: accounts, member: member}
 }
 
 func (a *app) login() (token string) {
+	a.t.Helper()
+	token, status := a.tryLogin()
+	if status != http.StatusOK {
+		a.t.Fatalf("login answered %d", status)
+	}
+	return token
+}
+
+func (a *app) tryLogin() (token string, status int) {
 	a.t.Helper()
 	resp, err := http.PostForm(a.url+"/auth/login", url.Values{"username": {"member@example.com"}, "password": {password}})
 	if err != nil {
@@ -80,10 +99,10 @@ func (a *app) login() (token string) {
 	var body struct {
 		AccessToken string `json:"access_token"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != http.StatusOK {
-		a.t.Fatalf("login answered %d (%v)", resp.StatusCode, err)
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+		a.t.Fatal(err)
 	}
-	return body.AccessToken
+	return body.AccessToken, resp.StatusCode
 }
 
 // call returns the status of a request with a token.
@@ -232,13 +251,19 @@ func TestEveryCallHasATimeBound(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Insert":          func() error { return tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{}) },
 		"ByToken":         func() error { _, err := tokens.ByToken(ctx, "x", time.Time{}); return err },
+		"Touch":           func() error { return tokens.Touch(ctx, "x", time.Now()) },
+		"Rotate":          func() error { _, err := tokens.Rotate(ctx, "x", strategy.Rotation{Digest: "y"}); return err },
+		"ByUser":          func() error { _, err := tokens.ByUser(ctx, uuid.New(), strategy.Position{}, 1); return err },
 		"Delete":          func() error { _, err := tokens.Delete(ctx, "x"); return err },
+		"DeleteSession":   func() error { _, err := tokens.DeleteSession(ctx, uuid.New(), uuid.New()); return err },
+		"DeleteByUser":    func() error { _, err := tokens.DeleteByUser(ctx, uuid.New()); return err },
 		"Purge":           func() error { _, err := tokens.Purge(ctx); return err },
 		"VerifyIndexes":   func() error { return tokens.VerifyIndexes(ctx) },
 		"Users.Insert":    func() error { return users.Insert(ctx, contract.Member{}) },
 		"ByID":            func() error { _, err := users.ByID(ctx, uuid.New()); return err },
+		"Apply":           func() error { return users.Apply(ctx, uuid.New(), account.Change{NotBefore: time.Now()}) },
 		"ByEmail":         func() error { _, err := users.ByEmail(ctx, "x"); return err },
-		"ReplacePassword": func() error { return users.ReplacePassword(ctx, uuid.New(), "x", "y") },
+		"ReplacePassword": func() error { return users.ReplacePassword(ctx, uuid.New(), "x", "y", time.Time{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()

@@ -88,6 +88,7 @@ func testUsers[ID comparable](t *testing.T, newID func() ID) {
 			User: account.User[ID]{
 				ID: newID(), Email: email, HashedPassword: "$argon2id$…", Active: true, Verified: true, Superuser: true,
 				CreatedAt: time.Date(2026, 11, 23, 12, 0, 0, 5e6, time.UTC),
+				NotBefore: time.Date(2026, 11, 23, 12, 30, 0, 7e6, time.UTC),
 			},
 			Name:     "Jo",
 			Tags:     []string{"a", "b"},
@@ -150,7 +151,7 @@ func TestAnUpdateTouchesOnlyWhatItChanges(t *testing.T) {
 	}
 	want := read()
 	want["hashed_password"] = "new"
-	if err := users.ReplacePassword(t.Context(), p.ID, "old", "new"); err != nil {
+	if err := users.ReplacePassword(t.Context(), p.ID, "old", "new", time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(); !reflect.DeepEqual(got, want) {
@@ -173,7 +174,7 @@ func TestDocumentsAreAsDocumented(t *testing.T) {
 	if err := db.Collection("access_tokens").FindOne(t.Context(), bson.D{}).Decode(&got); err != nil {
 		t.Fatal(err)
 	}
-	want := bson.M{
+	want := bson.M{ // and nothing that is not used
 		"_id": id4(row.ID), "token": "digest", "user_id": id4(row.UserID),
 		"created_at": bson.NewDateTimeFromTime(row.CreatedAt),
 	}

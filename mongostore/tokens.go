@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -72,16 +73,35 @@ var (
 	_ strategy.Retainer     = (*Tokens[int64])(nil)
 )
 
-// tokenDoc is a row of the collection.
+// tokenDoc is a row of the collection. Fields that are not used are missing.
 type tokenDoc[ID comparable] struct {
-	ID        uuid.UUID `bson:"_id"`
-	Token     string    `bson:"token"`
-	UserID    ID        `bson:"user_id"`
-	CreatedAt time.Time `bson:"created_at"`
+	ID              uuid.UUID `bson:"_id"`
+	Token           string    `bson:"token"`
+	UserID          ID        `bson:"user_id"`
+	CreatedAt       time.Time `bson:"created_at"`
+	LastUsedAt      time.Time `bson:"last_used_at,omitempty"`
+	AuthenticatedAt time.Time `bson:"authenticated_at,omitempty"`
+	ExpiresAt       time.Time `bson:"expires_at,omitempty"`
+	Scopes          []string  `bson:"scopes,omitempty"`
+	Name            string    `bson:"name,omitempty"`
+	UserAgent       string    `bson:"user_agent,omitempty"`
+	ClientAddr      string    `bson:"client_addr,omitempty"`
 }
 
 func (d tokenDoc[ID]) accessToken() strategy.AccessToken[ID] {
-	return strategy.AccessToken[ID]{ID: d.ID, Digest: d.Token, UserID: d.UserID, CreatedAt: d.CreatedAt.UTC()}
+	return strategy.AccessToken[ID]{
+		ID: d.ID, Digest: d.Token, UserID: d.UserID, CreatedAt: d.CreatedAt.UTC(),
+		LastUsedAt: utc(d.LastUsedAt), AuthenticatedAt: utc(d.AuthenticatedAt), ExpiresAt: utc(d.ExpiresAt),
+		Scopes: d.Scopes, Name: d.Name, UserAgent: d.UserAgent, ClientAddr: d.ClientAddr,
+	}
+}
+
+// utc keeps the zero time as it is. A client may be set to decode local times.
+func utc(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 // NewTokens returns the store of tokens in a database. It does no I/O. It
@@ -162,7 +182,11 @@ func (t *Tokens[ID]) Retention() time.Duration { return t.cfg.Lifetime }
 func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID]) error {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	doc := tokenDoc[ID]{ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt}
+	doc := tokenDoc[ID]{
+		ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt,
+		LastUsedAt: token.LastUsedAt, AuthenticatedAt: token.AuthenticatedAt, ExpiresAt: token.ExpiresAt,
+		Scopes: token.Scopes, Name: token.Name, UserAgent: token.UserAgent, ClientAddr: token.ClientAddr,
+	}
 	err := retryDeadlock(ctx, func() error {
 		_, err := t.coll.InsertOne(ctx, doc)
 		return err
@@ -180,20 +204,117 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 func (t *Tokens[ID]) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	filter := bson.D{{Key: "token", Value: digest}}
+	filter := byToken(digest)
 	if !createdAfter.IsZero() {
 		filter = append(filter, bson.E{Key: "created_at", Value: bson.D{{Key: "$gte", Value: createdAfter}}})
 	}
 	return decodeToken[ID](t.coll.FindOne(ctx, filter), "find the token")
 }
 
+// Touch implements strategy.Store.
+func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) error {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	err := retryDeadlock(ctx, func() error {
+		_, err := t.coll.UpdateOne(ctx, byToken(digest), bson.D{{Key: "$max", Value: bson.D{{Key: "last_used_at", Value: at}}}})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("mongostore: touch the token: %w", err)
+	}
+	return nil
+}
+
+// Rotate implements strategy.Store.
+func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
+	update := bson.D{{Key: "$set", Value: bson.D{{Key: "token", Value: to.Digest}}}}
+	var later bson.D
+	if !to.LastUsedAt.IsZero() {
+		later = append(later, bson.E{Key: "last_used_at", Value: to.LastUsedAt})
+	}
+	if !to.AuthenticatedAt.IsZero() {
+		later = append(later, bson.E{Key: "authenticated_at", Value: to.AuthenticatedAt})
+	}
+	if later != nil {
+		update = append(update, bson.E{Key: "$max", Value: later})
+	}
+	return t.findAndModify(ctx, "rotate the token", func(ctx context.Context) *mongo.SingleResult {
+		return t.coll.FindOneAndUpdate(ctx, byToken(digest), update, options.FindOneAndUpdate().SetReturnDocument(options.After))
+	})
+}
+
+// ByUser implements strategy.Store.
+func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Position, limit int) ([]strategy.AccessToken[ID], error) {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	filter := bson.D{{Key: "user_id", Value: userID}}
+	if (after != strategy.Position{}) {
+		filter = append(filter, bson.E{Key: "$or", Value: bson.A{
+			bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: after.CreatedAt}}}},
+			bson.D{{Key: "created_at", Value: after.CreatedAt}, {Key: "_id", Value: bson.D{{Key: "$lt", Value: after.ID}}}},
+		}})
+	}
+	newestFirst := bson.D{{Key: "created_at", Value: -1}, {Key: "_id", Value: -1}}
+	cur, err := t.coll.Find(ctx, filter, options.Find().SetSort(newestFirst).SetLimit(int64(limit)))
+	if err != nil {
+		return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
+	}
+	var docs []tokenDoc[ID]
+	if err := cur.All(ctx, &docs); err != nil {
+		return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
+	}
+	tokens := make([]strategy.AccessToken[ID], len(docs))
+	for i, doc := range docs {
+		tokens[i] = doc.accessToken()
+	}
+	return tokens, nil
+}
+
 // Delete implements strategy.Store.
 func (t *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
+	return t.findAndModify(ctx, "delete the token", func(ctx context.Context) *mongo.SingleResult {
+		return t.coll.FindOneAndDelete(ctx, byToken(digest))
+	})
+}
+
+// DeleteSession implements strategy.Store.
+func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID) (strategy.AccessToken[ID], error) {
+	return t.findAndModify(ctx, "delete the session", func(ctx context.Context) *mongo.SingleResult {
+		return t.coll.FindOneAndDelete(ctx, bson.D{{Key: "_id", Value: id}, {Key: "user_id", Value: userID}})
+	})
+}
+
+// DeleteByUser implements strategy.Store.
+func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid.UUID) (int64, error) {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	filter := bson.D{{Key: "user_id", Value: userID}}
+	if len(except) > 0 {
+		filter = append(filter, bson.E{Key: "_id", Value: bson.D{{Key: "$nin", Value: except}}})
+	}
+	var n int64
+	err := retryDeadlock(ctx, func() error {
+		res, err := t.coll.DeleteMany(ctx, filter)
+		if err == nil {
+			n = res.DeletedCount
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("mongostore: delete the user's tokens: %w", err)
+	}
+	return n, nil
+}
+
+func byToken(digest string) bson.D { return bson.D{{Key: "token", Value: digest}} }
+
+// findAndModify runs a command that changes one row and returns it.
+func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, run func(context.Context) *mongo.SingleResult) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
 	var token strategy.AccessToken[ID]
 	err := retryDeadlock(ctx, func() (err error) {
-		token, err = decodeToken[ID](t.coll.FindOneAndDelete(ctx, bson.D{{Key: "token", Value: digest}}), "delete the token")
+		token, err = decodeToken[ID](run(ctx), doing)
 		return err
 	})
 	return token, err
@@ -211,17 +332,19 @@ func decodeToken[ID comparable](found *mongo.SingleResult, doing string) (strate
 	return doc.accessToken(), nil
 }
 
-// Purge removes the tokens that a TTL index would remove: those older than
-// Lifetime and TTLGrace. It returns their number. With a Lifetime of 0 it does
-// nothing.
+// Purge removes the tokens that a TTL index would remove, those older than
+// Lifetime and TTLGrace, and those whose own end was longer ago than TTLGrace. It
+// returns their number. With a Lifetime of 0 there is no index for it: it then
+// reads the whole collection.
 func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
-	if t.cfg.Lifetime == 0 {
-		return 0, nil
-	}
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	old := t.cfg.Now().Add(-t.cfg.Lifetime - t.cfg.TTLGrace)
-	res, err := t.coll.DeleteMany(ctx, bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: old}}}})
+	ended := t.cfg.Now().Add(-t.cfg.TTLGrace)
+	filter := bson.A{bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: ended}}}}}
+	if t.cfg.Lifetime > 0 {
+		filter = append(filter, bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: ended.Add(-t.cfg.Lifetime)}}}})
+	}
+	res, err := t.coll.DeleteMany(ctx, bson.D{{Key: "$or", Value: filter}})
 	if err != nil {
 		return 0, fmt.Errorf("mongostore: purge tokens: %w", err)
 	}

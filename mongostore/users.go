@@ -138,29 +138,62 @@ func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (U, erro
 		return none, fmt.Errorf("mongostore: find the account: %w", err)
 	}
 	a := u.of(&user)
-	a.CreatedAt = a.CreatedAt.UTC() // a client may be set to decode local times
+	a.CreatedAt, a.NotBefore = utc(a.CreatedAt), utc(a.NotBefore)
 	return user, nil
 }
 
 // ReplacePassword implements account.Store.
-func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash) error {
-	ctx, cancel := bounded(ctx, u.cfg.Timeout)
-	defer cancel()
-	filter := bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: string(old)}}
-	update := bson.D{{Key: "$set", Value: bson.D{{Key: "hashed_password", Value: string(new)}}}}
-	var matched int64
-	err := retryDeadlock(ctx, func() error {
-		res, err := u.coll.UpdateOne(ctx, filter, update)
-		if err == nil {
-			matched = res.MatchedCount
-		}
-		return err
-	})
+func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, notBefore time.Time) error {
+	matched, err := u.update(ctx,
+		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: string(old)}},
+		bson.D{{Key: "hashed_password", Value: string(new)}}, notBefore)
 	switch {
 	case err != nil:
 		return fmt.Errorf("mongostore: replace the password: %w", err)
-	case matched == 0:
+	case !matched:
 		return fmt.Errorf("mongostore: %w", account.ErrConflict)
 	}
 	return nil
+}
+
+// Apply implements account.Store.
+func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
+	var set bson.D
+	if change.Active != nil {
+		set = append(set, bson.E{Key: "is_active", Value: *change.Active})
+	}
+	if set == nil && change.NotBefore.IsZero() {
+		_, err := u.ByID(ctx, id) // an empty update is an error of its own
+		return err
+	}
+	matched, err := u.update(ctx, bson.D{{Key: "_id", Value: id}}, set, change.NotBefore)
+	switch {
+	case err != nil:
+		return fmt.Errorf("mongostore: change the account: %w", err)
+	case !matched:
+		return fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+	}
+	return nil
+}
+
+// update sets fields of the account that a filter finds, and NotBefore where it
+// is not later already. It reports whether the filter found one.
+func (u *Users[U, ID]) update(ctx context.Context, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
+	ctx, cancel := bounded(ctx, u.cfg.Timeout)
+	defer cancel()
+	var update bson.D
+	if set != nil {
+		update = append(update, bson.E{Key: "$set", Value: set})
+	}
+	if !notBefore.IsZero() {
+		update = append(update, bson.E{Key: "$max", Value: bson.D{{Key: "tokens_not_before", Value: notBefore}}})
+	}
+	err = retryDeadlock(ctx, func() error {
+		res, err := u.coll.UpdateOne(ctx, filter, update)
+		if err == nil {
+			matched = res.MatchedCount > 0
+		}
+		return err
+	})
+	return matched, err
 }

@@ -2,6 +2,7 @@ package strategy_test
 
 import (
 	"context"
+	"reflect"
 	"testing"
 	"time"
 
@@ -13,10 +14,12 @@ import (
 func TestAContextCarriesASession(t *testing.T) {
 	type admin struct{ name string }
 	type guest struct{ name string }
-	session := strategy.Session[admin]{ID: uuid.New(), User: admin{"ann"}, CreatedAt: time.UnixMilli(1)}
+	session := strategy.Session[admin]{
+		SessionInfo: strategy.SessionInfo{ID: uuid.New(), CreatedAt: time.UnixMilli(1), Scopes: []string{"a"}}, User: admin{"ann"},
+	}
 	ctx := strategy.ContextWithSession(t.Context(), session)
 
-	if got, ok := strategy.SessionFromContext[admin](ctx); !ok || got != session {
+	if got, ok := strategy.SessionFromContext[admin](ctx); !ok || !reflect.DeepEqual(got, session) {
 		t.Errorf("SessionFromContext: got %v, %v, want %v, true", got, ok, session)
 	}
 	if got, ok := strategy.UserFromContext[admin](ctx); !ok || got != session.User {
@@ -28,7 +31,7 @@ func TestAContextCarriesASession(t *testing.T) {
 	if got, ok := strategy.UserFromContext[*admin](ctx); ok || got != nil {
 		t.Errorf("UserFromContext of a pointer to the user type: got %v, %v, want none", got, ok)
 	}
-	if got, ok := strategy.SessionFromContext[admin](t.Context()); ok || got != (strategy.Session[admin]{}) {
+	if got, ok := strategy.SessionFromContext[admin](t.Context()); ok || !reflect.DeepEqual(got, strategy.Session[admin]{}) {
 		t.Errorf("SessionFromContext without a session: got %v, %v, want none", got, ok)
 	}
 	if got, ok := strategy.UserFromContext[admin](context.Background()); ok || got != (admin{}) {

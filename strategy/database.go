@@ -4,42 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 )
 
-// Config configures a [Database]. The zero value is usable: tokens that live
-// until they are revoked.
-type Config struct {
-	// Lifetime is how long a token is accepted after it was issued, to the
-	// millisecond: at the age of Lifetime it still is, one millisecond later it
-	// is not. 0 means that tokens do not expire. NIST SP 800-63B-4 §2.2.3
-	// recommends at most 24 hours at AAL2.
-	Lifetime time.Duration
-
-	// TokenPrefix begins every token; see [NewTokenFormat]. Default
-	// [DefaultTokenPrefix]. Tokens with another prefix are refused: changing it
-	// logs everybody out.
-	TokenPrefix string
-
-	// Now is the clock. Default [time.Now].
-	Now func() time.Time
-
-	// OnEvent is called synchronously with everything that happens, by whatever
-	// goroutine it happens in; it must be quick and safe for concurrent use. nil
-	// means that nobody listens. [LogEvents] is a ready one.
-	OnEvent func(context.Context, Event)
-}
-
 // Database is the [Strategy] that keeps tokens in a [Store] and looks every one
 // of them up there. Make one with [NewDatabase]. It is safe for concurrent use.
 type Database[U User[ID], ID comparable] struct {
-	tokens Store[ID]
-	users  UserSource[U, ID]
-	format TokenFormat
-	cfg    Config
+	tokens  Store[ID]
+	users   UserSource[U, ID]
+	format  TokenFormat
+	cfg     Config
+	touches touches
 }
+
+var (
+	_ Strategy[User[int64]]       = (*Database[User[int64], int64])(nil)
+	_ SessionManager[User[int64]] = (*Database[User[int64], int64])(nil)
+)
 
 // NewDatabase returns a Database over a store of tokens and a source of users.
 // It returns an error that names the field where the configuration is wrong, or
@@ -51,8 +35,8 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	if users == nil {
 		return nil, errors.New("strategy: users is nil")
 	}
-	if cfg.Lifetime < 0 {
-		return nil, fmt.Errorf("strategy: Config.Lifetime is negative: %v", cfg.Lifetime)
+	if err := cfg.prepare(); err != nil {
+		return nil, err
 	}
 	if r, ok := tokens.(Retainer); ok {
 		if kept := r.Retention(); kept > 0 && (cfg.Lifetime == 0 || cfg.Lifetime > kept) {
@@ -63,17 +47,25 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	if err != nil {
 		return nil, fmt.Errorf("strategy: Config.TokenPrefix: %w", err)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	return &Database[U, ID]{tokens, users, format, cfg}, nil
+	return &Database[U, ID]{tokens: tokens, users: users, format: format, cfg: cfg}, nil
 }
+
+// Lifetime returns the lifetime of tokens that are issued without
+// [WithLifetime]; 0 means that they do not expire.
+func (d *Database[U, ID]) Lifetime() time.Duration { return d.cfg.Lifetime }
 
 // now is in whole milliseconds, as stores keep times, so that ages are exact.
 func (d *Database[U, ID]) now() time.Time { return d.cfg.Now().UTC().Truncate(time.Millisecond) }
 
 // WriteToken implements [Strategy].
-func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, _ ...TokenOption) (Secret, Session[U], error) {
+func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenOption) (Secret, Session[U], error) {
+	var o tokenOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if err := o.check(d.cfg.Lifetime); err != nil {
+		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w", err)
+	}
 	var none ID
 	if user.UserID() == none {
 		return Secret{}, Session[U]{}, errors.New("strategy: the user has no ID")
@@ -86,45 +78,124 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, _ ...TokenOpti
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: make a session ID: %w", err)
 	}
 	secret, digest := d.format.New()
-	row := AccessToken[ID]{ID: id, Digest: digest, UserID: user.UserID(), CreatedAt: d.now()}
+	row := AccessToken[ID]{
+		ID: id, Digest: digest, UserID: user.UserID(), CreatedAt: d.now(),
+		Scopes: slices.Clone(o.scopes), Name: o.name, UserAgent: o.userAgent, ClientAddr: o.clientAddr,
+	}
+	if d.cfg.MaxSessions > 0 && d.cfg.WhenFull == EvictOldest && row.Scopes == nil {
+		if row.CreatedAt, err = d.newest(ctx, row); err != nil {
+			return Secret{}, Session[U]{}, err
+		}
+	}
+	if o.hasLifetime {
+		row.ExpiresAt = row.CreatedAt.Add(o.lifetime).Truncate(time.Millisecond)
+	}
+	// Clocks of several instances differ: who has just logged in is not older
+	// than what their account accepted when it was looked up for that.
+	at := o.authenticatedAt.UTC().Truncate(time.Millisecond)
+	if at.IsZero() {
+		at = row.CreatedAt
+	}
+	if at = latest(at, notBefore(user)); !at.Equal(row.CreatedAt) {
+		row.AuthenticatedAt = at
+	}
 	if err := d.tokens.Insert(ctx, row); err != nil {
 		return Secret{}, Session[U]{}, d.failed(ctx, "insert the token", err)
 	}
+	if err := d.settle(ctx, user, row, o.replaces); err != nil {
+		// Nobody will have the secret: the row must not count.
+		_, _ = d.tokens.Delete(context.WithoutCancel(ctx), row.Digest)
+		return Secret{}, Session[U]{}, err
+	}
 	d.emit(ctx, Event{Kind: EventTokenIssued, UserID: row.UserID, SessionID: row.ID})
-	return secret, d.session(row, user), nil
+	return secret, Session[U]{d.info(row), user}, nil
+}
+
+// settle makes room for a new row: it keeps the user to MaxSessions, and ends the
+// sessions of the tokens that the new one replaces.
+func (d *Database[U, ID]) settle(ctx context.Context, user U, row AccessToken[ID], replaces []string) error {
+	var digests []string
+	for _, token := range replaces {
+		if digest, err := d.format.Digest(token); err == nil {
+			digests = append(digests, digest)
+		}
+	}
+	if d.cfg.MaxSessions > 0 && row.Scopes == nil {
+		if err := d.limit(ctx, user, row, digests); err != nil {
+			return err
+		}
+	}
+	for _, digest := range digests {
+		if err := d.delete(context.WithoutCancel(ctx), digest, ReasonReplaced); err != nil && !errors.Is(err, ErrTokenNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // ReadToken implements [Strategy]. A malformed token causes no I/O.
 func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (Session[U], error) {
+	row, user, err := d.read(ctx, token, time.Time{})
+	if err != nil {
+		return Session[U]{}, err
+	}
+	if d.touch(ctx, row) {
+		row.LastUsedAt = d.now()
+	}
+	return Session[U]{d.info(row), user}, nil
+}
+
+// read returns the row and the user of a token that is good.
+func (d *Database[U, ID]) read(ctx context.Context, token string, reauthenticatedAt time.Time) (row AccessToken[ID], user U, err error) {
 	digest, err := d.format.Digest(token)
 	if err != nil {
-		return d.denied(ctx, denyMalformed, AccessToken[ID]{})
+		return row, user, d.denied(ctx, denyMalformed, row)
 	}
 	now := d.now()
 	var createdAfter time.Time
 	if d.cfg.Lifetime > 0 {
 		createdAfter = now.Add(-d.cfg.Lifetime)
 	}
-	row, err := d.tokens.ByToken(ctx, digest, createdAfter)
+	row, err = d.tokens.ByToken(ctx, digest, createdAfter)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
-		return d.denied(ctx, denyUnknown, row)
+		return row, user, d.denied(ctx, denyUnknown, row)
 	case err != nil:
-		return Session[U]{}, d.failed(ctx, "look up the token", err)
-	case row.CreatedAt.Before(createdAfter):
-		// Not left to the store: this check is the authority on expiry.
-		return d.denied(ctx, denyExpired, row)
+		return row, user, d.failed(ctx, "look up the token", err)
 	}
-	user, err := d.users.ByID(ctx, row.UserID)
+	if !reauthenticatedAt.IsZero() {
+		row.AuthenticatedAt = reauthenticatedAt
+	}
+	if why := d.dead(row, now); why != nil {
+		return row, user, d.denied(ctx, why, row)
+	}
+	user, err = d.users.ByID(ctx, row.UserID)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		return d.denied(ctx, denyUserGone, row)
+		return row, user, d.denied(ctx, denyUserGone, row)
 	case err != nil:
-		return Session[U]{}, d.failed(ctx, "look up the user", err)
+		return row, user, d.failed(ctx, "look up the user", err)
 	case !user.IsActive():
-		return d.denied(ctx, denyUserInactive, row)
+		return row, user, d.denied(ctx, denyUserInactive, row)
+	case row.authenticatedAt().Before(notBefore(user)):
+		return row, user, d.denied(ctx, denySuperseded, row)
 	}
-	return d.session(row, user), nil
+	return row, user, nil
+}
+
+// dead returns why a row is no longer good by itself, or nil. It is the authority
+// on that, whatever the store has or has not collected.
+func (d *Database[U, ID]) dead(row AccessToken[ID], now time.Time) *denial {
+	switch {
+	case d.cfg.Lifetime > 0 && row.CreatedAt.Before(now.Add(-d.cfg.Lifetime)),
+		!row.ExpiresAt.IsZero() && row.ExpiresAt.Before(now):
+		return denyExpired
+	case d.cfg.IdleTimeout > 0 && row.Scopes == nil && row.usedAt().Before(now.Add(-d.cfg.IdleTimeout)):
+		return denyIdle
+	case row.authenticatedAt().Before(d.cfg.NotBefore):
+		return denySuperseded
+	}
+	return nil
 }
 
 // DestroyToken implements [Strategy]. A malformed token causes no I/O.
@@ -133,32 +204,80 @@ func (d *Database[U, ID]) DestroyToken(ctx context.Context, token string) error 
 	if err != nil {
 		return nil
 	}
-	row, err := d.tokens.Delete(ctx, digest)
-	switch {
-	case errors.Is(err, ErrTokenNotFound):
-		return nil
-	case err != nil:
-		return d.failed(ctx, "delete the token", err)
+	if err := d.delete(ctx, digest, ""); err != nil && !errors.Is(err, ErrTokenNotFound) {
+		return err
 	}
-	d.emit(ctx, Event{Kind: EventTokenRevoked, UserID: row.UserID, SessionID: row.ID})
 	return nil
 }
 
-func (d *Database[U, ID]) session(row AccessToken[ID], user U) Session[U] {
-	s := Session[U]{ID: row.ID, User: user, CreatedAt: row.CreatedAt}
+// delete deletes a row and reports it. It returns ErrTokenNotFound where there is
+// none.
+func (d *Database[U, ID]) delete(ctx context.Context, digest string, why Reason) error {
+	row, err := d.tokens.Delete(ctx, digest)
+	switch {
+	case errors.Is(err, ErrTokenNotFound):
+		return ErrTokenNotFound
+	case err != nil:
+		return d.failed(ctx, "delete the token", err)
+	}
+	d.emit(ctx, Event{Kind: EventTokenRevoked, UserID: row.UserID, SessionID: row.ID, Reason: why})
+	return nil
+}
+
+// RotateToken implements [SessionManager].
+func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ...RotateOption) (Secret, Session[U], error) {
+	var o rotateOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	at := o.reauthenticatedAt.UTC().Truncate(time.Millisecond)
+	row, user, err := d.read(ctx, token, at)
+	if err != nil {
+		return Secret{}, Session[U]{}, err
+	}
+	if u, ok := o.user.(User[ID]); ok && u.UserID() != row.UserID {
+		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w: Reauthenticated names another user", ErrInvalidOption)
+	}
+	secret, digest := d.format.New()
+	to := Rotation{Digest: digest, AuthenticatedAt: at}
+	if d.cfg.TouchInterval > 0 {
+		to.LastUsedAt = d.now()
+	}
+	row, err = d.tokens.Rotate(ctx, row.Digest, to)
+	switch {
+	case errors.Is(err, ErrTokenNotFound): // rotated or revoked meanwhile
+		return Secret{}, Session[U]{}, d.denied(ctx, denyUnknown, row)
+	case err != nil:
+		return Secret{}, Session[U]{}, d.failed(ctx, "rotate the token", err)
+	}
+	d.emit(ctx, Event{Kind: EventTokenRotated, UserID: row.UserID, SessionID: row.ID})
+	return secret, Session[U]{d.info(row), user}, nil
+}
+
+// info returns what is known of a row's session.
+func (d *Database[U, ID]) info(row AccessToken[ID]) SessionInfo {
+	s := SessionInfo{
+		ID: row.ID, CreatedAt: row.CreatedAt, LastUsedAt: row.LastUsedAt, ExpiresAt: row.ExpiresAt,
+		Scopes: row.Scopes, Name: row.Name, UserAgent: row.UserAgent, ClientAddr: row.ClientAddr,
+	}
+	if !s.Scoped() {
+		s.AuthenticatedAt = row.authenticatedAt()
+	}
 	if d.cfg.Lifetime > 0 {
-		s.ExpiresAt = row.CreatedAt.Add(d.cfg.Lifetime)
+		if end := row.CreatedAt.Add(d.cfg.Lifetime); s.ExpiresAt.IsZero() || end.Before(s.ExpiresAt) {
+			s.ExpiresAt = end
+		}
 	}
 	return s
 }
 
-func (d *Database[U, ID]) denied(ctx context.Context, why *denial, row AccessToken[ID]) (Session[U], error) {
+func (d *Database[U, ID]) denied(ctx context.Context, why *denial, row AccessToken[ID]) error {
 	e := Event{Kind: EventTokenDenied, Reason: why.reason, SessionID: row.ID}
 	if row.ID != uuid.Nil {
 		e.UserID = row.UserID
 	}
 	d.emit(ctx, e)
-	return Session[U]{}, why
+	return why
 }
 
 func (d *Database[U, ID]) failed(ctx context.Context, doing string, err error) error {

@@ -35,7 +35,14 @@ type fakeTokens struct {
 	insert  func(context.Context, row) error
 	byToken func(context.Context, string, time.Time) (row, error)
 	delete  func(context.Context, string) (row, error)
-	calls   atomic.Int64
+	touch   func(context.Context, string, time.Time) error
+	rotate  func(context.Context, string, strategy.Rotation) (row, error)
+	byUser  func(context.Context, uuid.UUID, strategy.Position, int) ([]row, error)
+
+	deleteSession func(context.Context, uuid.UUID, uuid.UUID) (row, error)
+	deleteByUser  func(context.Context, uuid.UUID, ...uuid.UUID) (int64, error)
+
+	calls atomic.Int64
 }
 
 func (s *fakeTokens) Insert(ctx context.Context, token row) error {
@@ -60,6 +67,46 @@ func (s *fakeTokens) Delete(ctx context.Context, digest string) (row, error) {
 		return s.delete(ctx, digest)
 	}
 	return s.store.Delete(ctx, digest)
+}
+
+func (s *fakeTokens) Touch(ctx context.Context, digest string, at time.Time) error {
+	s.calls.Add(1)
+	if s.touch != nil {
+		return s.touch(ctx, digest, at)
+	}
+	return s.store.Touch(ctx, digest, at)
+}
+
+func (s *fakeTokens) Rotate(ctx context.Context, digest string, to strategy.Rotation) (row, error) {
+	s.calls.Add(1)
+	if s.rotate != nil {
+		return s.rotate(ctx, digest, to)
+	}
+	return s.store.Rotate(ctx, digest, to)
+}
+
+func (s *fakeTokens) ByUser(ctx context.Context, userID uuid.UUID, after strategy.Position, limit int) ([]row, error) {
+	s.calls.Add(1)
+	if s.byUser != nil {
+		return s.byUser(ctx, userID, after, limit)
+	}
+	return s.store.ByUser(ctx, userID, after, limit)
+}
+
+func (s *fakeTokens) DeleteSession(ctx context.Context, userID, id uuid.UUID) (row, error) {
+	s.calls.Add(1)
+	if s.deleteSession != nil {
+		return s.deleteSession(ctx, userID, id)
+	}
+	return s.store.DeleteSession(ctx, userID, id)
+}
+
+func (s *fakeTokens) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
+	s.calls.Add(1)
+	if s.deleteByUser != nil {
+		return s.deleteByUser(ctx, userID, except...)
+	}
+	return s.store.DeleteByUser(ctx, userID, except...)
 }
 
 // fakeUsers is a user source that can be replaced.
@@ -110,9 +157,9 @@ func newHarness(t testing.TB, cfg strategy.Config) *harness {
 }
 
 // issue returns a new token of Ann's and what the store holds for it.
-func (h *harness) issue(t testing.TB) (token string, issued row) {
+func (h *harness) issue(t testing.TB, opts ...strategy.TokenOption) (token string, issued row) {
 	t.Helper()
-	secret, _, err := h.WriteToken(t.Context(), h.ann)
+	secret, _, err := h.WriteToken(t.Context(), h.ann, opts...)
 	if err != nil {
 		t.Fatalf("WriteToken: %v", err)
 	}
@@ -138,7 +185,7 @@ func (h *harness) reads(t *testing.T, when, token string, want error) {
 	if !errors.Is(err, want) {
 		t.Errorf("ReadToken %s: got %v, want %v", when, err, want)
 	}
-	if err != nil && session != (strategy.Session[user]{}) {
+	if err != nil && !reflect.DeepEqual(session, strategy.Session[user]{}) {
 		t.Errorf("ReadToken %s: got the session %v beside the error %v, want none", when, session, err)
 	}
 }
@@ -155,18 +202,21 @@ func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
 	if !strings.HasPrefix(token, "my_app_") {
 		t.Errorf("token: got %q, want the prefix my_app_", token)
 	}
-	want := strategy.Session[user]{ID: session.ID, User: h.ann, CreatedAt: issuedAt, ExpiresAt: issuedAt.Add(lifetime)}
-	if session != want {
+	want := strategy.Session[user]{User: h.ann, SessionInfo: strategy.SessionInfo{
+		ID: session.ID, CreatedAt: issuedAt, AuthenticatedAt: issuedAt, ExpiresAt: issuedAt.Add(lifetime),
+	}}
+	if !reflect.DeepEqual(session, want) {
 		t.Errorf("session: got %+v, want %+v", session, want)
 	}
 	if session.ID.Version() != 7 {
 		t.Errorf("session ID: got version %d, want 7", session.ID.Version())
 	}
-	if got, want := h.row(t, token), (row{session.ID, sha256Of(token), h.ann.ID, issuedAt}); got != want {
+	wantRow := row{ID: session.ID, Digest: sha256Of(token), UserID: h.ann.ID, CreatedAt: issuedAt}
+	if got, want := h.row(t, token), wantRow; !reflect.DeepEqual(got, want) {
 		t.Errorf("row: got %+v, want %+v", got, want)
 	}
 
-	if got, err := h.ReadToken(t.Context(), token); got != session || err != nil {
+	if got, err := h.ReadToken(t.Context(), token); !reflect.DeepEqual(got, session) || err != nil {
 		t.Errorf("ReadToken: got %+v, %v, want %+v, nil", got, err, session)
 	}
 
@@ -225,7 +275,7 @@ func TestATokenLivesToTheMillisecond(t *testing.T) {
 
 			h.now = c.accepted.Add(time.Millisecond)
 			h.reads(t, "one millisecond later", token, strategy.ErrInvalidToken)
-			if got := h.row(t, token); got != issued {
+			if got := h.row(t, token); !reflect.DeepEqual(got, issued) {
 				t.Errorf("the row after the refusal: got %+v, want %+v untouched", got, issued)
 			}
 
@@ -282,7 +332,7 @@ func TestOnlyAnActiveUserWithAnIDGetsAToken(t *testing.T) {
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("error: got %v, want %v", err, c.want)
 			}
-			if secret.Reveal() != "" || session != (strategy.Session[user]{}) {
+			if secret.Reveal() != "" || !reflect.DeepEqual(session, strategy.Session[user]{}) {
 				t.Errorf("got the token %q and the session %+v, want none", secret.Reveal(), session)
 			}
 		})
@@ -317,7 +367,7 @@ func TestAFailureIsNoLogOutAndNoLogIn(t *testing.T) {
 		h.tokens.insert = func(context.Context, row) error { return cause }
 		secret, session, err := h.WriteToken(t.Context(), h.ann)
 		check("WriteToken", err)
-		if secret.Reveal() != "" || session != (strategy.Session[user]{}) {
+		if secret.Reveal() != "" || !reflect.DeepEqual(session, strategy.Session[user]{}) {
 			t.Errorf("WriteToken: got the token %q and the session %+v beside an error, want none", secret.Reveal(), session)
 		}
 
@@ -327,7 +377,7 @@ func TestAFailureIsNoLogOutAndNoLogIn(t *testing.T) {
 		h.users.byID = func(context.Context, uuid.UUID) (user, error) { return h.ann, cause }
 		session, err = h.ReadToken(t.Context(), token)
 		check("ReadToken without its users", err)
-		if session != (strategy.Session[user]{}) {
+		if !reflect.DeepEqual(session, strategy.Session[user]{}) {
 			t.Errorf("ReadToken without its users: got the session %+v beside an error, want none", session)
 		}
 
@@ -335,7 +385,7 @@ func TestAFailureIsNoLogOutAndNoLogIn(t *testing.T) {
 		h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return issued, cause }
 		session, err = h.ReadToken(t.Context(), token)
 		check("ReadToken without its tokens", err)
-		if session != (strategy.Session[user]{}) {
+		if !reflect.DeepEqual(session, strategy.Session[user]{}) {
 			t.Errorf("ReadToken without its tokens: got the session %+v beside an error, want none", session)
 		}
 
@@ -411,6 +461,15 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"no tokens", nil, users, strategy.Config{}, "tokens"},
 		{"no users", tokens, nil, strategy.Config{}, "users"},
 		{"a negative lifetime", tokens, users, strategy.Config{Lifetime: -1}, "Config.Lifetime"},
+		{"a negative idle timeout", tokens, users, strategy.Config{IdleTimeout: -1}, "Config.IdleTimeout"},
+		{"a negative touch interval", tokens, users, strategy.Config{TouchInterval: -1}, "Config.TouchInterval"},
+		{"a touch interval as long as the idle timeout", tokens, users, strategy.Config{IdleTimeout: time.Minute, TouchInterval: time.Minute}, "Config.TouchInterval"},
+		{"a touch interval just shorter", tokens, users, strategy.Config{IdleTimeout: time.Minute, TouchInterval: time.Minute - 1}, ""},
+		{"an idle timeout too short for the default interval", tokens, users, strategy.Config{IdleTimeout: time.Second}, "Config.TouchInterval"},
+		{"a short idle timeout with a short interval", tokens, users, strategy.Config{IdleTimeout: time.Second, TouchInterval: time.Millisecond}, ""},
+		{"a touch interval without an idle timeout", tokens, users, strategy.Config{TouchInterval: time.Hour}, ""},
+		{"a negative number of sessions", tokens, users, strategy.Config{MaxSessions: -1}, "Config.MaxSessions"},
+		{"an unknown choice when full", tokens, users, strategy.Config{WhenFull: 2}, "Config.WhenFull"},
 		{"a bad prefix", tokens, users, strategy.Config{TokenPrefix: "Bad"}, "Config.TokenPrefix"},
 		{"a store that keeps tokens for less than their lifetime", retaining(time.Hour - 1), users, strategy.Config{Lifetime: time.Hour}, "Config.Lifetime"},
 		{"a store that does not keep tokens that do not expire", retaining(time.Hour), users, strategy.Config{}, "Config.Lifetime"},

@@ -23,6 +23,22 @@ var (
 	// ErrUserNotFound is wrapped by a [UserSource] that has no such user.
 	ErrUserNotFound = errors.New("user not found")
 
+	// ErrSessionNotFound means that a user has no session with this ID. Another
+	// user's session is none of theirs.
+	ErrSessionNotFound = errors.New("session not found")
+
+	// ErrTooManySessions is returned by [Strategy.WriteToken] for a user who has
+	// as many sessions as [Config.MaxSessions] allows, under [RefuseNew].
+	ErrTooManySessions = errors.New("too many sessions")
+
+	// ErrInvalidOption is returned by [Strategy.WriteToken] for a [TokenOption]
+	// that it cannot honour. The message says which.
+	ErrInvalidOption = errors.New("invalid option")
+
+	// ErrInvalidCursor means that a [Page] begins at no place that this library
+	// named.
+	ErrInvalidCursor = errors.New("invalid cursor")
+
 	// ErrUserInactive is returned by [Strategy.WriteToken] for a user that is
 	// not active.
 	ErrUserInactive = errors.New("user is inactive")
@@ -46,6 +62,8 @@ var (
 	denyMalformed    = newDenial(ReasonMalformed)
 	denyUnknown      = newDenial(ReasonUnknown)
 	denyExpired      = newDenial(ReasonExpired)
+	denyIdle         = newDenial(ReasonIdle)
+	denySuperseded   = newDenial(ReasonSuperseded)
 	denyUserGone     = newDenial(ReasonUserGone)
 	denyUserInactive = newDenial(ReasonUserInactive)
 )

@@ -17,8 +17,15 @@ type EventKind string
 const (
 	// EventTokenIssued: UserID, SessionID.
 	EventTokenIssued EventKind = "token.issued"
-	// EventTokenRevoked: UserID, SessionID.
+	// EventTokenRevoked: UserID, SessionID, and Reason where nobody asked for it.
 	EventTokenRevoked EventKind = "token.revoked"
+	// EventTokensRevoked: UserID. All sessions of a user ended, but perhaps one.
+	EventTokensRevoked EventKind = "tokens.revoked"
+	// EventTokenRotated: UserID, SessionID. The session has a new secret.
+	EventTokenRotated EventKind = "token.rotated"
+	// EventTouchFailed: UserID, SessionID, Err. The session's last use was not
+	// written down; the request went on.
+	EventTouchFailed EventKind = "token.touch_failed"
 	// EventTokenDenied: Reason, and UserID and SessionID where the token was found.
 	EventTokenDenied EventKind = "token.denied"
 	// EventStoreFailed: Err; a store, a user source or a guard's check could not
@@ -32,6 +39,8 @@ const (
 	EventLoginDenied EventKind = "login.denied"
 	// EventAccountRegistered: UserID.
 	EventAccountRegistered EventKind = "account.registered"
+	// EventAccountChanged: UserID, and Reason where the account was deactivated.
+	EventAccountChanged EventKind = "account.changed"
 	// EventPasswordChanged: UserID.
 	EventPasswordChanged EventKind = "account.password_changed"
 	// EventPasswordRehashed: UserID, and Err where the new hash was not stored;
@@ -53,12 +62,18 @@ const (
 	ReasonMalformed      Reason = "malformed"       // not of the token format
 	ReasonUnknown        Reason = "unknown"         // never issued, revoked, or expired
 	ReasonExpired        Reason = "expired"         // expired, and the store did not say so
+	ReasonIdle           Reason = "idle"            // not used for longer than the idle timeout
+	ReasonSuperseded     Reason = "superseded"      // older than the user, or the configuration, accepts
+	ReasonOverLimit      Reason = "over_limit"      // the user has too many sessions
+	ReasonReplaced       Reason = "replaced"        // its token came with another login
 	ReasonUserGone       Reason = "user_gone"       // the user no longer exists
 	ReasonUserInactive   Reason = "user_inactive"   // the user is not active
 	ReasonUserUnverified Reason = "user_unverified" // the user is not verified, and must be
 	ReasonUnknownUser    Reason = "unknown_user"    // no account with this name
 	ReasonWrongPassword  Reason = "wrong_password"  // the password does not match
 	ReasonUnusableHash   Reason = "unusable_hash"   // the stored password hash cannot be read
+	ReasonScope          Reason = "scope"           // the token's scopes do not cover the route
+	ReasonNotFresh       Reason = "not_fresh"       // the route asks for a more recent login
 	ReasonForbidden      Reason = "forbidden"       // a check of the route said no
 	ReasonNoCredentials  Reason = "no_credentials"  // the request carried no token
 	ReasonBadRequest     Reason = "bad_request"     // the request's credentials were contradictory

@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,18 +27,58 @@ type UserSource[U User[ID], ID comparable] interface {
 	ByID(ctx context.Context, id ID) (U, error)
 }
 
+// NotBefore is an optional capability of a user: tokens for which the user gave
+// their credentials earlier than this are invalid, at once and without being
+// touched. account.User has it.
+type NotBefore interface {
+	// TokensNotBefore returns the time; the zero time means that there is none.
+	TokensNotBefore() time.Time
+}
+
+// SessionInfo is what is known of a session. Nothing in it is a credential.
+type SessionInfo struct {
+	// ID is the session's public handle. It is safe to show and to log.
+	ID uuid.UUID
+	// CreatedAt is when the session began.
+	CreatedAt time.Time
+	// LastUsedAt is when it was last used, up to [Config.TouchInterval] ago. Zero
+	// where that is not written down.
+	LastUsedAt time.Time
+	// AuthenticatedAt is when the user last gave their credentials. Zero for a
+	// token with scopes: it is no login.
+	AuthenticatedAt time.Time
+	// ExpiresAt is the last moment at which the token is accepted, however often
+	// it is used; zero means that it does not expire.
+	ExpiresAt time.Time
+	// Scopes are what the token may be used for. nil means everything: a login.
+	Scopes []string
+	// Name, UserAgent and ClientAddr are as they were given at the login; ""
+	// where they were not.
+	Name, UserAgent, ClientAddr string
+}
+
+// Scoped reports whether this is a token for certain scopes only, and no login.
+func (s SessionInfo) Scoped() bool { return s.Scopes != nil }
+
+// HasScopes reports whether the session may do what all these scopes name. A
+// login may do everything.
+func (s SessionInfo) HasScopes(scopes ...string) bool {
+	if !s.Scoped() {
+		return true
+	}
+	for _, scope := range scopes {
+		if !slices.Contains(s.Scopes, scope) {
+			return false
+		}
+	}
+	return true
+}
+
 // Session is a live access token with its user, as a guard sees it.
 type Session[U any] struct {
-	// ID is the session's public handle. It is safe to show and to log, and it
-	// is not a credential.
-	ID uuid.UUID
+	SessionInfo
 	// User is the user as it was read for this request.
 	User U
-	// CreatedAt is when the token was issued.
-	CreatedAt time.Time
-	// ExpiresAt is the last moment at which the token is accepted; zero means
-	// that it does not expire.
-	ExpiresAt time.Time
 }
 
 // Strategy issues, reads and destroys access tokens: all that the Gin plugin
@@ -45,8 +86,9 @@ type Session[U any] struct {
 // that this library brings.
 type Strategy[U any] interface {
 	// WriteToken issues a new token for a user. It returns an error wrapping
-	// [ErrUserInactive] for an inactive one. After any error no token was handed
-	// out.
+	// [ErrUserInactive] for an inactive one, [ErrTooManySessions] for one who may
+	// have no more, [ErrInvalidOption] for an option that cannot be honoured.
+	// After any error no token was handed out.
 	WriteToken(ctx context.Context, user U, opts ...TokenOption) (Secret, Session[U], error)
 
 	// ReadToken returns the session of a token. It returns an error wrapping
@@ -60,7 +102,29 @@ type Strategy[U any] interface {
 	DestroyToken(ctx context.Context, token string) error
 }
 
-// TokenOption changes a token as it is issued.
-type TokenOption func(*tokenOptions)
+// SessionManager is the optional capability of a [Strategy] whose sessions can be
+// rotated, listed and ended. [Database] has it.
+type SessionManager[U any] interface {
+	// RotateToken gives a live session a new secret; the old one is dead at once.
+	// The session keeps its ID and its end. It returns an error wrapping
+	// [ErrInvalidToken] if the token is not good, also where another rotation
+	// came first.
+	RotateToken(ctx context.Context, token string, opts ...RotateOption) (Secret, Session[U], error)
 
-type tokenOptions struct{}
+	// Of returns the sessions of a user.
+	Of(user U) UserSessions
+}
+
+// UserSessions are the sessions of one user. They are safe for concurrent use.
+type UserSessions interface {
+	// Subject is the user's ID as a string.
+	Subject() string
+	// List returns a page of the live sessions, newest first. It returns an error
+	// wrapping [ErrInvalidCursor] for a page that does not exist.
+	List(ctx context.Context, page Page) (SessionPage, error)
+	// Destroy ends a session. It returns an error wrapping [ErrSessionNotFound]
+	// where the user has none with this ID.
+	Destroy(ctx context.Context, id uuid.UUID) error
+	// DestroyAll ends all sessions but those with these IDs.
+	DestroyAll(ctx context.Context, except ...uuid.UUID) error
+}

@@ -1,10 +1,12 @@
 package contract
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 const (
 	password      = "correct-horse-battery"
 	wrongPassword = "wrong-horse-battery"
+	newPassword   = "another-horse-battery"
 )
 
 // app is an application that listens, and the test that talks to it.
@@ -31,23 +34,35 @@ type app struct {
 	clock  *clock
 	db     *database
 	users  *account.Manager[Member, uuid.UUID]
+	tokens *strategy.Database[Member, uuid.UUID]
 	set    settings
 }
 
 // settings are what a check may want otherwise.
 type settings struct {
-	transports      []ginauth.Transport
-	lifetime        time.Duration
-	requireVerified bool
+	tokens strategy.Config
+	plugin ginauth.Config
 	// ownCheck is the application's check on the route /checked.
 	ownCheck func(context.Context, strategy.Session[Member]) (bool, error)
+	// trustedProxies are Gin's.
+	trustedProxies []string
 }
 
-func neverExpires(s *settings)    { s.lifetime = 0 }
-func requireVerified(s *settings) { s.requireVerified = true }
+func neverExpires(s *settings)    { s.tokens.Lifetime = 0 }
+func requireVerified(s *settings) { s.plugin.RequireVerified = true }
 
 func transports(ts ...ginauth.Transport) func(*settings) {
-	return func(s *settings) { s.transports = ts }
+	return func(s *settings) { s.plugin.Transports = ts }
+}
+
+// tokens changes the configuration of the strategy.
+func tokens(change func(*strategy.Config)) func(*settings) {
+	return func(s *settings) { change(&s.tokens) }
+}
+
+// plugin changes the configuration of the plugin.
+func plugin(change func(*ginauth.Config)) func(*settings) {
+	return func(s *settings) { change(&s.plugin) }
 }
 
 // ownCheck lets users pass, or not, or fails to find out.
@@ -60,12 +75,17 @@ func ownCheck(pass bool, err error) func(*settings) {
 // app starts an application with the world's transport.
 func (w world) app(t *testing.T, options ...func(*settings)) *app {
 	t.Helper()
-	set := settings{transports: []ginauth.Transport{w.transport}, lifetime: lifetime}
+	set := settings{
+		tokens: strategy.Config{Lifetime: lifetime},
+		plugin: ginauth.Config{Transports: []ginauth.Transport{w.transport}},
+	}
 	ownCheck(true, nil)(&set)
 	for _, option := range options {
 		option(&set)
 	}
 	a := &app{world: w, t: t, clock: newClock(), db: newDatabase(), set: set}
+	set.tokens.Now, set.plugin.Now = a.clock.now, a.clock.now
+	set.tokens.OnEvent, set.plugin.OnEvent = w.events.hear, w.events.hear
 	tokens := tokenStore{w.backend.Tokens, a.db}
 	users := userStore{w.backend.Users, a.db}
 
@@ -79,34 +99,43 @@ func (w world) app(t *testing.T, options ...func(*settings)) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{
-		Lifetime: set.lifetime,
-		Now:      a.clock.now,
-		OnEvent:  w.events.hear,
-	})
+	a.tokens, err = strategy.NewDatabase(tokens, users, set.tokens)
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth, err := ginauth.New(sessions, a.users, ginauth.Config{
-		Transports:      set.transports,
-		RequireVerified: set.requireVerified,
-		Now:             a.clock.now,
-		OnEvent:         w.events.hear,
-	})
+	auth, err := ginauth.New(a.tokens, a.users, set.plugin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(routes(auth, set))
+	server := httptest.NewServer(a.routes(auth))
 	t.Cleanup(server.Close)
 	a.url, a.client = server.URL, server.Client()
 	a.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return a
 }
 
-func routes(auth *ginauth.Auth[Member], set settings) http.Handler {
+// maxAge is how fresh a login has to be at the route /fresh.
+const maxAge = 10 * time.Minute
+
+func (a *app) routes(auth *ginauth.Auth[Member]) http.Handler {
+	set := a.set
 	r := gin.New()
+	if err := r.SetTrustedProxies(set.trustedProxies); err != nil {
+		a.t.Fatal(err)
+	}
 	auth.Routes(r.Group("/auth"))
+	if err := auth.Introspection(r.Group("/auth"), ginauth.Superuser); err != nil {
+		a.t.Fatal(err)
+	}
 	who := whoIsThere(auth)
+	r.GET("/fresh", auth.RequireUser(ginauth.Fresh(maxAge)), who)
+	r.GET("/optional/fresh", auth.OptionalUser(ginauth.Fresh(maxAge)), who)
+	r.GET("/deploy", auth.RequireUser(ginauth.Scopes("deploy:write")), who)
+	r.GET("/release", auth.RequireUser(ginauth.Scopes("deploy:write", "tag:write")), who)
+	r.GET("/any", auth.RequireUser(ginauth.Scopes()), who)
+	r.GET("/deploy/fresh", auth.RequireUser(ginauth.Scopes("deploy:write"), ginauth.Fresh(maxAge)), who)
+	r.GET("/optional/deploy", auth.OptionalUser(ginauth.Scopes("deploy:write")), who)
+	r.POST("/password", auth.RequireUser(), a.changePassword(auth))
 	r.GET("/guarded", auth.RequireUser(), who)
 	r.POST("/guarded", auth.RequireUser(), who)
 	r.GET("/verified", auth.RequireUser(ginauth.Verified), who)
@@ -131,7 +160,7 @@ func whoIsThere(auth *ginauth.Auth[Member]) gin.HandlerFunc {
 		belowSession, hasBelowSession := strategy.SessionFromContext[Member](c.Request.Context())
 		switch {
 		case hasSession != ok || hasBelow != ok || hasBelowSession != ok,
-			session.User != user || below != user || belowSession != session:
+			session.User != user || below != user || !reflect.DeepEqual(belowSession, session):
 			c.String(http.StatusInternalServerError, "CurrentUser %+v, CurrentSession %+v, UserFromContext %+v, SessionFromContext %+v",
 				user, session, below, belowSession)
 		case !ok:
@@ -141,6 +170,21 @@ func whoIsThere(auth *ginauth.Auth[Member]) gin.HandlerFunc {
 		default:
 			c.String(http.StatusOK, "%s", user.Email)
 		}
+	}
+}
+
+// changePassword is the application's route: the session in which the password
+// was changed is kept.
+func (a *app) changePassword(auth *ginauth.Auth[Member]) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		user, _ := auth.CurrentUser(c)
+		user, err := a.users.ChangePassword(c.Request.Context(), user.ID, c.PostForm("current"), c.PostForm("new"))
+		if err != nil {
+			c.String(http.StatusBadRequest, "%v", err)
+			return
+		}
+		a.events.hide(string(user.HashedPassword))
+		_ = auth.Renew(c, user) // has answered
 	}
 }
 
@@ -184,7 +228,18 @@ func (a *app) deleteUser(user Member) {
 func (a *app) login(user Member) string {
 	a.t.Helper()
 	got := a.post("/auth/login", asForm("username", user.Email, "password", password))
-	token := a.delivered(a.t, got, a.set.lifetime)
+	return a.deliveredToken(got)
+}
+
+// deliveredToken returns the token in the answer to a login that did not ask to
+// be remembered.
+func (a *app) deliveredToken(got reply) string {
+	a.t.Helper()
+	deliver := a.delivered
+	if a.set.plugin.BriefLifetime > 0 {
+		deliver = a.deliveredBriefly
+	}
+	token := deliver(a.t, got, cmp.Or(a.set.plugin.BriefLifetime, a.set.tokens.Lifetime))
 	a.hide(token)
 	return token
 }
@@ -238,6 +293,22 @@ var badTokens = []badToken{
 		a.clock.advance(lifetime + time.Millisecond)
 		return token
 	}},
+	{"ended session's token", func(a *app) string {
+		user, token := a.loggedIn()
+		a.expect("end all sessions", a.post("/auth/logout-all", nothing, a.carry(a.login(user))), a.loggedOut())
+		return token
+	}},
+	{"rotated token", func(a *app) string {
+		_, token := a.loggedIn()
+		a.reauthenticated(token, lifetime)
+		return token
+	}},
+	{"token from before a change of the password", func(a *app) string {
+		user, token := a.loggedIn()
+		a.clock.advance(time.Millisecond)
+		a.changedPassword(user)
+		return token
+	}},
 	{"token of a user who is gone", func(a *app) string {
 		user, token := a.loggedIn()
 		a.deleteUser(user)
@@ -260,6 +331,7 @@ func newClock() *clock {
 }
 
 func (c *clock) now() time.Time          { return time.UnixMilli(c.unixMilli.Load()) }
+func (c *clock) set(t time.Time)         { c.unixMilli.Store(t.UnixMilli()) }
 func (c *clock) advance(d time.Duration) { c.unixMilli.Add(d.Milliseconds()) }
 
 // The ways in which a database fails.

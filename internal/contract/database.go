@@ -3,6 +3,7 @@ package contract
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,32 +17,50 @@ import (
 type call string
 
 const (
-	insertToken call = "insert the token"
-	findToken   call = "look up the token"
-	deleteToken call = "delete the token"
-	findUser    call = "look up the user"
-	findAccount call = "look up the account"
+	insertToken  call = "insert the token"
+	findToken    call = "look up the token"
+	touchToken   call = "touch the token"
+	rotateToken  call = "rotate the token"
+	listTokens   call = "list the tokens"
+	deleteToken  call = "delete the token" // by its digest or by its session's ID
+	deleteTokens call = "delete the tokens of a user"
+	findUser     call = "look up the user"
+	findAccount  call = "look up the account"
 )
 
 // database counts the calls of the stores and makes them fail when it is told.
 type database struct {
 	mu    sync.Mutex
 	fault map[call]fault
-	calls int
+	made  map[call]int
 }
 
 type fault struct {
-	err  error
-	late bool // the call is carried out before it fails
+	err    error
+	late   bool   // the call is carried out before it fails
+	after  int    // so many calls succeed before
+	before func() // runs once before the call
+	then   func() // runs once after the call, before its answer is there
 }
 
-func newDatabase() *database { return &database{fault: make(map[call]fault)} }
+func newDatabase() *database {
+	return &database{fault: make(map[call]fault), made: make(map[call]int)}
+}
 
 // fail makes a call fail without effect.
 func (db *database) fail(what call, err error) { db.set(what, fault{err: err}) }
 
 // loseAnswer makes a call fail after it was carried out.
 func (db *database) loseAnswer(what call, err error) { db.set(what, fault{err: err, late: true}) }
+
+// failAfter makes a call fail after it has succeeded n times.
+func (db *database) failAfter(n int, what call, err error) { db.set(what, fault{err: err, after: n}) }
+
+// before lets something happen, once, before a call.
+func (db *database) before(what call, do func()) { db.set(what, fault{before: do}) }
+
+// then lets something happen, once, after a call, before its answer is there.
+func (db *database) then(what call, do func()) { db.set(what, fault{then: do}) }
 
 func (db *database) set(what call, f fault) {
 	db.mu.Lock()
@@ -56,30 +75,49 @@ func (db *database) mend() {
 	clear(db.fault)
 }
 
-// callsDuring counts the calls while do runs.
-func (db *database) callsDuring(do func()) int {
-	before := db.count(0)
+// callsDuring counts the calls while do runs, of some kinds or of all.
+func (db *database) callsDuring(do func(), kinds ...call) int {
+	before := db.calls(kinds)
 	do()
-	return db.count(0) - before
+	return db.calls(kinds) - before
 }
 
-func (db *database) count(more int) int {
+func (db *database) calls(kinds []call) (n int) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.calls += more
-	return db.calls
+	for kind, made := range db.made {
+		if len(kinds) == 0 || slices.Contains(kinds, kind) {
+			n += made
+		}
+	}
+	return n
 }
 
-func (db *database) faultOf(what call) fault {
+// begin counts a call and returns the fault that it has.
+func (db *database) begin(what call) fault {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return db.fault[what]
+	db.made[what]++
+	f := db.fault[what]
+	switch {
+	case f.before != nil, f.then != nil:
+		delete(db.fault, what)
+	case f.after > 0:
+		db.fault[what] = fault{err: f.err, after: f.after - 1}
+		return fault{}
+	}
+	return f
 }
 
 // through makes a call, or has it fail.
 func through[T any](db *database, what call, do func() (T, error)) (T, error) {
-	db.count(1)
-	f := db.faultOf(what)
+	f := db.begin(what)
+	if f.before != nil {
+		f.before()
+	}
+	if f.then != nil {
+		defer f.then()
+	}
 	if f.err == nil {
 		return do()
 	}
@@ -110,6 +148,27 @@ func (s tokenStore) ByToken(ctx context.Context, digest string, createdAfter tim
 
 func (s tokenStore) Delete(ctx context.Context, digest string) (accessToken, error) {
 	return through(s.db, deleteToken, func() (accessToken, error) { return s.store.Delete(ctx, digest) })
+}
+
+func (s tokenStore) Touch(ctx context.Context, digest string, at time.Time) error {
+	_, err := through(s.db, touchToken, func() (any, error) { return nil, s.store.Touch(ctx, digest, at) })
+	return err
+}
+
+func (s tokenStore) Rotate(ctx context.Context, digest string, to strategy.Rotation) (accessToken, error) {
+	return through(s.db, rotateToken, func() (accessToken, error) { return s.store.Rotate(ctx, digest, to) })
+}
+
+func (s tokenStore) ByUser(ctx context.Context, userID uuid.UUID, after strategy.Position, limit int) ([]accessToken, error) {
+	return through(s.db, listTokens, func() ([]accessToken, error) { return s.store.ByUser(ctx, userID, after, limit) })
+}
+
+func (s tokenStore) DeleteSession(ctx context.Context, userID, id uuid.UUID) (accessToken, error) {
+	return through(s.db, deleteToken, func() (accessToken, error) { return s.store.DeleteSession(ctx, userID, id) })
+}
+
+func (s tokenStore) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
+	return through(s.db, deleteTokens, func() (int64, error) { return s.store.DeleteByUser(ctx, userID, except...) })
 }
 
 // userStore is the backend's store of accounts behind a database's faults.

@@ -22,7 +22,7 @@ type eventLog struct {
 }
 
 func newEventLog() *eventLog {
-	l := &eventLog{heard: make(map[strategy.EventKind]bool), secrets: []string{password, wrongPassword}}
+	l := &eventLog{heard: make(map[strategy.EventKind]bool), secrets: []string{password, wrongPassword, newPassword}}
 	l.write = []func(context.Context, strategy.Event){
 		strategy.LogEvents(slog.New(slog.NewTextHandler(&l.text, nil))),
 		strategy.LogEvents(slog.New(slog.NewJSONHandler(&l.text, nil))),
@@ -55,6 +55,8 @@ func (l *eventLog) holdNoSecret(t *testing.T) {
 	for _, kind := range []strategy.EventKind{
 		strategy.EventTokenIssued, strategy.EventTokenRevoked, strategy.EventTokenDenied, strategy.EventStoreFailed,
 		strategy.EventLoginSucceeded, strategy.EventLoginDenied, strategy.EventAccessDenied,
+		strategy.EventTokensRevoked, strategy.EventTokenRotated, strategy.EventTouchFailed,
+		strategy.EventAccountChanged, strategy.EventPasswordChanged,
 	} {
 		if !l.heard[kind] {
 			t.Errorf("got no event %q in the whole suite, want some", kind)

@@ -48,6 +48,11 @@ func welcome(user Member) answer {
 // visitor is the answer behind an optional guard to nobody in particular.
 func visitor() answer { return answer{Code: http.StatusOK, ContentType: plain, Body: "a visitor"} }
 
+// inactive is the answer of the introspection to a token that is no good.
+func inactive() answer {
+	return answer{Code: http.StatusOK, ContentType: inJSON, Body: `{"active":false}`}
+}
+
 func refused(code int, detail string) answer {
 	return answer{Code: code, ContentType: inJSON, Body: fmt.Sprintf(`{"detail":%q}`, detail)}
 }
@@ -66,6 +71,26 @@ func unavailable() answer {
 func (w way) unauthorized(oauth string) answer {
 	a := refused(http.StatusUnauthorized, "Unauthorized")
 	a.WWWAuthenticate = w.challenge(oauth)
+	return a
+}
+
+// stale is the answer to a login that is not fresh enough (RFC 9470).
+func (w way) stale(maxAge int) answer {
+	a := refused(http.StatusUnauthorized, "INSUFFICIENT_USER_AUTHENTICATION")
+	if challenge := w.challenge("insufficient_user_authentication"); challenge != "" {
+		a.WWWAuthenticate = fmt.Sprintf(`%s, max_age="%d"`, challenge, maxAge)
+	}
+	return a
+}
+
+// insufficientScope is the answer to a token whose scopes do not cover the route
+// (RFC 6750 §3.1); "" where the route takes no token with scopes.
+func (w way) insufficientScope(scope string) answer {
+	a := forbidden()
+	a.WWWAuthenticate = w.challenge("insufficient_scope")
+	if a.WWWAuthenticate != "" && scope != "" {
+		a.WWWAuthenticate += fmt.Sprintf(`, scope="%s"`, scope)
+	}
 	return a
 }
 
@@ -110,6 +135,11 @@ func (a *app) get(path string, options ...option) reply {
 func (a *app) post(path string, b body, options ...option) reply {
 	a.t.Helper()
 	return a.send(http.MethodPost, path, b, options)
+}
+
+func (a *app) delete(path string, options ...option) reply {
+	a.t.Helper()
+	return a.send(http.MethodDelete, path, nothing, options)
 }
 
 func (a *app) send(method, path string, b body, options []option) reply {

@@ -18,6 +18,10 @@ type way struct {
 	carry func(token string) option
 	// delivered checks the answer to a successful login and returns the token.
 	delivered func(t testing.TB, got reply, lifetime time.Duration) string
+	// deliveredBriefly is delivered for a login that is not remembered.
+	deliveredBriefly func(t testing.TB, got reply, lifetime time.Duration) string
+	// deliveredForGood is delivered for a remembered login that does not expire.
+	deliveredForGood func(t testing.TB, got reply) string
 	// challenge is the header WWW-Authenticate with an error code, or noToken.
 	challenge func(oauth string) string
 	// cleared is the header Set-Cookie that makes the client forget the token.
@@ -28,6 +32,9 @@ var bearer = way{
 	transport: ginauth.Bearer{},
 	carry:     func(token string) option { return authorization("Bearer " + token) },
 	delivered: deliveredInJSON,
+
+	deliveredBriefly: deliveredInJSON,
+	deliveredForGood: func(t testing.TB, got reply) string { return deliveredInJSON(t, got, 0) },
 	challenge: func(oauth string) string {
 		if oauth == noToken {
 			return `Bearer realm="latchkey"`
@@ -40,8 +47,12 @@ var cookie = way{
 	transport: ginauth.Cookie{},
 	carry:     func(token string) option { return header("Cookie", "theme=dark; __Host-latchkey="+token) },
 	delivered: deliveredInCookie,
-	challenge: func(string) string { return "" },
-	cleared:   "__Host-latchkey=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; HttpOnly; Secure; SameSite=Lax",
+
+	deliveredBriefly: func(t testing.TB, got reply, _ time.Duration) string { return deliveredInCookie(t, got, 0) },
+	// As long as browsers keep a cookie.
+	deliveredForGood: func(t testing.TB, got reply) string { return deliveredInCookie(t, got, 400*24*time.Hour) },
+	challenge:        func(string) string { return "" },
+	cleared:          "__Host-latchkey=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; HttpOnly; Secure; SameSite=Lax",
 }
 
 func deliveredInJSON(t testing.TB, got reply, lifetime time.Duration) string {

@@ -45,6 +45,7 @@ func newMember[ID comparable](id ID, email string) member[ID] {
 		User: account.User[ID]{
 			ID: id, Email: email, HashedPassword: "old", Active: true, Verified: true, Superuser: true,
 			CreatedAt: time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC),
+			NotBefore: time.Date(2026, 3, 28, 0, 0, 0, 1e6, time.UTC),
 		},
 		Name:  "Ann",
 		Roles: []string{"editor", "author"},

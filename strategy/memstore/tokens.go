@@ -1,7 +1,10 @@
 package memstore
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +18,7 @@ import (
 type Tokens[ID comparable] struct {
 	mu       sync.RWMutex
 	byDigest map[string]strategy.AccessToken[ID]
-	ids      map[uuid.UUID]struct{}
+	digests  map[uuid.UUID]string // by session ID
 }
 
 var _ strategy.Store[int64] = (*Tokens[int64])(nil)
@@ -24,8 +27,14 @@ var _ strategy.Store[int64] = (*Tokens[int64])(nil)
 func NewTokens[ID comparable]() *Tokens[ID] {
 	return &Tokens[ID]{
 		byDigest: make(map[string]strategy.AccessToken[ID]),
-		ids:      make(map[uuid.UUID]struct{}),
+		digests:  make(map[uuid.UUID]string),
 	}
+}
+
+// own returns a token that shares nothing with the caller's.
+func own[ID comparable](token strategy.AccessToken[ID]) strategy.AccessToken[ID] {
+	token.Scopes = slices.Clone(token.Scopes)
+	return token
 }
 
 // Insert implements strategy.Store.
@@ -36,12 +45,12 @@ func (s *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, digestTaken := s.byDigest[token.Digest]
-	_, idTaken := s.ids[token.ID]
+	_, idTaken := s.digests[token.ID]
 	if digestTaken || idTaken {
 		return strategy.ErrDuplicateToken
 	}
-	s.byDigest[token.Digest] = token
-	s.ids[token.ID] = struct{}{}
+	s.byDigest[token.Digest] = own(token)
+	s.digests[token.ID] = token.Digest
 	return nil
 }
 
@@ -56,7 +65,69 @@ func (s *Tokens[ID]) ByToken(ctx context.Context, digest string, createdAfter ti
 	if !ok || token.CreatedAt.Before(createdAfter) {
 		return strategy.AccessToken[ID]{}, strategy.ErrTokenNotFound
 	}
-	return token, nil
+	return own(token), nil
+}
+
+// Touch implements strategy.Store.
+func (s *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if token, ok := s.byDigest[digest]; ok && at.After(token.LastUsedAt) {
+		token.LastUsedAt = at
+		s.byDigest[digest] = token
+	}
+	return nil
+}
+
+// Rotate implements strategy.Store.
+func (s *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
+	if err := ctx.Err(); err != nil {
+		return strategy.AccessToken[ID]{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	token, ok := s.byDigest[digest]
+	if !ok {
+		return strategy.AccessToken[ID]{}, strategy.ErrTokenNotFound
+	}
+	delete(s.byDigest, digest)
+	token.Digest = to.Digest
+	if to.LastUsedAt.After(token.LastUsedAt) {
+		token.LastUsedAt = to.LastUsedAt
+	}
+	if to.AuthenticatedAt.After(token.AuthenticatedAt) {
+		token.AuthenticatedAt = to.AuthenticatedAt
+	}
+	s.byDigest[token.Digest] = token
+	s.digests[token.ID] = token.Digest
+	return own(token), nil
+}
+
+// ByUser implements strategy.Store.
+func (s *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Position, limit int) ([]strategy.AccessToken[ID], error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var tokens []strategy.AccessToken[ID]
+	for _, token := range s.byDigest {
+		behind := after == strategy.Position{} || newestFirst(strategy.Position{CreatedAt: token.CreatedAt, ID: token.ID}, after) > 0
+		if token.UserID == userID && behind {
+			tokens = append(tokens, own(token))
+		}
+	}
+	slices.SortFunc(tokens, func(a, b strategy.AccessToken[ID]) int {
+		return newestFirst(strategy.Position{CreatedAt: a.CreatedAt, ID: a.ID}, strategy.Position{CreatedAt: b.CreatedAt, ID: b.ID})
+	})
+	return tokens[:min(limit, len(tokens))], nil
+}
+
+func newestFirst(a, b strategy.Position) int {
+	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), bytes.Compare(b.ID[:], a.ID[:]))
 }
 
 // Delete implements strategy.Store.
@@ -70,7 +141,44 @@ func (s *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.Access
 	if !ok {
 		return strategy.AccessToken[ID]{}, strategy.ErrTokenNotFound
 	}
-	delete(s.byDigest, digest)
-	delete(s.ids, token.ID)
+	s.remove(token)
 	return token, nil
+}
+
+// DeleteSession implements strategy.Store.
+func (s *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID) (strategy.AccessToken[ID], error) {
+	if err := ctx.Err(); err != nil {
+		return strategy.AccessToken[ID]{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	digest, ok := s.digests[id]
+	if !ok || s.byDigest[digest].UserID != userID {
+		return strategy.AccessToken[ID]{}, strategy.ErrTokenNotFound
+	}
+	token := s.byDigest[digest]
+	s.remove(token)
+	return token, nil
+}
+
+// DeleteByUser implements strategy.Store.
+func (s *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid.UUID) (n int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, token := range s.byDigest {
+		if token.UserID == userID && !slices.Contains(except, token.ID) {
+			s.remove(token)
+			n++
+		}
+	}
+	return n, nil
+}
+
+// remove wants the lock held.
+func (s *Tokens[ID]) remove(token strategy.AccessToken[ID]) {
+	delete(s.byDigest, token.Digest)
+	delete(s.digests, token.ID)
 }

@@ -2,7 +2,9 @@ package memstore
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"time"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -78,17 +80,52 @@ func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 }
 
 // ReplacePassword implements account.Store.
-func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash) error {
+func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, notBefore time.Time) error {
+	err := s.change(ctx, id, func(a *account.User[ID]) error {
+		if a.HashedPassword != old {
+			return account.ErrConflict
+		}
+		a.HashedPassword = new
+		postpone(a, notBefore)
+		return nil
+	})
+	if errors.Is(err, account.ErrUserNotFound) {
+		return account.ErrConflict
+	}
+	return err
+}
+
+// Apply implements account.Store.
+func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
+	return s.change(ctx, id, func(a *account.User[ID]) error {
+		if change.Active != nil {
+			a.Active = *change.Active
+		}
+		postpone(a, change.NotBefore)
+		return nil
+	})
+}
+
+func postpone[ID comparable](a *account.User[ID], notBefore time.Time) {
+	if notBefore.After(a.NotBefore) {
+		a.NotBefore = notBefore
+	}
+}
+
+// change changes an account that is there, unless f returns an error.
+func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*account.User[ID]) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	user, ok := s.byID[id]
-	if !ok || s.of(&user).HashedPassword != old {
-		return account.ErrConflict
+	if !ok {
+		return account.ErrUserNotFound
 	}
-	s.of(&user).HashedPassword = new
+	if err := f(s.of(&user)); err != nil {
+		return err
+	}
 	s.byID[id] = user
 	return nil
 }

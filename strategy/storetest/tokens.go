@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,6 +53,23 @@ func tokenChecks[ID comparable]() []tokenCheck[ID] {
 		{"one of many that delete a token at once gets it", deleteRace[ID]},
 		{"a deleted token stays away while its neighbours are used", noResurrection[ID]},
 		{"a deleted token stays away under concurrent reads", noResurrectionRace[ID]},
+		{"what a caller does to a token changes nothing", notShared[ID]},
+		{"a touch sets the last use and nothing else", touch[ID]},
+		{"a touch never goes backwards", touchForwards[ID]},
+		{"a touch of a missing token is no error and makes none", touchMissing[ID]},
+		{"a deleted token stays away under concurrent touches", touchRace[ID]},
+		{"a rotation changes the digest and nothing else", rotate[ID]},
+		{"a rotation sets the times that it is given, never backwards", rotateTimes[ID]},
+		{"a rotation of a missing token is ErrTokenNotFound and makes none", rotateMissing[ID]},
+		{"one of many that rotate a token at once succeeds", rotateRace[ID]},
+		{"a deleted token stays away under concurrent rotations", rotateDeleteRace[ID]},
+		{"a deleted session stays away under concurrent rotations", rotateDeleteSessionRace[ID]},
+		{"a user's tokens are listed newest first, and no others", listed[ID]},
+		{"the pages of a list have no gap and no repeat", pages[ID]},
+		{"a session is deleted by its ID, whatever its digest", deleteSession[ID]},
+		{"another user's session is ErrTokenNotFound and stays", deleteSessionOfAnother[ID]},
+		{"one of many that delete a session at once gets it", deleteSessionRace[ID]},
+		{"all sessions of a user are deleted but the exceptions", deleteByUser[ID]},
 		{"many goroutines at once", manyGoroutines[ID]},
 		{"a cancelled context stops every method", cancelled[ID]},
 	}
@@ -71,6 +89,28 @@ var (
 func (s tokenStore[ID]) token(at time.Time) strategy.AccessToken[ID] {
 	_, digest := format.New()
 	return strategy.AccessToken[ID]{ID: uuid.Must(uuid.NewV7()), Digest: digest, UserID: s.newID(), CreatedAt: at}
+}
+
+// full returns a token of a user with all its optional fields set.
+func (s tokenStore[ID]) full(userID ID, at time.Time) strategy.AccessToken[ID] {
+	token := s.token(at)
+	token.UserID = userID
+	token.LastUsedAt = at.Add(time.Minute + 7*time.Millisecond)
+	token.AuthenticatedAt = at.Add(time.Second + time.Millisecond)
+	token.ExpiresAt = at.Add(time.Hour + 999*time.Millisecond)
+	token.Scopes = []string{"deploy:write", "a", "deploy:read"}
+	token.Name, token.UserAgent, token.ClientAddr = "Änne's 🔑", "Mozilla/5.0 (X11)", "2001:db8::1"
+	return token
+}
+
+// insertAll stores tokens.
+func (s tokenStore[ID]) insertAll(ctx context.Context, tokens ...strategy.AccessToken[ID]) error {
+	for _, token := range tokens {
+		if err := s.Insert(ctx, token); err != nil {
+			return fmt.Errorf("Insert: %w", err)
+		}
+	}
+	return nil
 }
 
 // insert stores a new token.
@@ -104,10 +144,30 @@ func sameToken[ID comparable](op string, got, want strategy.AccessToken[ID]) err
 		return fmt.Errorf("%s: Digest is %q, want %q", op, got.Digest, want.Digest)
 	case got.UserID != want.UserID:
 		return fmt.Errorf("%s: UserID is %v, want %v", op, got.UserID, want.UserID)
-	case !got.CreatedAt.Equal(want.CreatedAt):
-		return fmt.Errorf("%s: CreatedAt is %v, want %v", op, got.CreatedAt, want.CreatedAt)
-	case got.CreatedAt.Location() != time.UTC:
-		return fmt.Errorf("%s: CreatedAt is in %v, want UTC", op, got.CreatedAt.Location())
+	case (got.Scopes == nil) != (want.Scopes == nil) || !slices.Equal(got.Scopes, want.Scopes):
+		return fmt.Errorf("%s: Scopes is %#v, want %#v", op, got.Scopes, want.Scopes)
+	case got.Name != want.Name:
+		return fmt.Errorf("%s: Name is %q, want %q", op, got.Name, want.Name)
+	case got.UserAgent != want.UserAgent:
+		return fmt.Errorf("%s: UserAgent is %q, want %q", op, got.UserAgent, want.UserAgent)
+	case got.ClientAddr != want.ClientAddr:
+		return fmt.Errorf("%s: ClientAddr is %q, want %q", op, got.ClientAddr, want.ClientAddr)
+	}
+	for _, at := range []struct {
+		field     string
+		got, want time.Time
+	}{
+		{"CreatedAt", got.CreatedAt, want.CreatedAt},
+		{"LastUsedAt", got.LastUsedAt, want.LastUsedAt},
+		{"AuthenticatedAt", got.AuthenticatedAt, want.AuthenticatedAt},
+		{"ExpiresAt", got.ExpiresAt, want.ExpiresAt},
+	} {
+		switch {
+		case !at.got.Equal(at.want):
+			return fmt.Errorf("%s: %s is %v, want %v", op, at.field, at.got, at.want)
+		case at.got.Location() != time.UTC:
+			return fmt.Errorf("%s: %s is in %v, want UTC", op, at.field, at.got.Location())
+		}
 	}
 	return nil
 }
@@ -132,6 +192,32 @@ func roundTrip[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	} {
 		token, err := s.insert(ctx, at)
 		if err != nil {
+			return err
+		}
+		if err := s.holds(ctx, token); err != nil {
+			return err
+		}
+	}
+	full := s.full(s.newID(), instant)
+	if err := s.insertAll(ctx, full); err != nil {
+		return err
+	}
+	if err := s.holds(ctx, full); err != nil {
+		return err
+	}
+	// Fields are optional one by one.
+	for _, unset := range []func(*strategy.AccessToken[ID]){
+		func(t *strategy.AccessToken[ID]) { t.LastUsedAt = time.Time{} },
+		func(t *strategy.AccessToken[ID]) { t.AuthenticatedAt = time.Time{} },
+		func(t *strategy.AccessToken[ID]) { t.ExpiresAt = time.Time{} },
+		func(t *strategy.AccessToken[ID]) { t.Scopes = nil },
+		func(t *strategy.AccessToken[ID]) { t.Name = "" },
+		func(t *strategy.AccessToken[ID]) { t.UserAgent = "" },
+		func(t *strategy.AccessToken[ID]) { t.ClientAddr = "" },
+	} {
+		token := s.full(s.newID(), instant)
+		unset(&token)
+		if err := s.insertAll(ctx, token); err != nil {
 			return err
 		}
 		if err := s.holds(ctx, token); err != nil {
@@ -411,6 +497,25 @@ func cancelled[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	}
 	got, err = s.Delete(gone, token.Digest)
 	if err := wantError("Delete", got, err, context.Canceled); err != nil {
+		return err
+	}
+	if err := wantError("Touch", nil, s.Touch(gone, token.Digest, instant.Add(time.Hour)), context.Canceled); err != nil {
+		return err
+	}
+	got, err = s.Rotate(gone, token.Digest, strategy.Rotation{Digest: late.Digest})
+	if err := wantError("Rotate", got, err, context.Canceled); err != nil {
+		return err
+	}
+	list, err := s.ByUser(gone, token.UserID, strategy.Position{}, 10)
+	if err := wantError("ByUser", list, err, context.Canceled); err != nil {
+		return err
+	}
+	got, err = s.DeleteSession(gone, token.UserID, token.ID)
+	if err := wantError("DeleteSession", got, err, context.Canceled); err != nil {
+		return err
+	}
+	n, err := s.DeleteByUser(gone, token.UserID)
+	if err := wantError("DeleteByUser", n, err, context.Canceled); err != nil {
 		return err
 	}
 	return errors.Join(s.holds(ctx, token), s.lacks(ctx, late.Digest))

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -46,6 +47,11 @@ func userChecks[U any, ID comparable]() []userCheck[U, ID] {
 		{"replacing a password touches nothing else", replacePassword[U, ID]},
 		{"replacing a password that has changed is ErrConflict", replaceConflict[U, ID]},
 		{"one of many that replace a password at once succeeds", replaceRace[U, ID]},
+		{"replacing a password postpones not-before in the same update, never backwards", replacePostpones[U, ID]},
+		{"a change is made and touches nothing else", apply[U, ID]},
+		{"not-before never goes backwards", applyForwards[U, ID]},
+		{"a change to a missing account is ErrUserNotFound and makes none", applyMissing[U, ID]},
+		{"changes at once do not undo each other", applyRace[U, ID]},
 		{"a cancelled context stops every method", userCancelled[U, ID]},
 	}
 }
@@ -82,6 +88,9 @@ func (s userStore[U, ID]) holds(ctx context.Context, want U) error {
 		if string(s.of(&got).HashedPassword) != string(s.of(&want).HashedPassword) {
 			return fmt.Errorf("%s: HashedPassword is another", op)
 		}
+		if got, want := s.of(&got).NotBefore, s.of(&want).NotBefore; !got.Equal(want) {
+			return fmt.Errorf("%s: NotBefore is %v, want %v", op, got, want)
+		}
 		if !reflect.DeepEqual(got, want) {
 			return fmt.Errorf("%s returned\n%+v, want\n%+v", op, got, want)
 		}
@@ -98,7 +107,14 @@ func userRoundTrip[U any, ID comparable](ctx context.Context, s userStore[U, ID]
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.holds(ctx, first), s.holds(ctx, second))
+	// No limit, and the other values of the flags, come back as such too.
+	third := s.newUser("third@example.com")
+	a := s.of(&third)
+	a.Active, a.Verified, a.Superuser, a.HashedPassword, a.NotBefore = !a.Active, !a.Verified, !a.Superuser, "", time.Time{}
+	if err := s.Insert(ctx, third); err != nil {
+		return fmt.Errorf("Insert: %w", err)
+	}
+	return errors.Join(s.holds(ctx, first), s.holds(ctx, second), s.holds(ctx, third))
 }
 
 func userMissing[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
@@ -172,7 +188,7 @@ func replacePassword[U any, ID comparable](ctx context.Context, s userStore[U, I
 		return err
 	}
 	a := s.of(&user)
-	if err := s.ReplacePassword(ctx, a.ID, a.HashedPassword, "new"); err != nil {
+	if err := s.ReplacePassword(ctx, a.ID, a.HashedPassword, "new", time.Time{}); err != nil {
 		return fmt.Errorf("ReplacePassword: %w", err)
 	}
 	a.HashedPassword = "new"
@@ -185,12 +201,12 @@ func replaceConflict[U any, ID comparable](ctx context.Context, s userStore[U, I
 		return err
 	}
 	if err := wantError("ReplacePassword of another hash", nil,
-		s.ReplacePassword(ctx, s.of(&user).ID, "another", "new"), account.ErrConflict); err != nil {
+		s.ReplacePassword(ctx, s.of(&user).ID, "another", "new", instant), account.ErrConflict); err != nil {
 		return err
 	}
 	stranger := s.newUser("stranger@example.com")
 	if err := wantError("ReplacePassword of no account", nil,
-		s.ReplacePassword(ctx, s.of(&stranger).ID, "another", "new"), account.ErrConflict); err != nil {
+		s.ReplacePassword(ctx, s.of(&stranger).ID, "another", "new", instant), account.ErrConflict); err != nil {
 		return err
 	}
 	got, err := s.ByID(ctx, s.of(&stranger).ID)
@@ -198,7 +214,7 @@ func replaceConflict[U any, ID comparable](ctx context.Context, s userStore[U, I
 }
 
 func replaceRace[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
-	user, err := s.insert(ctx, somebody)
+	user, err := s.limited(ctx, somebody, time.Time{})
 	if err != nil {
 		return err
 	}
@@ -206,15 +222,18 @@ func replaceRace[U any, ID comparable](ctx context.Context, s userStore[U, ID]) 
 	old := a.HashedPassword
 	var replaced atomic.Int64
 	var last atomic.Pointer[account.PasswordHash]
+	var notBefore atomic.Pointer[time.Time]
 	err = atOnce(8, func(i int) error {
 		hash := account.PasswordHash(fmt.Sprint("new ", i))
-		err := s.ReplacePassword(ctx, a.ID, old, hash)
+		at := instant.AddDate(0, 0, i)
+		err := s.ReplacePassword(ctx, a.ID, old, hash, at)
 		if errors.Is(err, account.ErrConflict) {
 			return nil
 		}
 		if err == nil {
 			replaced.Add(1)
 			last.Store(&hash)
+			notBefore.Store(&at)
 		}
 		return err
 	})
@@ -224,8 +243,168 @@ func replaceRace[U any, ID comparable](ctx context.Context, s userStore[U, ID]) 
 	if n := replaced.Load(); n != 1 {
 		return fmt.Errorf("%d replacements of one hash succeeded, want 1", n)
 	}
-	a.HashedPassword = *last.Load()
+	a.HashedPassword, a.NotBefore = *last.Load(), *notBefore.Load()
 	return s.holds(ctx, user)
+}
+
+// limited stores an account with a not-before, or with none for the zero time.
+func (s userStore[U, ID]) limited(ctx context.Context, email string, notBefore time.Time) (U, error) {
+	user := s.newUser(email)
+	s.of(&user).NotBefore = notBefore
+	if err := s.Insert(ctx, user); err != nil {
+		return user, fmt.Errorf("Insert: %w", err)
+	}
+	return user, nil
+}
+
+func replacePostpones[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
+	user, err := s.limited(ctx, somebody, time.Time{})
+	if err != nil {
+		return err
+	}
+	a := s.of(&user)
+	for i, at := range []time.Time{{}, instant, instant.Add(time.Millisecond), instant.Add(-time.Hour), {}, instant.Add(time.Hour)} {
+		hash := account.PasswordHash(fmt.Sprint("new ", i))
+		if err := s.ReplacePassword(ctx, a.ID, a.HashedPassword, hash, at); err != nil {
+			return fmt.Errorf("ReplacePassword: %w", err)
+		}
+		a.HashedPassword = hash
+		if at.After(a.NotBefore) {
+			a.NotBefore = at
+		}
+		if err := s.holds(ctx, user); err != nil {
+			return fmt.Errorf("after ReplacePassword with the not-before %v: %w", at, err)
+		}
+	}
+	// Where nothing is replaced, nothing is postponed.
+	if err := wantError("ReplacePassword of another hash", nil,
+		s.ReplacePassword(ctx, a.ID, "another", "new", instant.AddDate(1, 0, 0)), account.ErrConflict); err != nil {
+		return err
+	}
+	if err := s.holds(ctx, user); err != nil {
+		return fmt.Errorf("after a conflict: %w", err)
+	}
+	return nil
+}
+
+func apply[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
+	other, err := s.limited(ctx, "other@example.com", instant)
+	if err != nil {
+		return err
+	}
+	yes, no := true, false
+	for i, at := range []time.Time{{}, instant.Add(-time.Hour)} {
+		user, err := s.limited(ctx, fmt.Sprintf("somebody%d@example.com", i), at)
+		if err != nil {
+			return err
+		}
+		a := s.of(&user)
+		for _, change := range []account.Change{
+			{},
+			{Active: &no},
+			{Active: &no},
+			{Active: &yes},
+			{NotBefore: instant},
+			{Active: &no, NotBefore: instant.Add(time.Hour + time.Millisecond)},
+			{NotBefore: instant.Add(2 * time.Hour)},
+			{Active: &yes},
+			{},
+		} {
+			if err := s.Apply(ctx, a.ID, change); err != nil {
+				return fmt.Errorf("Apply: %w", err)
+			}
+			op := fmt.Sprintf("Apply of the not-before %v", change.NotBefore)
+			if change.Active != nil {
+				a.Active = *change.Active
+				op = fmt.Sprintf("%s and active: %v", op, a.Active)
+			}
+			if !change.NotBefore.IsZero() {
+				a.NotBefore = change.NotBefore
+			}
+			if err := errors.Join(s.holds(ctx, user), s.holds(ctx, other)); err != nil {
+				return fmt.Errorf("after %s: %w", op, err)
+			}
+		}
+	}
+	return nil
+}
+
+func applyForwards[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
+	user, err := s.limited(ctx, somebody, instant)
+	if err != nil {
+		return err
+	}
+	a := s.of(&user)
+	no := false
+	for _, change := range []account.Change{
+		{NotBefore: instant.Add(-time.Millisecond)},
+		{NotBefore: instant},
+		{NotBefore: instant.Add(time.Millisecond)},
+		{NotBefore: instant.Add(-time.Hour), Active: &no}, // the rest of a change is made
+	} {
+		if err := s.Apply(ctx, a.ID, change); err != nil {
+			return fmt.Errorf("Apply: %w", err)
+		}
+		if change.Active != nil {
+			a.Active = *change.Active
+		}
+		if change.NotBefore.After(a.NotBefore) {
+			a.NotBefore = change.NotBefore
+		}
+		if err := s.holds(ctx, user); err != nil {
+			return fmt.Errorf("after Apply of the not-before %v: %w", change.NotBefore, err)
+		}
+	}
+	return nil
+}
+
+func applyMissing[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
+	user, err := s.insert(ctx, somebody)
+	if err != nil {
+		return err
+	}
+	stranger := s.newUser("stranger@example.com")
+	id, yes := s.of(&stranger).ID, true
+	for _, change := range []account.Change{{Active: &yes, NotBefore: instant}, {Active: &yes}, {NotBefore: instant}, {}} {
+		if err := wantError("Apply to no account", nil, s.Apply(ctx, id, change), account.ErrUserNotFound); err != nil {
+			return err
+		}
+		got, err := s.ByID(ctx, id)
+		if err := wantError("ByID of no account", got, err, account.ErrUserNotFound); err != nil {
+			return err
+		}
+	}
+	return s.holds(ctx, user)
+}
+
+func applyRace[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
+	for round := range rounds {
+		user := s.newUser(fmt.Sprintf("somebody%d@example.com", round))
+		a := s.of(&user)
+		a.Active, a.NotBefore = true, time.Time{}
+		if err := s.Insert(ctx, user); err != nil {
+			return fmt.Errorf("Insert: %w", err)
+		}
+		old, no := a.HashedPassword, false
+		err := atOnce(6, func(i int) error {
+			switch i {
+			case 0:
+				return s.Apply(ctx, a.ID, account.Change{Active: &no})
+			case 1:
+				return s.ReplacePassword(ctx, a.ID, old, "new", instant)
+			default:
+				return s.Apply(ctx, a.ID, account.Change{NotBefore: instant.Add(time.Duration(i) * time.Second)})
+			}
+		})
+		if err != nil {
+			return err
+		}
+		a.Active, a.HashedPassword, a.NotBefore = false, "new", instant.Add(5*time.Second)
+		if err := s.holds(ctx, user); err != nil {
+			return fmt.Errorf("after changes at once: %w", err)
+		}
+	}
+	return nil
 }
 
 func userCancelled[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
@@ -242,7 +421,8 @@ func userCancelled[U any, ID comparable](ctx context.Context, s userStore[U, ID]
 		"ByID":            byID,
 		"ByEmail":         byEmail,
 		"Insert":          s.Insert(gone, s.newUser("late@example.com")),
-		"ReplacePassword": s.ReplacePassword(gone, a.ID, a.HashedPassword, "new"),
+		"ReplacePassword": s.ReplacePassword(gone, a.ID, a.HashedPassword, "new", instant.AddDate(1, 0, 0)),
+		"Apply":           s.Apply(gone, a.ID, account.Change{NotBefore: instant.AddDate(1, 0, 0)}),
 	} {
 		if err := wantError(op, nil, err, context.Canceled); err != nil {
 			return err

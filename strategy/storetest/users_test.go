@@ -26,6 +26,7 @@ func newMember(email string) member {
 		User: account.User[uuid.UUID]{
 			ID: uuid.New(), Email: email, HashedPassword: "old", Active: true, Verified: true, Superuser: true,
 			CreatedAt: time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC),
+			NotBefore: time.Date(2026, 3, 28, 0, 0, 0, 1e6, time.UTC),
 		},
 		Name:  "Ann",
 		Roles: []string{"editor"},
@@ -38,12 +39,13 @@ type users struct {
 	insert          func(context.Context, member) error
 	byID            func(context.Context, uuid.UUID) (member, error)
 	byEmail         func(context.Context, string) (member, error)
-	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error
+	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error
+	apply           func(context.Context, uuid.UUID, account.Change) error
 }
 
 func newUsers() *users {
 	good := memstore.NewUsers[member]()
-	return &users{good, good.Insert, good.ByID, good.ByEmail, good.ReplacePassword}
+	return &users{good, good.Insert, good.ByID, good.ByEmail, good.ReplacePassword, good.Apply}
 }
 
 func (s *users) Insert(ctx context.Context, m member) error             { return s.insert(ctx, m) }
@@ -51,13 +53,21 @@ func (s *users) ByID(ctx context.Context, id uuid.UUID) (member, error) { return
 func (s *users) ByEmail(ctx context.Context, email string) (member, error) {
 	return s.byEmail(ctx, email)
 }
-func (s *users) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
-	return s.replacePassword(ctx, id, old, new)
+func (s *users) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+	return s.replacePassword(ctx, id, old, new, notBefore)
+}
+func (s *users) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
+	return s.apply(ctx, id, change)
 }
 
 // set replaces a hash whatever it was.
-func (s *users) set(ctx context.Context, id uuid.UUID, hash account.PasswordHash) error {
-	return s.Update(ctx, id, func(m *member) { m.HashedPassword = hash })
+func (s *users) set(ctx context.Context, id uuid.UUID, hash account.PasswordHash, notBefore time.Time) error {
+	return s.Update(ctx, id, func(m *member) {
+		m.HashedPassword = hash
+		if notBefore.After(m.NotBefore) {
+			m.NotBefore = notBefore
+		}
+	})
 }
 
 // inserting makes a store insert another account than it was given.
@@ -78,8 +88,30 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 		takenID   = "a taken ID is ErrConflict and changes nothing"
 		untouched = "replacing a password touches nothing else"
 		conflict  = "replacing a password that has changed is ErrConflict"
+		postpones = "replacing a password postpones not-before in the same update, never backwards"
+		applies   = "a change is made and touches nothing else"
+		forwards  = "not-before never goes backwards"
+		noAccount = "a change to a missing account is ErrUserNotFound and makes none"
+		atOnce    = "changes at once do not undo each other"
 		cancelled = "a cancelled context stops every method"
 	)
+	// applying makes a store make another change than it was given.
+	applying := func(f func(*account.Change)) func(*users) {
+		return func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				f(&change)
+				return s.Users.Apply(ctx, id, change)
+			}
+		}
+	}
+	// also makes a store do something more to an account that it has changed.
+	also := func(f func(*member)) func(*users) {
+		return func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				return errors.Join(s.Users.Apply(ctx, id, change), unless(s.Update(ctx, id, f), account.ErrUserNotFound))
+			}
+		}
+	}
 	mustCatch(t, func(t *testing.T, breakIt func(*users)) map[string]error {
 		return storetest.UserResults(t.Context(), t, newMember, func(testing.TB) account.Store[member, uuid.UUID] {
 			s := newUsers()
@@ -172,8 +204,8 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"loses a field with the password", untouched, func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
-				err := s.Users.ReplacePassword(ctx, id, old, new)
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new, notBefore)
 				if err == nil {
 					err = s.Update(ctx, id, func(m *member) { m.Name = "" })
 				}
@@ -181,21 +213,21 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"says that it replaces a password, and does not", untouched, func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, _ account.PasswordHash) error {
-				return s.Users.ReplacePassword(ctx, id, old, old)
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, _ account.PasswordHash, notBefore time.Time) error {
+				return s.Users.ReplacePassword(ctx, id, old, old, notBefore)
 			}
 		}},
 		{"ignores the old password", conflict, func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, _, new account.PasswordHash) error {
-				if err := s.set(ctx, id, new); !errors.Is(err, account.ErrUserNotFound) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, _, new account.PasswordHash, notBefore time.Time) error {
+				if err := s.set(ctx, id, new, notBefore); !errors.Is(err, account.ErrUserNotFound) {
 					return err
 				}
 				return account.ErrConflict
 			}
 		}},
 		{"ignores that there is no account", conflict, func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
-				err := s.Users.ReplacePassword(ctx, id, old, new)
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new, notBefore)
 				if _, none := s.Users.ByID(ctx, id); errors.Is(none, account.ErrUserNotFound) {
 					return nil
 				}
@@ -203,8 +235,8 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"makes an account that is not there", conflict, func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
-				err := s.Users.ReplacePassword(ctx, id, old, new)
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new, notBefore)
 				if _, none := s.Users.ByID(ctx, id); errors.Is(none, account.ErrUserNotFound) {
 					_ = s.Users.Insert(ctx, member{User: account.User[uuid.UUID]{ID: id, HashedPassword: new}})
 				}
@@ -212,12 +244,129 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"looks at the old password, then replaces it", "one of many that replace a password at once succeeds", func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
 				if m, err := s.Users.ByID(ctx, id); err == nil && m.HashedPassword == old {
 					pause()
-					return s.set(ctx, id, new)
+					return s.set(ctx, id, new, notBefore)
 				}
-				return s.Users.ReplacePassword(ctx, id, old, new)
+				return s.Users.ReplacePassword(ctx, id, old, new, notBefore)
+			}
+		}},
+		{"forgets not-before", roundTrip, inserting(func(m *member) { m.NotBefore = time.Time{} })},
+		{"takes no not-before for the epoch", roundTrip, inserting(func(m *member) {
+			if m.NotBefore.IsZero() {
+				m.NotBefore = time.UnixMilli(0).UTC()
+			}
+		})},
+		{"makes every account active", roundTrip, inserting(func(m *member) { m.Active = true })},
+		{"forgets not-before with the password", postpones, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, _ time.Time) error {
+				return s.Users.ReplacePassword(ctx, id, old, new, time.Time{})
+			}
+		}},
+		{"sets not-before back with the password", postpones, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new, notBefore)
+				if err == nil && !notBefore.IsZero() {
+					err = s.Update(ctx, id, func(m *member) { m.NotBefore = notBefore })
+				}
+				return err
+			}
+		}},
+		{"removes not-before with the password", postpones, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				err := s.Users.ReplacePassword(ctx, id, old, new, notBefore)
+				if err == nil && notBefore.IsZero() {
+					err = s.Update(ctx, id, func(m *member) { m.NotBefore = time.Time{} })
+				}
+				return err
+			}
+		}},
+		{"postpones although the password has changed", conflict, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				_ = s.Users.Apply(ctx, id, account.Change{NotBefore: notBefore})
+				return s.Users.ReplacePassword(ctx, id, old, new, notBefore)
+			}
+		}},
+		{"forgets to deactivate", applies, applying(func(c *account.Change) { c.Active = nil })},
+		{"only deactivates", applies, applying(func(c *account.Change) {
+			if c.Active != nil && *c.Active {
+				c.Active = nil
+			}
+		})},
+		{"deactivates where it is not told to", applies, applying(func(c *account.Change) {
+			if c.Active == nil {
+				c.Active = new(bool)
+			}
+		})},
+		{"forgets not-before with a change", applies, applying(func(c *account.Change) { c.NotBefore = time.Time{} })},
+		{"forgets not-before when it deactivates", applies, applying(func(c *account.Change) {
+			if c.Active != nil {
+				c.NotBefore = time.Time{}
+			}
+		})},
+		{"cuts the milliseconds off not-before", applies, applying(func(c *account.Change) { c.NotBefore = c.NotBefore.Truncate(time.Second) })},
+		{"loses a field with a change", applies, also(func(m *member) { m.Roles = nil })},
+		{"loses the password with a change", applies, also(func(m *member) { m.HashedPassword = "" })},
+		{"sets not-before back", forwards, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				err := s.Users.Apply(ctx, id, change)
+				if err == nil && !change.NotBefore.IsZero() {
+					err = s.Update(ctx, id, func(m *member) { m.NotBefore = change.NotBefore })
+				}
+				return err
+			}
+		}},
+		{"drops a change whose not-before is earlier", forwards, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				if m, err := s.Users.ByID(ctx, id); err == nil && change.NotBefore.Before(m.NotBefore) && !change.NotBefore.IsZero() {
+					return nil
+				}
+				return s.Users.Apply(ctx, id, change)
+			}
+		}},
+		{"returns no error for a change to no account", noAccount, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				return unless(s.Users.Apply(ctx, id, change), account.ErrUserNotFound)
+			}
+		}},
+		{"does not look for the account where there is nothing to change", noAccount, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				if change == (account.Change{}) {
+					return nil
+				}
+				return s.Users.Apply(ctx, id, change)
+			}
+		}},
+		{"makes an account that it is to change", noAccount, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				err := s.Users.Apply(ctx, id, change)
+				if errors.Is(err, account.ErrUserNotFound) {
+					_ = s.Users.Insert(ctx, member{User: account.User[uuid.UUID]{ID: id, NotBefore: change.NotBefore}})
+				}
+				return err
+			}
+		}},
+		// Like one that saves the whole account that it has read.
+		{"reads an account, then writes all of it", atOnce, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				read, err := s.Users.ByID(ctx, id)
+				if err != nil || ctx.Err() != nil {
+					return err
+				}
+				pause()
+				if change.Active != nil {
+					read.Active = *change.Active
+				}
+				if change.NotBefore.After(read.NotBefore) {
+					read.NotBefore = change.NotBefore
+				}
+				return s.Update(ctx, id, func(m *member) { *m = read })
+			}
+		}},
+		{"applies changes in spite of the context", cancelled, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				return s.Users.Apply(context.WithoutCancel(ctx), id, change)
 			}
 		}},
 		{"inserts in spite of the context", cancelled, func(s *users) {
@@ -234,8 +383,8 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"replaces passwords in spite of the context", cancelled, func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash) error {
-				return s.Users.ReplacePassword(context.WithoutCancel(ctx), id, old, new)
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				return s.Users.ReplacePassword(context.WithoutCancel(ctx), id, old, new, notBefore)
 			}
 		}},
 	})

@@ -1,0 +1,274 @@
+package ginauth_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// guest takes passwords, but not those of users who are logged in already.
+type guest struct{ ginauth.Authenticator[member] }
+
+func TestRoutesAreThereForWhatTheStrategyCanDo(t *testing.T) {
+	h := newHouse(t)
+	serve := func(s strategy.Strategy[member], login ginauth.Authenticator[member]) *gin.Engine {
+		auth, err := ginauth.New(s, login, ginauth.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return engine(auth)
+	}
+	ask := func(r http.Handler, method, path string) bool {
+		return request(r, method, path).Code != http.StatusNotFound
+	}
+	plain := strangeStrategy{errDown}
+	for _, c := range []struct {
+		what                           string
+		r                              *gin.Engine
+		login, manage, reauth, service bool
+	}{
+		{"a database and a manager", serve(h.sessions, h.accounts), true, true, true, false},
+		{"no authenticator", serve(h.sessions, nil), false, true, false, false},
+		{"one that cannot ask again", serve(h.sessions, guest{h.accounts}), true, true, false, false},
+		{"a strategy that manages nothing", serve(plain, h.accounts), true, false, false, false},
+	} {
+		for _, route := range []struct {
+			method, path string
+			want         bool
+		}{
+			{"POST", "/login", c.login}, {"POST", "/logout", true},
+			{"GET", "/sessions", c.manage}, {"DELETE", "/sessions/x", c.manage}, {"POST", "/logout-all", c.manage},
+			{"POST", "/reauthenticate", c.reauth}, {"POST", "/introspect", c.service},
+		} {
+			if got := ask(c.r, route.method, route.path); got != route.want {
+				t.Errorf("%s: got %s %s there: %v, want %v", c.what, route.method, route.path, got, route.want)
+			}
+		}
+	}
+}
+
+func TestIntrospectionWantsAStrategyThatKnowsItsUsers(t *testing.T) {
+	auth, err := ginauth.New(strangeStrategy{}, nil, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := gin.New()
+	if err := auth.Introspection(r, ginauth.Superuser); err == nil {
+		t.Error("got no error, want one")
+	}
+	wantCode(t, "introspect", request(r, "POST", "/introspect"), http.StatusNotFound)
+}
+
+func TestIntrospectionByATokenWithScopes(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	r := gin.New()
+	if err := auth.Introspection(r, ginauth.Scopes("introspect")); err != nil {
+		t.Fatal(err)
+	}
+	for scope, want := range map[string]int{"introspect": http.StatusOK, "deploy:write": http.StatusForbidden} {
+		secret, _, err := h.sessions.WriteToken(t.Context(), h.ann, strategy.WithScopes(scope))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, scope, post(r, "/introspect", "token="+h.token(t), inHeader(secret.Reveal())), want)
+	}
+}
+
+func TestRenewWantsAGuardBeforeIt(t *testing.T) {
+	h := newHouse(t)
+	auth, other := h.auth(t, ginauth.Config{}), h.auth(t, ginauth.Config{})
+	renew := func(c *gin.Context) {
+		if err := auth.Renew(c, h.ann); err == nil {
+			t.Error("got no error, want one")
+		}
+	}
+	for what, handlers := range map[string][]gin.HandlerFunc{
+		"no guard":              {renew},
+		"a guard of another":    {other.RequireUser(), renew},
+		"an optional guard":     {auth.OptionalUser(ginauth.Superuser), renew},
+		"after a guard said no": {auth.OptionalUser(ginauth.Fresh(-1)), renew},
+	} {
+		token := h.token(t)
+		wantCode(t, what, request(guarded(handlers...), "GET", "/", inHeader(token)), http.StatusServiceUnavailable)
+		if _, err := h.sessions.ReadToken(t.Context(), token); err != nil {
+			t.Errorf("%s: read the token afterwards: got %v, want it alive", what, err)
+		}
+	}
+}
+
+func TestRenewOnTheTransportByWhichTheTokenCame(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}})
+	r := gin.New()
+	r.GET("/", auth.RequireUser(), func(c *gin.Context) {
+		if err := auth.Renew(c, h.ann); err != nil {
+			t.Errorf("got the error %v, want none", err)
+		}
+		if c.Writer.Status() == http.StatusNoContent {
+			c.Redirect(http.StatusSeeOther, "/home")
+		}
+	})
+	w := request(r, "GET", "/", inHeader(h.token(t)))
+	accessToken(t, w)
+	if got := w.Header().Values("Set-Cookie"); len(got) > 0 {
+		t.Errorf("in a header: got Set-Cookie %q, want none", got)
+	}
+	w = request(r, "GET", "/", inCookie(h.token(t)))
+	wantCode(t, "in a cookie", w, http.StatusSeeOther)
+	token := cookieValue(t, w.Header().Get("Set-Cookie"), "__Host-latchkey")
+	if strings.Contains(w.Body.String(), token) {
+		t.Errorf("got the body %q, want the token in the cookie alone", w.Body)
+	}
+}
+
+func TestLoginFromAHandlerTakesOptions(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{BriefLifetime: time.Minute, Transports: []ginauth.Transport{ginauth.Cookie{}}})
+	logIn := func(opts ...strategy.TokenOption) (session strategy.Session[member], set string) {
+		r := guarded(func(c *gin.Context) {
+			var err error
+			if session, err = auth.Login(c, h.ann, opts...); err != nil {
+				t.Errorf("got the error %v, want none", err)
+			}
+			c.Abort()
+		})
+		set = request(r, "GET", "/", header("User-Agent", "Browser/1.0")).Header().Get("Set-Cookie")
+		return session, set
+	}
+	s, set := logIn(strategy.WithName("laptop"))
+	if got := s.ExpiresAt.Sub(s.CreatedAt); got != time.Minute || strings.Contains(set, "Max-Age") {
+		t.Errorf("got a session of %v with the cookie %q, want a brief one", got, set)
+	}
+	if s.Name != "laptop" || s.UserAgent != "Browser/1.0" {
+		t.Errorf("got %+v, want the given name and the request's user agent", s.SessionInfo)
+	}
+	s, set = logIn(strategy.WithLifetime(time.Hour), strategy.WithUserAgent("app"))
+	if got := s.ExpiresAt.Sub(s.CreatedAt); got != time.Hour || !strings.Contains(set, "Max-Age=3600;") || s.UserAgent != "app" {
+		t.Errorf("got %+v with the cookie %q, want an hour and the given user agent", s.SessionInfo, set)
+	}
+}
+
+func TestALoginWithAnOptionThatCannotBeHonouredIs503(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	r := guarded(func(c *gin.Context) {
+		if _, err := auth.Login(c, h.ann, strategy.WithScopes()); !errors.Is(err, strategy.ErrInvalidOption) {
+			t.Errorf("got the error %v, want %v", err, strategy.ErrInvalidOption)
+		}
+	})
+	wantCode(t, "log in", request(r, "GET", "/"), http.StatusServiceUnavailable)
+}
+
+func TestScopesThatAreNoneAre503(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{})
+	for _, scope := range []string{"", "a b", `a"`, `a\`, "a\r\nX: y", "é"} {
+		r := guarded(auth.RequireUser(ginauth.Scopes(scope)))
+		wantCode(t, scope, request(r, "GET", "/", inHeader(h.token(t))), http.StatusServiceUnavailable)
+	}
+}
+
+func TestFreshnessIsByThePluginsClock(t *testing.T) {
+	h := newHouse(t)
+	now := time.Now()
+	auth := h.auth(t, ginauth.Config{Now: func() time.Time { return now }})
+	r := guarded(auth.RequireUser(ginauth.Fresh(90*time.Second + 500*time.Millisecond)))
+	token := inHeader(h.token(t))
+	wantCode(t, "at once", request(r, "GET", "/", token), http.StatusOK)
+	now = now.Add(2 * time.Minute)
+	w := request(r, "GET", "/", token)
+	wantCode(t, "two minutes later", w, http.StatusUnauthorized)
+	const want = `Bearer realm="latchkey", error="insufficient_user_authentication", max_age="90"`
+	if got := w.Header().Get("WWW-Authenticate"); got != want {
+		t.Errorf("got WWW-Authenticate %q, want %q", got, want)
+	}
+	// A clock that lags behind the one of the login makes nothing stale.
+	now = now.Add(-time.Hour)
+	wantCode(t, "an hour before", request(r, "GET", "/", token), http.StatusOK)
+}
+
+func TestThePluginReportsWhyALoginOrATokenDoesNotDo(t *testing.T) {
+	h := newHouse(t)
+	var heard []strategy.Event
+	sessions, err := strategy.NewDatabase(h.tokens, h.users, strategy.Config{MaxSessions: 1, WhenFull: strategy.RefuseNew})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := ginauth.New(sessions, h.accounts, ginauth.Config{
+		Now:     func() time.Time { return noon },
+		OnEvent: func(_ context.Context, e strategy.Event) { heard = append(heard, e) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := engine(auth)
+	r.GET("/fresh", auth.RequireUser(ginauth.Fresh(-1<<62)), welcome) // never
+	r.GET("/deploy", auth.RequireUser(ginauth.Scopes("deploy:write")), welcome)
+	issue := func(opts ...strategy.TokenOption) (option, uuid.UUID) {
+		secret, session, err := sessions.WriteToken(t.Context(), h.ann, opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return inHeader(secret.Reveal()), session.ID
+	}
+	login, loginID := issue()
+	scoped, scopedID := issue(strategy.WithScopes("deploy:read"))
+	for _, c := range []struct {
+		what string
+		do   func() *httptest.ResponseRecorder
+		want strategy.Event
+	}{
+		{"not fresh", func() *httptest.ResponseRecorder { return request(r, "GET", "/fresh", login) },
+			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonNotFresh, SessionID: loginID, Time: noon}},
+		{"without the scope", func() *httptest.ResponseRecorder { return request(r, "GET", "/deploy", scoped) },
+			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, Time: noon}},
+		{"with any scope", func() *httptest.ResponseRecorder { return request(r, "GET", "/sessions", scoped) },
+			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, Time: noon}},
+		{"too many sessions", func() *httptest.ResponseRecorder { return logIn(r) },
+			strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonOverLimit, Time: noon}},
+	} {
+		heard = nil
+		c.do()
+		if !slices.Equal(heard, []strategy.Event{c.want}) {
+			t.Errorf("%s:\n got %+v\nwant %+v", c.what, heard, c.want)
+		}
+	}
+}
+
+// A session ID has one spelling but for capitals, so that what is refused in a
+// log is what was asked for.
+func FuzzSessionID(f *testing.F) {
+	id := uuid.Must(uuid.NewV7()).String()
+	for _, seed := range []string{
+		id, strings.ToUpper(id), "{" + id + "}", "urn:uuid:" + id, strings.ReplaceAll(id, "-", ""), "", "x", id + "x",
+		"x" + id[1:] + "x", strings.Repeat("-", 36), uuid.Nil.String(), "\x00", strings.Repeat("é", 18),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		id, ok := ginauth.ParseSessionID(s)
+		if ok && strings.ToLower(s) != id.String() {
+			t.Errorf("got %q taken for %v", s, id)
+		}
+		if want, err := uuid.Parse(s); !ok && err == nil && want.String() == s {
+			t.Errorf("got %q refused, want it taken", s)
+		}
+		if ok {
+			if again, ok := ginauth.ParseSessionID(id.String()); !ok || again != id {
+				t.Errorf("got %v, %v for the spelling of %v", again, ok, id)
+			}
+		}
+	})
+}
