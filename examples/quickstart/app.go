@@ -29,8 +29,20 @@ type app struct {
 	bearer, cookie *ginauth.Auth[Member]
 }
 
+// sessionSettings are the flags that say how sessions live.
+type sessionSettings struct {
+	lifetime, remember, idleTimeout time.Duration
+	maxSessions                     int
+}
+
 // newApp puts the pieces together, and makes the indexes.
-func newApp(ctx context.Context, db *mongo.Database, lifetime time.Duration) (*app, error) {
+func newApp(ctx context.Context, db *mongo.Database, s sessionSettings) (*app, error) {
+	// With -remember, that is the longest that a token can live, and -lifetime is
+	// what those get who do not ask for it.
+	lifetime, brief := s.lifetime, time.Duration(0)
+	if s.remember > 0 {
+		lifetime, brief = s.remember, s.lifetime
+	}
 	events := strategy.LogEvents(nil)
 
 	users, err := mongostore.NewUsers[Member](db, mongostore.UsersConfig{})
@@ -50,20 +62,27 @@ func newApp(ctx context.Context, db *mongo.Database, lifetime time.Duration) (*a
 	if err != nil {
 		return nil, err
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{Lifetime: lifetime, OnEvent: events})
+	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{
+		Lifetime:    lifetime,
+		IdleTimeout: s.idleTimeout,
+		MaxSessions: s.maxSessions,
+		OnEvent:     events,
+	})
 	if err != nil {
 		return nil, err
 	}
 	bearer, err := ginauth.New(sessions, accounts, ginauth.Config{
-		Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}},
-		OnEvent:    events,
+		Transports:    []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}},
+		BriefLifetime: brief,
+		OnEvent:       events,
 	})
 	if err != nil {
 		return nil, err
 	}
 	cookie, err := ginauth.New(sessions, accounts, ginauth.Config{
-		Transports: []ginauth.Transport{ginauth.Cookie{}, ginauth.Bearer{}},
-		OnEvent:    events,
+		Transports:    []ginauth.Transport{ginauth.Cookie{}, ginauth.Bearer{}},
+		BriefLifetime: brief,
+		OnEvent:       events,
 	})
 	if err != nil {
 		return nil, err
@@ -80,19 +99,23 @@ func newApp(ctx context.Context, db *mongo.Database, lifetime time.Duration) (*a
 // Close ends what newApp started.
 func (a *app) Close() { a.tokens.Close() }
 
-func (a *app) handler() http.Handler {
+func (a *app) handler() (http.Handler, error) {
 	r := gin.New()
 	r.Use(gin.Recovery())
 	_ = r.SetTrustedProxies(nil)
 
 	a.bearer.Routes(r.Group("/auth"))
 	a.cookie.Routes(r.Group("/auth/cookie"))
+	if err := a.bearer.Introspection(r.Group("/auth"), ginauth.Superuser); err != nil {
+		return nil, err
+	}
 
 	r.GET("/me", a.bearer.RequireUser(), a.whoAmI)
 	r.GET("/verified", a.bearer.RequireUser(ginauth.Verified), a.whoAmI)
 	r.GET("/superuser", a.bearer.RequireUser(ginauth.Superuser), a.whoAmI)
+	r.GET("/fresh", a.bearer.RequireUser(ginauth.Fresh(time.Minute)), a.whoAmI)
 	r.GET("/optional", a.bearer.OptionalUser(), a.whoAmI)
-	return r
+	return r, nil
 }
 
 func (a *app) whoAmI(c *gin.Context) {

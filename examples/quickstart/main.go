@@ -36,7 +36,7 @@ type settings struct {
 	addr     string
 	mongoURI string
 	database string
-	lifetime time.Duration
+	sessions sessionSettings
 }
 
 func parseFlags(args []string, stderr io.Writer) (settings, error) {
@@ -46,9 +46,15 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	fs.StringVar(&s.addr, "addr", "127.0.0.1:8080", "address to listen on")
 	fs.StringVar(&s.mongoURI, "mongodb-uri", os.Getenv("MONGODB_URI"), "MongoDB to use; empty runs one in this process, with demo accounts (default $MONGODB_URI)")
 	fs.StringVar(&s.database, "db", "latchkey_quickstart", "name of the database")
-	fs.DurationVar(&s.lifetime, "lifetime", time.Hour, "how long an access token lives; 0 means until it is revoked")
+	fs.DurationVar(&s.sessions.lifetime, "lifetime", time.Hour, "how long an access token lives; 0 means until it is revoked")
+	fs.DurationVar(&s.sessions.remember, "remember", 0, "how long it lives where the login asks to be remembered; 0 means that it cannot")
+	fs.DurationVar(&s.sessions.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means as long as it lives")
+	fs.IntVar(&s.sessions.maxSessions, "max-sessions", 0, "how many sessions a user may have, the oldest going first; 0 means any number")
 	if err := fs.Parse(args); err != nil {
 		return s, err
+	}
+	if r := s.sessions.remember; r != 0 && (s.sessions.lifetime == 0 || r < s.sessions.lifetime) {
+		return s, fmt.Errorf("-remember %v is shorter than -lifetime %v (0 means for ever)", r, s.sessions.lifetime)
 	}
 	if fs.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
@@ -78,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
 
-	app, err := newApp(ctx, client.Database(s.database), s.lifetime)
+	app, err := newApp(ctx, client.Database(s.database), s.sessions)
 	if err != nil {
 		return err
 	}
@@ -90,6 +96,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 
 	gin.SetMode(gin.ReleaseMode)
+	handler, err := app.handler()
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", s.addr)
 	if err != nil {
 		return err
@@ -98,7 +108,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if embedded {
 		fmt.Fprint(stdout, curlLines("http://"+listener.Addr().String()))
 	}
-	return serve(ctx, listener, app.handler())
+	return serve(ctx, listener, handler)
 }
 
 // serve serves until ctx is done, and then lets the requests under way finish.
@@ -131,6 +141,10 @@ Try it, in another shell:
   # the same with a cookie, and the login in JSON
   curl -i %[1]s/auth/cookie/login -c jar.txt -H 'Content-Type: application/json' -d '{"username":"admin@example.com","password":"%[2]s"}'
   curl -i %[1]s/superuser -b jar.txt
+  # its sessions; then a fresh login, which /fresh wants every minute
+  curl -s %[1]s/auth/cookie/sessions -b jar.txt
+  curl -i %[1]s/auth/cookie/reauthenticate -b jar.txt -c jar.txt --data-urlencode 'password=%[2]s'
+  curl -i %[1]s/fresh -b jar.txt
   curl -i -X POST %[1]s/auth/cookie/logout -b jar.txt -c jar.txt
 
 Accounts, all with the password "%[2]s":

@@ -180,6 +180,72 @@ func contains(t *testing.T, dir, text string) (found bool) {
 	return found
 }
 
+func TestTheLifeOfASession(t *testing.T) {
+	q := start(t, "-lifetime", "1h", "-remember", "24h", "-idle-timeout", "30m", "-max-sessions", "3")
+	const form = "application/x-www-form-urlencoded"
+	credentials := url.Values{"username": {"member@example.com"}, "password": {demoPassword}}
+
+	// Remembered, or not.
+	for remember, want := range map[string]string{"": `"expires_in":3600`, "true": `"expires_in":86400`} {
+		credentials.Set("remember", remember)
+		if resp, body := q.do(http.MethodPost, "/auth/login", form, credentials.Encode(), nil); resp.StatusCode != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("login with remember=%s answered %d %s, want %s", remember, resp.StatusCode, body, want)
+		}
+	}
+	// The oldest goes, and the list says which is which.
+	first := q.login("member@example.com", "form")
+	second := q.login("member@example.com", "JSON")
+	third := q.login("member@example.com", "form")
+	fourth := q.login("member@example.com", "form")
+	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(first))
+	var listed struct {
+		Sessions []struct {
+			ID      string
+			Current bool
+		}
+	}
+	if err := json.Unmarshal([]byte(q.want(http.StatusOK, http.MethodGet, "/auth/sessions", bearer(third))), &listed); err != nil {
+		t.Fatal(err)
+	}
+	if len(listed.Sessions) != 3 || !listed.Sessions[1].Current {
+		t.Fatalf("listed %+v, want three with the second current", listed.Sessions)
+	}
+	q.want(http.StatusNoContent, http.MethodDelete, "/auth/sessions/"+listed.Sessions[0].ID, bearer(third))
+	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(fourth))
+
+	// A fresh login is asked for again, and gives a new token.
+	q.want(http.StatusOK, http.MethodGet, "/fresh", bearer(third))
+	resp, body := q.do(http.MethodPost, "/auth/reauthenticate", form, url.Values{"password": {demoPassword}}.Encode(), bearer(third))
+	var renewed struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal([]byte(body), &renewed); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("reauthenticate answered %d %s", resp.StatusCode, body)
+	}
+	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(third))
+	q.want(http.StatusOK, http.MethodGet, "/fresh", bearer(renewed.AccessToken))
+
+	// Introspection is for superusers.
+	introspect := func(token string) (int, string) {
+		resp, body := q.do(http.MethodPost, "/auth/introspect", form, url.Values{"token": {second}}.Encode(), bearer(token))
+		return resp.StatusCode, body
+	}
+	admin := q.login("admin@example.com", "form")
+	if status, body := introspect(admin); status != http.StatusOK || !strings.Contains(body, `"active":true`) {
+		t.Errorf("introspection answered %d %s", status, body)
+	}
+	if status, _ := introspect(renewed.AccessToken); status != http.StatusForbidden {
+		t.Errorf("introspection answered a member with %d, want 403", status)
+	}
+
+	// Everywhere.
+	q.want(http.StatusNoContent, http.MethodPost, "/auth/logout-all", bearer(renewed.AccessToken))
+	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(second))
+	if status, body := introspect(admin); status != http.StatusOK || body != `{"active":false}` {
+		t.Errorf("introspection of a dead token answered %d %s", status, body)
+	}
+}
+
 func TestEveryDemoAccountOnEveryRoute(t *testing.T) {
 	q := start(t)
 	for _, c := range []struct {
@@ -234,7 +300,8 @@ func (q *quickstart) cookie(email string) func(*http.Request) {
 }
 
 func TestWrongFlagsAreErrors(t *testing.T) {
-	for _, args := range [][]string{{"-lifetime", "soon"}, {"-lifetime", "-1h"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
+	for _, args := range [][]string{{"-lifetime", "soon"}, {"-lifetime", "-1h"}, {"-remember", "30m"}, {"-lifetime", "0", "-remember", "1h"},
+		{"-idle-timeout", "-1s"}, {"-max-sessions", "-1"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
 		t.Setenv("MONGODB_URI", "")
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: no error", args)
