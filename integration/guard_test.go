@@ -137,8 +137,6 @@ func TestMalformedTokensCauseNoCommand(t *testing.T) {
 
 	// All of the right length, all wrong: in the prefix, the alphabet or the checksum.
 	alphabet := "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-"
-	client100k := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
-	defer client100k.CloseIdleConnections()
 	seen := make(map[string]bool)
 	for i := 0; len(seen) < 100_000; i++ {
 		b := []byte(good)
@@ -150,22 +148,12 @@ func TestMalformedTokensCauseNoCommand(t *testing.T) {
 			continue
 		}
 		seen[token] = true
-		if i%500 != 0 {
-			// Through the strategy: the guard hands every token to it.
-			if _, err := a.sessions.ReadToken(t.Context(), token); err == nil {
-				t.Fatalf("%s was accepted", token)
-			}
-			continue
-		}
-		req, _ := http.NewRequest(http.MethodGet, a.url+"/me", nil)
+		req := httptest.NewRequest(http.MethodGet, "/me", nil)
 		req.Header.Set("Authorization", "Bearer "+token)
-		resp, err := client100k.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusUnauthorized {
-			t.Fatalf("%s was answered with %d", token, resp.StatusCode)
+		w := httptest.NewRecorder()
+		a.handler.ServeHTTP(w, req)
+		if w.Code != http.StatusUnauthorized {
+			t.Fatalf("%s was answered with %d", token, w.Code)
 		}
 	}
 	if got := sent.all(); len(got) > 0 {
