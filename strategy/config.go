@@ -23,8 +23,8 @@ type Config struct {
 
 	// TouchInterval is how often a session's use is written down, at most. It can
 	// make the idle timeout shorter by itself, and never longer. Default a tenth
-	// of IdleTimeout, but at least 1 second; with an IdleTimeout of 0, 0: its use
-	// is not written down.
+	// of IdleTimeout, but at least 1 second (where IdleTimeout is 2 seconds or
+	// more); with an IdleTimeout of 0, 0: its use is not written down.
 	TouchInterval time.Duration
 
 	// MaxSessions is how many sessions a user may have at once, not counting
@@ -75,7 +75,10 @@ func (cfg *Config) prepare() error {
 		}
 	}
 	if cfg.TouchInterval == 0 && cfg.IdleTimeout > 0 {
-		cfg.TouchInterval = max(cfg.IdleTimeout/10, time.Second)
+		cfg.TouchInterval = cfg.IdleTimeout / 10
+		if cfg.IdleTimeout >= 2*time.Second {
+			cfg.TouchInterval = max(cfg.TouchInterval, time.Second)
+		}
 	}
 	if cfg.IdleTimeout > 0 && cfg.TouchInterval >= cfg.IdleTimeout {
 		return fmt.Errorf("strategy: Config.TouchInterval is %v, want less than IdleTimeout, %v: a session in use would end", cfg.TouchInterval, cfg.IdleTimeout)

@@ -272,7 +272,8 @@ func TestTouchIntervals(t *testing.T) {
 		want time.Duration // 0 for never
 	}{
 		{"a tenth of the idle timeout", strategy.Config{IdleTimeout: time.Hour}, 6 * time.Minute},
-		{"at least a second", strategy.Config{IdleTimeout: 5 * time.Second}, time.Second},
+		{"at least a second", strategy.Config{IdleTimeout: 2 * time.Second}, time.Second},
+		{"less for a timeout of less than two", strategy.Config{IdleTimeout: time.Second}, 100 * ms},
 		{"as configured", strategy.Config{IdleTimeout: time.Hour, TouchInterval: 17 * ms}, 17 * ms},
 		{"without an idle timeout, never", strategy.Config{}, 0},
 		{"without an idle timeout, as configured", strategy.Config{TouchInterval: time.Minute}, time.Minute},
