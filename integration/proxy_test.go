@@ -49,8 +49,8 @@ func (p *proxied) start() {
 // did not happen, also where the server has done the delete already.
 func TestALogoutThatNoMajorityAcknowledgedIsNoSuccess(t *testing.T) {
 	var failing atomic.Bool
-	client, _ := connectThrough(t, func(request wireproxy.Message, send func() (wireproxy.Message, error)) (wireproxy.Message, error) {
-		reply, err := send()
+	client, _ := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+		reply, err := send(request)
 		if err != nil || !failing.Load() || request.Command() != "findAndModify" {
 			return reply, err
 		}

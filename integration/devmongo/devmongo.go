@@ -111,13 +111,13 @@ func newFerretDB(logger *slog.Logger, dir string) (*ferretdb.FerretDB, error) {
 // both can succeed. Programs rely on the difference.
 func oneWriteAtATime() wireproxy.Handler {
 	var writing sync.Mutex
-	return func(request wireproxy.Message, send func() (wireproxy.Message, error)) (wireproxy.Message, error) {
+	return func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 		switch request.Command() {
 		case "insert", "update", "delete", "findAndModify", "create", "createIndexes", "dropIndexes", "drop", "dropDatabase":
 			writing.Lock()
 			defer writing.Unlock()
 		}
-		return send()
+		return send(request)
 	}
 }
 

@@ -68,7 +68,7 @@ func (m Message) Command() string {
 	return elem.Key()
 }
 
-// WithBody returns an answer with another document in the place of its own.
+// WithBody returns a message with another document in the place of its sections.
 func (m Message) WithBody(doc any) (Message, error) {
 	body, err := bson.Marshal(doc)
 	if err != nil {

@@ -6,10 +6,10 @@ import (
 	"sync"
 )
 
-// Handler answers a client's request, most often with what send returns: it passes the request on to the server and
-// returns the server's reply, nil where the client does not wait for one. Handlers run side by side, one for each
-// connection. After an error the connection is closed.
-type Handler func(request Message, send func() (Message, error)) (Message, error)
+// Handler answers a client's request, most often with what send returns: it passes a request on to the server, this
+// one or another, and returns the server's reply, nil where the client does not wait for one. Handlers run side by
+// side, one for each connection. After an error the connection is closed.
+type Handler func(request Message, send func(Message) (Message, error)) (Message, error)
 
 // Proxy is a running proxy. It is safe for concurrent use.
 type Proxy struct {
@@ -26,7 +26,7 @@ type Proxy struct {
 // changes nothing.
 func Start(listener net.Listener, backend string, handle Handler) *Proxy {
 	if handle == nil {
-		handle = func(_ Message, send func() (Message, error)) (Message, error) { return send() }
+		handle = func(request Message, send func(Message) (Message, error)) (Message, error) { return send(request) }
 	}
 	p := &Proxy{listener: listener, backend: backend, handle: handle, conns: make(map[net.Conn]struct{})}
 	p.serves.Go(p.accept)
@@ -89,7 +89,7 @@ func (p *Proxy) serve(client net.Conn) {
 		if err != nil {
 			return
 		}
-		reply, err := p.handle(request, func() (Message, error) { return exchange(server, request) })
+		reply, err := p.handle(request, func(m Message) (Message, error) { return exchange(server, m) })
 		if err != nil {
 			return
 		}
