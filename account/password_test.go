@@ -147,10 +147,10 @@ func FuzzVerify(f *testing.F) {
 		// What is allowed to be dear is too dear for a fuzzer.
 		if p, _, _, err := argon2id.DecodeHash(hash); err == nil && uint64(p.Memory)*uint64(p.Iterations) > 4096 &&
 			p.Memory <= 1<<20 && p.Iterations <= 64 {
-			t.Skip()
+			return
 		}
 		if cost, err := bcrypt.Cost([]byte(hash)); err == nil && cost > 5 && cost <= 16 {
-			t.Skip()
+			return
 		}
 		ok, _, err := account.Verify(password, hash)
 		if err != nil && ok {
