@@ -112,7 +112,9 @@ func (bearer) deliver(c *gin.Context, d delivery) {
 func (bearer) clear(*gin.Context) {}
 
 // Cookie is a cookie for browsers. The login answers 204 with Set-Cookie, and
-// the token is nowhere else. The cookie is always HttpOnly, and Secure unless
+// the token is nowhere else. An unsafe request (POST, DELETE, …) that it
+// authenticates, and a login for it, must come from the application's own origin
+// or a trusted one, or from no browser: see Config.TrustedOrigins. The cookie is always HttpOnly, and Secure unless
 // InsecureHTTP says otherwise.
 type Cookie struct {
 	// Name is the cookie's name. Default "__Host-latchkey": browsers take a

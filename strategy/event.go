@@ -74,6 +74,7 @@ const (
 	ReasonUnusableHash   Reason = "unusable_hash"   // the stored password hash cannot be read
 	ReasonScope          Reason = "scope"           // the token's scopes do not cover the route
 	ReasonNotFresh       Reason = "not_fresh"       // the route asks for a more recent login
+	ReasonCrossOrigin    Reason = "cross_origin"    // a page of another origin sent the cookie
 	ReasonForbidden      Reason = "forbidden"       // a check of the route said no
 	ReasonNoCredentials  Reason = "no_credentials"  // the request carried no token
 	ReasonBadRequest     Reason = "bad_request"     // the request's credentials were contradictory
