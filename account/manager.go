@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/latchkey-go/latchkey/strategy"
@@ -18,6 +19,15 @@ type Config struct {
 	// InsecureArgon2 allows parameters below OWASP's minimum. It is meant for
 	// tests, which would spend their time hashing.
 	InsecureArgon2 bool
+
+	// MaxConcurrentHashes is how many passwords are hashed at once: each takes
+	// Argon2.MemoryKiB and Argon2.Parallelism threads. Up to 32 times as many may
+	// wait for their turn. Default runtime.GOMAXPROCS.
+	MaxConcurrentHashes int
+
+	// MaxHashWait is how long one waits for its turn. Whoever waits longer, or
+	// finds too many waiting, gets [ErrBusy]. Default 3 seconds.
+	MaxHashWait time.Duration
 
 	// MinPasswordLength is the least number of characters in a new password.
 	// Default 8 (ASVS 6.2.1; NIST SP 800-63B-4 §3.1.1.2 asks for 15 where the
@@ -44,6 +54,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 	newID  func() ID
 	of     func(*U) *User[ID]
 	hasher *hasher
+	slots  *slots
 	cfg    Config
 }
 
@@ -62,6 +73,18 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if cfg.MinPasswordLength == 0 {
 		cfg.MinPasswordLength = 8
 	}
+	if cfg.MaxConcurrentHashes < 0 {
+		return nil, fmt.Errorf("account: Config.MaxConcurrentHashes is negative: %d", cfg.MaxConcurrentHashes)
+	}
+	if cfg.MaxConcurrentHashes == 0 {
+		cfg.MaxConcurrentHashes = runtime.GOMAXPROCS(0)
+	}
+	if cfg.MaxHashWait < 0 {
+		return nil, fmt.Errorf("account: Config.MaxHashWait is negative: %v", cfg.MaxHashWait)
+	}
+	if cfg.MaxHashWait == 0 {
+		cfg.MaxHashWait = 3 * time.Second
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -70,7 +93,9 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		return nil, err
 	}
 	of := func(u *U) *User[ID] { return P(u).Account() }
-	return &Manager[U, ID]{store, newID, of, h, cfg}, nil
+	const queue = 32 // for each that runs
+	s := newSlots(cfg.MaxConcurrentHashes, queue*cfg.MaxConcurrentHashes, cfg.MaxHashWait)
+	return &Manager[U, ID]{store, newID, of, h, s, cfg}, nil
 }
 
 // Register creates the account of somebody who signs up: active, not verified,
@@ -110,7 +135,7 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 	}
 	hash, err := m.hash(ctx, password)
 	if err != nil {
-		return nobody, fmt.Errorf("account: hash the password: %w", err)
+		return nobody, m.failed(ctx, "hash the password", err)
 	}
 	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
 	if err := m.store.Insert(ctx, user); err != nil {
@@ -126,8 +151,8 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 // Authenticate returns the active account with this e-mail address and password.
 // Case and surrounding blanks of the address do not matter. It returns an error
 // wrapping [ErrBadCredentials] for an unknown address, a wrong password or an
-// inactive account, after the same work; any other error is a failure of the
-// store. A hash that is not of today's scheme and parameters is replaced; a
+// inactive account, after the same work, and [ErrBusy] under a flood; any other
+// error is a failure of the store. A hash that is not of today's scheme and parameters is replaced; a
 // failure to do so is an event, and the login goes on.
 func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password string) (U, error) {
 	var nobody U
@@ -205,7 +230,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	}
 	hash, err := m.hash(ctx, new)
 	if err != nil {
-		return nobody, fmt.Errorf("account: hash the password: %w", err)
+		return nobody, m.failed(ctx, "hash the password", err)
 	}
 	a, notBefore := m.of(&user), m.notBefore()
 	if !notBefore.After(a.NotBefore) {
@@ -268,11 +293,14 @@ func (m *Manager[U, ID]) byEmail(ctx context.Context, email string) (U, error) {
 // not in, or "". It does the work of one hash in any case. Where the hash is
 // outdated it is replaced, in the store and in user.
 func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (strategy.Reason, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err // nobody waits for the answer: don't hash
+	var (
+		a            = m.of(user)
+		ok, outdated bool
+		err          error
+	)
+	if err := m.slots.run(ctx, func() { ok, outdated, err = m.hasher.verify(password, a.HashedPassword) }); err != nil {
+		return "", err
 	}
-	a := m.of(user)
-	ok, outdated, err := m.hasher.verify(password, a.HashedPassword)
 	switch {
 	case err != nil:
 		if _, err := m.hash(ctx, password); err != nil {
@@ -306,12 +334,12 @@ func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password strin
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordRehashed, UserID: a.ID, Err: err})
 }
 
-// hash hashes a password, unless nobody waits for the answer.
-func (m *Manager[U, ID]) hash(ctx context.Context, password string) (PasswordHash, error) {
-	if err := ctx.Err(); err != nil {
+// hash hashes a password when it is its turn.
+func (m *Manager[U, ID]) hash(ctx context.Context, password string) (hash PasswordHash, err error) {
+	if err := m.slots.run(ctx, func() { hash, err = m.hasher.hash(password) }); err != nil {
 		return "", err
 	}
-	return m.hasher.hash(password)
+	return hash, err
 }
 
 func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {
@@ -343,7 +371,11 @@ func (m *Manager[U, ID]) denied(ctx context.Context, reason strategy.Reason, id 
 
 func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("account: %s: %w", doing, err)
-	m.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, Err: err})
+	kind := strategy.EventStoreFailed
+	if errors.Is(err, ErrBusy) {
+		kind = strategy.EventOverloaded
+	}
+	m.emit(ctx, strategy.Event{Kind: kind, Err: err})
 	return err
 }
 

@@ -37,6 +37,8 @@ const (
 	// EventLoginDenied: Reason, and UserID where the account exists. Also where a
 	// password is asked for again.
 	EventLoginDenied EventKind = "login.denied"
+	// EventOverloaded: Err. A password was not looked at: too many were.
+	EventOverloaded EventKind = "login.overloaded"
 	// EventAccountRegistered: UserID.
 	EventAccountRegistered EventKind = "account.registered"
 	// EventAccountChanged: UserID, and Reason where the account was deactivated.
