@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,8 +26,8 @@ type transport interface {
 	// token returns the token that a request carries, or "". The error wraps
 	// errBadRequest or strategy.ErrInvalidToken.
 	token(*http.Request) (string, error)
-	// presented returns all that a request carries in the place of a token, also
-	// what token refuses.
+	// presented returns what a request carries in the place of a token, also what
+	// token refuses: a few values at most.
 	presented(*http.Request) []string
 	// deliver answers a login.
 	deliver(*gin.Context, delivery)
@@ -191,8 +192,12 @@ func (k cookie) token(r *http.Request) (string, error) {
 }
 
 func (k cookie) presented(r *http.Request) (values []string) {
+	// Anybody can make cookies up, and each costs a write: a few will do.
+	const most = 4
 	for _, found := range r.CookiesNamed(k.attributes.Name) {
-		values = append(values, found.Value)
+		if len(values) < most && !slices.Contains(values, found.Value) {
+			values = append(values, found.Value)
+		}
 	}
 	return values
 }
