@@ -110,12 +110,18 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) (U, error) {
 	a := m.of(&user)
 	a.Active, a.Verified, a.Superuser = true, false, false
+	// Neither are these a stranger's to choose: an ID can be that of an account
+	// that was deleted, and whose tokens are still there.
+	a.NotBefore = time.Time{}
+	if m.newID != nil {
+		a.ID = m.newID()
+	}
 	return m.Create(ctx, user, password)
 }
 
-// Create creates an account with the flags that user carries. It is for
-// administrators, imports and seeds; [Manager.Register] is for strangers. All
-// else is as there.
+// Create creates an account with the flags, the NotBefore and, unless it is zero,
+// the ID that user carries. It is for administrators, imports and seeds;
+// [Manager.Register] is for strangers. All else is as there.
 func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U, error) {
 	var nobody U
 	a := m.of(&user)
@@ -185,7 +191,11 @@ func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password strin
 // something that asks for it again. It returns the account as it is now, or the
 // errors of [Manager.Authenticate].
 func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password string) (U, error) {
-	return m.confirm(ctx, user.UserID(), password)
+	confirmed, err := m.confirm(ctx, user.UserID(), password)
+	if err == nil {
+		m.emit(ctx, strategy.Event{Kind: strategy.EventReauthenticated, UserID: confirmed.UserID()})
+	}
+	return confirmed, err
 }
 
 // confirm returns the active account with this ID and password.
@@ -232,16 +242,10 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	if err != nil {
 		return nobody, m.failed(ctx, "hash the password", err)
 	}
-	a, notBefore := m.of(&user), m.notBefore()
-	if !notBefore.After(a.NotBefore) {
-		// By a clock that is ahead of this one. It must move on all the same.
-		notBefore = a.NotBefore.Add(time.Millisecond)
-	}
+	a := m.of(&user)
+	notBefore := m.notBefore(a.NotBefore)
 	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, notBefore); err != nil {
-		if errors.Is(err, ErrConflict) {
-			return nobody, fmt.Errorf("account: %w", err)
-		}
-		return nobody, m.failed(ctx, "store the password", err)
+		return nobody, m.unless(ctx, ErrConflict, "store the password", err)
 	}
 	a.HashedPassword, a.NotBefore = hash, notBefore
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
@@ -253,7 +257,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 // [ErrUserNotFound].
 func (m *Manager[U, ID]) Deactivate(ctx context.Context, id ID) error {
 	active := false
-	return m.apply(ctx, id, Change{Active: &active, NotBefore: m.notBefore()}, strategy.ReasonUserInactive)
+	return m.revoke(ctx, id, Change{Active: &active}, strategy.ReasonUserInactive)
 }
 
 // Activate makes an account active again. It returns an error wrapping
@@ -266,18 +270,33 @@ func (m *Manager[U, ID]) Activate(ctx context.Context, id ID) error {
 // RevokeTokens logs an account out everywhere, in one write: all its tokens are
 // invalid from then on. It returns an error wrapping [ErrUserNotFound].
 func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
-	return m.apply(ctx, id, Change{NotBefore: m.notBefore()}, "")
+	return m.revoke(ctx, id, Change{}, "")
+}
+
+// revoke makes a change that ends all tokens of before.
+func (m *Manager[U, ID]) revoke(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
+	user, err := m.store.ByID(ctx, id)
+	if err != nil {
+		return m.unless(ctx, ErrUserNotFound, "look up the account", err)
+	}
+	change.NotBefore = m.notBefore(m.of(&user).NotBefore)
+	return m.apply(ctx, id, change, reason)
 }
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
 	if err := m.store.Apply(ctx, id, change); err != nil {
-		if errors.Is(err, ErrUserNotFound) {
-			return fmt.Errorf("account: %w", err)
-		}
-		return m.failed(ctx, "change the account", err)
+		return m.unless(ctx, ErrUserNotFound, "change the account", err)
 	}
 	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountChanged, UserID: id, Reason: reason})
 	return nil
+}
+
+// unless returns an error of the store, and reports it unless it is an answer.
+func (m *Manager[U, ID]) unless(ctx context.Context, answer error, doing string, err error) error {
+	if errors.Is(err, answer) {
+		return fmt.Errorf("account: %w", err)
+	}
+	return m.failed(ctx, doing, err)
 }
 
 func (m *Manager[U, ID]) byEmail(ctx context.Context, email string) (U, error) {
@@ -362,7 +381,16 @@ func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(tim
 // the change, and strategy.Database dates it accordingly.
 const settling = 10 * time.Second
 
-func (m *Manager[U, ID]) notBefore() time.Time { return m.now().Add(settling) }
+// notBefore returns from when on tokens are valid after a change, where it was old
+// before. It moves on although a clock that is ahead wrote old: logins were dated
+// by that.
+func (m *Manager[U, ID]) notBefore(old time.Time) time.Time {
+	at := m.now().Add(settling)
+	if !at.After(old) {
+		at = old.Add(time.Millisecond)
+	}
+	return at
+}
 
 func (m *Manager[U, ID]) denied(ctx context.Context, reason strategy.Reason, id any) error {
 	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: reason, UserID: id})

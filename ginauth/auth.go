@@ -328,7 +328,8 @@ func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 
 // OptionalUser lets every request through, with the user of its token if there
 // is one who is active and passes all checks. Only a failing database stops it:
-// then nobody knows who is asking.
+// then nobody knows who is asking. It takes no user back whom a guard before it
+// let through.
 func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if _, err := a.admit(c, checks); err != nil && status(err).code == http.StatusServiceUnavailable {

@@ -74,7 +74,7 @@ func status(err error) answer {
 		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, params: `error="invalid_request"`}
 	case errors.As(err, &stale):
 		return answer{code: http.StatusUnauthorized, detail: "INSUFFICIENT_USER_AUTHENTICATION", challenge: true,
-			params: fmt.Sprintf(`error="insufficient_user_authentication", max_age="%d"`, int64(stale.maxAge/time.Second))}
+			params: fmt.Sprintf(`error="insufficient_user_authentication", max_age="%d"`, max(0, int64(stale.maxAge/time.Second)))}
 	case errors.As(err, &scope):
 		params := `error="insufficient_scope"`
 		if len(scope.scopes) > 0 {

@@ -34,7 +34,9 @@ const (
 
 	// EventLoginSucceeded: UserID. The password was right.
 	EventLoginSucceeded EventKind = "login.succeeded"
-	// EventLoginDenied: Reason, and UserID where the account exists. Also where a
+	// EventReauthenticated: UserID. The password was right, asked for again.
+	EventReauthenticated EventKind = "login.reauthenticated"
+	// EventLoginDenied: Reason, and UserID where account knows it. Also where a
 	// password is asked for again.
 	EventLoginDenied EventKind = "login.denied"
 	// EventOverloaded: Err. A password was not looked at: too many were.
