@@ -21,6 +21,10 @@ var (
 	// long, or turned down by Config.CheckPassword. The message says which.
 	ErrInvalidPassword = errors.New("invalid password")
 
+	// ErrBusy means that too many passwords are being hashed already. Nothing was
+	// decided: try again in a moment.
+	ErrBusy = errors.New("too many passwords are being hashed")
+
 	// ErrEmailTaken is wrapped by a [Store] that already holds an account with
 	// this e-mail address.
 	ErrEmailTaken = errors.New("e-mail address is taken")

@@ -1,5 +1,9 @@
 package account
 
+import (
+	"context"
+)
+
 // Verify checks a password against a stored hash as a login does, with cheap
 // parameters of the day.
 func Verify(password, hash string) (ok, outdated bool, err error) {
@@ -9,3 +13,12 @@ func Verify(password, hash string) (ok, outdated bool, err error) {
 	}
 	return h.verify(password, PasswordHash(hash))
 }
+
+// Slots are those that hashes run in.
+type Slots = slots
+
+// NewSlots makes them.
+var NewSlots = newSlots
+
+// Run runs f in a slot.
+func (s *Slots) Run(ctx context.Context, f func()) error { return s.run(ctx, f) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/latchkey-go/latchkey/strategy"
@@ -18,6 +19,15 @@ type Config struct {
 	// InsecureArgon2 allows parameters below OWASP's minimum. It is meant for
 	// tests, which would spend their time hashing.
 	InsecureArgon2 bool
+
+	// MaxConcurrentHashes is how many passwords are hashed at once: each takes
+	// Argon2.MemoryKiB and Argon2.Parallelism threads. Up to 32 times as many may
+	// wait for their turn. Default runtime.GOMAXPROCS.
+	MaxConcurrentHashes int
+
+	// MaxHashWait is how long one waits for its turn. Whoever waits longer, or
+	// finds too many waiting, gets [ErrBusy]. Default 3 seconds.
+	MaxHashWait time.Duration
 
 	// MinPasswordLength is the least number of characters in a new password.
 	// Default 8 (ASVS 6.2.1; NIST SP 800-63B-4 §3.1.1.2 asks for 15 where the
@@ -44,6 +54,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 	newID  func() ID
 	of     func(*U) *User[ID]
 	hasher *hasher
+	slots  *slots
 	cfg    Config
 }
 
@@ -62,6 +73,18 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if cfg.MinPasswordLength == 0 {
 		cfg.MinPasswordLength = 8
 	}
+	if cfg.MaxConcurrentHashes < 0 {
+		return nil, fmt.Errorf("account: Config.MaxConcurrentHashes is negative: %d", cfg.MaxConcurrentHashes)
+	}
+	if cfg.MaxConcurrentHashes == 0 {
+		cfg.MaxConcurrentHashes = runtime.GOMAXPROCS(0)
+	}
+	if cfg.MaxHashWait < 0 {
+		return nil, fmt.Errorf("account: Config.MaxHashWait is negative: %v", cfg.MaxHashWait)
+	}
+	if cfg.MaxHashWait == 0 {
+		cfg.MaxHashWait = 3 * time.Second
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -70,7 +93,9 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		return nil, err
 	}
 	of := func(u *U) *User[ID] { return P(u).Account() }
-	return &Manager[U, ID]{store, newID, of, h, cfg}, nil
+	const queue = 32 // for each that runs
+	s := newSlots(cfg.MaxConcurrentHashes, queue*cfg.MaxConcurrentHashes, cfg.MaxHashWait)
+	return &Manager[U, ID]{store, newID, of, h, s, cfg}, nil
 }
 
 // Register creates the account of somebody who signs up: active, not verified,
@@ -85,12 +110,18 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) (U, error) {
 	a := m.of(&user)
 	a.Active, a.Verified, a.Superuser = true, false, false
+	// Neither are these a stranger's to choose: an ID can be that of an account
+	// that was deleted, and whose tokens are still there.
+	a.NotBefore = time.Time{}
+	if m.newID != nil {
+		a.ID = m.newID()
+	}
 	return m.Create(ctx, user, password)
 }
 
-// Create creates an account with the flags that user carries. It is for
-// administrators, imports and seeds; [Manager.Register] is for strangers. All
-// else is as there.
+// Create creates an account with the flags, the NotBefore and, unless it is zero,
+// the ID that user carries. It is for administrators, imports and seeds;
+// [Manager.Register] is for strangers. All else is as there.
 func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U, error) {
 	var nobody U
 	a := m.of(&user)
@@ -110,7 +141,7 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 	}
 	hash, err := m.hash(ctx, password)
 	if err != nil {
-		return nobody, fmt.Errorf("account: hash the password: %w", err)
+		return nobody, m.failed(ctx, "hash the password", err)
 	}
 	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
 	if err := m.store.Insert(ctx, user); err != nil {
@@ -126,8 +157,8 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 // Authenticate returns the active account with this e-mail address and password.
 // Case and surrounding blanks of the address do not matter. It returns an error
 // wrapping [ErrBadCredentials] for an unknown address, a wrong password or an
-// inactive account, after the same work; any other error is a failure of the
-// store. A hash that is not of today's scheme and parameters is replaced; a
+// inactive account, after the same work, and [ErrBusy] under a flood; any other
+// error is a failure of the store. A hash that is not of today's scheme and parameters is replaced; a
 // failure to do so is an event, and the login goes on.
 func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password string) (U, error) {
 	var nobody U
@@ -160,7 +191,11 @@ func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password strin
 // something that asks for it again. It returns the account as it is now, or the
 // errors of [Manager.Authenticate].
 func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password string) (U, error) {
-	return m.confirm(ctx, user.UserID(), password)
+	confirmed, err := m.confirm(ctx, user.UserID(), password)
+	if err == nil {
+		m.emit(ctx, strategy.Event{Kind: strategy.EventReauthenticated, UserID: confirmed.UserID()})
+	}
+	return confirmed, err
 }
 
 // confirm returns the active account with this ID and password.
@@ -205,18 +240,12 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	}
 	hash, err := m.hash(ctx, new)
 	if err != nil {
-		return nobody, fmt.Errorf("account: hash the password: %w", err)
+		return nobody, m.failed(ctx, "hash the password", err)
 	}
-	a, notBefore := m.of(&user), m.notBefore()
-	if !notBefore.After(a.NotBefore) {
-		// By a clock that is ahead of this one. It must move on all the same.
-		notBefore = a.NotBefore.Add(time.Millisecond)
-	}
+	a := m.of(&user)
+	notBefore := m.notBefore(a.NotBefore)
 	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, notBefore); err != nil {
-		if errors.Is(err, ErrConflict) {
-			return nobody, fmt.Errorf("account: %w", err)
-		}
-		return nobody, m.failed(ctx, "store the password", err)
+		return nobody, m.unless(ctx, ErrConflict, "store the password", err)
 	}
 	a.HashedPassword, a.NotBefore = hash, notBefore
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
@@ -228,7 +257,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 // [ErrUserNotFound].
 func (m *Manager[U, ID]) Deactivate(ctx context.Context, id ID) error {
 	active := false
-	return m.apply(ctx, id, Change{Active: &active, NotBefore: m.notBefore()}, strategy.ReasonUserInactive)
+	return m.revoke(ctx, id, Change{Active: &active}, strategy.ReasonUserInactive)
 }
 
 // Activate makes an account active again. It returns an error wrapping
@@ -241,18 +270,33 @@ func (m *Manager[U, ID]) Activate(ctx context.Context, id ID) error {
 // RevokeTokens logs an account out everywhere, in one write: all its tokens are
 // invalid from then on. It returns an error wrapping [ErrUserNotFound].
 func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
-	return m.apply(ctx, id, Change{NotBefore: m.notBefore()}, "")
+	return m.revoke(ctx, id, Change{}, "")
+}
+
+// revoke makes a change that ends all tokens of before.
+func (m *Manager[U, ID]) revoke(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
+	user, err := m.store.ByID(ctx, id)
+	if err != nil {
+		return m.unless(ctx, ErrUserNotFound, "look up the account", err)
+	}
+	change.NotBefore = m.notBefore(m.of(&user).NotBefore)
+	return m.apply(ctx, id, change, reason)
 }
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
 	if err := m.store.Apply(ctx, id, change); err != nil {
-		if errors.Is(err, ErrUserNotFound) {
-			return fmt.Errorf("account: %w", err)
-		}
-		return m.failed(ctx, "change the account", err)
+		return m.unless(ctx, ErrUserNotFound, "change the account", err)
 	}
 	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountChanged, UserID: id, Reason: reason})
 	return nil
+}
+
+// unless returns an error of the store, and reports it unless it is an answer.
+func (m *Manager[U, ID]) unless(ctx context.Context, answer error, doing string, err error) error {
+	if errors.Is(err, answer) {
+		return fmt.Errorf("account: %w", err)
+	}
+	return m.failed(ctx, doing, err)
 }
 
 func (m *Manager[U, ID]) byEmail(ctx context.Context, email string) (U, error) {
@@ -268,11 +312,14 @@ func (m *Manager[U, ID]) byEmail(ctx context.Context, email string) (U, error) {
 // not in, or "". It does the work of one hash in any case. Where the hash is
 // outdated it is replaced, in the store and in user.
 func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (strategy.Reason, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err // nobody waits for the answer: don't hash
+	var (
+		a            = m.of(user)
+		ok, outdated bool
+		err          error
+	)
+	if err := m.slots.run(ctx, func() { ok, outdated, err = m.hasher.verify(password, a.HashedPassword) }); err != nil {
+		return "", err
 	}
-	a := m.of(user)
-	ok, outdated, err := m.hasher.verify(password, a.HashedPassword)
 	switch {
 	case err != nil:
 		if _, err := m.hash(ctx, password); err != nil {
@@ -306,12 +353,12 @@ func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password strin
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordRehashed, UserID: a.ID, Err: err})
 }
 
-// hash hashes a password, unless nobody waits for the answer.
-func (m *Manager[U, ID]) hash(ctx context.Context, password string) (PasswordHash, error) {
-	if err := ctx.Err(); err != nil {
+// hash hashes a password when it is its turn.
+func (m *Manager[U, ID]) hash(ctx context.Context, password string) (hash PasswordHash, err error) {
+	if err := m.slots.run(ctx, func() { hash, err = m.hasher.hash(password) }); err != nil {
 		return "", err
 	}
-	return m.hasher.hash(password)
+	return hash, err
 }
 
 func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {
@@ -334,7 +381,16 @@ func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(tim
 // the change, and strategy.Database dates it accordingly.
 const settling = 10 * time.Second
 
-func (m *Manager[U, ID]) notBefore() time.Time { return m.now().Add(settling) }
+// notBefore returns from when on tokens are valid after a change, where it was old
+// before. It moves on although a clock that is ahead wrote old: logins were dated
+// by that.
+func (m *Manager[U, ID]) notBefore(old time.Time) time.Time {
+	at := m.now().Add(settling)
+	if !at.After(old) {
+		at = old.Add(time.Millisecond)
+	}
+	return at
+}
 
 func (m *Manager[U, ID]) denied(ctx context.Context, reason strategy.Reason, id any) error {
 	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: reason, UserID: id})
@@ -343,7 +399,11 @@ func (m *Manager[U, ID]) denied(ctx context.Context, reason strategy.Reason, id 
 
 func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("account: %s: %w", doing, err)
-	m.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, Err: err})
+	kind := strategy.EventStoreFailed
+	if errors.Is(err, ErrBusy) {
+		kind = strategy.EventOverloaded
+	}
+	m.emit(ctx, strategy.Event{Kind: kind, Err: err})
 	return err
 }
 

@@ -726,8 +726,8 @@ func TestReauthenticate(t *testing.T) {
 			got, err := h.Reauthenticate(t.Context(), session, c.password)
 			events := h.take()
 			if c.want == "" {
-				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 0 {
-					t.Errorf("got %+v, %v and the events %+v, want the account as it is now, %+v, and none", got, err, events, before)
+				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 1 || events[0].Kind != strategy.EventReauthenticated {
+					t.Errorf("got %+v, %v and the events %+v, want the account as it is now, %+v, and that it was", got, err, events, before)
 				}
 			} else {
 				if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" || !reflect.DeepEqual(got, member{}) {
@@ -974,6 +974,7 @@ func TestEvents(t *testing.T) {
 		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
 		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
 		{Kind: strategy.EventAccountChanged, UserID: ann.ID},
+		{Kind: strategy.EventReauthenticated, UserID: ann.ID},
 		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonWrongPassword},
 		{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUnknownUser},
 		{Kind: strategy.EventAccountChanged, UserID: ann.ID},
@@ -1024,5 +1025,37 @@ func BenchmarkAuthenticate(b *testing.B) {
 				_, _ = m.Authenticate(b.Context(), c.email, c.password)
 			}
 		})
+	}
+}
+
+// What a stranger's form is bound to must not choose an ID, which can be that of
+// an account that was deleted, or a NotBefore.
+func TestRegisterLetsNobodyChooseTheirID(t *testing.T) {
+	h := newHarness(t, account.Config{})
+	stranger := newMember("eve@example.com")
+	stranger.ID, stranger.NotBefore = uuid.New(), time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+	got, err := h.Register(t.Context(), stranger, password)
+	if err != nil || got.ID == stranger.ID || got.ID == uuid.Nil || !got.NotBefore.IsZero() {
+		t.Errorf("got the ID %v (sent %v) and a not-before of %v, %v; want a new ID and none", got.ID, stranger.ID, got.NotBefore, err)
+	}
+	created, err := h.Create(t.Context(), member{User: account.User[uuid.UUID]{ID: stranger.ID, Email: "import@example.com"}}, password)
+	if err != nil || created.ID != stranger.ID {
+		t.Errorf("Create: got the ID %v, %v, want the one given, %v", created.ID, err, stranger.ID)
+	}
+}
+
+// Logins were dated by a clock that is ahead: they must go all the same.
+func TestRevokingMovesNotBeforeOnWhateverClockWroteIt(t *testing.T) {
+	ahead := cutOff.Add(time.Hour)
+	for name, revoke := range map[string]func(*harness, uuid.UUID) error{
+		"RevokeTokens": func(h *harness, id uuid.UUID) error { return h.RevokeTokens(t.Context(), id) },
+		"Deactivate":   func(h *harness, id uuid.UUID) error { return h.Deactivate(t.Context(), id) },
+	} {
+		h := newHarness(t, account.Config{})
+		ann := h.register(t)
+		h.change(t, ann.ID, func(m *member) { m.NotBefore = ahead })
+		if err := revoke(h, ann.ID); err != nil || !h.stored(t, ann.ID).NotBefore.After(ahead) {
+			t.Errorf("%s: stored %v, %v, want later than %v", name, h.stored(t, ann.ID).NotBefore, err, ahead)
+		}
 	}
 }

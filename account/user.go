@@ -30,7 +30,9 @@ type User[ID comparable] struct {
 	// CreatedAt is in UTC and whole milliseconds.
 	CreatedAt time.Time `bson:"created_at" json:"created_at"`
 	// NotBefore makes all tokens invalid for which the user gave their
-	// credentials earlier; see strategy.NotBefore. The zero time is no limit.
+	// credentials earlier; see strategy.NotBefore. The zero time is no limit. The
+	// Manager sets it 10 seconds ahead, and the tokens of later logins are dated
+	// accordingly: so that no login that was under way slips through.
 	NotBefore time.Time `bson:"tokens_not_before,omitempty" json:"-" xml:"-"`
 }
 

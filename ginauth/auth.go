@@ -51,6 +51,12 @@ type Config struct {
 	// means that all have that, and that remember is not heeded.
 	BriefLifetime time.Duration
 
+	// TrustedOrigins are other origins (scheme://host[:port]) whose pages may send
+	// unsafe requests that a cookie authenticates; see http.CrossOriginProtection.
+	// Default none. Add the application's own where a proxy changes the Host that
+	// requests name.
+	TrustedOrigins []string
+
 	// OmitUserAgent and OmitClientAddr keep the client's user agent, and its
 	// address by Gin's rules for trusted proxies, out of the session.
 	OmitUserAgent, OmitClientAddr bool
@@ -72,6 +78,7 @@ type Auth[U User] struct {
 	login      Authenticator[U]
 	transports []transport
 	realm      string // of the bearer transport; "" where there is none
+	origins    *http.CrossOriginProtection
 	cfg        Config
 }
 
@@ -95,7 +102,12 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 	if l, ok := s.(interface{ Lifetime() time.Duration }); ok && l.Lifetime() > 0 && cfg.BriefLifetime >= l.Lifetime() {
 		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is %v, want less than the strategy's lifetime of %v", cfg.BriefLifetime, l.Lifetime())
 	}
-	a := &Auth[U]{strategy: s, login: login, cfg: cfg}
+	a := &Auth[U]{strategy: s, login: login, origins: http.NewCrossOriginProtection(), cfg: cfg}
+	for _, origin := range cfg.TrustedOrigins {
+		if err := a.origins.AddTrustedOrigin(origin); err != nil {
+			return nil, fmt.Errorf("ginauth: Config.TrustedOrigins: %w", err)
+		}
+	}
 	a.manager, _ = s.(strategy.SessionManager[U])
 	names := make(map[string]bool)
 	for i, t := range cfg.Transports {
@@ -148,6 +160,12 @@ func noStore(c *gin.Context) {
 }
 
 func (a *Auth[U]) handleLogin(c *gin.Context) {
+	if _, ok := a.transports[0].(cookie); ok && a.crossOrigin(c.Request) {
+		// Another site must not log its visitors in as somebody else (login CSRF).
+		a.emit(c.Request.Context(), strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonCrossOrigin})
+		a.refuse(c, errCrossOrigin)
+		return
+	}
 	form, err := readLogin(c.Writer, c.Request)
 	if err != nil {
 		a.refuse(c, err)
@@ -209,7 +227,7 @@ func (a *Auth[U]) options(c *gin.Context, remember bool, opts []strategy.TokenOp
 	// The session of the browser's cookie ends with this one's beginning. One in a
 	// header does not: a script may send its token with every request.
 	for _, t := range a.transports {
-		if k, ok := t.(cookie); ok {
+		if k, ok := t.(cookie); ok && !a.crossOrigin(c.Request) {
 			all = append(all, strategy.Replacing(k.presented(c.Request)...))
 		}
 	}
@@ -310,7 +328,8 @@ func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 
 // OptionalUser lets every request through, with the user of its token if there
 // is one who is active and passes all checks. Only a failing database stops it:
-// then nobody knows who is asking.
+// then nobody knows who is asking. It takes no user back whom a guard before it
+// let through.
 func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if _, err := a.admit(c, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
@@ -402,6 +421,9 @@ func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, er
 		if err == nil {
 			var session strategy.Session[U]
 			if session, err = a.strategy.ReadToken(r.Context(), token); err == nil {
+				if _, ok := t.(cookie); ok && a.crossOrigin(r) {
+					return session, credential{}, errCrossOrigin
+				}
 				return session, credential{token, t}, nil
 			}
 		}
@@ -414,6 +436,11 @@ func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, er
 	}
 	return strategy.Session[U]{}, credential{}, why
 }
+
+// crossOrigin reports whether a page of another origin makes a browser send this
+// request, with an unsafe method. What is not from a browser is not. It matters
+// for cookies only, which browsers add by themselves.
+func (a *Auth[U]) crossOrigin(r *http.Request) bool { return a.origins.Check(r) != nil }
 
 // CurrentUser returns the user whom a guard let through. ok is false where none
 // did: behind [Auth.OptionalUser] that is a visitor.
@@ -445,6 +472,8 @@ func (a *Auth[U]) denied(ctx context.Context, session strategy.Session[U], err e
 		e.Reason = strategy.ReasonScope
 	case errors.Is(err, errForbidden):
 		e.Reason = strategy.ReasonForbidden
+	case errors.Is(err, errCrossOrigin):
+		e.Reason = strategy.ReasonCrossOrigin
 	case errors.Is(err, errNoCredentials):
 		e.Reason = strategy.ReasonNoCredentials
 	case errors.Is(err, errBadRequest):

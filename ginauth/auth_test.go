@@ -320,6 +320,8 @@ func TestErrorsOutOfPlaceAre503(t *testing.T) {
 	}
 }
 
+func anybody(context.Context, strategy.Session[member]) (bool, error) { return true, nil }
+
 // codeOf returns a function for the status that a sentinel is answered with: the
 // other one where it is in its place, and 503 elsewhere.
 func codeOf(sentinel error) func(place error, otherwise int) int {
@@ -383,7 +385,7 @@ func TestErrorsOutOfPlaceOfASessionManagerAre503(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := engine(auth)
-				if err := auth.Introspection(r, ginauth.Scopes()); err != nil {
+				if err := auth.Introspection(r, ginauth.Scopes(), ginauth.CheckUser(anybody)); err != nil {
 					t.Fatal(err)
 				}
 				return r

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/latchkey-go/latchkey/strategy"
@@ -61,7 +62,8 @@ type Freshness time.Duration
 
 // Fresh lets those pass who gave their credentials at most maxAge ago, by the
 // login or since then by POST reauthenticate. Others are answered with 401 and
-// error="insufficient_user_authentication" (RFC 9470). A token with scopes is no
+// error="insufficient_user_authentication" (RFC 9470). 0 lets only logins of the
+// same millisecond pass, less than 0 none. A token with scopes is no
 // login, and never fresh.
 func Fresh(maxAge time.Duration) Freshness { return Freshness(maxAge) }
 
@@ -79,7 +81,7 @@ type RequiredScopes []string
 // Scopes lets logins pass, and tokens that have all these scopes. Others are
 // answered with 403 and error="insufficient_scope" (RFC 6750 §3.1). Without this
 // check a guard lets no token with scopes pass: Scopes() lets them all.
-func Scopes(scopes ...string) RequiredScopes { return scopes }
+func Scopes(scopes ...string) RequiredScopes { return slices.Clone(scopes) }
 
 func (r RequiredScopes) pass(_ context.Context, s subject) error {
 	for _, scope := range r {
@@ -91,6 +93,13 @@ func (r RequiredScopes) pass(_ context.Context, s subject) error {
 		return &scopeError{r}
 	}
 	return nil
+}
+
+// restricts reports whether a check keeps ordinary users away: the others pass
+// logins of all kinds.
+func restricts[U User](check Check[U]) bool {
+	_, own := check.(userCheck[U])
+	return own || check == Check[U](Superuser)
 }
 
 // takesScopes reports whether a guard with these checks takes tokens with scopes.

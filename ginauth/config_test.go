@@ -122,3 +122,12 @@ func TestConfigIsCopied(t *testing.T) {
 		t.Errorf("log in after the caller changed the slice: got the cookie %q, want none", got)
 	}
 }
+
+func TestATrustedOriginThatIsNoneIsAnError(t *testing.T) {
+	for _, origin := range []string{"", "app.example.com", "https://app.example.com/path", "*"} {
+		_, err := ginauth.New(newHouse(t).sessions, nil, ginauth.Config{TrustedOrigins: []string{"https://app.example.com", origin}})
+		if err == nil || !strings.Contains(err.Error(), "Config.TrustedOrigins") {
+			t.Errorf("%q: got the error %v, want one that names Config.TrustedOrigins", origin, err)
+		}
+	}
+}

@@ -2,7 +2,7 @@
 //
 //	auth, err := ginauth.New(sessions, accounts, ginauth.Config{})
 //	…
-//	auth.Routes(r.Group("/auth"))       // POST /auth/login, POST /auth/logout
+//	auth.Routes(r.Group("/auth"))       // POST /auth/login, POST /auth/logout …
 //	r.GET("/me", auth.RequireUser(), func(c *gin.Context) {
 //		user, _ := auth.CurrentUser(c)
 //		c.JSON(http.StatusOK, user)

@@ -21,6 +21,7 @@ var (
 	errMediaType     = errors.New("unsupported media type")
 	errBodyTooLarge  = errors.New("body too large")
 	errUnavailable   = errors.New("unavailable")
+	errCrossOrigin   = errors.New("cross-origin request")
 )
 
 // expected returns which of the reasons that a call may give is in an error.
@@ -73,7 +74,7 @@ func status(err error) answer {
 		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, params: `error="invalid_request"`}
 	case errors.As(err, &stale):
 		return answer{code: http.StatusUnauthorized, detail: "INSUFFICIENT_USER_AUTHENTICATION", challenge: true,
-			params: fmt.Sprintf(`error="insufficient_user_authentication", max_age="%d"`, int64(stale.maxAge/time.Second))}
+			params: fmt.Sprintf(`error="insufficient_user_authentication", max_age="%d"`, max(0, int64(stale.maxAge/time.Second)))}
 	case errors.As(err, &scope):
 		params := `error="insufficient_scope"`
 		if len(scope.scopes) > 0 {
@@ -84,6 +85,8 @@ func status(err error) answer {
 		return answer{code: http.StatusNotFound, detail: "NOT_FOUND"}
 	case errors.Is(err, strategy.ErrTooManySessions):
 		return answer{code: http.StatusConflict, detail: "TOO_MANY_SESSIONS"}
+	case errors.Is(err, errCrossOrigin):
+		return answer{code: http.StatusForbidden, detail: "CROSS_ORIGIN_REQUEST"}
 	case errors.Is(err, errForbidden):
 		return answer{code: http.StatusForbidden, detail: "Forbidden"}
 	case errors.Is(err, account.ErrBadCredentials), errors.Is(err, strategy.ErrUserInactive):

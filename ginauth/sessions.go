@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -195,6 +196,8 @@ func (a *Auth[U]) renew(c *gin.Context, user U, at time.Time) error {
 		a.refuse(c, expected(err, strategy.ErrInvalidToken))
 		return err
 	}
+	current.session, current.by.token = session, secret.Reveal()
+	c.Request = c.Request.WithContext(strategy.ContextWithSession(c.Request.Context(), session))
 	a.deliver(c, current.by.transport, secret, session, a.cfg.Now())
 	return nil
 }
@@ -202,12 +205,12 @@ func (a *Auth[U]) renew(c *gin.Context, user U, at time.Time) error {
 // Introspection adds POST introspect (RFC 7662) to a router or a group of routes,
 // behind a guard with these checks: for a gateway or another service that has a
 // token and wants to know what it is worth. It counts as a use of the token. It
-// returns an error without a check, which would let every user look into every
-// token, and if the strategy does not know its users' IDs (see
+// returns an error where no check is [Superuser] or one of [CheckUser], since all
+// others let ordinary users look into every token, and if the strategy does not know its users' IDs (see
 // strategy.SessionManager).
 func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check[U]) error {
-	if len(checks) == 0 {
-		return errors.New("ginauth: Introspection wants at least one check")
+	if !slices.ContainsFunc(checks, restricts[U]) {
+		return errors.New("ginauth: Introspection wants a check that keeps ordinary users away: Superuser, or one of CheckUser")
 	}
 	if a.manager == nil {
 		return errors.New("ginauth: Introspection wants a strategy that is a strategy.SessionManager")

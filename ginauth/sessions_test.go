@@ -74,9 +74,15 @@ func TestIntrospectionByATokenWithScopes(t *testing.T) {
 	h := newHouse(t)
 	auth := h.auth(t, ginauth.Config{})
 	r := gin.New()
-	if err := auth.Introspection(r, ginauth.Scopes("introspect")); err != nil {
+	// A login has all scopes: without more, every user could look into every token.
+	if err := auth.Introspection(r, ginauth.Scopes("introspect"), ginauth.Verified); err == nil {
+		t.Error("got no error without a check that keeps ordinary users away")
+	}
+	service := ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) { return s.Scoped(), nil })
+	if err := auth.Introspection(r, ginauth.Scopes("introspect"), service); err != nil {
 		t.Fatal(err)
 	}
+	wantCode(t, "a login", post(r, "/introspect", "token="+h.token(t), inHeader(h.token(t))), http.StatusForbidden)
 	for scope, want := range map[string]int{"introspect": http.StatusOK, "deploy:write": http.StatusForbidden} {
 		secret, _, err := h.sessions.WriteToken(t.Context(), h.ann, strategy.WithScopes(scope))
 		if err != nil {

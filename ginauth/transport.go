@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,8 +26,8 @@ type transport interface {
 	// token returns the token that a request carries, or "". The error wraps
 	// errBadRequest or strategy.ErrInvalidToken.
 	token(*http.Request) (string, error)
-	// presented returns all that a request carries in the place of a token, also
-	// what token refuses.
+	// presented returns what a request carries in the place of a token, also what
+	// token refuses: a few values at most.
 	presented(*http.Request) []string
 	// deliver answers a login.
 	deliver(*gin.Context, delivery)
@@ -112,7 +113,9 @@ func (bearer) deliver(c *gin.Context, d delivery) {
 func (bearer) clear(*gin.Context) {}
 
 // Cookie is a cookie for browsers. The login answers 204 with Set-Cookie, and
-// the token is nowhere else. The cookie is always HttpOnly, and Secure unless
+// the token is nowhere else. An unsafe request (POST, DELETE, …) that it
+// authenticates, and a login for it, must come from the application's own origin
+// or a trusted one, or from no browser: see Config.TrustedOrigins. The cookie is always HttpOnly, and Secure unless
 // InsecureHTTP says otherwise.
 type Cookie struct {
 	// Name is the cookie's name. Default "__Host-latchkey": browsers take a
@@ -189,8 +192,12 @@ func (k cookie) token(r *http.Request) (string, error) {
 }
 
 func (k cookie) presented(r *http.Request) (values []string) {
+	// Anybody can make cookies up, and each costs a write: a few will do.
+	const most = 4
 	for _, found := range r.CookiesNamed(k.attributes.Name) {
-		values = append(values, found.Value)
+		if len(values) < most && !slices.Contains(values, found.Value) {
+			values = append(values, found.Value)
+		}
 	}
 	return values
 }

@@ -2,12 +2,14 @@ package integration_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -139,4 +141,39 @@ func TestTheDatabaseStopsAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.wantRecovery(token)
+}
+
+// Sharded on token, servers before 7.1 refuse a findAndModify without it: a
+// log-out is by the session's ID, and must get through.
+func TestALogoutOnAShardedCollection(t *testing.T) {
+	refused := 0
+	client, _ := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+		if request.Command() != "findAndModify" || hasKey(request.Body(), "query", "token") {
+			return send(request)
+		}
+		refused++
+		ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
+		if err != nil {
+			return nil, err
+		}
+		reply, err := send(ping)
+		if err != nil {
+			return nil, err
+		}
+		return reply.WithBody(bson.D{
+			{Key: "ok", Value: 0.0}, {Key: "code", Value: 61}, {Key: "codeName", Value: "ShardKeyNotFound"},
+			{Key: "errmsg", Value: "Query for sharded findAndModify must contain the shard key"},
+		})
+	})
+	a := newApp(t, testserver.Database(t, client), 0, strategy.Config{Lifetime: time.Hour})
+	token, other := a.login(), a.login()
+	a.want(http.StatusNoContent, http.MethodPost, "/auth/logout", token, "")
+	a.want(http.StatusUnauthorized, http.MethodGet, "/me", token, "after the log-out")
+	a.want(http.StatusOK, http.MethodGet, "/me", other, "with another session")
+	if err := a.sessions.DestroySession(t.Context(), a.member.ID, uuid.New()); !errors.Is(err, strategy.ErrSessionNotFound) {
+		t.Errorf("a session that is not there: got %v, want ErrSessionNotFound", err)
+	}
+	if refused != 2 {
+		t.Errorf("%d commands were refused, want 2", refused)
+	}
 }

@@ -15,7 +15,8 @@
 //
 // Whatever the defaults of the client: writes are acknowledged by a majority, so
 // that no failover brings a revoked token back, and reads go to the primary,
-// which knows every revocation. Every call is bounded in time. No update can
+// which knows every revocation. (Inside a transaction of the application's, its
+// concerns hold: do not revoke in one.) Every call is bounded in time. No update can
 // create a document, and none touches a field that it does not change.
 //
 // Indexes are made on request, by EnsureIndexes; VerifyIndexes only looks. The

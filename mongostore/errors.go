@@ -42,6 +42,7 @@ const (
 	codeNamespaceNotFound     = 26
 	codeIndexNotFound         = 27
 	codeNamespaceExists       = 48
+	codeShardKeyNotFound      = 61
 	codeCommandNotFound       = 59
 	codeIndexAlreadyExists    = 68
 	codeInvalidOptions        = 72

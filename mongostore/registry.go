@@ -8,6 +8,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 )
@@ -57,5 +58,6 @@ func collection(db *mongo.Database, name string, reg *bson.Registry) *mongo.Coll
 	return db.Collection(name, options.Collection().
 		SetWriteConcern(writeconcern.Majority()).
 		SetReadPreference(readpref.Primary()).
+		SetReadConcern(readconcern.Local()). // "available" can find what was deleted, on a sharded cluster
 		SetRegistry(reg))
 }

@@ -225,7 +225,8 @@ func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) err
 	return nil
 }
 
-// Rotate implements strategy.Store.
+// Rotate implements strategy.Store. On a collection that is sharded on token it
+// needs retryable writes, the driver's default.
 func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
 	update := bson.D{{Key: "$set", Value: bson.D{{Key: "token", Value: to.Digest}}}}
 	var later bson.D
@@ -279,9 +280,34 @@ func (t *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.Access
 
 // DeleteSession implements strategy.Store.
 func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID) (strategy.AccessToken[ID], error) {
-	return t.findAndModify(ctx, "delete the session", func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndDelete(ctx, bson.D{{Key: "_id", Value: id}, {Key: "user_id", Value: userID}})
+	session := bson.D{{Key: "_id", Value: id}, {Key: "user_id", Value: userID}}
+	token, err := t.findAndModify(ctx, "delete the session", func(ctx context.Context) *mongo.SingleResult {
+		return t.coll.FindOneAndDelete(ctx, session)
 	})
+	if hasCode(err, codeShardKeyNotFound) {
+		return t.deleteSharded(ctx, session)
+	}
+	return token, err
+}
+
+// deleteSharded deletes a session of a sharded collection, on servers that want
+// the shard key, token, in the filter. A rotation changes it: then it looks again.
+func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strategy.AccessToken[ID], error) {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	for {
+		token, err := decodeToken[ID](t.coll.FindOne(ctx, session), "find the session")
+		if err != nil {
+			return token, err
+		}
+		filter := append(byToken(token.Digest), session...)
+		token, err = t.findAndModify(ctx, "delete the session", func(ctx context.Context) *mongo.SingleResult {
+			return t.coll.FindOneAndDelete(ctx, filter)
+		})
+		if !errors.Is(err, strategy.ErrTokenNotFound) {
+			return token, err
+		}
+	}
 }
 
 // DeleteByUser implements strategy.Store.

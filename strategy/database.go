@@ -61,7 +61,9 @@ func (d *Database[U, ID]) now() time.Time { return d.cfg.Now().UTC().Truncate(ti
 func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenOption) (Secret, Session[U], error) {
 	var o tokenOptions
 	for _, opt := range opts {
-		opt(&o)
+		if opt != nil {
+			opt(&o)
+		}
 	}
 	if err := o.check(d.cfg.Lifetime); err != nil {
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w", err)
@@ -94,39 +96,62 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	// than what their account accepted when it was looked up for that.
 	at := o.authenticatedAt.UTC().Truncate(time.Millisecond)
 	if at.IsZero() {
-		at = row.CreatedAt
+		at = d.now()
 	}
 	if at = latest(at, notBefore(user)); !at.Equal(row.CreatedAt) {
 		row.AuthenticatedAt = at
 	}
-	if err := d.tokens.Insert(ctx, row); err != nil {
-		return Secret{}, Session[U]{}, d.failed(ctx, "insert the token", err)
+	replaced, err := d.resolve(ctx, o.replaces)
+	if err != nil {
+		return Secret{}, Session[U]{}, err
 	}
-	if err := d.settle(ctx, user, row, o.replaces); err != nil {
-		// Nobody will have the secret: the row must not count.
-		_, _ = d.tokens.Delete(context.WithoutCancel(ctx), row.Digest)
+	err = d.tokens.Insert(ctx, row)
+	if err != nil {
+		err = d.failed(ctx, "insert the token", err)
+	} else {
+		err = d.settle(ctx, user, row, replaced)
+	}
+	if err != nil {
+		// Nobody will have the secret, and the row, which can be there after a
+		// failure too, must not count.
+		if _, undo := d.tokens.Delete(context.WithoutCancel(ctx), row.Digest); undo != nil && !errors.Is(undo, ErrTokenNotFound) {
+			_ = d.failed(ctx, "take the token back", undo)
+		}
 		return Secret{}, Session[U]{}, err
 	}
 	d.emit(ctx, Event{Kind: EventTokenIssued, UserID: row.UserID, SessionID: row.ID})
 	return secret, Session[U]{d.info(row), user}, nil
 }
 
-// settle makes room for a new row: it keeps the user to MaxSessions, and ends the
-// sessions of the tokens that the new one replaces.
-func (d *Database[U, ID]) settle(ctx context.Context, user U, row AccessToken[ID], replaces []string) error {
-	var digests []string
-	for _, token := range replaces {
-		if digest, err := d.format.Digest(token); err == nil {
-			digests = append(digests, digest)
+// resolve returns the rows of tokens that are about to be replaced. They are ended
+// by their IDs: a rotation can give them other tokens meanwhile.
+func (d *Database[U, ID]) resolve(ctx context.Context, tokens []string) (rows []AccessToken[ID], err error) {
+	for _, token := range tokens {
+		digest, err := d.format.Digest(token)
+		if err != nil {
+			continue
+		}
+		row, err := d.tokens.ByToken(ctx, digest, time.Time{})
+		switch {
+		case err == nil:
+			rows = append(rows, row)
+		case !errors.Is(err, ErrTokenNotFound):
+			return nil, d.failed(ctx, "look up the token before", err)
 		}
 	}
+	return rows, nil
+}
+
+// settle makes room for a new row: it keeps the user to MaxSessions, and ends the
+// sessions that the new one replaces.
+func (d *Database[U, ID]) settle(ctx context.Context, user U, row AccessToken[ID], replaced []AccessToken[ID]) error {
 	if d.cfg.MaxSessions > 0 && row.Scopes == nil {
-		if err := d.limit(ctx, user, row, digests); err != nil {
+		if err := d.limit(ctx, user, row, replaced); err != nil {
 			return err
 		}
 	}
-	for _, digest := range digests {
-		if err := d.delete(context.WithoutCancel(ctx), digest, ReasonReplaced); err != nil && !errors.Is(err, ErrTokenNotFound) {
+	for _, old := range replaced {
+		if err := d.destroy(context.WithoutCancel(ctx), old.UserID, old.ID, ReasonReplaced); err != nil && !errors.Is(err, ErrSessionNotFound) {
 			return err
 		}
 	}
@@ -135,23 +160,23 @@ func (d *Database[U, ID]) settle(ctx context.Context, user U, row AccessToken[ID
 
 // ReadToken implements [Strategy]. A malformed token causes no I/O.
 func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (Session[U], error) {
-	row, user, err := d.read(ctx, token, time.Time{})
+	now := d.now()
+	row, user, err := d.read(ctx, token, now, time.Time{})
 	if err != nil {
 		return Session[U]{}, err
 	}
-	if d.touch(ctx, row) {
-		row.LastUsedAt = d.now()
+	if d.touch(ctx, row, now) {
+		row.LastUsedAt = now
 	}
 	return Session[U]{d.info(row), user}, nil
 }
 
 // read returns the row and the user of a token that is good.
-func (d *Database[U, ID]) read(ctx context.Context, token string, reauthenticatedAt time.Time) (row AccessToken[ID], user U, err error) {
+func (d *Database[U, ID]) read(ctx context.Context, token string, now, reauthenticatedAt time.Time) (row AccessToken[ID], user U, err error) {
 	digest, err := d.format.Digest(token)
 	if err != nil {
 		return row, user, d.denied(ctx, denyMalformed, row)
 	}
-	now := d.now()
 	var createdAfter time.Time
 	if d.cfg.Lifetime > 0 {
 		createdAfter = now.Add(-d.cfg.Lifetime)
@@ -204,23 +229,14 @@ func (d *Database[U, ID]) DestroyToken(ctx context.Context, token string) error 
 	if err != nil {
 		return nil
 	}
-	if err := d.delete(ctx, digest, ""); err != nil && !errors.Is(err, ErrTokenNotFound) {
-		return err
-	}
-	return nil
-}
-
-// delete deletes a row and reports it. It returns ErrTokenNotFound where there is
-// none.
-func (d *Database[U, ID]) delete(ctx context.Context, digest string, why Reason) error {
 	row, err := d.tokens.Delete(ctx, digest)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
-		return ErrTokenNotFound
+		return nil
 	case err != nil:
 		return d.failed(ctx, "delete the token", err)
 	}
-	d.emit(ctx, Event{Kind: EventTokenRevoked, UserID: row.UserID, SessionID: row.ID, Reason: why})
+	d.emit(ctx, Event{Kind: EventTokenRevoked, UserID: row.UserID, SessionID: row.ID})
 	return nil
 }
 
@@ -228,14 +244,16 @@ func (d *Database[U, ID]) delete(ctx context.Context, digest string, why Reason)
 func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ...RotateOption) (Secret, Session[U], error) {
 	var o rotateOptions
 	for _, opt := range opts {
-		opt(&o)
+		if opt != nil {
+			opt(&o)
+		}
 	}
 	at := o.reauthenticatedAt.UTC().Truncate(time.Millisecond)
-	row, user, err := d.read(ctx, token, at)
+	row, user, err := d.read(ctx, token, d.now(), at)
 	if err != nil {
 		return Secret{}, Session[U]{}, err
 	}
-	if u, ok := o.user.(User[ID]); ok && u.UserID() != row.UserID {
+	if u, ok := o.user.(User[ID]); !at.IsZero() && (!ok || u.UserID() != row.UserID) {
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w: Reauthenticated names another user", ErrInvalidOption)
 	}
 	secret, digest := d.format.New()

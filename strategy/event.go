@@ -34,9 +34,13 @@ const (
 
 	// EventLoginSucceeded: UserID. The password was right.
 	EventLoginSucceeded EventKind = "login.succeeded"
-	// EventLoginDenied: Reason, and UserID where the account exists. Also where a
+	// EventReauthenticated: UserID. The password was right, asked for again.
+	EventReauthenticated EventKind = "login.reauthenticated"
+	// EventLoginDenied: Reason, and UserID where account knows it. Also where a
 	// password is asked for again.
 	EventLoginDenied EventKind = "login.denied"
+	// EventOverloaded: Err. A password was not looked at: too many were.
+	EventOverloaded EventKind = "login.overloaded"
 	// EventAccountRegistered: UserID.
 	EventAccountRegistered EventKind = "account.registered"
 	// EventAccountChanged: UserID, and Reason where the account was deactivated.
@@ -74,6 +78,7 @@ const (
 	ReasonUnusableHash   Reason = "unusable_hash"   // the stored password hash cannot be read
 	ReasonScope          Reason = "scope"           // the token's scopes do not cover the route
 	ReasonNotFresh       Reason = "not_fresh"       // the route asks for a more recent login
+	ReasonCrossOrigin    Reason = "cross_origin"    // a page of another origin sent the cookie
 	ReasonForbidden      Reason = "forbidden"       // a check of the route said no
 	ReasonNoCredentials  Reason = "no_credentials"  // the request carried no token
 	ReasonBadRequest     Reason = "bad_request"     // the request's credentials were contradictory

@@ -96,6 +96,10 @@ func (d *Database[U, ID]) live(ctx context.Context, user U, after Position, limi
 // DestroySession ends a session of a user. It returns an error wrapping
 // [ErrSessionNotFound] where they have none with this ID.
 func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid.UUID) error {
+	return d.destroy(ctx, userID, id, "")
+}
+
+func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why Reason) error {
 	row, err := d.tokens.DeleteSession(ctx, userID, id)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
@@ -103,7 +107,7 @@ func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid
 	case err != nil:
 		return d.failed(ctx, "delete the session", err)
 	}
-	d.emit(ctx, Event{Kind: EventTokenRevoked, UserID: row.UserID, SessionID: row.ID})
+	d.emit(ctx, Event{Kind: EventTokenRevoked, UserID: row.UserID, SessionID: row.ID, Reason: why})
 	return nil
 }
 
@@ -152,18 +156,21 @@ func (s userSessions[U, ID]) DestroyAll(ctx context.Context, except ...uuid.UUID
 }
 
 // limit keeps a user to MaxSessions after the row of a new login was inserted.
-// Counting first would race. The sessions with the digests in leaving do not
-// count.
-func (d *Database[U, ID]) limit(ctx context.Context, user U, row AccessToken[ID], leaving []string) error {
+// Counting first would race. The sessions that are leaving do not count.
+func (d *Database[U, ID]) limit(ctx context.Context, user U, row AccessToken[ID], leaving []AccessToken[ID]) error {
 	if d.cfg.WhenFull == EvictOldest {
 		return d.evict(ctx, user, leaving)
 	}
 	return d.refuse(ctx, user, row, leaving)
 }
 
+// maxSkew is how far apart the clocks of instances may be.
+const maxSkew = 10 * time.Second
+
 // newest returns a time of creation for a new row that is later than those of the
 // user's other rows: on an instance whose clock is behind, a new login would be
-// the oldest otherwise, and the first to go.
+// the oldest otherwise, and the first to go. What lies further ahead than clocks
+// may be apart is not followed: the session would live longer for it.
 func (d *Database[U, ID]) newest(ctx context.Context, row AccessToken[ID]) (time.Time, error) {
 	others, err := d.tokens.ByUser(ctx, row.UserID, Position{}, 1)
 	if err != nil {
@@ -172,18 +179,22 @@ func (d *Database[U, ID]) newest(ctx context.Context, row AccessToken[ID]) (time
 	if len(others) == 0 {
 		return row.CreatedAt, nil
 	}
-	return latest(row.CreatedAt, others[0].CreatedAt.Add(time.Millisecond)), nil
+	if after := others[0].CreatedAt.Add(time.Millisecond); after.Sub(row.CreatedAt) <= maxSkew {
+		return latest(row.CreatedAt, after), nil
+	}
+	return row.CreatedAt, nil
 }
 
 // evict ends the oldest sessions beyond the limit. All logins order the sessions
 // alike, and the last of several at once sees them all: so what remains is exact.
-func (d *Database[U, ID]) evict(ctx context.Context, user U, leaving []string) error {
+func (d *Database[U, ID]) evict(ctx context.Context, user U, leaving []AccessToken[ID]) error {
 	logins, err := d.logins(ctx, user, leaving)
 	if err != nil || len(logins) <= d.cfg.MaxSessions {
 		return err
 	}
 	for _, old := range logins[d.cfg.MaxSessions:] {
-		if err := d.delete(ctx, old.Digest, ReasonOverLimit); err != nil && !errors.Is(err, ErrTokenNotFound) {
+		// By its ID: a rotation can give it another token meanwhile.
+		if err := d.destroy(ctx, old.UserID, old.ID, ReasonOverLimit); err != nil && !errors.Is(err, ErrSessionNotFound) {
 			return err
 		}
 	}
@@ -194,7 +205,7 @@ func (d *Database[U, ID]) evict(ctx context.Context, user U, leaving []string) e
 // look, from when its row was there, at no more rows than are allowed: so of any
 // number at once never too many stand. Those that are newest by the common order
 // give way first; the others wait for that, for a moment.
-func (d *Database[U, ID]) refuse(ctx context.Context, user U, row AccessToken[ID], leaving []string) error {
+func (d *Database[U, ID]) refuse(ctx context.Context, user U, row AccessToken[ID], leaving []AccessToken[ID]) error {
 	const looks = 8
 	for look := 1; ; look++ {
 		logins, err := d.logins(ctx, user, leaving)
@@ -216,10 +227,10 @@ func (d *Database[U, ID]) refuse(ctx context.Context, user U, row AccessToken[ID
 
 // logins returns a user's live sessions that count, newest first: no tokens with
 // scopes, and none that are about to be replaced.
-func (d *Database[U, ID]) logins(ctx context.Context, user U, leaving []string) ([]AccessToken[ID], error) {
+func (d *Database[U, ID]) logins(ctx context.Context, user U, leaving []AccessToken[ID]) ([]AccessToken[ID], error) {
 	rows, err := d.live(ctx, user, Position{}, 0)
 	return slices.DeleteFunc(rows, func(row AccessToken[ID]) bool {
-		return row.Scopes != nil || slices.Contains(leaving, row.Digest)
+		return row.Scopes != nil || slices.ContainsFunc(leaving, func(l AccessToken[ID]) bool { return l.ID == row.ID })
 	}), err
 }
 

@@ -543,9 +543,9 @@ func TestBeyondTheLimitTheOldestSessionGoes(t *testing.T) {
 func TestBeyondTheLimitALoginByASlowClockStands(t *testing.T) {
 	h := newHarness(t, strategy.Config{MaxSessions: 2})
 	first, _ := h.issue(t)
-	h.now = h.now.Add(time.Minute)
+	h.now = h.now.Add(5 * time.Second)
 	second, _ := h.issue(t)
-	h.now = h.now.Add(-2 * time.Minute)
+	h.now = h.now.Add(-8 * time.Second)
 	third, _ := h.issue(t)
 	h.reads(t, "of the new login", third, nil)
 	h.reads(t, "of the one before", second, nil)
@@ -576,11 +576,11 @@ func TestATokenThatCannotBeReplacedStays(t *testing.T) {
 	h := newHarness(t, strategy.Config{})
 	old, was := h.issue(t)
 	down := errors.New("down")
-	h.tokens.delete = func(ctx context.Context, digest string) (row, error) {
-		if digest == was.Digest {
-			return row{}, down
+	h.tokens.deleteSession = func(ctx context.Context, userID, id uuid.UUID) (row, error) {
+		if id != was.ID {
+			t.Errorf("deletes the session %v, want %v", id, was.ID)
 		}
-		return h.tokens.store.Delete(ctx, digest)
+		return row{}, down
 	}
 	if secret, _, err := h.WriteToken(t.Context(), h.ann, strategy.Replacing(old)); !errors.Is(err, down) || secret.Reveal() != "" {
 		t.Errorf("got %q, %v, want the failure alone", secret.Reveal(), err)
@@ -596,10 +596,55 @@ func TestASessionIsNotRenewedByAnotherUsersCredentials(t *testing.T) {
 	token, _ := h.issue(t)
 	bob := h.ann
 	bob.ID = uuid.New()
-	if _, _, err := h.RotateToken(t.Context(), token, strategy.Reauthenticated(bob, h.now)); !errors.Is(err, strategy.ErrInvalidOption) {
-		t.Errorf("got %v, want ErrInvalidOption", err)
+	for _, other := range []any{bob, nil, "ann", account.User[int64]{ID: 1}} {
+		if _, _, err := h.RotateToken(t.Context(), token, strategy.Reauthenticated(other, h.now)); !errors.Is(err, strategy.ErrInvalidOption) {
+			t.Errorf("%T: got %v, want ErrInvalidOption", other, err)
+		}
 	}
 	h.reads(t, "afterwards", token, nil)
+}
+
+// A rotation between the look at a session and its end must not save it.
+func TestSessionsThatMustGoDoSoAlthoughTheyAreRotated(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  strategy.Config
+		opts func(old string) []strategy.TokenOption
+	}{
+		"beyond the limit": {strategy.Config{MaxSessions: 1}, func(string) []strategy.TokenOption { return nil }},
+		"replaced":         {strategy.Config{}, func(old string) []strategy.TokenOption { return []strategy.TokenOption{strategy.Replacing(old)} }},
+		"replaced, when full": {strategy.Config{MaxSessions: 1, WhenFull: strategy.RefuseNew}, func(old string) []strategy.TokenOption {
+			return []strategy.TokenOption{strategy.Replacing(old), nil}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, c.cfg)
+			old, _ := h.issue(t)
+			h.now = h.now.Add(ms)
+			h.tokens.deleteSession = func(ctx context.Context, userID, id uuid.UUID) (row, error) {
+				h.tokens.deleteSession = nil
+				old = h.rotates(t, old)
+				return h.tokens.store.DeleteSession(ctx, userID, id)
+			}
+			next, _ := h.issue(t, c.opts(old)...)
+			h.reads(t, "of the new one", next, nil)
+			h.reads(t, "of the old one, by its new token", old, strategy.ErrInvalidToken)
+		})
+	}
+}
+
+// An insert that failed can have happened.
+func TestAnInsertWithoutAnAnswerLeavesNoSession(t *testing.T) {
+	h := newHarness(t, strategy.Config{MaxSessions: 1, WhenFull: strategy.RefuseNew})
+	down := errors.New("no answer")
+	h.tokens.insert = func(ctx context.Context, r row) error {
+		h.tokens.insert = nil
+		return errors.Join(down, h.tokens.store.Insert(ctx, r))
+	}
+	if secret, _, err := h.WriteToken(t.Context(), h.ann); !errors.Is(err, down) || secret.Reveal() != "" {
+		t.Errorf("got %q, %v, want the failure alone", secret.Reveal(), err)
+	}
+	token, _ := h.issue(t) // and is not refused
+	h.reads(t, "of the next login", token, nil)
 }
 
 func TestBeyondTheLimitALoginIsRefused(t *testing.T) {
@@ -763,8 +808,8 @@ func TestALoginThatFailsAtTheLimitLeavesNoRow(t *testing.T) {
 	// An eviction that is not acknowledged hands nothing out.
 	h := newHarness(t, strategy.Config{MaxSessions: 2})
 	ids := h.history(t, 2)
-	h.tokens.delete = func(ctx context.Context, digest string) (row, error) {
-		h.tokens.delete = nil
+	h.tokens.deleteSession = func(context.Context, uuid.UUID, uuid.UUID) (row, error) {
+		h.tokens.deleteSession = nil
 		return row{}, down
 	}
 	if secret, _, err := h.WriteToken(t.Context(), h.ann); !errors.Is(err, down) || secret.Reveal() != "" {

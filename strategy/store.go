@@ -61,8 +61,8 @@ func latest(times ...time.Time) (last time.Time) {
 type Rotation struct {
 	// Digest is the new secret's.
 	Digest string
-	// LastUsedAt and AuthenticatedAt are set to these times; the zero time
-	// leaves them as they are.
+	// LastUsedAt and AuthenticatedAt are set to these times, unless they are later
+	// already; the zero time leaves them as they are.
 	LastUsedAt, AuthenticatedAt time.Time
 }
 
@@ -107,7 +107,8 @@ type Store[ID comparable] interface {
 	Rotate(ctx context.Context, digest string, to Rotation) (AccessToken[ID], error)
 
 	// ByUser returns a user's tokens behind a position: newest first, by CreatedAt
-	// and then by ID. It returns limit of them; fewer only where there are no more.
+	// and then by ID. It returns limit of them, which is more than 0; fewer only
+	// where there are no more.
 	ByUser(ctx context.Context, userID ID, after Position, limit int) ([]AccessToken[ID], error)
 
 	// Delete removes the token with this digest for good and returns it. Where

@@ -39,7 +39,8 @@ func main() {
 	auth := must(ginauth.New(sessions, accounts, ginauth.Config{}))
 
 	r := gin.Default()
-	auth.Routes(r.Group("/auth")) // POST /auth/login, POST /auth/logout
+	_ = r.SetTrustedProxies(nil) // or yours: they say where clients are
+	auth.Routes(r.Group("/auth")) // POST /auth/login, POST /auth/logout, GET /auth/sessions …
 	r.GET("/me", auth.RequireUser(), func(c *gin.Context) {
 		user, _ := auth.CurrentUser(c)
 		c.JSON(http.StatusOK, user)

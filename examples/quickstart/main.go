@@ -53,8 +53,8 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	if err := fs.Parse(args); err != nil {
 		return s, err
 	}
-	if r := s.sessions.remember; r != 0 && (s.sessions.lifetime == 0 || r < s.sessions.lifetime) {
-		return s, fmt.Errorf("-remember %v is shorter than -lifetime %v (0 means for ever)", r, s.sessions.lifetime)
+	if r := s.sessions.remember; r != 0 && (s.sessions.lifetime == 0 || r <= s.sessions.lifetime) {
+		return s, fmt.Errorf("-remember is %v, want longer than -lifetime, %v (0 means for ever)", r, s.sessions.lifetime)
 	}
 	if fs.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))

@@ -56,7 +56,7 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		s.run(t, cookie, append(everyWay, cookieRows)...)
 	})
 	t.Run("both", func(t *testing.T) {
-		s.run(t, bearer, orderRows, replaceRows)
+		s.run(t, bearer, orderRows, replaceRows, originRows)
 	})
 	t.Run("no event holds a token, a digest or a password", s.events.holdNoSecret)
 }

@@ -1,0 +1,131 @@
+package account_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+)
+
+func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := account.NewSlots(2, 3, time.Second)
+		var running, most, ran, busy atomic.Int64
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				err := slots.Run(t.Context(), func() {
+					most.Store(max(most.Load(), running.Add(1)))
+					time.Sleep(100 * time.Millisecond) // a hash, by the bubble's clock
+					running.Add(-1)
+					ran.Add(1)
+				})
+				if errors.Is(err, account.ErrBusy) {
+					busy.Add(1)
+				} else if err != nil {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if most.Load() != 2 || ran.Load() != 5 || busy.Load() != 95 {
+			t.Errorf("%d ran at once, %d in all, %d were turned away; want 2, 5 and 95", most.Load(), ran.Load(), busy.Load())
+		}
+		// Everything is free again.
+		if err := slots.Run(t.Context(), func() {}); err != nil {
+			t.Errorf("afterwards: got %v", err)
+		}
+	})
+}
+
+func TestSlotsBoundTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := account.NewSlots(1, 3, time.Second)
+		go func() { _ = slots.Run(t.Context(), func() { time.Sleep(time.Minute) }) }()
+		synctest.Wait()
+
+		start := time.Now()
+		err := slots.Run(t.Context(), func() { t.Error("ran out of turn") })
+		if took := time.Since(start); !errors.Is(err, account.ErrBusy) || took != time.Second {
+			t.Errorf("got %v after %v, want ErrBusy after 1 s", err, took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := slots.Run(ctx, func() { t.Error("ran out of turn") }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a client that has gone: got %v, want its context's error", err)
+		}
+		time.Sleep(time.Minute)
+		if err := slots.Run(t.Context(), func() {}); err != nil {
+			t.Errorf("afterwards: got %v", err)
+		}
+	})
+}
+
+// Under a flood a login fails as such, whoever it is for, and is no denial.
+func TestAFloodOfLoginsIsAnsweredAlike(t *testing.T) {
+	users := memstore.NewUsers[member]()
+	var mu sync.Mutex
+	kinds := map[strategy.EventKind]int{}
+	m, err := account.NewManager(users, uuid.New, account.Config{
+		Argon2:              account.Argon2{MemoryKiB: 8192, Iterations: 1, Parallelism: 1},
+		InsecureArgon2:      true,
+		MaxConcurrentHashes: 1,
+		MaxHashWait:         time.Nanosecond,
+		OnEvent: func(_ context.Context, e strategy.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			kinds[e.Kind]++
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Register(t.Context(), newMember("ann@example.com"), password); err != nil {
+		t.Fatal(err)
+	}
+	var busy [2]atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			email := []string{"ann@example.com", "nobody@example.com"}[i%2]
+			_, err := m.Authenticate(t.Context(), email, password)
+			switch {
+			case errors.Is(err, account.ErrBusy):
+				busy[i%2].Add(1)
+			case i%2 == 0 && err != nil, i%2 == 1 && !errors.Is(err, account.ErrBadCredentials):
+				t.Errorf("%s: got %v", email, err)
+			}
+		})
+	}
+	wg.Wait()
+	if busy[0].Load() == 0 || busy[1].Load() == 0 {
+		t.Errorf("turned away: %d logins of Ann's, %d of nobody's; want some of each", busy[0].Load(), busy[1].Load())
+	}
+	if got := int64(kinds[strategy.EventOverloaded]); got != busy[0].Load()+busy[1].Load() {
+		t.Errorf("got %d events of overload, want %d", got, busy[0].Load()+busy[1].Load())
+	}
+	if kinds[strategy.EventStoreFailed] != 0 {
+		t.Errorf("got %d events of a failing store, want none", kinds[strategy.EventStoreFailed])
+	}
+}
+
+func TestHashBoundsThatAreNone(t *testing.T) {
+	for field, cfg := range map[string]account.Config{
+		"Config.MaxConcurrentHashes": {MaxConcurrentHashes: -1},
+		"Config.MaxHashWait":         {MaxHashWait: -1},
+	} {
+		if _, err := account.NewManager(memstore.NewUsers[member](), uuid.New, cfg); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("got the error %v, want one that names %s", err, field)
+		}
+	}
+}
