@@ -12,12 +12,12 @@ import (
 
 // Config configures a [Manager]. The zero value is safe.
 type Config struct {
-	// Argon2 are the parameters for new hashes. A password whose stored hash has
+	// Argon2 are the parameters for new hashes. Default: see its fields. A password whose stored hash has
 	// others is rehashed at the next login.
 	Argon2 Argon2
 
-	// InsecureArgon2 allows parameters below OWASP's minimum. It is meant for
-	// tests, which would spend their time hashing.
+	// InsecureArgon2 allows parameters below OWASP's minimum. Default false. It is
+	// meant for tests, which would spend their time hashing.
 	InsecureArgon2 bool
 
 	// MaxConcurrentHashes is how many passwords are hashed at once: each takes

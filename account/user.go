@@ -59,6 +59,7 @@ func (u *User[ID]) Account() *User[ID] { return u }
 // methods in another way). It is inferred and never written by applications.
 type Embeds[U any, ID comparable] interface {
 	*U
+	// Account returns the account inside the application's user.
 	Account() *User[ID]
 	strategy.User[ID]
 }

@@ -17,8 +17,11 @@ import (
 // User is what the plugin must know of the application's user. Every
 // strategy.User is one.
 type User interface {
+	// IsActive reports whether the user may log in and use tokens.
 	IsActive() bool
+	// IsVerified is what [Verified] asks for.
 	IsVerified() bool
+	// IsSuperuser is what [Superuser] asks for.
 	IsSuperuser() bool
 }
 
@@ -41,8 +44,8 @@ type Config struct {
 	// strategy, each with its own transport first, and call Routes on both.
 	Transports []Transport
 
-	// RequireVerified turns users away at login who are not verified. Routes can
-	// ask for it one by one instead, with [Verified].
+	// RequireVerified turns users away at login who are not verified. Default
+	// false. Routes can ask for it one by one instead, with [Verified].
 	RequireVerified bool
 
 	// BriefLifetime is the lifetime of a login that does not ask to be remembered
@@ -58,7 +61,8 @@ type Config struct {
 	TrustedOrigins []string
 
 	// OmitUserAgent and OmitClientAddr keep the client's user agent, and its
-	// address by Gin's rules for trusted proxies, out of the session.
+	// address by Gin's rules for trusted proxies, out of the session. Default
+	// false: users see them in the list of their sessions.
 	OmitUserAgent, OmitClientAddr bool
 
 	// Now is the clock, for [Fresh] and for events; give the strategy the same.

@@ -87,7 +87,7 @@ const (
 // Event is something that an application may want to log, count or act on. It
 // never holds a token, a digest or a password.
 type Event struct {
-	Kind      EventKind
+	Kind      EventKind // what happened
 	Time      time.Time // by the clock of the package that reports it
 	UserID    any       // the application's ID type; nil where no user is known
 	SessionID uuid.UUID // uuid.Nil where no session is known

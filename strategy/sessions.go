@@ -28,6 +28,7 @@ type Page struct {
 
 // SessionPage is a part of a user's sessions, newest first.
 type SessionPage struct {
+	// Sessions are those of the page.
 	Sessions []SessionInfo
 	// Next is the After of the next page; "" where there is none.
 	Next string

@@ -69,8 +69,10 @@ type Rotation struct {
 // Position is a place in a user's sessions, newest first: behind the session
 // with this time of creation and ID. The zero Position is before the newest.
 type Position struct {
+	// CreatedAt is the session's, in UTC and whole milliseconds.
 	CreatedAt time.Time
-	ID        uuid.UUID
+	// ID is the session's, among those of the same time.
+	ID uuid.UUID
 }
 
 // Store keeps access tokens. It decides nothing: [Database] does.

@@ -11,10 +11,18 @@ import (
 // User is what a strategy must know of the application's user: its ID, and
 // whether it is active, verified, superuser. account.User is a ready one to
 // embed.
+//
+// The methods are called on every request, by many goroutines: they only return
+// what the user was read with.
 type User[ID comparable] interface {
+	// UserID returns the user's ID. The zero ID is no user's.
 	UserID() ID
+	// IsActive reports whether the user may log in and use tokens.
 	IsActive() bool
+	// IsVerified reports whether the user is verified, by whatever the
+	// application means by that.
 	IsVerified() bool
+	// IsSuperuser reports whether the user passes guards that ask for one.
 	IsSuperuser() bool
 }
 

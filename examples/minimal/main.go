@@ -39,7 +39,7 @@ func main() {
 	auth := must(ginauth.New(sessions, accounts, ginauth.Config{}))
 
 	r := gin.Default()
-	_ = r.SetTrustedProxies(nil) // or yours: they say where clients are
+	_ = r.SetTrustedProxies(nil)  // or yours: they say where clients are
 	auth.Routes(r.Group("/auth")) // POST /auth/login, POST /auth/logout, GET /auth/sessions …
 	r.GET("/me", auth.RequireUser(), func(c *gin.Context) {
 		user, _ := auth.CurrentUser(c)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -149,7 +150,7 @@ func (a *app) addDemoAccounts(ctx context.Context) error {
 			User: account.User[uuid.UUID]{Email: demo.email, Active: demo.active, Verified: demo.verified, Superuser: demo.superuser},
 			Name: demo.name,
 		}, demoPassword)
-		if err != nil {
+		if err != nil && !errors.Is(err, account.ErrEmailTaken) {
 			return err
 		}
 	}

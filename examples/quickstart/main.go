@@ -26,7 +26,8 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+	// An interrupt while it starts is no failure either.
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "quickstart:", err)
 		os.Exit(1)
 	}
@@ -36,6 +37,7 @@ type settings struct {
 	addr     string
 	mongoURI string
 	database string
+	demo     bool
 	sessions sessionSettings
 }
 
@@ -46,6 +48,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	fs.StringVar(&s.addr, "addr", "127.0.0.1:8080", "address to listen on")
 	fs.StringVar(&s.mongoURI, "mongodb-uri", os.Getenv("MONGODB_URI"), "MongoDB to use; empty runs one in this process, with demo accounts (default $MONGODB_URI)")
 	fs.StringVar(&s.database, "db", "latchkey_quickstart", "name of the database")
+	fs.BoolVar(&s.demo, "demo-accounts", false, "make the demo accounts in a MongoDB of yours too; anybody knows their password")
 	fs.DurationVar(&s.sessions.lifetime, "lifetime", time.Hour, "how long an access token lives; 0 means until it is revoked")
 	fs.DurationVar(&s.sessions.remember, "remember", 0, "how long it lives where the login asks to be remembered; 0 means that it cannot")
 	fs.DurationVar(&s.sessions.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means as long as it lives")
@@ -68,8 +71,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	embedded := s.mongoURI == ""
-	if embedded {
+	listener, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	if s.mongoURI == "" {
+		s.demo = true
 		server, err := devmongo.Start(devmongo.Config{})
 		if err != nil {
 			return err
@@ -89,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer app.Close()
-	if embedded {
+	if s.demo {
 		if err := app.addDemoAccounts(ctx); err != nil {
 			return err
 		}
@@ -100,13 +108,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", s.addr)
-	if err != nil {
-		return err
-	}
 	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
-	if embedded {
-		fmt.Fprint(stdout, curlLines("http://"+listener.Addr().String()))
+	if s.demo {
+		fmt.Fprint(stdout, curlLines("http://"+reachable(listener.Addr())))
+	} else {
+		fmt.Fprintln(stdout, "It has the accounts of that database; -demo-accounts makes some to try it with.")
 	}
 	return serve(ctx, listener, handler)
 }
@@ -124,6 +130,16 @@ func serve(ctx context.Context, listener net.Listener, h http.Handler) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return server.Shutdown(ctx)
+}
+
+// reachable is an address to connect to: one that listens everywhere does so here
+// too, and curl sends secure cookies over plain HTTP only here.
+func reachable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("127.0.0.1", port)
 }
 
 func curlLines(base string) string {

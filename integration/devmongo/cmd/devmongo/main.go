@@ -34,6 +34,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	} else if err != nil {
 		return fmt.Errorf("devmongo: %w", err)
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("devmongo: unexpected argument %q", flags.Arg(0))
+	}
 
 	server, err := devmongo.Start(devmongo.Config{Listen: *listen, Dir: *dir})
 	if err != nil {
