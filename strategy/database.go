@@ -79,9 +79,10 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	if err != nil {
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: make a session ID: %w", err)
 	}
+	now := d.now()
 	secret, digest := d.format.New()
 	row := AccessToken[ID]{
-		ID: id, Digest: digest, UserID: user.UserID(), CreatedAt: d.now(),
+		ID: id, Digest: digest, UserID: user.UserID(), CreatedAt: now,
 		Scopes: slices.Clone(o.scopes), Name: o.name, UserAgent: o.userAgent, ClientAddr: o.clientAddr,
 	}
 	if d.cfg.MaxSessions > 0 && d.cfg.WhenFull == EvictOldest && row.Scopes == nil {
@@ -96,7 +97,7 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	// than what their account accepted when it was looked up for that.
 	at := o.authenticatedAt.UTC().Truncate(time.Millisecond)
 	if at.IsZero() {
-		at = d.now()
+		at = now
 	}
 	if at = latest(at, notBefore(user)); !at.Equal(row.CreatedAt) {
 		row.AuthenticatedAt = at
@@ -202,7 +203,7 @@ func (d *Database[U, ID]) read(ctx context.Context, token string, now, reauthent
 		return row, user, d.failed(ctx, "look up the user", err)
 	case !user.IsActive():
 		return row, user, d.denied(ctx, denyUserInactive, row)
-	case row.authenticatedAt().Before(notBefore(user)):
+	case superseded(row, notBefore(user)):
 		return row, user, d.denied(ctx, denySuperseded, row)
 	}
 	return row, user, nil
@@ -217,10 +218,16 @@ func (d *Database[U, ID]) dead(row AccessToken[ID], now time.Time) *denial {
 		return denyExpired
 	case d.cfg.IdleTimeout > 0 && row.Scopes == nil && row.usedAt().Before(now.Add(-d.cfg.IdleTimeout)):
 		return denyIdle
-	case row.authenticatedAt().Before(d.cfg.NotBefore):
+	case superseded(row, d.cfg.NotBefore):
 		return denySuperseded
 	}
 	return nil
+}
+
+// superseded reports whether the credentials for a row were given before they had
+// to be.
+func superseded[ID comparable](row AccessToken[ID], notBefore time.Time) bool {
+	return row.authenticatedAt().Before(notBefore)
 }
 
 // DestroyToken implements [Strategy]. A malformed token causes no I/O.
@@ -249,7 +256,8 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 		}
 	}
 	at := o.reauthenticatedAt.UTC().Truncate(time.Millisecond)
-	row, user, err := d.read(ctx, token, d.now(), at)
+	now := d.now()
+	row, user, err := d.read(ctx, token, now, at)
 	if err != nil {
 		return Secret{}, Session[U]{}, err
 	}
@@ -259,7 +267,7 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 	secret, digest := d.format.New()
 	to := Rotation{Digest: digest, AuthenticatedAt: at}
 	if d.cfg.TouchInterval > 0 {
-		to.LastUsedAt = d.now()
+		to.LastUsedAt = now
 	}
 	row, err = d.tokens.Rotate(ctx, row.Digest, to)
 	switch {

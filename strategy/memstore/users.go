@@ -81,7 +81,8 @@ func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 
 // ReplacePassword implements account.Store.
 func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, notBefore time.Time) error {
-	err := s.change(ctx, id, func(a *account.User[ID]) error {
+	err := s.change(ctx, id, func(user *U) error {
+		a := s.of(user)
 		if a.HashedPassword != old {
 			return account.ErrConflict
 		}
@@ -97,7 +98,8 @@ func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new acco
 
 // Apply implements account.Store.
 func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
-	return s.change(ctx, id, func(a *account.User[ID]) error {
+	return s.change(ctx, id, func(user *U) error {
+		a := s.of(user)
 		if change.Active != nil {
 			a.Active = *change.Active
 		}
@@ -113,7 +115,7 @@ func postpone[ID comparable](a *account.User[ID], notBefore time.Time) {
 }
 
 // change changes an account that is there, unless f returns an error.
-func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*account.User[ID]) error) error {
+func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -123,7 +125,7 @@ func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*account.User[I
 	if !ok {
 		return account.ErrUserNotFound
 	}
-	if err := f(s.of(&user)); err != nil {
+	if err := f(&user); err != nil {
 		return err
 	}
 	s.byID[id] = user
@@ -134,20 +136,12 @@ func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*account.User[I
 // would in its own database: to deactivate it, to verify it. Its ID and e-mail
 // address stay as they are.
 func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	user, ok := s.byID[id]
-	if !ok {
-		return account.ErrUserNotFound
-	}
-	email := s.of(&user).Email
-	change(&user)
-	s.of(&user).ID, s.of(&user).Email = id, email
-	s.byID[id] = user
-	return nil
+	return s.change(ctx, id, func(user *U) error {
+		email := s.of(user).Email
+		change(user)
+		s.of(user).ID, s.of(user).Email = id, email
+		return nil
+	})
 }
 
 // Delete removes an account; its tokens are refused from then on. It is
