@@ -104,9 +104,9 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 // fields are stored as they are. It returns the account as stored.
 //
 // It returns an error wrapping [ErrInvalidEmail], [ErrInvalidPassword],
-// [ErrEmailTaken], or [ErrConflict] where the ID is taken. Telling a stranger that an address is taken tells them who
-// has an account: answer a public sign-up form the same way in both cases, and
-// write the rest in an e-mail.
+// [ErrEmailTaken], or [ErrConflict] where the ID is taken. Telling a stranger that
+// an address is taken tells them who has an account: answer a public sign-up form
+// the same way in both cases, and write the rest in an e-mail.
 func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) (U, error) {
 	a := m.of(&user)
 	a.Active, a.Verified, a.Superuser = true, false, false
@@ -145,10 +145,7 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 	}
 	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
 	if err := m.store.Insert(ctx, user); err != nil {
-		if errors.Is(err, ErrEmailTaken) || errors.Is(err, ErrConflict) {
-			return nobody, fmt.Errorf("account: %w", err)
-		}
-		return nobody, m.failed(ctx, "insert the account", err)
+		return nobody, m.unless(ctx, "insert the account", err, ErrEmailTaken, ErrConflict)
 	}
 	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountRegistered, UserID: a.ID})
 	return user, nil
@@ -158,8 +155,8 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 // Case and surrounding blanks of the address do not matter. It returns an error
 // wrapping [ErrBadCredentials] for an unknown address, a wrong password or an
 // inactive account, after the same work, and [ErrBusy] under a flood; any other
-// error is a failure of the store. A hash that is not of today's scheme and parameters is replaced; a
-// failure to do so is an event, and the login goes on.
+// error is a failure of the store. A hash that is not of today's scheme and
+// parameters is replaced; a failure to do so is an event, and the login goes on.
 func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password string) (U, error) {
 	var nobody U
 	if password == "" || len(password) > MaxPasswordBytes {
@@ -245,7 +242,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	a := m.of(&user)
 	notBefore := m.notBefore(a.NotBefore)
 	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, notBefore); err != nil {
-		return nobody, m.unless(ctx, ErrConflict, "store the password", err)
+		return nobody, m.unless(ctx, "store the password", err, ErrConflict)
 	}
 	a.HashedPassword, a.NotBefore = hash, notBefore
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
@@ -277,7 +274,7 @@ func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 func (m *Manager[U, ID]) revoke(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
 	user, err := m.store.ByID(ctx, id)
 	if err != nil {
-		return m.unless(ctx, ErrUserNotFound, "look up the account", err)
+		return m.unless(ctx, "look up the account", err, ErrUserNotFound)
 	}
 	change.NotBefore = m.notBefore(m.of(&user).NotBefore)
 	return m.apply(ctx, id, change, reason)
@@ -285,16 +282,19 @@ func (m *Manager[U, ID]) revoke(ctx context.Context, id ID, change Change, reaso
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
 	if err := m.store.Apply(ctx, id, change); err != nil {
-		return m.unless(ctx, ErrUserNotFound, "change the account", err)
+		return m.unless(ctx, "change the account", err, ErrUserNotFound)
 	}
 	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountChanged, UserID: id, Reason: reason})
 	return nil
 }
 
-// unless returns an error of the store, and reports it unless it is an answer.
-func (m *Manager[U, ID]) unless(ctx context.Context, answer error, doing string, err error) error {
-	if errors.Is(err, answer) {
-		return fmt.Errorf("account: %w", err)
+// unless returns an error of the store, and reports it as a failure unless it is
+// one of its answers.
+func (m *Manager[U, ID]) unless(ctx context.Context, doing string, err error, answers ...error) error {
+	for _, answer := range answers {
+		if errors.Is(err, answer) {
+			return fmt.Errorf("account: %w", err)
+		}
 	}
 	return m.failed(ctx, doing, err)
 }
@@ -315,13 +315,13 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (s
 	var (
 		a            = m.of(user)
 		ok, outdated bool
-		err          error
+		unusable     error
 	)
-	if err := m.slots.run(ctx, func() { ok, outdated, err = m.hasher.verify(password, a.HashedPassword) }); err != nil {
+	if err := m.slots.run(ctx, func() { ok, outdated, unusable = m.hasher.verify(password, a.HashedPassword) }); err != nil {
 		return "", err
 	}
 	switch {
-	case err != nil:
+	case unusable != nil:
 		if _, err := m.hash(ctx, password); err != nil {
 			return "", err
 		}
@@ -354,11 +354,15 @@ func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password strin
 }
 
 // hash hashes a password when it is its turn.
-func (m *Manager[U, ID]) hash(ctx context.Context, password string) (hash PasswordHash, err error) {
-	if err := m.slots.run(ctx, func() { hash, err = m.hasher.hash(password) }); err != nil {
+func (m *Manager[U, ID]) hash(ctx context.Context, password string) (PasswordHash, error) {
+	var (
+		hash   PasswordHash
+		failed error
+	)
+	if err := m.slots.run(ctx, func() { hash, failed = m.hasher.hash(password) }); err != nil {
 		return "", err
 	}
-	return hash, err
+	return hash, failed
 }
 
 func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {
