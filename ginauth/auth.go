@@ -164,7 +164,7 @@ func noStore(c *gin.Context) {
 }
 
 func (a *Auth[U]) handleLogin(c *gin.Context) {
-	if _, ok := a.transports[0].(cookie); ok && a.crossOrigin(c.Request) {
+	if a.forged(a.transports[0], c.Request) {
 		// Another site must not log its visitors in as somebody else (login CSRF).
 		a.emit(c.Request.Context(), strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonCrossOrigin})
 		a.refuse(c, errCrossOrigin)
@@ -231,8 +231,8 @@ func (a *Auth[U]) options(c *gin.Context, remember bool, opts []strategy.TokenOp
 	// The session of the browser's cookie ends with this one's beginning. One in a
 	// header does not: a script may send its token with every request.
 	for _, t := range a.transports {
-		if k, ok := t.(cookie); ok && !a.crossOrigin(c.Request) {
-			all = append(all, strategy.Replacing(k.presented(c.Request)...))
+		if t.ambient() && !a.forged(t, c.Request) {
+			all = append(all, strategy.Replacing(t.presented(c.Request)...))
 		}
 	}
 	if !a.cfg.OmitUserAgent {
@@ -368,7 +368,8 @@ func (a *Auth[U]) identity(c *gin.Context) *identity[U] {
 func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (strategy.Session[U], error) {
 	ctx := c.Request.Context()
 	known := a.identity(c)
-	if known == nil {
+	first := known == nil
+	if first {
 		session, by, err := a.identify(c.Request)
 		if err != nil {
 			return session, err
@@ -387,7 +388,7 @@ func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (strategy.Session[U],
 			return session, a.verdict(ctx, session, err)
 		}
 	}
-	if a.identity(c) == nil {
+	if first {
 		c.Set(identityKey{}, known)
 		c.Request = c.Request.WithContext(strategy.ContextWithSession(ctx, session))
 	}
@@ -397,9 +398,7 @@ func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (strategy.Session[U],
 // verdict returns the reason of a check that a session does not pass, or reports
 // that the check failed.
 func (a *Auth[U]) verdict(ctx context.Context, session strategy.Session[U], err error) error {
-	var stale *staleError
-	var scope *scopeError
-	if errors.Is(err, errForbidden) || errors.As(err, &stale) || errors.As(err, &scope) {
+	if reason(err) != "" {
 		return err
 	}
 	err = fmt.Errorf("ginauth: check the user: %w", err)
@@ -425,7 +424,7 @@ func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, er
 		if err == nil {
 			var session strategy.Session[U]
 			if session, err = a.strategy.ReadToken(r.Context(), token); err == nil {
-				if _, ok := t.(cookie); ok && a.crossOrigin(r) {
+				if a.forged(t, r) {
 					return session, credential{}, errCrossOrigin
 				}
 				return session, credential{token, t}, nil
@@ -441,10 +440,11 @@ func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, er
 	return strategy.Session[U]{}, credential{}, why
 }
 
-// crossOrigin reports whether a page of another origin makes a browser send this
-// request, with an unsafe method. What is not from a browser is not. It matters
-// for cookies only, which browsers add by themselves.
-func (a *Auth[U]) crossOrigin(r *http.Request) bool { return a.origins.Check(r) != nil }
+// forged reports whether a page of another origin may have made a browser send
+// this request, with an unsafe method and what the transport takes for a token.
+func (a *Auth[U]) forged(t transport, r *http.Request) bool {
+	return t.ambient() && a.origins.Check(r) != nil
+}
 
 // CurrentUser returns the user whom a guard let through. ok is false where none
 // did: behind [Auth.OptionalUser] that is a visitor.
@@ -466,26 +466,31 @@ func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], o
 // denied reports a request that a guard turned away although the strategy had
 // nothing against it, or was not asked. The strategy reports the others itself.
 func (a *Auth[U]) denied(ctx context.Context, session strategy.Session[U], err error) {
-	e := strategy.Event{Kind: strategy.EventAccessDenied, SessionID: session.ID}
+	if why := reason(err); why != "" {
+		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, SessionID: session.ID, Reason: why})
+	}
+}
+
+// reason is why a guard, or a check of it, turned a request away; "" for errors
+// that are no such verdict.
+func reason(err error) strategy.Reason {
 	var stale *staleError
 	var scope *scopeError
 	switch {
 	case errors.As(err, &stale):
-		e.Reason = strategy.ReasonNotFresh
+		return strategy.ReasonNotFresh
 	case errors.As(err, &scope):
-		e.Reason = strategy.ReasonScope
+		return strategy.ReasonScope
 	case errors.Is(err, errForbidden):
-		e.Reason = strategy.ReasonForbidden
+		return strategy.ReasonForbidden
 	case errors.Is(err, errCrossOrigin):
-		e.Reason = strategy.ReasonCrossOrigin
+		return strategy.ReasonCrossOrigin
 	case errors.Is(err, errNoCredentials):
-		e.Reason = strategy.ReasonNoCredentials
+		return strategy.ReasonNoCredentials
 	case errors.Is(err, errBadRequest):
-		e.Reason = strategy.ReasonBadRequest
-	default:
-		return
+		return strategy.ReasonBadRequest
 	}
-	a.emit(ctx, e)
+	return ""
 }
 
 func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {

@@ -206,8 +206,8 @@ func (a *Auth[U]) renew(c *gin.Context, user U, at time.Time) error {
 // behind a guard with these checks: for a gateway or another service that has a
 // token and wants to know what it is worth. It counts as a use of the token. It
 // returns an error where no check is [Superuser] or one of [CheckUser], since all
-// others let ordinary users look into every token, and if the strategy does not know its users' IDs (see
-// strategy.SessionManager).
+// others let ordinary users look into every token, and if the strategy does not
+// know its users' IDs (see strategy.SessionManager).
 func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check[U]) error {
 	if !slices.ContainsFunc(checks, restricts[U]) {
 		return errors.New("ginauth: Introspection wants a check that keeps ordinary users away: Superuser, or one of CheckUser")

@@ -29,6 +29,9 @@ type transport interface {
 	// presented returns what a request carries in the place of a token, also what
 	// token refuses: a few values at most.
 	presented(*http.Request) []string
+	// ambient reports whether browsers add the token by themselves, whoever's page
+	// makes the request.
+	ambient() bool
 	// deliver answers a login.
 	deliver(*gin.Context, delivery)
 	// clear makes the client forget the token.
@@ -94,6 +97,8 @@ func parseAuthorization(header string) (string, error) {
 	}
 	return token, nil
 }
+
+func (bearer) ambient() bool { return false }
 
 func (b bearer) presented(r *http.Request) []string {
 	if token, _ := b.token(r); token != "" {
@@ -190,6 +195,8 @@ func (k cookie) token(r *http.Request) (string, error) {
 	}
 	return found[0].Value, nil
 }
+
+func (cookie) ambient() bool { return true }
 
 func (k cookie) presented(r *http.Request) (values []string) {
 	// Anybody can make cookies up, and each costs a write: a few will do.
