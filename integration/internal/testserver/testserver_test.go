@@ -195,7 +195,7 @@ func TestContainer(t *testing.T) {
 		if containerRequired {
 			t.Fatal(err)
 		}
-		t.Skip(err)
+		t.Skipf("%v (LATCHKEY_TEST_REQUIRE_CONTAINER=1 makes this a failure)", err)
 	}
 	server := start(t)
 	if server.Kind != testserver.KindContainer || server.Devmongo() != nil {
