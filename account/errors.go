@@ -25,6 +25,11 @@ var (
 	// decided: try again in a moment.
 	ErrBusy = errors.New("too many passwords are being hashed")
 
+	// ErrTooManyAttempts means that too many attempts failed before, and that this
+	// one was not looked at. It is a *[TooManyAttemptsError], which says when to
+	// try again.
+	ErrTooManyAttempts = errors.New("too many attempts")
+
 	// ErrEmailTaken is wrapped by a [Store] that already holds an account with
 	// this e-mail address.
 	ErrEmailTaken = errors.New("e-mail address is taken")

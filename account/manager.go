@@ -29,6 +29,15 @@ type Config struct {
 	// finds too many waiting, gets [ErrBusy]. Default 3 seconds.
 	MaxHashWait time.Duration
 
+	// Limiter bounds how often passwords can be guessed. Default: one with the
+	// default limits, whose counters are in this process; several instances share
+	// theirs by one over mongostore.Attempts.
+	Limiter *Limiter
+
+	// InsecureNoLimiter goes without a Limiter. Default false. It is meant for
+	// applications that limit logins by other means.
+	InsecureNoLimiter bool
+
 	// MinPasswordLength is the least number of characters in a new password.
 	// Default 8 (ASVS 6.2.1; NIST SP 800-63B-4 §3.1.1.2 asks for 15 where the
 	// password is the only factor).
@@ -50,12 +59,13 @@ type Config struct {
 // Manager registers accounts, authenticates their users and changes their
 // passwords. Make one with [NewManager]. It is safe for concurrent use.
 type Manager[U strategy.User[ID], ID comparable] struct {
-	store  Store[U, ID]
-	newID  func() ID
-	of     func(*U) *User[ID]
-	hasher *hasher
-	slots  *slots
-	cfg    Config
+	store   Store[U, ID]
+	newID   func() ID
+	of      func(*U) *User[ID]
+	hasher  *hasher
+	slots   *slots
+	limiter *Limiter // nil: none
+	cfg     Config
 }
 
 // NewManager returns a Manager of the accounts in a store. newID makes the IDs
@@ -92,10 +102,29 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if err != nil {
 		return nil, err
 	}
+	limiter, err := cfg.limiter()
+	if err != nil {
+		return nil, err
+	}
 	of := func(u *U) *User[ID] { return P(u).Account() }
 	const queue = 32 // for each that runs
 	s := newSlots(cfg.MaxConcurrentHashes, queue*cfg.MaxConcurrentHashes, cfg.MaxHashWait)
-	return &Manager[U, ID]{store, newID, of, h, s, cfg}, nil
+	return &Manager[U, ID]{store, newID, of, h, s, limiter, cfg}, nil
+}
+
+// limiter returns the one that is asked for, nil for none.
+func (cfg Config) limiter() (*Limiter, error) {
+	switch {
+	case cfg.Limiter != nil && cfg.InsecureNoLimiter:
+		return nil, errors.New("account: Config.InsecureNoLimiter is set, and Config.Limiter too")
+	case cfg.Limiter != nil || cfg.InsecureNoLimiter:
+		return cfg.Limiter, nil
+	}
+	attempts, err := NewMemoryAttempts(0)
+	if err != nil {
+		return nil, err
+	}
+	return NewLimiter(attempts, LimiterConfig{Now: cfg.Now, OnEvent: cfg.OnEvent})
 }
 
 // Register creates the account of somebody who signs up: active, not verified,
@@ -154,39 +183,86 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 // Authenticate returns the active account with this e-mail address and password.
 // Case and surrounding blanks of the address do not matter. It returns an error
 // wrapping [ErrBadCredentials] for an unknown address, a wrong password or an
-// inactive account, after the same work, and [ErrBusy] under a flood; any other
-// error is a failure of the store. A hash that is not of today's scheme and
-// parameters is replaced; a failure to do so is an event, and the login goes on.
+// inactive account, after the same work; [ErrTooManyAttempts], with the time to
+// wait, before any; [ErrBusy] under a flood. Any other error is a failure of the
+// store. A hash that is not of today's scheme and parameters is replaced; a
+// failure to do so is an event, and the login goes on.
+//
+// The limiter counts by the client's address in ctx; see
+// strategy.ContextWithClientAddr.
 func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password string) (U, error) {
-	var nobody U
-	if password == "" || len(password) > MaxPasswordBytes {
-		// No account has such a password, so refusing it at once tells nothing.
-		return nobody, m.denied(ctx, strategy.ReasonWrongPassword, nil)
+	var user U
+	if !plausible(password) {
+		return user, m.denied(ctx, strategy.ReasonWrongPassword, nil)
 	}
-	user, err := m.byEmail(ctx, email)
-	switch {
-	case errors.Is(err, ErrUserNotFound):
-		// The work of a check, and its failures: so neither the time of the
-		// answer nor its kind tells whether there was anything to check.
-		if _, err := m.hash(ctx, password); err != nil {
-			return nobody, m.failed(ctx, "check the password", err)
-		}
-		return nobody, m.denied(ctx, strategy.ReasonUnknownUser, nil)
-	case err != nil:
-		return nobody, m.failed(ctx, "look up the account", err)
+	name, err := NormalizeEmail(email)
+	if err != nil {
+		name = email // which no account has
 	}
-	if reason, err := m.check(ctx, &user, password); err != nil {
-		return nobody, m.failed(ctx, "check the password", err)
-	} else if reason != "" {
-		return nobody, m.denied(ctx, reason, user.UserID())
+	err = m.limited(ctx, nil, func() (*attempt, error) { return m.limiter.begin(ctx, name) }, func() (err error) {
+		user, err = m.authenticate(ctx, name, password)
+		return err
+	})
+	if err != nil {
+		var nobody U
+		return nobody, err
 	}
 	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginSucceeded, UserID: user.UserID()})
 	return user, nil
 }
 
+func (m *Manager[U, ID]) authenticate(ctx context.Context, name, password string) (U, error) {
+	user, err := m.store.ByEmail(ctx, name)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		// The work of a check, and its failures: so neither the time of the
+		// answer nor its kind tells whether there was anything to check.
+		if err := m.pretend(ctx, password); err != nil {
+			return user, m.failed(ctx, "check the password", err)
+		}
+		return user, m.denied(ctx, strategy.ReasonUnknownUser, nil)
+	case err != nil:
+		return user, m.failed(ctx, "look up the account", err)
+	}
+	return user, m.verdict(ctx, &user, password)
+}
+
+// verdict is check with its refusals and failures reported.
+func (m *Manager[U, ID]) verdict(ctx context.Context, user *U, password string) error {
+	reason, err := m.check(ctx, user, password)
+	switch {
+	case err != nil:
+		return m.failed(ctx, "check the password", err)
+	case reason != "":
+		return m.denied(ctx, reason, (*user).UserID())
+	}
+	return nil
+}
+
+// limited looks at a password, if the limiter lets it, and tells the limiter how
+// that went. id is the account's where it is known.
+func (m *Manager[U, ID]) limited(ctx context.Context, id any, begin func() (*attempt, error), look func() error) error {
+	if m.limiter == nil {
+		return look()
+	}
+	attempt, err := begin()
+	switch {
+	case errors.Is(err, ErrTooManyAttempts):
+		m.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonTooMany, UserID: id})
+		return fmt.Errorf("account: %w", err)
+	case err != nil:
+		return err
+	}
+	err = errors.New("account: the store panicked")
+	defer func() { attempt.end(ctx, err) }()
+	err = look()
+	return err
+}
+
 // Reauthenticate checks the password of a user who is logged in already, before
 // something that asks for it again. It returns the account as it is now, or the
-// errors of [Manager.Authenticate].
+// errors of [Manager.Authenticate]. Its attempts are limited apart from logins:
+// what others try does not count.
 func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password string) (U, error) {
 	confirmed, err := m.confirm(ctx, user.UserID(), password)
 	if err == nil {
@@ -198,7 +274,7 @@ func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password st
 // confirm returns the active account with this ID and password.
 func (m *Manager[U, ID]) confirm(ctx context.Context, id ID, password string) (U, error) {
 	var nobody U
-	if len(password) > MaxPasswordBytes {
+	if !plausible(password) {
 		return nobody, m.denied(ctx, strategy.ReasonWrongPassword, id)
 	}
 	user, err := m.store.ByID(ctx, id)
@@ -208,10 +284,9 @@ func (m *Manager[U, ID]) confirm(ctx context.Context, id ID, password string) (U
 	case err != nil:
 		return nobody, m.failed(ctx, "look up the account", err)
 	}
-	if reason, err := m.check(ctx, &user, password); err != nil {
-		return nobody, m.failed(ctx, "check the password", err)
-	} else if reason != "" {
-		return nobody, m.denied(ctx, reason, id)
+	begin := func() (*attempt, error) { return m.limiter.beginWithin(ctx, m.of(&user).Email) }
+	if err := m.limited(ctx, id, begin, func() error { return m.verdict(ctx, &user, password) }); err != nil {
+		return nobody, err
 	}
 	return user, nil
 }
@@ -223,8 +298,8 @@ func (m *Manager[U, ID]) confirm(ctx context.Context, id ID, password string) (U
 // to clean up, delete the other rows (strategy.Database.DestroyAll).
 //
 // It returns an error wrapping [ErrBadCredentials] where the current password is
-// wrong or there is no such active account, [ErrInvalidPassword] where the new
-// one is refused, [ErrConflict] where the password was changed by somebody else
+// wrong or there is no such active account, [ErrTooManyAttempts] as
+// [Manager.Reauthenticate] does, [ErrInvalidPassword] where the new one is refused, [ErrConflict] where the password was changed by somebody else
 // at the same time.
 func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new string) (U, error) {
 	var nobody U
@@ -299,15 +374,6 @@ func (m *Manager[U, ID]) unless(ctx context.Context, doing string, err error, an
 	return m.failed(ctx, doing, err)
 }
 
-func (m *Manager[U, ID]) byEmail(ctx context.Context, email string) (U, error) {
-	norm, err := NormalizeEmail(email)
-	if err != nil {
-		var nobody U
-		return nobody, ErrUserNotFound // no account has such an address
-	}
-	return m.store.ByEmail(ctx, norm)
-}
-
 // check compares a password with an account's hash and returns why the user may
 // not in, or "". It does the work of one hash in any case. Where the hash is
 // outdated it is replaced, in the store and in user.
@@ -322,7 +388,7 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (s
 	}
 	switch {
 	case unusable != nil:
-		if _, err := m.hash(ctx, password); err != nil {
+		if err := m.pretend(ctx, password); err != nil {
 			return "", err
 		}
 		return strategy.ReasonUnusableHash, nil
@@ -353,6 +419,14 @@ func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password strin
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordRehashed, UserID: a.ID, Err: err})
 }
 
+// pretend does the work of a check where there is nothing to check.
+func (m *Manager[U, ID]) pretend(ctx context.Context, password string) (err error) {
+	if busy := m.slots.run(ctx, func() { err = m.hasher.pretend(password) }); busy != nil {
+		return busy
+	}
+	return err
+}
+
 // hash hashes a password when it is its turn.
 func (m *Manager[U, ID]) hash(ctx context.Context, password string) (PasswordHash, error) {
 	var (
@@ -366,6 +440,7 @@ func (m *Manager[U, ID]) hash(ctx context.Context, password string) (PasswordHas
 }
 
 func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {
+	password = canonical(password)
 	if err := checkNewPassword(password, m.cfg.MinPasswordLength); err != nil {
 		return fmt.Errorf("account: %w", err)
 	}
@@ -415,6 +490,6 @@ func (m *Manager[U, ID]) emit(ctx context.Context, e strategy.Event) {
 	if m.cfg.OnEvent == nil {
 		return
 	}
-	e.Time = m.now()
+	e.Time, e.ClientAddr = m.now(), strategy.ClientAddr(ctx)
 	m.cfg.OnEvent(ctx, e)
 }

@@ -96,6 +96,7 @@ func newHarness(t testing.TB, cfg account.Config) *harness {
 		cfg.Argon2 = cheap
 	}
 	cfg.InsecureArgon2 = true
+	cfg.InsecureNoLimiter = cfg.Limiter == nil // limiter_test.go has its tests
 	cfg.Now = func() time.Time { return now }
 	cfg.OnEvent = func(_ context.Context, e strategy.Event) {
 		h.mu.Lock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alexedwards/argon2id"
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/text/unicode/norm"
 )
 
 // MaxPasswordBytes is the longest password that is hashed, in bytes of UTF-8. It
@@ -77,9 +78,36 @@ func newHasher(p Argon2, insecure bool) (*hasher, error) {
 // memoryPasses is what a hash costs: how much memory is passed over.
 func memoryPasses(memoryKiB, iterations uint32) uint64 { return uint64(memoryKiB) * uint64(iterations) }
 
+// plausible reports whether an account could have a password. That none has one
+// of the others is no secret: they are refused without any work.
+func plausible(password string) bool { return password != "" && len(password) <= MaxPasswordBytes }
+
+// canonical is the form in which a password is hashed: another keyboard may
+// compose its characters otherwise (NFC; NIST SP 800-63B-4 §3.1.1.2).
+func canonical(password string) string { return norm.NFC.String(password) }
+
 func (h *hasher) hash(password string) (PasswordHash, error) {
-	s, err := argon2id.CreateHash(password, &h.params)
+	s, err := argon2id.CreateHash(canonical(password), &h.params)
 	return PasswordHash(s), err
+}
+
+// pretend does the work that verify does with a wrong password.
+func (h *hasher) pretend(password string) error {
+	for range forms(password) {
+		if _, err := h.hash(password); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forms are those in which a password may have been hashed: fastapi-users hashes
+// it as it was typed.
+func forms(password string) []string {
+	if c := canonical(password); c != password {
+		return []string{c, password}
+	}
+	return []string{password}
 }
 
 var errUnusableHash = errors.New("the stored password hash cannot be read")
@@ -88,6 +116,19 @@ var errUnusableHash = errors.New("the stored password hash cannot be read")
 // be replaced by one of today's. It returns errUnusableHash, at once, for what
 // is no hash or asks for too much.
 func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, err error) {
+	for i, form := range forms(password) {
+		ok, outdated, err = h.verifyForm(form, hash)
+		if ok && i > 0 {
+			outdated = true
+		}
+		if ok || err != nil {
+			break
+		}
+	}
+	return ok, outdated, err
+}
+
+func (h *hasher) verifyForm(password string, hash PasswordHash) (ok, outdated bool, err error) {
 	switch s := string(hash); {
 	case strings.HasPrefix(s, "$argon2id$"):
 		return h.verifyArgon2(password, s)

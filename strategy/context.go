@@ -25,3 +25,20 @@ func UserFromContext[U any](ctx context.Context) (user U, ok bool) {
 	s, ok := SessionFromContext[U](ctx)
 	return s.User, ok
 }
+
+type clientAddrKey struct{}
+
+// ContextWithClientAddr returns a context that carries the address of the client
+// that a request came from: events name it, and account.Limiter counts by it. The
+// Gin plugin does this for every request that it handles, by Gin's rules for
+// trusted proxies. Never take the address from a header that anybody can set.
+func ContextWithClientAddr(ctx context.Context, addr string) context.Context {
+	return context.WithValue(ctx, clientAddrKey{}, addr)
+}
+
+// ClientAddr returns the address of the client that ctx belongs to; "" where it
+// is not known.
+func ClientAddr(ctx context.Context) string {
+	addr, _ := ctx.Value(clientAddrKey{}).(string)
+	return addr
+}

@@ -283,7 +283,7 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 // info returns what is known of a row's session.
 func (d *Database[U, ID]) info(row AccessToken[ID]) SessionInfo {
 	s := SessionInfo{
-		ID: row.ID, CreatedAt: row.CreatedAt, LastUsedAt: row.LastUsedAt, ExpiresAt: row.ExpiresAt,
+		ID: row.ID, UserID: row.UserID, CreatedAt: row.CreatedAt, LastUsedAt: row.LastUsedAt, ExpiresAt: row.ExpiresAt,
 		Scopes: row.Scopes, Name: row.Name, UserAgent: row.UserAgent, ClientAddr: row.ClientAddr,
 	}
 	if !s.Scoped() {
@@ -316,6 +316,6 @@ func (d *Database[U, ID]) emit(ctx context.Context, e Event) {
 	if d.cfg.OnEvent == nil {
 		return
 	}
-	e.Time = d.now()
+	e.Time, e.ClientAddr = d.now(), ClientAddr(ctx)
 	d.cfg.OnEvent(ctx, e)
 }

@@ -203,7 +203,7 @@ func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
 		t.Errorf("token: got %q, want the prefix my_app_", token)
 	}
 	want := strategy.Session[user]{User: h.ann, SessionInfo: strategy.SessionInfo{
-		ID: session.ID, CreatedAt: issuedAt, AuthenticatedAt: issuedAt, ExpiresAt: issuedAt.Add(lifetime),
+		ID: session.ID, UserID: h.ann.ID, CreatedAt: issuedAt, AuthenticatedAt: issuedAt, ExpiresAt: issuedAt.Add(lifetime),
 	}}
 	if !reflect.DeepEqual(session, want) {
 		t.Errorf("session: got %+v, want %+v", session, want)

@@ -2,8 +2,7 @@ package strategy
 
 import (
 	"context"
-	"errors"
-	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,7 +12,7 @@ import (
 type EventKind string
 
 // What the packages of Latchkey report. Comments name the fields that are set
-// beside Kind and Time.
+// beside Kind, Time and ClientAddr.
 const (
 	// EventTokenIssued: UserID, SessionID.
 	EventTokenIssued EventKind = "token.issued"
@@ -41,6 +40,9 @@ const (
 	EventLoginDenied EventKind = "login.denied"
 	// EventOverloaded: Err. A password was not looked at: too many were.
 	EventOverloaded EventKind = "login.overloaded"
+	// EventLimiterFailed: Err. The login limiter's store could not answer; the
+	// login went on, or failed, as account.LimiterConfig.FailClosed says.
+	EventLimiterFailed EventKind = "login.limiter_failed"
 	// EventAccountRegistered: UserID.
 	EventAccountRegistered EventKind = "account.registered"
 	// EventAccountChanged: UserID, and Reason where the account was deactivated.
@@ -51,7 +53,7 @@ const (
 	// the login went on either way.
 	EventPasswordRehashed EventKind = "account.password_rehashed"
 
-	// EventAccessDenied: Reason, and SessionID where it is known.
+	// EventAccessDenied: Reason, and UserID and SessionID where they are known.
 	// A guard turned a request away although its token was good, or because it
 	// carried none that could be read.
 	EventAccessDenied EventKind = "access.denied"
@@ -76,6 +78,7 @@ const (
 	ReasonUnknownUser    Reason = "unknown_user"    // no account with this name
 	ReasonWrongPassword  Reason = "wrong_password"  // the password does not match
 	ReasonUnusableHash   Reason = "unusable_hash"   // the stored password hash cannot be read
+	ReasonTooMany        Reason = "too_many"        // too many attempts failed before; the password was not looked at
 	ReasonScope          Reason = "scope"           // the token's scopes do not cover the route
 	ReasonNotFresh       Reason = "not_fresh"       // the route asks for a more recent login
 	ReasonCrossOrigin    Reason = "cross_origin"    // a page of another origin sent the cookie
@@ -91,37 +94,34 @@ type Event struct {
 	Time      time.Time // by the clock of the package that reports it
 	UserID    any       // the application's ID type; nil where no user is known
 	SessionID uuid.UUID // uuid.Nil where no session is known
-	Reason    Reason    // "" where nothing was denied
-	Err       error     // nil where nothing failed
+	// ClientAddr is the client's address, where the event belongs to a request; see
+	// [ContextWithClientAddr].
+	ClientAddr string
+	Reason     Reason // "" where nothing was denied
+	Err        error  // nil where nothing failed
 }
 
-// LogEvents returns a function for the OnEvent fields that writes events to a
-// logger: failures as errors, all else as information (also what failed because
-// the client had gone). A nil logger means [slog.Default] at the time of the
-// event. It is safe for concurrent use.
-func LogEvents(logger *slog.Logger) func(context.Context, Event) {
+// JoinEvents returns a function for the OnEvent fields that calls all the given
+// ones in turn; nil ones are left out.
+func JoinEvents(listeners ...func(context.Context, Event)) func(context.Context, Event) {
+	listeners = slices.DeleteFunc(slices.Clone(listeners), func(f func(context.Context, Event)) bool { return f == nil })
 	return func(ctx context.Context, e Event) {
-		l := logger
-		if l == nil {
-			l = slog.Default()
+		for _, listen := range listeners {
+			listen(ctx, e)
 		}
-		level := slog.LevelInfo
-		attrs := make([]slog.Attr, 0, 4)
-		if e.UserID != nil {
-			attrs = append(attrs, slog.Any("user_id", e.UserID))
-		}
-		if e.SessionID != uuid.Nil {
-			attrs = append(attrs, slog.String("session_id", e.SessionID.String()))
-		}
-		if e.Reason != "" {
-			attrs = append(attrs, slog.String("reason", string(e.Reason)))
-		}
-		if e.Err != nil {
-			if !errors.Is(e.Err, context.Canceled) {
-				level = slog.LevelError
-			}
-			attrs = append(attrs, slog.String("error", e.Err.Error()))
-		}
-		l.LogAttrs(ctx, level, string(e.Kind), attrs...)
 	}
+}
+
+// EventCounter counts events. Kinds and reasons are of small fixed sets: fit to be
+// the labels of a metric. It must be safe for concurrent use. Ready ones are in
+// the package expvarmetrics and in the module contrib/prommetrics.
+type EventCounter interface {
+	// CountEvent counts one event. reason is "" for an event that has none.
+	CountEvent(kind EventKind, reason Reason)
+}
+
+// CountEvents returns a function for the OnEvent fields that counts every event.
+// To log them too, see [JoinEvents].
+func CountEvents(counter EventCounter) func(context.Context, Event) {
+	return func(_ context.Context, e Event) { counter.CountEvent(e.Kind, e.Reason) }
 }

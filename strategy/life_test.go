@@ -612,7 +612,7 @@ func TestASessionKnowsWhatItWasTold(t *testing.T) {
 		t.Fatalf("WriteToken: %v", err)
 	}
 	want := strategy.SessionInfo{
-		ID: session.ID, CreatedAt: issuedAt, ExpiresAt: issuedAt.Add(time.Hour),
+		ID: session.ID, UserID: h.ann.ID, CreatedAt: issuedAt, ExpiresAt: issuedAt.Add(time.Hour),
 		Scopes: []string{"deploy:write", "deploy:read"}, Name: "ci", UserAgent: "curl/8", ClientAddr: "2001:db8::1",
 	}
 	scopes[0] = "everything" // the caller's to change

@@ -57,7 +57,7 @@ func TestRotateTokenGivesASessionANewSecret(t *testing.T) {
 				t.Errorf("row: got %+v\nwant %+v", got, want)
 			}
 			wantInfo := strategy.SessionInfo{
-				ID: issued.ID, CreatedAt: issuedAt, LastUsedAt: want.LastUsedAt, AuthenticatedAt: issuedAt,
+				ID: issued.ID, UserID: h.ann.ID, CreatedAt: issuedAt, LastUsedAt: want.LastUsedAt, AuthenticatedAt: issuedAt,
 				ExpiresAt: issuedAt.Add(2 * time.Hour), Name: "laptop", UserAgent: "Firefox",
 			}
 			if !reflect.DeepEqual(session, strategy.Session[user]{SessionInfo: wantInfo, User: h.ann}) {

@@ -47,6 +47,9 @@ type NotBefore interface {
 type SessionInfo struct {
 	// ID is the session's public handle. It is safe to show and to log.
 	ID uuid.UUID
+	// UserID is the ID of the user whose session it is, of the application's ID
+	// type.
+	UserID any
 	// CreatedAt is when the session began.
 	CreatedAt time.Time
 	// LastUsedAt is when it was last used, up to [Config.TouchInterval] ago. Zero
