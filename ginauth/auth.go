@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -60,9 +61,23 @@ type Config struct {
 	// requests name.
 	TrustedOrigins []string
 
+	// OnUnauthorized answers a request that a guard turns away with 401, in the place
+	// of the JSON of the contract: for pages, which go to a login page instead. The
+	// status is set to 401 already, and no further handler runs. err wraps
+	// [ErrNoCredentials], strategy.ErrInvalidToken, or [ErrNotFresh] where the
+	// password has to be given again. nil means the contract's answer. What a guard
+	// turns away with another status (403, 503) it answers itself.
+	OnUnauthorized func(c *gin.Context, err error)
+
+	// BodyTimeout bounds how long the body of a request to the routes of the plugin
+	// may take, where http.Server.ReadTimeout does not: 408 is the answer to a slower
+	// one. Default 10 seconds.
+	BodyTimeout time.Duration
+
 	// OmitUserAgent and OmitClientAddr keep the client's user agent, and its
 	// address by Gin's rules for trusted proxies, out of the session. Default
-	// false: users see them in the list of their sessions.
+	// false: users see them in the list of their sessions. Events name the address
+	// either way.
 	OmitUserAgent, OmitClientAddr bool
 
 	// Now is the clock, for [Fresh] and for events; give the strategy the same.
@@ -99,6 +114,12 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.BodyTimeout < 0 {
+		return nil, fmt.Errorf("ginauth: Config.BodyTimeout is negative: %v", cfg.BodyTimeout)
+	}
+	if cfg.BodyTimeout == 0 {
+		cfg.BodyTimeout = 10 * time.Second
 	}
 	if cfg.BriefLifetime < 0 {
 		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is negative: %v", cfg.BriefLifetime)
@@ -164,30 +185,63 @@ func noStore(c *gin.Context) {
 }
 
 func (a *Auth[U]) handleLogin(c *gin.Context) {
-	if a.forged(a.transports[0], c.Request) {
-		// Another site must not log its visitors in as somebody else (login CSRF).
-		a.emit(c.Request.Context(), strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonCrossOrigin})
-		a.refuse(c, errCrossOrigin)
+	// Before the body is read: another site has nothing to say here.
+	if err := a.sameOrigin(c); err != nil {
+		a.refuse(c, err)
 		return
 	}
-	form, err := readLogin(c.Writer, c.Request)
+	form, err := a.readLogin(c)
 	if err != nil {
 		a.refuse(c, err)
 		return
 	}
-	ctx := c.Request.Context()
+	if _, err := a.logIn(c, form.username, form.password, form.remember); err != nil {
+		a.refuse(c, err)
+	}
+}
+
+// LoginWithPassword does what the login route does, but leaves the answer to a
+// refusal to the caller: for an application's own login page. On success it has
+// answered as the login route does; with a cookie, the handler may go on to
+// redirect.
+//
+// The error wraps account.ErrBadCredentials, account.ErrTooManyAttempts (it is a
+// *account.TooManyAttemptsError then), [ErrCrossOrigin], [ErrNotVerified] or
+// strategy.ErrTooManySessions; any other is a failure, to be answered with 503.
+// New must have been given an Authenticator.
+func (a *Auth[U]) LoginWithPassword(c *gin.Context, username, password string, remember bool) (strategy.Session[U], error) {
+	if a.login == nil {
+		return strategy.Session[U]{}, errors.New("ginauth: LoginWithPassword wants an Authenticator")
+	}
+	if err := a.sameOrigin(c); err != nil {
+		return strategy.Session[U]{}, err
+	}
+	return a.logIn(c, username, password, remember)
+}
+
+// sameOrigin refuses a login that another site makes its visitors' browsers send,
+// to log them in as somebody else (login CSRF).
+func (a *Auth[U]) sameOrigin(c *gin.Context) error {
+	if !a.forged(a.transports[0], c.Request) {
+		return nil
+	}
+	a.emit(a.context(c), strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonCrossOrigin})
+	return ErrCrossOrigin
+}
+
+// logIn begins a session for whoever has this name and password.
+func (a *Auth[U]) logIn(c *gin.Context, username, password string, remember bool) (strategy.Session[U], error) {
+	ctx := a.context(c)
 	at := a.cfg.Now() // before the password is checked: see strategy.WithAuthenticatedAt
-	user, err := a.login.Authenticate(ctx, form.username, form.password)
+	user, err := a.login.Authenticate(ctx, username, password)
 	if err != nil {
-		a.refuse(c, expected(err, account.ErrBadCredentials))
-		return
+		return strategy.Session[U]{}, passwordRefused(err)
 	}
 	if a.cfg.RequireVerified && !user.IsVerified() {
-		a.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUserUnverified})
-		a.refuse(c, errNotVerified)
-		return
+		a.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, UserID: a.userID(user), Reason: strategy.ReasonUserUnverified})
+		return strategy.Session[U]{}, ErrNotVerified
 	}
-	_, _ = a.start(c, user, form.remember, strategy.WithAuthenticatedAt(at)) // has answered
+	return a.start(c, user, remember, strategy.WithAuthenticatedAt(at))
 }
 
 // Login issues a token for a user whom the application has authenticated by
@@ -201,45 +255,51 @@ func (a *Auth[U]) handleLogin(c *gin.Context) {
 // inactive user, 409 for one with too many sessions, 503), and the handler should
 // return.
 func (a *Auth[U]) Login(c *gin.Context, user U, opts ...strategy.TokenOption) (strategy.Session[U], error) {
-	return a.start(c, user, false, opts...)
+	session, err := a.start(c, user, false, opts...)
+	if err != nil {
+		a.refuse(c, err)
+	}
+	return session, cause(err)
 }
 
-// start begins a session and answers with its token.
+// start begins a session and answers with its token, unless there is an error.
 func (a *Auth[U]) start(c *gin.Context, user U, remember bool, opts ...strategy.TokenOption) (strategy.Session[U], error) {
 	noStore(c)
-	ctx := c.Request.Context()
-	secret, session, err := a.strategy.WriteToken(ctx, user, a.options(c, remember, opts)...)
+	ctx := a.context(c)
+	secret, session, err := a.strategy.WriteToken(ctx, user, a.options(ctx, c.Request, remember, opts)...)
 	if err != nil {
+		denied := strategy.Event{Kind: strategy.EventLoginDenied, UserID: a.userID(user)}
 		switch {
 		case errors.Is(err, strategy.ErrUserInactive):
-			a.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUserInactive})
+			denied.Reason = strategy.ReasonUserInactive
+			a.emit(ctx, denied)
 		case errors.Is(err, strategy.ErrTooManySessions):
-			a.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonOverLimit})
+			denied.Reason = strategy.ReasonOverLimit
+			a.emit(ctx, denied)
 		}
-		a.refuse(c, expected(err, strategy.ErrUserInactive, strategy.ErrTooManySessions))
-		return strategy.Session[U]{}, err
+		return strategy.Session[U]{}, expected(err, strategy.ErrUserInactive, strategy.ErrTooManySessions)
 	}
 	a.deliver(c, a.transports[0], secret, session, session.CreatedAt)
 	return session, nil
 }
 
 // options are those of a new session's token; the caller's come last and win.
-func (a *Auth[U]) options(c *gin.Context, remember bool, opts []strategy.TokenOption) (all []strategy.TokenOption) {
+func (a *Auth[U]) options(ctx context.Context, r *http.Request, remember bool, opts []strategy.TokenOption) (all []strategy.TokenOption) {
 	if a.cfg.BriefLifetime > 0 && !remember {
 		all = append(all, strategy.WithLifetime(a.cfg.BriefLifetime))
 	}
 	// The session of the browser's cookie ends with this one's beginning. One in a
 	// header does not: a script may send its token with every request.
 	for _, t := range a.transports {
-		if t.ambient() && !a.forged(t, c.Request) {
-			all = append(all, strategy.Replacing(t.presented(c.Request)...))
+		if t.ambient() && !a.forged(t, r) {
+			all = append(all, strategy.Replacing(t.presented(r)...))
 		}
 	}
 	if !a.cfg.OmitUserAgent {
-		all = append(all, strategy.WithUserAgent(c.Request.UserAgent()))
+		all = append(all, strategy.WithUserAgent(r.UserAgent()))
 	}
 	if !a.cfg.OmitClientAddr {
-		all = append(all, strategy.WithClientAddr(c.ClientIP()))
+		all = append(all, strategy.WithClientAddr(strategy.ClientAddr(ctx)))
 	}
 	return append(all, opts...)
 }
@@ -258,21 +318,35 @@ func (a *Auth[U]) deliver(c *gin.Context, t transport, secret strategy.Secret, s
 }
 
 func (a *Auth[U]) handleLogout(c *gin.Context) {
+	if err := a.Logout(c); err != nil {
+		a.refuse(c, err)
+	}
+}
+
+// Logout does what the logout route does, but leaves the answer to an error to the
+// caller: for an application's own page. On success the status is set to 204 and
+// the cookie is cleared; the handler may go on to redirect.
+//
+// The error wraps [ErrNoCredentials] or strategy.ErrInvalidToken where there was
+// no live session to end (the cookie is cleared then too), or [ErrCrossOrigin];
+// any other is a failure: the session may still live, and 503 is the answer.
+func (a *Auth[U]) Logout(c *gin.Context) error {
+	noStore(c)
 	// A log-out goes through even where the client has gone: the store bounds it.
-	ctx := context.WithoutCancel(c.Request.Context())
-	session, by, err := a.identify(c.Request)
+	ctx := context.WithoutCancel(a.context(c))
+	session, by, err := a.identify(ctx, c.Request)
 	if err == nil {
 		if err = a.end(ctx, session, by); err == nil {
 			by.transport.clear(c)
 			c.Status(http.StatusNoContent)
-			return
+			return nil
 		}
-		err = errUnavailable
-	} else if errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, errNoCredentials) {
+		err = expected(err)
+	} else if errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, ErrNoCredentials) {
 		err = a.forget(ctx, c, err)
 	}
-	a.denied(ctx, strategy.Session[U]{}, err)
-	a.refuse(c, err)
+	a.denied(ctx, session, err)
+	return err
 }
 
 // end ends a session: by its ID, because a request that runs beside this one may
@@ -294,7 +368,7 @@ func (a *Auth[U]) end(ctx context.Context, session strategy.Session[U], by crede
 // for that. Its cookie is cleared, unless the database fails.
 func (a *Auth[U]) forget(ctx context.Context, c *gin.Context, invalid error) error {
 	if err := a.destroyPresented(ctx, c.Request); err != nil {
-		return errUnavailable
+		return expected(err)
 	}
 	for _, t := range a.transports {
 		if len(t.presented(c.Request)) > 0 {
@@ -323,10 +397,17 @@ func (a *Auth[U]) destroyPresented(ctx context.Context, r *http.Request) error {
 func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		session, err := a.admit(c, checks)
-		if err != nil {
-			a.denied(c.Request.Context(), session, err)
-			a.refuse(c, err)
+		if err == nil {
+			return
 		}
+		a.denied(a.context(c), session, err)
+		if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
+			c.Abort()
+			c.Status(http.StatusUnauthorized) // where the hook sets none
+			a.cfg.OnUnauthorized(c, err)
+			return
+		}
+		a.refuse(c, err)
 	}
 }
 
@@ -366,11 +447,11 @@ func (a *Auth[U]) identity(c *gin.Context) *identity[U] {
 // admit finds the request's session, checks it, and puts it into the request's
 // context. It returns the session also where the session may not pass.
 func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (strategy.Session[U], error) {
-	ctx := c.Request.Context()
+	ctx := a.context(c)
 	known := a.identity(c)
 	first := known == nil
 	if first {
-		session, by, err := a.identify(c.Request)
+		session, by, err := a.identify(ctx, c.Request)
 		if err != nil {
 			return session, err
 		}
@@ -402,7 +483,7 @@ func (a *Auth[U]) verdict(ctx context.Context, session strategy.Session[U], err 
 		return err
 	}
 	err = fmt.Errorf("ginauth: check the user: %w", err)
-	a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, SessionID: session.ID, Err: err})
+	a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, UserID: session.UserID, SessionID: session.ID, Err: err})
 	return errUnavailable
 }
 
@@ -414,8 +495,8 @@ type credential struct {
 
 // identify reads the tokens that a request carries until one yields a user.
 // Where none does, it returns the gravest of the reasons.
-func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, error) {
-	why := errNoCredentials
+func (a *Auth[U]) identify(ctx context.Context, r *http.Request) (strategy.Session[U], credential, error) {
+	why := ErrNoCredentials
 	for _, t := range a.transports {
 		token, err := t.token(r)
 		if err == nil && token == "" {
@@ -423,14 +504,14 @@ func (a *Auth[U]) identify(r *http.Request) (strategy.Session[U], credential, er
 		}
 		if err == nil {
 			var session strategy.Session[U]
-			if session, err = a.strategy.ReadToken(r.Context(), token); err == nil {
+			if session, err = a.strategy.ReadToken(ctx, token); err == nil {
 				if a.forged(t, r) {
-					return session, credential{}, errCrossOrigin
+					return session, credential{}, ErrCrossOrigin
 				}
 				return session, credential{token, t}, nil
 			}
 		}
-		if err = expected(err, strategy.ErrInvalidToken, errBadRequest); err == errUnavailable {
+		if err = expected(err, strategy.ErrInvalidToken, errBadRequest); errors.Is(err, errUnavailable) {
 			return strategy.Session[U]{}, credential{}, err
 		}
 		if !errors.Is(why, errBadRequest) {
@@ -467,7 +548,7 @@ func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], o
 // nothing against it, or was not asked. The strategy reports the others itself.
 func (a *Auth[U]) denied(ctx context.Context, session strategy.Session[U], err error) {
 	if why := reason(err); why != "" {
-		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, SessionID: session.ID, Reason: why})
+		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, UserID: session.UserID, SessionID: session.ID, Reason: why})
 	}
 }
 
@@ -483,9 +564,9 @@ func reason(err error) strategy.Reason {
 		return strategy.ReasonScope
 	case errors.Is(err, errForbidden):
 		return strategy.ReasonForbidden
-	case errors.Is(err, errCrossOrigin):
+	case errors.Is(err, ErrCrossOrigin):
 		return strategy.ReasonCrossOrigin
-	case errors.Is(err, errNoCredentials):
+	case errors.Is(err, ErrNoCredentials):
 		return strategy.ReasonNoCredentials
 	case errors.Is(err, errBadRequest):
 		return strategy.ReasonBadRequest
@@ -497,8 +578,32 @@ func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
 	if a.cfg.OnEvent == nil {
 		return
 	}
-	e.Time = a.cfg.Now().UTC()
+	e.Time, e.ClientAddr = a.cfg.Now().UTC(), strategy.ClientAddr(ctx)
 	a.cfg.OnEvent(ctx, e)
+}
+
+// context returns the context of a request with the address of its client, by
+// Gin's rules for trusted proxies: never what a header says that anybody can set.
+func (a *Auth[U]) context(c *gin.Context) context.Context {
+	ctx := c.Request.Context()
+	if strategy.ClientAddr(ctx) != "" {
+		return ctx
+	}
+	addr := c.ClientIP()
+	// Gin takes the header of a TrustedPlatform for an address as it is.
+	if _, err := netip.ParseAddr(addr); err != nil {
+		return ctx
+	}
+	return strategy.ContextWithClientAddr(ctx, addr)
+}
+
+// userID returns the ID of a user, for events; nil where the strategy does not
+// tell.
+func (a *Auth[U]) userID(user U) any {
+	if s, ok := a.strategy.(interface{ UserID(U) any }); ok {
+		return s.UserID(user)
+	}
+	return nil
 }
 
 var (

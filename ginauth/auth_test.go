@@ -424,8 +424,8 @@ func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := inHeader(secret.Reveal())
-	denied := func(kind strategy.EventKind, reason strategy.Reason, id uuid.UUID) []strategy.Event {
-		return []strategy.Event{{Kind: kind, Reason: reason, SessionID: id, Time: noon}}
+	denied := func(kind strategy.EventKind, reason strategy.Reason, user any, id uuid.UUID) []strategy.Event {
+		return []strategy.Event{{Kind: kind, Reason: reason, UserID: user, SessionID: id, ClientAddr: "192.0.2.1", Time: noon}}
 	}
 	access, login := strategy.EventAccessDenied, strategy.EventLoginDenied
 	for _, c := range []struct {
@@ -434,17 +434,17 @@ func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
 		want []strategy.Event
 	}{
 		{"no credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me") },
-			denied(access, strategy.ReasonNoCredentials, uuid.Nil)},
+			denied(access, strategy.ReasonNoCredentials, nil, uuid.Nil)},
 		{"unreadable credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("a b")) },
-			denied(access, strategy.ReasonBadRequest, uuid.Nil)},
+			denied(access, strategy.ReasonBadRequest, nil, uuid.Nil)},
 		{"a check says no", func() *httptest.ResponseRecorder { return request(r, "GET", "/verified", good) },
-			denied(access, strategy.ReasonForbidden, session.ID)},
+			denied(access, strategy.ReasonForbidden, h.ann.ID, session.ID)},
 		{"log out without credentials", func() *httptest.ResponseRecorder { return request(r, "POST", "/logout") },
-			denied(access, strategy.ReasonNoCredentials, uuid.Nil)},
+			denied(access, strategy.ReasonNoCredentials, nil, uuid.Nil)},
 		{"log in unverified", func() *httptest.ResponseRecorder { return logIn(r) },
-			denied(login, strategy.ReasonUserUnverified, uuid.Nil)},
+			denied(login, strategy.ReasonUserUnverified, h.ann.ID, uuid.Nil)},
 		{"log an inactive user in", func() *httptest.ResponseRecorder { return request(r, "GET", "/inactive") },
-			denied(login, strategy.ReasonUserInactive, uuid.Nil)},
+			denied(login, strategy.ReasonUserInactive, h.ann.ID, uuid.Nil)},
 
 		{"a bad token, which the strategy reports", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("x")) }, nil},
 		{"a good token", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", good) }, nil},

@@ -9,9 +9,13 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
 )
 
 // maxBody is far more than a name and a password need.
@@ -34,7 +38,19 @@ func wrong(kind, msg string, loc ...string) fieldError {
 }
 
 // readForm reads a request's body: never its URL, which ends up in logs.
-func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
+func (a *Auth[U]) readForm(c *gin.Context) (*form, error) {
+	return readForm(c.Writer, c.Request, a.cfg.BodyTimeout)
+}
+
+// readOptionalForm is readForm for a request that may have no body.
+func (a *Auth[U]) readOptionalForm(c *gin.Context) (*form, error) {
+	if r := c.Request; r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return &form{}, nil
+	}
+	return a.readForm(c)
+}
+
+func readForm(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*form, error) {
 	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return nil, errMediaType
@@ -50,7 +66,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	default:
 		return nil, errMediaType
 	}
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -61,23 +77,25 @@ func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	return &form{fields: f}, nil
 }
 
-// readOptionalForm is readForm for a request that may have no body.
-func readOptionalForm(w http.ResponseWriter, r *http.Request) (*form, error) {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return &form{}, nil
-	}
-	return readForm(w, r)
-}
-
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
+	}
+	// A server's own timeout for the whole request is not to be extended.
+	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout <= 0 {
+		conn := http.NewResponseController(w)
+		if conn.SetReadDeadline(time.Now().Add(timeout)) == nil {
+			// Or the server would take the connection for lost while it answers.
+			defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
+		}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		return nil, errBodyTooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, errBodyTooSlow
 	case err != nil:
 		return nil, fieldErrors{wrong("body_incomplete", "The body could not be read to its end")}
 	}
@@ -173,11 +191,15 @@ type loginForm struct {
 	remember           bool
 }
 
-func readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
-	f, err := readForm(w, r)
+func (a *Auth[U]) readLogin(c *gin.Context) (loginForm, error) {
+	f, err := a.readForm(c)
 	if err != nil {
 		return loginForm{}, err
 	}
+	return f.login()
+}
+
+func (f *form) login() (loginForm, error) {
 	if grant := f.text("grant_type"); grant != "" && grant != "password" {
 		f.wrong("grant_type", "string_pattern_mismatch", "grant_type should be 'password'")
 	}

@@ -1,6 +1,9 @@
 package ginauth
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // What the fuzz tests look at from outside the package.
 var (
@@ -11,8 +14,12 @@ var (
 
 // ReadLogin returns the name and the password of a login request.
 func ReadLogin(w http.ResponseWriter, r *http.Request) (username, password string, err error) {
-	form, err := readLogin(w, r)
-	return form.username, form.password, err
+	f, err := readForm(w, r, time.Minute)
+	if err != nil {
+		return "", "", err
+	}
+	login, err := f.login()
+	return login.username, login.password, err
 }
 
 // TokenOf returns the token that a request carries by a transport.

@@ -12,7 +12,6 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
-	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -31,8 +30,8 @@ func (a *Auth[U]) sessionRoutes(r gin.IRouter) {
 	r.GET("/sessions", noStore, guard, a.handleSessions)
 	r.DELETE("/sessions/:id", noStore, guard, a.handleEndSession)
 	r.POST("/logout-all", noStore, guard, a.handleLogoutAll)
-	if login, ok := a.login.(Reauthenticator[U]); ok {
-		r.POST("/reauthenticate", noStore, guard, func(c *gin.Context) { a.handleReauthenticate(c, login) })
+	if _, ok := a.login.(Reauthenticator[U]); ok {
+		r.POST("/reauthenticate", noStore, guard, a.handleReauthenticate)
 	}
 }
 
@@ -118,7 +117,7 @@ func parseSessionID(s string) (uuid.UUID, bool) {
 // handleLogoutAll ends all sessions of the user; with keep_current, all but this
 // one.
 func (a *Auth[U]) handleLogoutAll(c *gin.Context) {
-	f, err := readOptionalForm(c.Writer, c.Request)
+	f, err := a.readOptionalForm(c)
 	if err != nil {
 		a.refuse(c, err)
 		return
@@ -145,8 +144,8 @@ func (a *Auth[U]) handleLogoutAll(c *gin.Context) {
 }
 
 // handleReauthenticate makes the session a fresh login, with a new token.
-func (a *Auth[U]) handleReauthenticate(c *gin.Context, login Reauthenticator[U]) {
-	f, err := readForm(c.Writer, c.Request)
+func (a *Auth[U]) handleReauthenticate(c *gin.Context) {
+	f, err := a.readForm(c)
 	if err != nil {
 		a.refuse(c, err)
 		return
@@ -156,13 +155,31 @@ func (a *Auth[U]) handleReauthenticate(c *gin.Context, login Reauthenticator[U])
 		a.refuse(c, err)
 		return
 	}
-	at := a.cfg.Now()
-	user, err := login.Reauthenticate(c.Request.Context(), a.identity(c).session.User, password)
-	if err != nil {
-		a.refuse(c, expected(err, account.ErrBadCredentials))
-		return
+	if err := a.Reauthenticate(c, password); err != nil {
+		a.refuse(c, err)
 	}
-	_ = a.renew(c, user, at) // has answered
+}
+
+// Reauthenticate does what the reauthenticate route does, but leaves the answer to
+// a refusal to the caller: for an application's own page, behind a guard of this
+// Auth. On success it has answered as the login route does; with a cookie, the
+// handler may go on to redirect.
+//
+// The error wraps account.ErrBadCredentials, account.ErrTooManyAttempts (it is a
+// *account.TooManyAttemptsError then) or strategy.ErrInvalidToken; any other is a
+// failure, to be answered with 503.
+func (a *Auth[U]) Reauthenticate(c *gin.Context, password string) error {
+	login, ok := a.login.(Reauthenticator[U])
+	current := a.identity(c)
+	if !ok || current == nil {
+		return errors.New("ginauth: Reauthenticate wants a guard of this Auth before it, and an Authenticator that is a Reauthenticator")
+	}
+	at := a.cfg.Now()
+	user, err := login.Reauthenticate(c.Request.Context(), current.session.User, password)
+	if err != nil {
+		return passwordRefused(err)
+	}
+	return a.renew(c, user, at)
 }
 
 // Renew gives the session of a guarded request a new token, ends all others of
@@ -174,7 +191,8 @@ func (a *Auth[U]) handleReauthenticate(c *gin.Context, login Reauthenticator[U])
 // the handler should return.
 func (a *Auth[U]) Renew(c *gin.Context, user U) error {
 	if err := a.renew(c, user, a.cfg.Now()); err != nil {
-		return err
+		a.refuse(c, err)
+		return cause(err)
 	}
 	// The strategy reports a failure; the tokens are dead all the same.
 	ctx := context.WithoutCancel(c.Request.Context())
@@ -182,19 +200,19 @@ func (a *Auth[U]) Renew(c *gin.Context, user U) error {
 	return nil
 }
 
+// renew gives the session a new token, and answers with it unless there is an
+// error.
 func (a *Auth[U]) renew(c *gin.Context, user U, at time.Time) error {
 	noStore(c)
 	current := a.identity(c)
 	if current == nil || a.manager == nil {
-		a.refuse(c, errUnavailable)
 		return errors.New("ginauth: Renew wants a guard of this Auth before it, and a strategy that rotates tokens")
 	}
 	// The old token is dead as soon as the database has done this: see it through.
 	ctx := context.WithoutCancel(c.Request.Context())
 	secret, session, err := a.manager.RotateToken(ctx, current.by.token, strategy.Reauthenticated(user, at))
 	if err != nil {
-		a.refuse(c, expected(err, strategy.ErrInvalidToken))
-		return err
+		return expected(err, strategy.ErrInvalidToken)
 	}
 	current.session, current.by.token = session, secret.Reveal()
 	c.Request = c.Request.WithContext(strategy.ContextWithSession(c.Request.Context(), session))
@@ -220,7 +238,7 @@ func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check[U]) error {
 }
 
 func (a *Auth[U]) handleIntrospect(c *gin.Context) {
-	f, err := readForm(c.Writer, c.Request)
+	f, err := a.readForm(c)
 	if err != nil {
 		a.refuse(c, err)
 		return

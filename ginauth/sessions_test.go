@@ -237,13 +237,13 @@ func TestThePluginReportsWhyALoginOrATokenDoesNotDo(t *testing.T) {
 		want strategy.Event
 	}{
 		{"not fresh", func() *httptest.ResponseRecorder { return request(r, "GET", "/fresh", login) },
-			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonNotFresh, SessionID: loginID, Time: noon}},
+			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonNotFresh, SessionID: loginID, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
 		{"without the scope", func() *httptest.ResponseRecorder { return request(r, "GET", "/deploy", scoped) },
-			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, Time: noon}},
+			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
 		{"with any scope", func() *httptest.ResponseRecorder { return request(r, "GET", "/sessions", scoped) },
-			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, Time: noon}},
+			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
 		{"too many sessions", func() *httptest.ResponseRecorder { return logIn(r) },
-			strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonOverLimit, Time: noon}},
+			strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonOverLimit, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
 	} {
 		heard = nil
 		c.do()

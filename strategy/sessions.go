@@ -126,6 +126,9 @@ func (d *Database[U, ID]) DestroyAll(ctx context.Context, userID ID, except ...u
 	return nil
 }
 
+// UserID returns the ID of a user, for those who do not know its type.
+func (d *Database[U, ID]) UserID(user U) any { return user.UserID() }
+
 // Of implements [SessionManager].
 func (d *Database[U, ID]) Of(user U) UserSessions { return userSessions[U, ID]{d, user.UserID()} }
 
