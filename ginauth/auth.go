@@ -94,6 +94,7 @@ type Config struct {
 type Auth[U User] struct {
 	strategy   strategy.Strategy[U]
 	manager    strategy.SessionManager[U] // nil where the strategy is none
+	tokens     strategy.TokenReader       // likewise
 	login      Authenticator[U]
 	transports []transport
 	realm      string // of the bearer transport; "" where there is none
@@ -134,6 +135,7 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 		}
 	}
 	a.manager, _ = s.(strategy.SessionManager[U])
+	a.tokens, _ = s.(strategy.TokenReader)
 	names := make(map[string]bool)
 	for i, t := range cfg.Transports {
 		if t == nil {
@@ -333,11 +335,13 @@ func (a *Auth[U]) handleLogout(c *gin.Context) {
 func (a *Auth[U]) Logout(c *gin.Context) error {
 	noStore(c)
 	// A log-out goes through even where the client has gone: the store bounds it.
-	ctx := context.WithoutCancel(a.context(c))
-	session, by, err := a.identify(ctx, c.Request)
+	id := a.visitor(c)
+	id.client.Context = context.WithoutCancel(id.client.Context)
+	var ctx context.Context = &id.client
+	err := a.identify(id, c.Request, true)
 	if err == nil {
-		if err = a.end(ctx, session, by); err == nil {
-			by.transport.clear(c)
+		if err = a.end(ctx, id.session, id.by); err == nil {
+			id.by.transport.clear(c)
 			c.Status(http.StatusNoContent)
 			return nil
 		}
@@ -345,7 +349,7 @@ func (a *Auth[U]) Logout(c *gin.Context) error {
 	} else if errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, ErrNoCredentials) {
 		err = a.forget(ctx, c, err)
 	}
-	a.denied(ctx, session, err)
+	a.denied(ctx, id.session.SessionInfo, err)
 	return err
 }
 
@@ -396,19 +400,39 @@ func (a *Auth[U]) destroyPresented(ctx context.Context, r *http.Request) error {
 // else. Guards can be stacked: the token is read once.
 func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		session, err := a.admit(c, checks)
-		if err == nil {
-			return
+		if id, err := a.admit(c, checks); err != nil {
+			a.turnAway(c, id, err)
 		}
-		a.denied(a.context(c), session, err)
-		if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
-			c.Abort()
-			c.Status(http.StatusUnauthorized) // where the hook sets none
-			a.cfg.OnUnauthorized(c, err)
-			return
-		}
-		a.refuse(c, err)
 	}
+}
+
+// RequireToken is RequireUser by the token alone: the user is not read, and only
+// the user's ID is known, to strategy.UserIDFromContext and
+// strategy.SessionInfoFromContext. It saves a read of the database.
+//
+// A user who is gone or inactive, or whose older tokens are no longer valid
+// (account.Manager's Deactivate, RevokeTokens and ChangePassword), is let through
+// until their tokens are revoked: call the strategy's DestroyAll beside those. The
+// strategy must be a strategy.TokenReader: all requests are answered with 503
+// otherwise.
+func (a *Auth[U]) RequireToken(checks ...TokenCheck) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if id, err := a.admitToken(c, checks); err != nil {
+			a.turnAway(c, id, err)
+		}
+	}
+}
+
+// turnAway answers a request that may not pass.
+func (a *Auth[U]) turnAway(c *gin.Context, id *identity[U], err error) {
+	a.denied(id, id.session.SessionInfo, err)
+	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
+		c.Abort()
+		c.Status(http.StatusUnauthorized) // where the hook sets none
+		a.cfg.OnUnauthorized(c, err)
+		return
+	}
+	a.refuse(c, err)
 }
 
 // OptionalUser lets every request through, with the user of its token if there
@@ -423,79 +447,78 @@ func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
 	}
 }
 
-// identity is what a guard found out about a request. It is kept with the
-// request for the guards that follow, and only for those of the same Auth:
-// another one may take other transports.
-type identity[U User] struct {
-	auth    *Auth[U]
-	session strategy.Session[U]
-	by      credential
-}
-
-type identityKey struct{}
-
-// identity returns what a guard of this Auth found out, or nil.
-func (a *Auth[U]) identity(c *gin.Context) *identity[U] {
-	v, _ := c.Get(identityKey{})
-	known, _ := v.(*identity[U])
-	if known == nil || known.auth != a {
-		return nil
-	}
-	return known
-}
-
 // admit finds the request's session, checks it, and puts it into the request's
-// context. It returns the session also where the session may not pass.
-func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (strategy.Session[U], error) {
-	ctx := a.context(c)
-	known := a.identity(c)
-	first := known == nil
+// context. It returns what it knows also where the session may not pass.
+func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (*identity[U], error) {
+	id := a.identity(c)
+	first := id == nil || !id.hasUser
 	if first {
-		session, by, err := a.identify(ctx, c.Request)
-		if err != nil {
-			return session, err
+		id = a.visitor(c)
+		if err := a.identify(id, c.Request, true); err != nil {
+			return id, err
 		}
-		known = &identity[U]{a, session, by}
 	}
-	session := known.session
+	session := &id.session
 	if session.Scoped() && !takesScopes(checks) {
-		return session, &scopeError{}
+		return id, &scopeError{}
 	}
 	for _, check := range checks {
 		if check == nil {
-			return session, a.verdict(ctx, session, errors.New("a check is nil"))
+			return id, a.verdict(id, errors.New("a check is nil"))
 		}
-		if err := check.pass(ctx, subject{session.User, session.SessionInfo, a.cfg.Now(), session}); err != nil {
-			return session, a.verdict(ctx, session, err)
+		if err := check.pass(id, subject{session.User, &session.SessionInfo, a.cfg.Now(), session}); err != nil {
+			return id, a.verdict(id, err)
 		}
 	}
 	if first {
-		c.Set(identityKey{}, known)
-		c.Request = c.Request.WithContext(strategy.ContextWithSession(ctx, session))
+		id.enter(c)
 	}
-	return session, nil
+	return id, nil
+}
+
+// admitToken is admit without the user.
+func (a *Auth[U]) admitToken(c *gin.Context, checks []TokenCheck) (*identity[U], error) {
+	id := a.identity(c)
+	first := id == nil
+	if first {
+		id = a.visitor(c)
+		if err := a.identify(id, c.Request, false); err != nil {
+			return id, err
+		}
+	}
+	info := &id.session.SessionInfo
+	if info.Scoped() && !takesScopes(checks) {
+		return id, &scopeError{}
+	}
+	for _, check := range checks {
+		if check == nil {
+			return id, a.verdict(id, errors.New("a check is nil"))
+		}
+		if err := check.pass(id, subject{info: info, now: a.cfg.Now()}); err != nil {
+			return id, a.verdict(id, err)
+		}
+	}
+	if first {
+		id.enter(c)
+	}
+	return id, nil
 }
 
 // verdict returns the reason of a check that a session does not pass, or reports
 // that the check failed.
-func (a *Auth[U]) verdict(ctx context.Context, session strategy.Session[U], err error) error {
+func (a *Auth[U]) verdict(id *identity[U], err error) error {
 	if reason(err) != "" {
 		return err
 	}
 	err = fmt.Errorf("ginauth: check the user: %w", err)
-	a.emit(ctx, strategy.Event{Kind: strategy.EventStoreFailed, UserID: session.UserID, SessionID: session.ID, Err: err})
+	a.emit(id, strategy.Event{Kind: strategy.EventStoreFailed, UserID: id.session.UserID, SessionID: id.session.ID, Err: err})
 	return errUnavailable
 }
 
-// credential is a token and the way by which it came.
-type credential struct {
-	token     string
-	transport transport
-}
-
-// identify reads the tokens that a request carries until one yields a user.
-// Where none does, it returns the gravest of the reasons.
-func (a *Auth[U]) identify(ctx context.Context, r *http.Request) (strategy.Session[U], credential, error) {
+// identify reads the tokens that a request carries until one yields a user, or a
+// session where no user is asked for. Where none does, it returns the gravest of
+// the reasons.
+func (a *Auth[U]) identify(id *identity[U], r *http.Request, withUser bool) error {
 	why := ErrNoCredentials
 	for _, t := range a.transports {
 		token, err := t.token(r)
@@ -503,22 +526,35 @@ func (a *Auth[U]) identify(ctx context.Context, r *http.Request) (strategy.Sessi
 			continue
 		}
 		if err == nil {
-			var session strategy.Session[U]
-			if session, err = a.strategy.ReadToken(ctx, token); err == nil {
+			if err = a.read(id, token, withUser); err == nil {
 				if a.forged(t, r) {
-					return session, credential{}, ErrCrossOrigin
+					return ErrCrossOrigin
 				}
-				return session, credential{token, t}, nil
+				id.by = credential{token, t}
+				return nil
 			}
 		}
 		if err = expected(err, strategy.ErrInvalidToken, errBadRequest); errors.Is(err, errUnavailable) {
-			return strategy.Session[U]{}, credential{}, err
+			return err
 		}
 		if !errors.Is(why, errBadRequest) {
 			why = err
 		}
 	}
-	return strategy.Session[U]{}, credential{}, why
+	return why
+}
+
+// read asks the strategy about a token.
+func (a *Auth[U]) read(id *identity[U], token string, withUser bool) (err error) {
+	if withUser {
+		id.session, err = a.strategy.ReadToken(&id.client, token)
+	} else if a.tokens == nil {
+		err = errors.New("ginauth: RequireToken wants a strategy that is a strategy.TokenReader")
+	} else {
+		id.session.SessionInfo, err = a.tokens.ReadTokenInfo(&id.client, token)
+	}
+	id.hasUser = err == nil && withUser
+	return err
 }
 
 // forged reports whether a page of another origin may have made a browser send
@@ -546,7 +582,7 @@ func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], o
 
 // denied reports a request that a guard turned away although the strategy had
 // nothing against it, or was not asked. The strategy reports the others itself.
-func (a *Auth[U]) denied(ctx context.Context, session strategy.Session[U], err error) {
+func (a *Auth[U]) denied(ctx context.Context, session strategy.SessionInfo, err error) {
 	if why := reason(err); why != "" {
 		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, UserID: session.UserID, SessionID: session.ID, Reason: why})
 	}
@@ -582,19 +618,24 @@ func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
 	a.cfg.OnEvent(ctx, e)
 }
 
-// context returns the context of a request with the address of its client, by
-// Gin's rules for trusted proxies: never what a header says that anybody can set.
+// context returns the context of a request with the address of its client.
 func (a *Auth[U]) context(c *gin.Context) context.Context {
 	ctx := c.Request.Context()
 	if strategy.ClientAddr(ctx) != "" {
 		return ctx
 	}
+	return strategy.ContextWithClientAddr(ctx, clientAddr(c))
+}
+
+// clientAddr returns the address of a request's client, by Gin's rules for trusted
+// proxies: never what a header says that anybody can set.
+func clientAddr(c *gin.Context) string {
 	addr := c.ClientIP()
 	// Gin takes the header of a TrustedPlatform for an address as it is.
 	if _, err := netip.ParseAddr(addr); err != nil {
-		return ctx
+		return ""
 	}
-	return strategy.ContextWithClientAddr(ctx, addr)
+	return addr
 }
 
 // userID returns the ID of a user, for events; nil where the strategy does not

@@ -19,11 +19,21 @@ type Check[U User] interface {
 	pass(ctx context.Context, s subject) error
 }
 
+// TokenCheck is a [Check] that needs no user, for [Auth.RequireToken]: [Fresh] or
+// [Scopes].
+type TokenCheck interface {
+	pass(ctx context.Context, s subject) error
+	tokenOnly()
+}
+
+func (Freshness) tokenOnly()      {}
+func (RequiredScopes) tokenOnly() {}
+
 // subject is whom a Check looks at: what the ready checks ask for, and the
-// strategy.Session[U], which the application's own do.
+// *strategy.Session[U], which the application's own do.
 type subject struct {
 	user    User
-	info    strategy.SessionInfo
+	info    *strategy.SessionInfo
 	now     time.Time
 	session any
 }
@@ -103,9 +113,9 @@ func restricts[U User](check Check[U]) bool {
 }
 
 // takesScopes reports whether a guard with these checks takes tokens with scopes.
-func takesScopes[U User](checks []Check[U]) bool {
+func takesScopes[C any](checks []C) bool {
 	for _, check := range checks {
-		if _, ok := check.(RequiredScopes); ok {
+		if _, ok := any(check).(RequiredScopes); ok {
 			return true
 		}
 	}
@@ -126,11 +136,12 @@ func (f userCheck[U]) pass(ctx context.Context, s subject) error {
 	if f == nil {
 		return errors.New("the function of a CheckUser is nil")
 	}
-	session, ok := s.session.(strategy.Session[U])
+	session, ok := s.session.(*strategy.Session[U])
 	if !ok {
-		return fmt.Errorf("the check is of sessions of %T, not %T", session.User, s.user)
+		var other U
+		return fmt.Errorf("the check is of sessions of %T, not %T", other, s.user)
 	}
-	ok, err := f(ctx, session)
+	ok, err := f(ctx, *session)
 	if err != nil {
 		return err // a failure, whatever it wraps: the reasons of pass are ours alone
 	}

@@ -78,8 +78,10 @@ func passwordRefused(err error) error {
 
 // answer is how an error looks to the client.
 type answer struct {
-	code   int
-	detail any
+	code int
+	// detail is a code, or fields says what is wrong with the body.
+	detail string
+	fields fieldErrors
 	// challenge says whether WWW-Authenticate goes with it, and params what is in
 	// it beside the realm.
 	challenge bool
@@ -103,12 +105,7 @@ func (e *scopeError) Error() string { return "insufficient scope" }
 // status is the one place that turns an error into an answer. What it does not
 // know is a failure of ours: 503, and never a log-out.
 func status(err error) answer {
-	var (
-		invalid fieldErrors
-		stale   *staleError
-		scope   *scopeError
-		tooMany *account.TooManyAttemptsError
-	)
+	// Those of a flood come first, and allocate nothing.
 	switch {
 	case errors.Is(err, ErrNoCredentials):
 		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true}
@@ -116,6 +113,18 @@ func status(err error) answer {
 		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true, params: `error="invalid_token"`}
 	case errors.Is(err, errBadRequest):
 		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, params: `error="invalid_request"`}
+	}
+	return statusOfRest(err)
+}
+
+func statusOfRest(err error) answer {
+	var (
+		invalid fieldErrors
+		stale   *staleError
+		scope   *scopeError
+		tooMany *account.TooManyAttemptsError
+	)
+	switch {
 	case errors.As(err, &stale):
 		return answer{code: http.StatusUnauthorized, detail: "INSUFFICIENT_USER_AUTHENTICATION", challenge: true,
 			params: fmt.Sprintf(`error="insufficient_user_authentication", max_age="%d"`, max(0, int64(stale.maxAge/time.Second)))}
@@ -140,7 +149,7 @@ func status(err error) answer {
 	case errors.As(err, &tooMany):
 		return answer{code: http.StatusTooManyRequests, detail: "TOO_MANY_ATTEMPTS", retryAfter: max(tooMany.RetryAfter, time.Second)}
 	case errors.As(err, &invalid):
-		return answer{code: http.StatusUnprocessableEntity, detail: invalid}
+		return answer{code: http.StatusUnprocessableEntity, fields: invalid}
 	case errors.Is(err, errMediaType):
 		return answer{code: http.StatusUnsupportedMediaType, detail: "UNSUPPORTED_MEDIA_TYPE"}
 	case errors.Is(err, errBodyTooLarge):
@@ -159,11 +168,23 @@ func (a *Auth[U]) refuse(c *gin.Context, err error) {
 		c.Header("Retry-After", strconv.FormatInt(int64((ans.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	if ans.challenge && a.realm != "" {
-		challenge := fmt.Sprintf(`Bearer realm="%s"`, a.realm)
-		if ans.params != "" {
-			challenge += ", " + ans.params
-		}
-		c.Header("WWW-Authenticate", challenge)
+		c.Writer.Header()["Www-Authenticate"] = []string{a.challenge(ans.params)}
 	}
-	c.AbortWithStatusJSON(ans.code, gin.H{"detail": ans.detail})
+	if ans.fields != nil {
+		c.AbortWithStatusJSON(ans.code, gin.H{"detail": ans.fields})
+		return
+	}
+	c.Abort()
+	c.Writer.Header()["Content-Type"] = []string{"application/json; charset=utf-8"}
+	c.Status(ans.code)
+	// An error means that the client has gone. No code needs escaping.
+	_, _ = c.Writer.WriteString(`{"detail":"` + ans.detail + `"}`)
+}
+
+// challenge is a WWW-Authenticate header.
+func (a *Auth[U]) challenge(params string) string {
+	if params == "" {
+		return `Bearer realm="` + a.realm + `"`
+	}
+	return `Bearer realm="` + a.realm + `", ` + params
 }

@@ -214,9 +214,10 @@ func (a *Auth[U]) renew(c *gin.Context, user U, at time.Time) error {
 	if err != nil {
 		return expected(err, strategy.ErrInvalidToken)
 	}
-	current.session, current.by.token = session, secret.Reveal()
-	c.Request = c.Request.WithContext(strategy.ContextWithSession(c.Request.Context(), session))
-	a.deliver(c, current.by.transport, secret, session, a.cfg.Now())
+	next := *current // what reads the old one beside this request is not disturbed
+	next.session, next.hasUser, next.by.token = session, true, secret.Reveal()
+	next.enter(c)
+	a.deliver(c, next.by.transport, secret, session, a.cfg.Now())
 	return nil
 }
 

@@ -44,6 +44,15 @@ type Config struct {
 	// logs everybody out.
 	TokenPrefix string
 
+	// Cache keeps sessions in memory. Default: none.
+	Cache Cache
+
+	// PublishRevocations tells other processes that have a Cache what this one
+	// revokes; a Cache of its own implies it. Default false. Set it in every process
+	// that revokes tokens or changes accounts beside others that have a Cache. The
+	// Store must be a [RevocationLog].
+	PublishRevocations bool
+
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
 
@@ -88,6 +97,9 @@ func (cfg *Config) prepare() error {
 	}
 	if cfg.WhenFull > RefuseNew {
 		return fmt.Errorf("strategy: Config.WhenFull: %d is none of the choices", cfg.WhenFull)
+	}
+	if err := cfg.Cache.prepare(); err != nil {
+		return err
 	}
 	cfg.NotBefore = ceil(cfg.NotBefore)
 	if cfg.Now == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,16 +19,25 @@ type Database[U User[ID], ID comparable] struct {
 	format  TokenFormat
 	cfg     Config
 	touches touches
+
+	cache *cache[U, ID]     // nil: none
+	log   RevocationLog[ID] // nil: nobody is told of revocations
+
+	closing    sync.Once
+	closers    []func()
+	background sync.WaitGroup
 }
 
 var (
 	_ Strategy[User[int64]]       = (*Database[User[int64], int64])(nil)
 	_ SessionManager[User[int64]] = (*Database[User[int64], int64])(nil)
+	_ TokenReader                 = (*Database[User[int64], int64])(nil)
 )
 
 // NewDatabase returns a Database over a store of tokens and a source of users.
 // It returns an error that names the field where the configuration is wrong, or
-// where the store would remove tokens sooner than Lifetime (see [Retainer]).
+// where the store would remove tokens sooner than Lifetime (see [Retainer]). With a
+// Cache, call Close when the application ends.
 func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U, ID], cfg Config) (*Database[U, ID], error) {
 	if tokens == nil {
 		return nil, errors.New("strategy: tokens is nil")
@@ -47,7 +57,20 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	if err != nil {
 		return nil, fmt.Errorf("strategy: Config.TokenPrefix: %w", err)
 	}
-	return &Database[U, ID]{tokens: tokens, users: users, format: format, cfg: cfg}, nil
+	d := &Database[U, ID]{tokens: tokens, users: users, format: format, cfg: cfg}
+	cached := cfg.Cache != Cache{}
+	if cached {
+		if d.cache, err = newCache[U, ID](cfg.Cache, cfg.Now()); err != nil {
+			return nil, err
+		}
+	}
+	if log, ok := tokens.(RevocationLog[ID]); ok && (cached || cfg.PublishRevocations) {
+		d.log = log
+	} else if cfg.PublishRevocations {
+		return nil, fmt.Errorf("strategy: Config.PublishRevocations: %T is no RevocationLog", tokens)
+	}
+	d.listen()
+	return d, nil
 }
 
 // Lifetime returns the lifetime of tokens that are issued without
@@ -161,8 +184,26 @@ func (d *Database[U, ID]) settle(ctx context.Context, user U, row AccessToken[ID
 
 // ReadToken implements [Strategy]. A malformed token causes no I/O.
 func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (Session[U], error) {
+	return d.use(ctx, token, true)
+}
+
+// ReadTokenInfo implements [TokenReader].
+func (d *Database[U, ID]) ReadTokenInfo(ctx context.Context, token string) (SessionInfo, error) {
+	s, err := d.use(ctx, token, false)
+	return s.SessionInfo, err
+}
+
+// use reads a token for a request, and writes down that it was used.
+func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) (Session[U], error) {
+	key, err := d.format.key(token)
+	if err != nil {
+		return Session[U]{}, d.denied(ctx, denyMalformed, AccessToken[ID]{})
+	}
+	if d.cache != nil {
+		return d.useCached(ctx, key, withUser)
+	}
 	now := d.now()
-	row, user, err := d.read(ctx, token, now, time.Time{})
+	row, user, err := d.read(ctx, key.digest(), now, time.Time{}, withUser)
 	if err != nil {
 		return Session[U]{}, err
 	}
@@ -172,12 +213,71 @@ func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (Session[
 	return Session[U]{d.info(row), user}, nil
 }
 
-// read returns the row and the user of a token that is good.
-func (d *Database[U, ID]) read(ctx context.Context, token string, now, reauthenticatedAt time.Time) (row AccessToken[ID], user U, err error) {
-	digest, err := d.format.Digest(token)
-	if err != nil {
-		return row, user, d.denied(ctx, denyMalformed, row)
+// useCached is use with the cache before the stores.
+func (d *Database[U, ID]) useCached(ctx context.Context, key tokenKey, withUser bool) (Session[U], error) {
+	clock := d.cfg.Now() // with its monotonic reading, which no change of the clock disturbs
+	now := clock.UTC().Truncate(time.Millisecond)
+	e := d.cache.get(key, clock, withUser)
+	// What is cached can say only yes: another process may have used the session
+	// since, and it would not be idle.
+	if e == nil || d.dead(e.used(), now) != nil {
+		var err error
+		if e, err = d.readThrough(ctx, key, withUser); err != nil {
+			return Session[U]{}, err
+		}
 	}
+	row := e.used()
+	if d.touch(ctx, row, now) {
+		e.usedAt.Store(now.UnixMilli())
+		row.LastUsedAt = now
+	}
+	session := e.session
+	session.LastUsedAt = row.LastUsedAt
+	return session, nil
+}
+
+// readThrough reads a token from the stores and keeps it. Of many requests at once
+// one reads, and none takes an answer from before what it must know of.
+func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, withUser bool) (*entry[U, ID], error) {
+	for {
+		e, own, err := d.cache.flights.do(ctx, flightKey{key, withUser}, func() (*entry[U, ID], error) {
+			return d.readEntry(ctx, key, withUser)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if own || d.cache.good(e, d.cfg.Now()) {
+			return e, nil
+		}
+	}
+}
+
+func (d *Database[U, ID]) readEntry(ctx context.Context, key tokenKey, withUser bool) (*entry[U, ID], error) {
+	e := &entry[U, ID]{hasUser: withUser, readAt: d.cfg.Now(), seq: d.cache.marks.seq.Load()}
+	digest := key.digest()
+	row, u, err := d.read(ctx, digest, e.readAt.UTC().Truncate(time.Millisecond), time.Time{}, withUser)
+	if err != nil {
+		return nil, err
+	}
+	m := &d.cache.marks
+	e.row, e.session = row, Session[U]{d.info(row), u}
+	e.slots = [3]uint32{m.digest(digest), m.session(row.ID), user(m, row.UserID)}
+	d.cache.put(key, e)
+	return e, nil
+}
+
+// used returns an entry's row with the last use that this process knows of.
+func (e *entry[U, ID]) used() AccessToken[ID] {
+	row := e.row
+	if ms := e.usedAt.Load(); ms != 0 {
+		row.LastUsedAt = latest(row.LastUsedAt, time.UnixMilli(ms).UTC())
+	}
+	return row
+}
+
+// read returns the row of a token that is good, and its user where that is asked
+// for.
+func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthenticatedAt time.Time, withUser bool) (row AccessToken[ID], user U, err error) {
 	var createdAfter time.Time
 	if d.cfg.Lifetime > 0 {
 		createdAfter = now.Add(-d.cfg.Lifetime)
@@ -194,6 +294,9 @@ func (d *Database[U, ID]) read(ctx context.Context, token string, now, reauthent
 	}
 	if why := d.dead(row, now); why != nil {
 		return row, user, d.denied(ctx, why, row)
+	}
+	if !withUser {
+		return row, user, nil
 	}
 	user, err = d.users.ByID(ctx, row.UserID)
 	switch {
@@ -237,6 +340,7 @@ func (d *Database[U, ID]) DestroyToken(ctx context.Context, token string) error 
 		return nil
 	}
 	row, err := d.tokens.Delete(ctx, digest)
+	err = d.revoked(ctx, Revocation[ID]{Digest: digest}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return nil
@@ -257,7 +361,11 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 	}
 	at := o.reauthenticatedAt.UTC().Truncate(time.Millisecond)
 	now := d.now()
-	row, user, err := d.read(ctx, token, now, at)
+	old, err := d.format.Digest(token)
+	if err != nil {
+		return Secret{}, Session[U]{}, d.denied(ctx, denyMalformed, AccessToken[ID]{})
+	}
+	row, user, err := d.read(ctx, old, now, at, true)
 	if err != nil {
 		return Secret{}, Session[U]{}, err
 	}
@@ -269,7 +377,8 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 	if d.cfg.TouchInterval > 0 {
 		to.LastUsedAt = now
 	}
-	row, err = d.tokens.Rotate(ctx, row.Digest, to)
+	row, err = d.tokens.Rotate(ctx, old, to)
+	err = d.revoked(ctx, Revocation[ID]{Digest: old}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound): // rotated or revoked meanwhile
 		return Secret{}, Session[U]{}, d.denied(ctx, denyUnknown, row)

@@ -31,6 +31,13 @@ const (
 	// answer. Nothing was granted and nobody was logged out.
 	EventStoreFailed EventKind = "store.failed"
 
+	// EventCacheSuspended: Err. The revocations of other processes could not be
+	// followed for longer than Cache.MaxStaleness: every request reads the database
+	// until they can.
+	EventCacheSuspended EventKind = "cache.suspended"
+	// EventCacheResumed: the cache is used again.
+	EventCacheResumed EventKind = "cache.resumed"
+
 	// EventLoginSucceeded: UserID. The password was right.
 	EventLoginSucceeded EventKind = "login.succeeded"
 	// EventReauthenticated: UserID. The password was right, asked for again.

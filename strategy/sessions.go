@@ -102,6 +102,7 @@ func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid
 
 func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why Reason) error {
 	row, err := d.tokens.DeleteSession(ctx, userID, id)
+	err = d.revoked(ctx, Revocation[ID]{SessionID: id}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return fmt.Errorf("strategy: %w", ErrSessionNotFound)
@@ -117,7 +118,7 @@ func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, 
 // the guarantee that none does, and this cleans up then.
 func (d *Database[U, ID]) DestroyAll(ctx context.Context, userID ID, except ...uuid.UUID) error {
 	n, err := d.tokens.DeleteByUser(ctx, userID, except...)
-	if err != nil {
+	if err = d.revoked(ctx, Revocation[ID]{UserID: userID}, err); err != nil {
 		return d.failed(ctx, "delete the sessions", err)
 	}
 	if n > 0 {

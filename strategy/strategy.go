@@ -113,6 +113,15 @@ type Strategy[U any] interface {
 	DestroyToken(ctx context.Context, token string) error
 }
 
+// TokenReader is the optional capability of a [Strategy] to read a token without
+// its user. [Database] has it.
+type TokenReader interface {
+	// ReadTokenInfo returns what is known of a token's session, with the errors of
+	// ReadToken. The user is not read: that they are gone, inactive, or accept only
+	// later logins (see [NotBefore]) is not noticed.
+	ReadTokenInfo(ctx context.Context, token string) (SessionInfo, error)
+}
+
 // SessionManager is the optional capability of a [Strategy] whose sessions can be
 // rotated, listed and ended. [Database] has it.
 type SessionManager[U any] interface {

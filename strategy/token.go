@@ -81,18 +81,32 @@ func (f TokenFormat) New() (secret Secret, digest string) {
 	token = append(token, digits...)
 	sum := checksum(string(token))
 	token = append(token, sum[:]...)
-	return NewSecret(string(token)), digestOf(string(token))
+	return NewSecret(string(token)), keyOf(string(token)).digest()
 }
 
 // Digest returns what a store holds in the place of a token: its SHA-256 in
 // base64url without padding, 43 characters. For a string that is not
 // well-formed it returns an error wrapping [ErrInvalidToken].
 func (f TokenFormat) Digest(token string) (string, error) {
-	if !f.wellFormed(token) {
-		return "", denyMalformed
+	key, err := f.key(token)
+	if err != nil {
+		return "", err
 	}
-	return digestOf(token), nil
+	return key.digest(), nil
 }
+
+// tokenKey is the SHA-256 of a token.
+type tokenKey [sha256.Size]byte
+
+// key returns the key of a well-formed token.
+func (f TokenFormat) key(token string) (tokenKey, error) {
+	if !f.wellFormed(token) {
+		return tokenKey{}, denyMalformed
+	}
+	return keyOf(token), nil
+}
+
+func (k tokenKey) digest() string { return base64.RawURLEncoding.EncodeToString(k[:]) }
 
 func (f TokenFormat) wellFormed(token string) bool {
 	if f.prefix == "" || len(token) != len(f.prefix)+secretLength+checksumLength || !strings.HasPrefix(token, f.prefix) {
@@ -124,8 +138,8 @@ func checksum(s string) (sum [checksumLength]byte) {
 	return sum
 }
 
-func digestOf(token string) string {
+// keyOf copies the token, which has maxPrefix at most, where no allocation is made.
+func keyOf(token string) tokenKey {
 	var in [maxPrefix + secretLength + checksumLength]byte
-	sum := sha256.Sum256(in[:copy(in[:], token)])
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	return sha256.Sum256(in[:copy(in[:], token)])
 }

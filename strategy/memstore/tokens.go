@@ -16,12 +16,16 @@ import (
 // Tokens is a strategy.Store in memory. Make one with [NewTokens]. It is safe
 // for concurrent use.
 type Tokens[ID comparable] struct {
+	revoked  revocations[ID]
 	mu       sync.RWMutex
 	byDigest map[string]strategy.AccessToken[ID]
 	digests  map[uuid.UUID]string // by session ID
 }
 
-var _ strategy.Store[int64] = (*Tokens[int64])(nil)
+var (
+	_ strategy.Store[int64]         = (*Tokens[int64])(nil)
+	_ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
+)
 
 // NewTokens returns an empty store.
 func NewTokens[ID comparable]() *Tokens[ID] {

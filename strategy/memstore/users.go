@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/notify"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // Users is an account.Store, and so a strategy.UserSource, in memory. Make one
 // with [NewUsers]. It is safe for concurrent use. It copies users by assignment:
-// what their fields point to is shared.
+// what their fields point to is shared. It is a strategy.UserNotifier.
 type Users[U strategy.User[ID], ID comparable] struct {
+	changed notify.Users[ID]
 	of      func(*U) *account.User[ID]
 	mu      sync.RWMutex
 	byID    map[ID]U
@@ -120,7 +122,15 @@ func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) erro
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	err := s.changeLocked(id, f)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.changed.Tell(ctx, id, nil)
+}
+
+func (s *Users[U, ID]) changeLocked(id ID, f func(*U) error) error {
 	user, ok := s.byID[id]
 	if !ok {
 		return account.ErrUserNotFound
@@ -130,6 +140,11 @@ func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) erro
 	}
 	s.byID[id] = user
 	return nil
+}
+
+// OnUserChange implements strategy.UserNotifier.
+func (s *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (stop func()) {
+	return s.changed.Listen(f)
 }
 
 // Update changes an account that is there, as an application or an administrator
@@ -151,10 +166,10 @@ func (s *Users[U, ID]) Delete(ctx context.Context, id ID) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if user, ok := s.byID[id]; ok {
 		delete(s.byEmail, s.of(&user).Email)
 		delete(s.byID, id)
 	}
-	return nil
+	s.mu.Unlock()
+	return s.changed.Tell(ctx, id, nil)
 }

@@ -1,0 +1,144 @@
+package strategy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Revocation says what must not be taken from a [Cache] any more. One of its
+// fields is set.
+type Revocation[ID comparable] struct {
+	// Digest is that of a token which was revoked or rotated.
+	Digest string
+	// SessionID is that of a session which was ended.
+	SessionID uuid.UUID
+	// UserID is that of a user who was changed, or all of whose sessions were ended.
+	UserID ID
+}
+
+// RevocationLog is an optional capability of a [Store]: it lets processes that have
+// a [Cache] learn what others revoke. It must be safe for concurrent use.
+type RevocationLog[ID comparable] interface {
+	// PublishRevocation makes a revocation known. Once it has returned nil, every
+	// follower's next Next returns it, by whatever process, unless that is minutes
+	// later.
+	PublishRevocation(ctx context.Context, r Revocation[ID]) error
+
+	// FollowRevocations returns a follower that begins at the present. It does no I/O.
+	FollowRevocations() RevocationFollower[ID]
+}
+
+// RevocationFollower reads a [RevocationLog]. It is used by one goroutine.
+type RevocationFollower[ID comparable] interface {
+	// Next returns what was published since the Next before that succeeded; the
+	// first one finds out where to begin. It may return a revocation more than once,
+	// and must leave none out. It must be bounded in time and honour cancellation.
+	Next(ctx context.Context) ([]Revocation[ID], error)
+}
+
+// UserNotifier is an optional capability of a [UserSource] whose users can be
+// changed through it. It must be safe for concurrent use.
+type UserNotifier[ID comparable] interface {
+	// OnUserChange registers a function that is called after every change to a user
+	// that can end their sessions, whether or not it succeeded. An error of it is
+	// returned by the method that made the change. stop ends that.
+	OnUserChange(f func(ctx context.Context, id ID) error) (stop func())
+}
+
+// revoked makes a revocation known, to this process and to others, after the store
+// was asked to carry it out. err is what it said: nil, what says that there was
+// nothing to revoke (then too, because an attempt before this one can have failed
+// halfway), or a failure, of which others need not know: the client tries again.
+func (d *Database[U, ID]) revoked(ctx context.Context, r Revocation[ID], err error) error {
+	if d.cache != nil {
+		d.cache.forget(r)
+	}
+	if d.log == nil || err != nil && !errors.Is(err, ErrTokenNotFound) {
+		return err
+	}
+	if published := d.log.PublishRevocation(ctx, r); published != nil {
+		return fmt.Errorf("publish the revocation: %w", published)
+	}
+	return err
+}
+
+// ForgetUser makes a [Cache] read a user again, here and in other processes: call
+// it after a user was changed in another way than through account.Manager. Without
+// a cache it does nothing.
+func (d *Database[U, ID]) ForgetUser(ctx context.Context, userID ID) error {
+	if err := d.revoked(ctx, Revocation[ID]{UserID: userID}, nil); err != nil {
+		return d.failed(ctx, "forget the user", err)
+	}
+	return nil
+}
+
+// listen connects the cache with those who know of revocations.
+func (d *Database[U, ID]) listen() {
+	if n, ok := d.users.(UserNotifier[ID]); ok && (d.cache != nil || d.log != nil) {
+		d.closers = append(d.closers, n.OnUserChange(d.ForgetUser))
+	}
+	if d.cache == nil || d.log == nil {
+		return
+	}
+	d.cache.follows = true
+	d.cache.followed.Store(-int64(2 * maxStaleness)) // not yet
+	ctx, cancel := context.WithCancel(context.Background())
+	follower := d.log.FollowRevocations()
+	d.background.Go(func() { d.follow(ctx, follower) })
+	d.closers = append(d.closers, cancel)
+}
+
+// follow learns of the revocations of others, until ctx is done.
+func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollower[ID]) {
+	tick := time.NewTicker(d.cache.cfg.FollowInterval)
+	defer tick.Stop()
+	var failing, suspended bool
+	for {
+		// What was published before this is known afterwards.
+		asked := d.cfg.Now()
+		revocations, err := follower.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			for _, r := range revocations {
+				d.cache.forget(r)
+			}
+			d.cache.followed.Store(int64(asked.Sub(d.cache.start)))
+			if suspended {
+				d.emit(ctx, Event{Kind: EventCacheResumed})
+			}
+			failing, suspended = false, false
+		default:
+			if !failing {
+				_ = d.failed(ctx, "follow the revocations", err)
+			}
+			failing = true
+			if since := d.cfg.Now().Sub(d.cache.start) - time.Duration(d.cache.followed.Load()); since > d.cache.cfg.MaxStaleness && !suspended {
+				suspended = true
+				d.emit(ctx, Event{Kind: EventCacheSuspended, Err: fmt.Errorf("strategy: follow the revocations: %w", err)})
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Close ends what [NewDatabase] started for a [Cache], and waits for its end. It is
+// idempotent. The Database goes on working, with the cache only for as long as its
+// entries are fresh; the store is the application's to close.
+func (d *Database[U, ID]) Close() {
+	d.closing.Do(func() {
+		for _, c := range d.closers {
+			c()
+		}
+	})
+	d.background.Wait()
+}
