@@ -15,6 +15,9 @@ import (
 
 var uuidType = reflect.TypeFor[uuid.UUID]()
 
+// defaultRegistry is what a Config without a Registry has.
+var defaultRegistry = NewRegistry()
+
 // NewRegistry returns a BSON registry like the driver's default that also
 // writes uuid.UUID as binary subtype 4 (BSON's UUID) and reads it back; to the
 // driver it is an array of bytes, subtype 0. An application whose user type

@@ -88,14 +88,6 @@ type tokenDoc[ID comparable] struct {
 	ClientAddr      string    `bson:"client_addr,omitempty"`
 }
 
-func (d tokenDoc[ID]) accessToken() strategy.AccessToken[ID] {
-	return strategy.AccessToken[ID]{
-		ID: d.ID, Digest: d.Token, UserID: d.UserID, CreatedAt: d.CreatedAt.UTC(),
-		LastUsedAt: utc(d.LastUsedAt), AuthenticatedAt: utc(d.AuthenticatedAt), ExpiresAt: utc(d.ExpiresAt),
-		Scopes: d.Scopes, Name: d.Name, UserAgent: d.UserAgent, ClientAddr: d.ClientAddr,
-	}
-}
-
 // utc keeps the zero time as it is. A client may be set to decode local times.
 func utc(t time.Time) time.Time {
 	if t.IsZero() {
@@ -133,7 +125,7 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 		return nil, fmt.Errorf("mongostore: TokensConfig.Lifetime and TTLGrace are together over %v, the most that a TTL index can keep; Lifetime 0 means no expiry", most)
 	}
 	if cfg.Registry == nil {
-		cfg.Registry = NewRegistry()
+		cfg.Registry = defaultRegistry
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -204,11 +196,7 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 func (t *Tokens[ID]) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	filter := byToken(digest)
-	if !createdAfter.IsZero() {
-		filter = append(filter, bson.E{Key: "created_at", Value: bson.D{{Key: "$gte", Value: createdAfter}}})
-	}
-	return decodeToken[ID](t.coll.FindOne(ctx, filter), "find the token")
+	return t.decode(t.coll.FindOne(ctx, tokenFilter(digest, createdAfter)), "find the token")
 }
 
 // Touch implements strategy.Store.
@@ -260,13 +248,17 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 	if err != nil {
 		return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
 	}
-	var docs []tokenDoc[ID]
-	if err := cur.All(ctx, &docs); err != nil {
-		return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
+	defer func() { _ = cur.Close(ctx) }()
+	var tokens []strategy.AccessToken[ID]
+	for cur.Next(ctx) {
+		token, err := parseToken[ID](cur.Current, t.cfg.Registry)
+		if err != nil {
+			return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
+		}
+		tokens = append(tokens, token)
 	}
-	tokens := make([]strategy.AccessToken[ID], len(docs))
-	for i, doc := range docs {
-		tokens[i] = doc.accessToken()
+	if err := cur.Err(); err != nil {
+		return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
 	}
 	return tokens, nil
 }
@@ -296,7 +288,7 @@ func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strateg
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
 	for {
-		token, err := decodeToken[ID](t.coll.FindOne(ctx, session), "find the session")
+		token, err := t.decode(t.coll.FindOne(ctx, session), "find the session")
 		if err != nil {
 			return token, err
 		}
@@ -340,22 +332,24 @@ func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, run func(c
 	defer cancel()
 	var token strategy.AccessToken[ID]
 	err := retryDeadlock(ctx, func() (err error) {
-		token, err = decodeToken[ID](run(ctx), doing)
+		token, err = t.decode(run(ctx), doing)
 		return err
 	})
 	return token, err
 }
 
-func decodeToken[ID comparable](found *mongo.SingleResult, doing string) (strategy.AccessToken[ID], error) {
-	var doc tokenDoc[ID]
-	err := found.Decode(&doc)
+func (t *Tokens[ID]) decode(found *mongo.SingleResult, doing string) (token strategy.AccessToken[ID], err error) {
+	doc, err := found.Raw()
+	if err == nil {
+		token, err = parseToken[ID](doc, t.cfg.Registry)
+	}
 	switch {
 	case errors.Is(err, mongo.ErrNoDocuments):
 		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
 	case err != nil:
 		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %s: %w", doing, err)
 	}
-	return doc.accessToken(), nil
+	return token, nil
 }
 
 // Purge removes the tokens that a TTL index would remove, those older than

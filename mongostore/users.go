@@ -54,7 +54,7 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 		cfg.Timeout = DefaultTimeout
 	}
 	if cfg.Registry == nil {
-		cfg.Registry = NewRegistry()
+		cfg.Registry = defaultRegistry
 	}
 	if err := checkID[ID](cfg.Registry); err != nil {
 		return nil, err
