@@ -359,7 +359,7 @@ func TestPurge(t *testing.T) {
 func purging() bool {
 	var stacks strings.Builder
 	_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
-	return strings.Contains(stacks.String(), "startPurging")
+	return strings.Contains(stacks.String(), "mongostore.(*purger)")
 }
 
 func insertAged[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], at time.Time) string {

@@ -47,6 +47,23 @@ func newUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](tb te
 	return users
 }
 
+// newAttempts returns a store with its index, on whatever the server is.
+func newAttempts(tb testing.TB, db *mongo.Database, cfg mongostore.AttemptsConfig) *mongostore.Attempts {
+	tb.Helper()
+	if cfg.PurgeInterval == 0 {
+		cfg.PurgeInterval = time.Hour
+	}
+	attempts, err := mongostore.NewAttempts(db, cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(attempts.Close)
+	if err := attempts.EnsureIndexes(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return attempts
+}
+
 func counter() func() int64 {
 	var n atomic.Int64
 	return func() int64 { return n.Add(1) }
@@ -98,6 +115,12 @@ func testUsers[ID comparable](t *testing.T, newID func() ID) {
 		}
 	}, func(tb testing.TB) account.Store[person[ID], ID] {
 		return newUsers[person[ID], ID](tb, database(tb))
+	})
+}
+
+func TestAttempts(t *testing.T) {
+	storetest.RunAttempts(t, func(tb testing.TB) account.AttemptStore {
+		return newAttempts(tb, database(tb), mongostore.AttemptsConfig{})
 	})
 }
 

@@ -10,7 +10,8 @@ import (
 	"github.com/latchkey-go/latchkey/mongostore"
 )
 
-// The one test that waits: the server's TTL monitor is nobody else's clock.
+// The tests that wait: the server's TTL monitor is nobody else's clock.
+
 func TestTheServerCollectsExpiredTokens(t *testing.T) {
 	testserver.Require(t, server.Capabilities.TTL, "ttl")
 	t.Parallel()
@@ -20,5 +21,19 @@ func TestTheServerCollectsExpiredTokens(t *testing.T) {
 	eventually(t, server.TTLWait(), "the expired token is collected", func() bool { return !exists(t, tokens, expired) })
 	if !exists(t, tokens, live) {
 		t.Error("the live token was collected")
+	}
+}
+
+func TestTheServerCollectsExpiredAttempts(t *testing.T) {
+	testserver.Require(t, server.Capabilities.TTL, "ttl")
+	t.Parallel()
+	db := database(t)
+	attempts := newAttempts(t, db, mongostore.AttemptsConfig{})
+	now := time.Now()
+	expired := addExpiring(t, attempts, now.Add(-time.Hour))
+	live := addExpiring(t, attempts, now.Add(time.Hour))
+	eventually(t, server.TTLWait(), "the expired counter is collected", func() bool { return !stored(t, db, expired) })
+	if !stored(t, db, live) {
+		t.Error("the live counter was collected")
 	}
 }

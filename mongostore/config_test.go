@@ -86,6 +86,30 @@ func TestUsersConfigErrorsNameTheField(t *testing.T) {
 	}
 }
 
+func TestAttemptsConfigErrorsNameTheField(t *testing.T) {
+	for field, cfg := range map[string]mongostore.AttemptsConfig{
+		"AttemptsConfig.PurgeInterval is negative": {PurgeInterval: -1},
+		"AttemptsConfig.Timeout is negative":       {Timeout: -1},
+	} {
+		t.Run(field, func(t *testing.T) {
+			_, err := mongostore.NewAttempts(database(t), cfg)
+			wantErrorNaming(t, err, field)
+		})
+	}
+	t.Run("db is nil", func(t *testing.T) {
+		_, err := mongostore.NewAttempts(nil, mongostore.AttemptsConfig{})
+		wantErrorNaming(t, err, "db is nil")
+	})
+	t.Run("the zero value is good", func(t *testing.T) {
+		attempts, err := mongostore.NewAttempts(database(t), mongostore.AttemptsConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		attempts.Close() // also where nothing was started, and twice
+		attempts.Close()
+	})
+}
+
 func TestRegistryKeepsUUIDsAsUUIDs(t *testing.T) {
 	type doc struct {
 		ID  uuid.UUID

@@ -274,21 +274,7 @@ func (w wanted) withoutTTL() wanted {
 // error wrapping [ErrIndexMismatch], and stays as it is. A server without TTL
 // indexes is [ErrTTLUnsupported], or has its tokens purged by this process; see
 // TokensConfig.PurgeInterval.
-func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error {
-	ctx, cancel := bounded(ctx, indexTimeout)
-	defer cancel()
-	admin, want := mongoIndexes{t.coll}, t.wanted()
-	err := reconcile(ctx, admin, t.coll.Name(), want)
-	if errors.Is(err, ErrTTLUnsupported) && t.cfg.PurgeInterval > 0 {
-		if err = reconcile(ctx, admin, t.coll.Name(), want.withoutTTL()); err == nil {
-			t.startPurging()
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("mongostore: ensure indexes: %w", err)
-	}
-	return nil
-}
+func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error { return t.purger.ensureIndexes(ctx) }
 
 // VerifyIndexes reports what EnsureIndexes would have to do, and does none of
 // it: for an application whose database user may not manage indexes. Every index
@@ -296,20 +282,7 @@ func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error {
 // With TokensConfig.PurgeInterval set, a plain index in the place of the TTL
 // index is accepted, and the periodic purge is started.
 func (t *Tokens[ID]) VerifyIndexes(ctx context.Context) error {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
-	defer cancel()
-	admin, want := mongoIndexes{t.coll}, t.wanted()
-	err := verify(ctx, admin, t.coll.Name(), want)
-	if errors.Is(err, ErrIndexMismatch) && t.cfg.PurgeInterval > 0 && t.cfg.Lifetime > 0 {
-		if verify(ctx, admin, t.coll.Name(), want.withoutTTL()) == nil {
-			t.startPurging()
-			return nil
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("mongostore: verify indexes: %w", err)
-	}
-	return nil
+	return t.purger.verifyIndexes(ctx, t.cfg.Timeout)
 }
 
 // usersWanted returns the indexes of users.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -59,13 +58,9 @@ type TokensConfig struct {
 // call EnsureIndexes (or VerifyIndexes) when the application starts, and Close
 // when it ends. It is safe for concurrent use.
 type Tokens[ID comparable] struct {
-	coll *mongo.Collection
-	cfg  TokensConfig
-
-	purging   sync.Once
-	closing   context.Context
-	close     context.CancelFunc
-	purgeDone sync.WaitGroup
+	coll   *mongo.Collection
+	cfg    TokensConfig
+	purger *purger
 }
 
 var (
@@ -134,7 +129,7 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 		return nil, err
 	}
 	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg}
-	t.closing, t.close = context.WithCancel(context.Background())
+	t.purger = newPurger(t.coll, t.wanted(), cfg.PurgeInterval, t.Purge, cfg.Now, cfg.OnEvent)
 	return t, nil
 }
 
@@ -371,30 +366,7 @@ func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
 	return res.DeletedCount, nil
 }
 
-// startPurging starts the periodic purge, once.
-func (t *Tokens[ID]) startPurging() {
-	t.purging.Do(func() {
-		t.purgeDone.Go(func() {
-			tick := time.NewTicker(t.cfg.PurgeInterval)
-			defer tick.Stop()
-			for {
-				select {
-				case <-t.closing.Done():
-					return
-				case <-tick.C:
-				}
-				if _, err := t.Purge(t.closing); err != nil && t.closing.Err() == nil && t.cfg.OnEvent != nil {
-					t.cfg.OnEvent(t.closing, strategy.Event{Kind: strategy.EventStoreFailed, Time: t.cfg.Now().UTC(), Err: err})
-				}
-			}
-		})
-	})
-}
-
 // Close ends the periodic purge, if there is one, and waits until it has ended.
 // It is idempotent. The store itself goes on working; the MongoDB client is the
 // application's to close.
-func (t *Tokens[ID]) Close() {
-	t.close()
-	t.purgeDone.Wait()
-}
+func (t *Tokens[ID]) Close() { t.purger.close() }

@@ -23,6 +23,7 @@ type Member struct {
 }
 
 type app struct {
+	attempts *mongostore.Attempts
 	tokens   *mongostore.Tokens[uuid.UUID]
 	accounts *account.Manager[Member, uuid.UUID]
 	// Two Auths over one strategy: they differ in how a login is answered. Both
@@ -36,8 +37,11 @@ type sessionSettings struct {
 	maxSessions                     int
 }
 
+// loginSettings are the flags that bound what logins cost.
+type loginSettings struct{ limit, maxHashes int }
+
 // newApp puts the pieces together, and makes the indexes.
-func newApp(ctx context.Context, db *mongo.Database, s sessionSettings) (*app, error) {
+func newApp(ctx context.Context, db *mongo.Database, s sessionSettings, l loginSettings) (*app, error) {
 	// With -remember, that is the longest that a token can live, and -lifetime is
 	// what those get who do not ask for it.
 	lifetime, brief := s.lifetime, time.Duration(0)
@@ -59,7 +63,20 @@ func newApp(ctx context.Context, db *mongo.Database, s sessionSettings) (*app, e
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := account.NewManager(users, uuid.New, account.Config{OnEvent: events})
+	attempts, err := mongostore.NewAttempts(db, mongostore.AttemptsConfig{PurgeInterval: time.Minute, OnEvent: events})
+	if err != nil {
+		return nil, err
+	}
+	limiter, err := l.limiter(attempts, events)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := account.NewManager(users, uuid.New, account.Config{
+		Limiter:             limiter,
+		InsecureNoLimiter:   limiter == nil,
+		MaxConcurrentHashes: l.maxHashes,
+		OnEvent:             events,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -94,11 +111,29 @@ func newApp(ctx context.Context, db *mongo.Database, s sessionSettings) (*app, e
 	if err := tokens.EnsureIndexes(ctx); err != nil {
 		return nil, err
 	}
-	return &app{tokens, accounts, bearer, cookie}, nil
+	if err := attempts.EnsureIndexes(ctx); err != nil {
+		return nil, err
+	}
+	return &app{attempts, tokens, accounts, bearer, cookie}, nil
+}
+
+// limiter returns the limiter of login attempts, whose counters all instances
+// share; nil for none.
+func (l loginSettings) limiter(attempts account.AttemptStore, events func(context.Context, strategy.Event)) (*account.Limiter, error) {
+	if l.limit == 0 {
+		return nil, nil
+	}
+	return account.NewLimiter(attempts, account.LimiterConfig{
+		Pair:    account.Limit{Failures: l.limit, Delay: 30 * time.Second, MaxDelay: time.Hour, Window: 24 * time.Hour},
+		OnEvent: events,
+	})
 }
 
 // Close ends what newApp started.
-func (a *app) Close() { a.tokens.Close() }
+func (a *app) Close() {
+	a.tokens.Close()
+	a.attempts.Close()
+}
 
 func (a *app) handler() (http.Handler, error) {
 	r := gin.New()

@@ -39,6 +39,7 @@ type settings struct {
 	database string
 	demo     bool
 	sessions sessionSettings
+	login    loginSettings
 }
 
 func parseFlags(args []string, stderr io.Writer) (settings, error) {
@@ -53,6 +54,8 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	fs.DurationVar(&s.sessions.remember, "remember", 0, "how long it lives where the login asks to be remembered; 0 means that it cannot")
 	fs.DurationVar(&s.sessions.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means as long as it lives")
 	fs.IntVar(&s.sessions.maxSessions, "max-sessions", 0, "how many sessions a user may have, the oldest going first; 0 means any number")
+	fs.IntVar(&s.login.limit, "login-limit", 5, "how many wrong passwords for an account from one network are free, before the delays begin (1 to 14); 0 means no limit at all")
+	fs.IntVar(&s.login.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each in 64 MiB; 0 means one for each processor")
 	if err := fs.Parse(args); err != nil {
 		return s, err
 	}
@@ -92,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
 
-	app, err := newApp(ctx, client.Database(s.database), s.sessions)
+	app, err := newApp(ctx, client.Database(s.database), s.sessions, s.login)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -301,10 +302,30 @@ func (q *quickstart) cookie(email string) func(*http.Request) {
 
 func TestWrongFlagsAreErrors(t *testing.T) {
 	for _, args := range [][]string{{"-lifetime", "soon"}, {"-lifetime", "-1h"}, {"-remember", "30m"}, {"-lifetime", "0", "-remember", "1h"},
-		{"-idle-timeout", "-1s"}, {"-max-sessions", "-1"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
+		{"-idle-timeout", "-1s"}, {"-max-sessions", "-1"}, {"-login-limit", "-1"}, {"-login-limit", "15"}, {"-max-hashes", "-1"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
 		t.Setenv("MONGODB_URI", "")
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: no error", args)
 		}
 	}
+}
+
+func TestWrongPasswordsAreLimited(t *testing.T) {
+	q := start(t, "-login-limit", "2", "-max-hashes", "1")
+	attempt := func(password string) *http.Response {
+		t.Helper()
+		resp, _ := q.do(http.MethodPost, "/auth/login", "application/x-www-form-urlencoded",
+			url.Values{"username": {"member@example.com"}, "password": {password}}.Encode(), nil)
+		return resp
+	}
+	for i, want := range []int{http.StatusBadRequest, http.StatusBadRequest, http.StatusTooManyRequests} {
+		if resp := attempt("wrong"); resp.StatusCode != want {
+			t.Fatalf("wrong password %d: got %s, want %d", i+1, resp.Status, want)
+		}
+	}
+	resp := attempt(demoPassword)
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode != http.StatusTooManyRequests || err != nil || seconds < 1 || seconds > 30 {
+		t.Errorf("the right password: got %s and Retry-After %q, want 429 and up to 30 seconds", resp.Status, resp.Header.Get("Retry-After"))
+	}
+	q.login("verified@example.com", "form") // another account
 }

@@ -27,3 +27,12 @@ func UserResults[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](ct
 	}
 	return results
 }
+
+// AttemptResults does the same for [RunAttempts].
+func AttemptResults(ctx context.Context, t testing.TB, open func(testing.TB) account.AttemptStore) map[string]error {
+	results := make(map[string]error)
+	for _, c := range attemptChecks() {
+		results[c.name] = c.run(ctx, attemptStore{open(t)})
+	}
+	return results
+}

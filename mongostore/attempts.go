@@ -1,0 +1,282 @@
+package mongostore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// AttemptsConfig configures [Attempts]. The zero value is usable.
+type AttemptsConfig struct {
+	// Collection is the collection's name. Default "login_attempts".
+	Collection string
+
+	// PurgeInterval asks for a substitute where the server has no TTL indexes
+	// (FerretDB v1): EnsureIndexes and VerifyIndexes then settle for a plain
+	// index and start a goroutine that calls Purge once an interval, until Close.
+	// 0 means that such a server is [ErrTTLUnsupported]. Servers with TTL
+	// indexes use those either way.
+	PurgeInterval time.Duration
+
+	// Timeout bounds every call whose context has no deadline. Default
+	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	Timeout time.Duration
+
+	// Now is the clock, for Purge. Default [time.Now].
+	Now func() time.Time
+
+	// OnEvent is told of failures of the periodic purge; see
+	// strategy.Config.OnEvent. nil means that nobody listens.
+	OnEvent func(context.Context, strategy.Event)
+}
+
+// attemptsGrace is for how long after its end a counter's document is kept: the
+// server compares with its own clock.
+const attemptsGrace = 5 * time.Minute
+
+// Attempts keeps the counters of an account.Limiter in a MongoDB collection, which
+// all instances of an application share:
+//
+//	login_attempts
+//	  _id          the counter's key, a digest: nobody's name or address
+//	  failures     number of failed attempts
+//	  last         date of the latest
+//	  networks     digests of the networks that an account's user has logged in from; elsewhere it is missing
+//	  expires_at   date from which the counter counts as not there   TTL index {expires_at: 1}, 5 minutes later
+//
+// Make it with [NewAttempts], call EnsureIndexes (or VerifyIndexes) when the
+// application starts, and Close when it ends. Sharded, it wants {_id: "hashed"}.
+// It is safe for concurrent use.
+type Attempts struct {
+	coll   *mongo.Collection
+	cfg    AttemptsConfig
+	purger *purger
+}
+
+var _ account.AttemptStore = (*Attempts)(nil)
+
+// attemptsDoc is a document of the collection.
+type attemptsDoc struct {
+	Key      string    `bson:"_id"`
+	Failures int       `bson:"failures"`
+	Last     time.Time `bson:"last"`
+	Networks []string  `bson:"networks"`
+}
+
+func (d attemptsDoc) counter() account.AttemptCounter {
+	return account.AttemptCounter{Failures: d.Failures, Last: utc(d.Last), Networks: d.Networks}
+}
+
+// NewAttempts returns the store of attempts in a database. It does no I/O. It
+// returns an error that names the field where the configuration is wrong.
+func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
+	if db == nil {
+		return nil, errors.New("mongostore: db is nil")
+	}
+	if cfg.Collection == "" {
+		cfg.Collection = "login_attempts"
+	}
+	if cfg.PurgeInterval < 0 {
+		return nil, fmt.Errorf("mongostore: AttemptsConfig.PurgeInterval is negative: %v", cfg.PurgeInterval)
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("mongostore: AttemptsConfig.Timeout is negative: %v", cfg.Timeout)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	a := &Attempts{coll: collection(db, cfg.Collection, NewRegistry()), cfg: cfg}
+	a.purger = newPurger(a.coll, attemptsWanted(), cfg.PurgeInterval, a.Purge, cfg.Now, cfg.OnEvent)
+	return a, nil
+}
+
+// there is a filter for the counter under a key that has not expired.
+func there(key string, now time.Time) bson.D {
+	return bson.D{{Key: "_id", Value: key}, {Key: "expires_at", Value: bson.D{{Key: "$gt", Value: now}}}}
+}
+
+// Counters implements account.AttemptStore, with one query.
+func (a *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
+	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	defer cancel()
+	in := bson.A{} // no keys are an empty list, not null
+	for _, key := range keys {
+		in = append(in, key)
+	}
+	cur, err := a.coll.Find(ctx, bson.D{
+		{Key: "_id", Value: bson.D{{Key: "$in", Value: in}}},
+		{Key: "expires_at", Value: bson.D{{Key: "$gt", Value: now}}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mongostore: find the counters: %w", err)
+	}
+	var docs []attemptsDoc
+	if err := cur.All(ctx, &docs); err != nil {
+		return nil, fmt.Errorf("mongostore: find the counters: %w", err)
+	}
+	counters := make([]account.AttemptCounter, len(keys))
+	for i, key := range keys {
+		for _, doc := range docs {
+			if doc.Key == key {
+				counters[i] = doc.counter()
+			}
+		}
+	}
+	return counters, nil
+}
+
+// Add implements account.AttemptStore.
+func (a *Attempts) Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
+	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	defer cancel()
+	latest := bson.D{{Key: "last", Value: now}}
+	update := bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: 1}}}}
+	if postpone {
+		latest = append(latest, bson.E{Key: "expires_at", Value: expires})
+	} else {
+		update = append(update, bson.E{Key: "$setOnInsert", Value: bson.D{{Key: "expires_at", Value: expires}}})
+	}
+	update = append(update, bson.E{Key: "$max", Value: latest})
+	opts := options.FindOneAndUpdate().SetUpsert(true).SetReturnDocument(options.After)
+	var doc attemptsDoc
+	err := a.upsert(ctx, key, now, func() error {
+		return a.coll.FindOneAndUpdate(ctx, there(key, now), update, opts).Decode(&doc)
+	})
+	if err != nil {
+		return account.AttemptCounter{}, fmt.Errorf("mongostore: count the attempt: %w", err)
+	}
+	return doc.counter(), nil
+}
+
+// upsert runs an upsert again whose insert found the key taken: by another
+// instance, which was faster, or by a document that has expired and was not
+// collected yet. The latter is removed, unless it came to life again meanwhile.
+func (a *Attempts) upsert(ctx context.Context, key string, now time.Time, write func() error) error {
+	expired := bson.D{{Key: "_id", Value: key}, {Key: "expires_at", Value: bson.D{{Key: "$lte", Value: now}}}}
+	for attempt := 1; ; attempt++ {
+		err := retryDeadlock(ctx, write)
+		if attempt == 5 || !isTaken(err) {
+			return err
+		}
+		err = retryDeadlock(ctx, func() error {
+			_, err := a.coll.DeleteOne(ctx, expired)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("remove the expired counter: %w", err)
+		}
+	}
+}
+
+// isTaken recognises the answers to an upsert whose key is taken. FerretDB v2
+// answers a findAndModify with an internal error.
+func isTaken(err error) bool {
+	return mongo.IsDuplicateKeyError(err) || hasCode(err, codeInternalError)
+}
+
+const codeInternalError = 1
+
+// Withdraw implements account.AttemptStore.
+func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
+	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	defer cancel()
+	err := retryDeadlock(ctx, func() error {
+		_, err := a.coll.UpdateOne(ctx, there(key, now), bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: -n}}}})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("mongostore: withdraw attempts: %w", err)
+	}
+	return nil
+}
+
+// Clear implements account.AttemptStore.
+func (a *Attempts) Clear(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
+	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	defer cancel()
+	var doc attemptsDoc
+	err := retryDeadlock(ctx, func() error {
+		return a.coll.FindOneAndDelete(ctx, there(key, now)).Decode(&doc)
+	})
+	switch {
+	case errors.Is(err, mongo.ErrNoDocuments):
+		return account.AttemptCounter{}, nil
+	case err != nil:
+		return account.AttemptCounter{}, fmt.Errorf("mongostore: clear the counter: %w", err)
+	}
+	return doc.counter(), nil
+}
+
+// Remember implements account.AttemptStore.
+func (a *Attempts) Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
+	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	defer cancel()
+	update := bson.D{{Key: "$set", Value: bson.D{
+		{Key: "failures", Value: 0},
+		{Key: "last", Value: now},
+		{Key: "networks", Value: append([]string{}, networks...)}, // nil would be null
+		{Key: "expires_at", Value: expires},
+	}}}
+	err := a.upsert(ctx, key, now, func() error {
+		_, err := a.coll.UpdateOne(ctx, bson.D{{Key: "_id", Value: key}}, update, options.UpdateOne().SetUpsert(true))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("mongostore: remember the networks: %w", err)
+	}
+	return nil
+}
+
+// attemptsWanted returns the indexes of login_attempts.
+func attemptsWanted() wanted {
+	return wanted{ttl: index{
+		name: "expires_at_1", keys: bson.D{{Key: "expires_at", Value: 1}}, ttl: int64(attemptsGrace / time.Second),
+	}}
+}
+
+// EnsureIndexes makes the TTL index of login_attempts, if it is not there yet.
+// Call it whenever the application starts: it is idempotent, and safe from many
+// instances at once.
+//
+// A TTL index of another duration is changed with collMod. An index that cannot
+// be mended so is an error wrapping [ErrIndexMismatch], and stays as it is. A
+// server without TTL indexes is [ErrTTLUnsupported], or has its counters purged by
+// this process; see AttemptsConfig.PurgeInterval.
+func (a *Attempts) EnsureIndexes(ctx context.Context) error { return a.purger.ensureIndexes(ctx) }
+
+// VerifyIndexes reports what EnsureIndexes would have to do, as an error wrapping
+// [ErrIndexMismatch], and does none of it. With AttemptsConfig.PurgeInterval set, a
+// plain index in the place of the TTL index is accepted, and the periodic purge is
+// started.
+func (a *Attempts) VerifyIndexes(ctx context.Context) error {
+	return a.purger.verifyIndexes(ctx, a.cfg.Timeout)
+}
+
+// Purge removes the counters that a TTL index would remove, those that expired
+// more than 5 minutes ago. It returns their number.
+func (a *Attempts) Purge(ctx context.Context) (int64, error) {
+	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	defer cancel()
+	ended := a.cfg.Now().Add(-attemptsGrace)
+	res, err := a.coll.DeleteMany(ctx, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: ended}}}})
+	if err != nil {
+		return 0, fmt.Errorf("mongostore: purge attempts: %w", err)
+	}
+	return res.DeletedCount, nil
+}
+
+// Close ends the periodic purge, if there is one, and waits until it has ended.
+// It is idempotent. The store itself goes on working; the MongoDB client is the
+// application's to close.
+func (a *Attempts) Close() { a.purger.close() }
