@@ -193,8 +193,17 @@ func TestTheCommandsThatMakeATTLIndex(t *testing.T) {
 
 	wantTTL(ensure(mongostore.TokensConfig{Lifetime: time.Hour, TTLGrace: time.Minute}))
 	creates := sent.named("createIndexes")
-	if len(creates) != 3 {
-		t.Fatalf("sent %d createIndexes, want 3: %v", len(creates), creates)
+	if len(creates) != 4 {
+		t.Fatalf("sent %d createIndexes, want 3 and that of the revocations: %v", len(creates), creates)
+	}
+	for path, want := range map[string]any{
+		"createIndexes":                "revocations",
+		"indexes.0.key.at":             int64(1),
+		"indexes.0.expireAfterSeconds": int64(600),
+	} {
+		if got := lookup(creates[3], path); got != want {
+			t.Errorf("createIndexes: %s is %v, want %v", path, got, want)
+		}
 	}
 	for path, want := range map[string]any{
 		"indexes.0.name":               "created_at_1",

@@ -263,7 +263,7 @@ func (w wanted) withoutTTL() wanted {
 	return wanted{plain: append(w.plain[:len(w.plain):len(w.plain)], plain), ttl: plain}
 }
 
-// EnsureIndexes makes the indexes of access_tokens, in as far as they are not
+// EnsureIndexes makes the indexes of access_tokens and revocations, in as far as they are not
 // there yet. Call it whenever the application starts: it is idempotent, and safe
 // from many instances at once.
 //
@@ -274,7 +274,9 @@ func (w wanted) withoutTTL() wanted {
 // error wrapping [ErrIndexMismatch], and stays as it is. A server without TTL
 // indexes is [ErrTTLUnsupported], or has its tokens purged by this process; see
 // TokensConfig.PurgeInterval.
-func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error { return t.purger.ensureIndexes(ctx) }
+func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error {
+	return errors.Join(t.purger.ensureIndexes(ctx), t.revocationsPurger.ensureIndexes(ctx))
+}
 
 // VerifyIndexes reports what EnsureIndexes would have to do, and does none of
 // it: for an application whose database user may not manage indexes. Every index
@@ -282,7 +284,13 @@ func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error { return t.purger.
 // With TokensConfig.PurgeInterval set, a plain index in the place of the TTL
 // index is accepted, and the periodic purge is started.
 func (t *Tokens[ID]) VerifyIndexes(ctx context.Context) error {
-	return t.purger.verifyIndexes(ctx, t.cfg.Timeout)
+	return errors.Join(t.purger.verifyIndexes(ctx, t.cfg.Timeout), t.revocationsPurger.verifyIndexes(ctx, t.cfg.Timeout))
+}
+
+// revocationsWanted returns the index of revocations, by which followers find what
+// is new and the server collects what is old.
+func revocationsWanted() wanted {
+	return wanted{ttl: index{name: "at_1", keys: bson.D{{Key: "at", Value: 1}}, ttl: int64(revocationsKept / time.Second)}}
 }
 
 // usersWanted returns the indexes of users.

@@ -122,3 +122,15 @@ func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocatio
 	}
 	return found, nil
 }
+
+// purgeRevocations is the substitute for the TTL index.
+func (t *Tokens[ID]) purgeRevocations(ctx context.Context) (int64, error) {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept)}}}}
+	res, err := t.revocations.DeleteMany(ctx, old)
+	if err != nil {
+		return 0, fmt.Errorf("mongostore: purge revocations: %w", err)
+	}
+	return res.DeletedCount, nil
+}

@@ -22,6 +22,11 @@ type TokensConfig struct {
 	// Collection is the collection's name. Default "access_tokens".
 	Collection string
 
+	// Revocations is the name of the collection by which processes that have a
+	// strategy.Cache learn what others revoke. It is small: its documents go after
+	// 10 minutes. Default "revocations".
+	Revocations string
+
 	// Lifetime is the Lifetime of the strategy's Config: give both the same.
 	// Tokens are removed once they are older than Lifetime and TTLGrace. 0 means
 	// that they do not expire: there is no TTL index then.
@@ -61,6 +66,9 @@ type Tokens[ID comparable] struct {
 	coll   *mongo.Collection
 	cfg    TokensConfig
 	purger *purger
+
+	revocations       *mongo.Collection
+	revocationsPurger *purger
 }
 
 var (
@@ -101,6 +109,9 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 	if cfg.Collection == "" {
 		cfg.Collection = "access_tokens"
 	}
+	if cfg.Revocations == "" {
+		cfg.Revocations = "revocations"
+	}
 	if cfg.TTLGrace == 0 {
 		cfg.TTLGrace = 5 * time.Minute
 	}
@@ -130,6 +141,8 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 	}
 	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg}
 	t.purger = newPurger(t.coll, t.wanted(), cfg.PurgeInterval, t.Purge, cfg.Now, cfg.OnEvent)
+	t.revocations = collection(db, cfg.Revocations, cfg.Registry)
+	t.revocationsPurger = newPurger(t.revocations, revocationsWanted(), cfg.PurgeInterval, t.purgeRevocations, cfg.Now, cfg.OnEvent)
 	return t, nil
 }
 
@@ -369,4 +382,7 @@ func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
 // Close ends the periodic purge, if there is one, and waits until it has ended.
 // It is idempotent. The store itself goes on working; the MongoDB client is the
 // application's to close.
-func (t *Tokens[ID]) Close() { t.purger.close() }
+func (t *Tokens[ID]) Close() {
+	t.purger.close()
+	t.revocationsPurger.close()
+}

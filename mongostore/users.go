@@ -10,6 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/notify"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -30,9 +31,15 @@ type UsersConfig struct {
 // application's user struct U. Make it with [NewUsers], and call EnsureIndexes
 // (or VerifyIndexes) when the application starts. It is safe for concurrent use.
 type Users[U strategy.User[ID], ID comparable] struct {
-	coll *mongo.Collection
-	of   func(*U) *account.User[ID]
-	cfg  UsersConfig
+	coll    *mongo.Collection
+	of      func(*U) *account.User[ID]
+	cfg     UsersConfig
+	changed notify.Users[ID]
+}
+
+// OnUserChange implements strategy.UserNotifier.
+func (u *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (stop func()) {
+	return u.changed.Listen(f)
 }
 
 // NewUsers returns the store of accounts in a database: NewUsers[Member](db,
@@ -63,7 +70,7 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 	if err := checkUser(cfg.Registry, of); err != nil {
 		return nil, err
 	}
-	return &Users[U, ID]{collection(db, cfg.Collection, cfg.Registry), of, cfg}, nil
+	return &Users[U, ID]{coll: collection(db, cfg.Collection, cfg.Registry), of: of, cfg: cfg}, nil
 }
 
 // checkUser makes sure that the documents of U have the account's fields where
@@ -144,7 +151,7 @@ func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (U, erro
 
 // ReplacePassword implements account.Store.
 func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, notBefore time.Time) error {
-	matched, err := u.update(ctx,
+	matched, err := u.update(ctx, id,
 		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: string(old)}},
 		bson.D{{Key: "hashed_password", Value: string(new)}}, notBefore)
 	switch {
@@ -166,7 +173,7 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 		_, err := u.ByID(ctx, id) // an empty update is an error of its own
 		return err
 	}
-	matched, err := u.update(ctx, bson.D{{Key: "_id", Value: id}}, set, change.NotBefore)
+	matched, err := u.update(ctx, id, bson.D{{Key: "_id", Value: id}}, set, change.NotBefore)
 	switch {
 	case err != nil:
 		return fmt.Errorf("mongostore: change the account: %w", err)
@@ -178,7 +185,15 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 
 // update sets fields of the account that a filter finds, and NotBefore where it
 // is not later already. It reports whether the filter found one.
-func (u *Users[U, ID]) update(ctx context.Context, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
+func (u *Users[U, ID]) update(ctx context.Context, id ID, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
+	matched, err = u.updateOne(ctx, filter, set, notBefore)
+	if matched || err != nil { // without an answer, it may have been made
+		err = u.changed.Tell(ctx, id, err)
+	}
+	return matched, err
+}
+
+func (u *Users[U, ID]) updateOne(ctx context.Context, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
 	var update bson.D
