@@ -1,0 +1,51 @@
+package benchmarks_test
+
+import (
+	"testing"
+
+	"github.com/latchkey-go/latchkey/benchmarks/internal/candidate"
+	"github.com/latchkey-go/latchkey/benchmarks/internal/lab"
+)
+
+const benchUsers = 10_000
+
+// BenchmarkGuard is a guarded request through ServeHTTP. The database, or the stub that stands for it, is another
+// process: what it takes is in the time, and not in the allocations.
+func BenchmarkGuard(b *testing.B) {
+	l := open(b)
+	name := "server"
+	if l.Stub {
+		name = "stub"
+	}
+	b.Run(name, func(b *testing.B) { bench(b, l, candidate.All()) })
+}
+
+// BenchmarkInMemory is the same without a database: Latchkey's own code, and what one would write by hand.
+func BenchmarkInMemory(b *testing.B) { bench(b, open(b), candidate.InMemory()) }
+
+func open(b *testing.B) *lab.Lab {
+	b.Helper()
+	l, err := lab.Open(b.Context(), benchUsers, benchUsers, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(l.Close)
+	return l
+}
+
+func bench(b *testing.B, l *lab.Lab, candidates []candidate.Candidate) {
+	for _, c := range candidates {
+		b.Run(c.Name, func(b *testing.B) {
+			db, err := candidate.Open(b.Context(), l.Data, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = db.Close(b.Context()) }()
+			site, err := c.Build(b.Context(), db)
+			if err != nil {
+				b.Fatal(err)
+			}
+			candidate.Bench(b, site)
+		})
+	}
+}

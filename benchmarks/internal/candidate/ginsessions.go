@@ -1,0 +1,67 @@
+package candidate
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/gin-contrib/sessions"
+	"github.com/gin-contrib/sessions/mongo/mongodriver"
+	"github.com/gin-gonic/gin"
+)
+
+// ginSessions is gin-contrib/sessions with its store for the official driver.
+func ginSessions() Candidate {
+	return Candidate{
+		Name: "gin-contrib/sessions", Module: "github.com/gin-contrib/sessions", Work: Session,
+		Reads:     "the session, by `_id`",
+		Revocable: "yes; but a request that saves while the session is deleted brings it back (upsert)", Deactivated: "no",
+		Notes: "its `mongo/mongodriver` store, with driver v1; the user's ID is a value of the session, the user is not loaded; the cookie is signed; the calls to the database have no time limit",
+		build: func(ctx context.Context, db *DB) (*Site, error) {
+			old, err := db.Driver1(ctx)
+			if err != nil {
+				return nil, err
+			}
+			key := make([]byte, 32)
+			_, _ = rand.Read(key) // never fails
+			store := mongodriver.NewStore(old.Collection("gin_sessions"), int(Lifetime.Seconds()), true, key)
+			r := engine()
+			r.Use(sessions.Sessions("session", store))
+			r.GET(Path, func(c *gin.Context) {
+				id, ok := sessions.Default(c).Get("user").(string)
+				if !ok {
+					c.AbortWithStatus(http.StatusUnauthorized)
+					return
+				}
+				c.Set("user", id)
+			}, func(c *gin.Context) { answerID(c, c.GetString("user")) })
+			r.POST("/login/:user", func(c *gin.Context) {
+				session := sessions.Default(c)
+				session.Set("user", c.Param("user"))
+				if err := session.Save(); err != nil {
+					c.AbortWithStatus(http.StatusServiceUnavailable)
+				}
+			})
+			cookies, err := logins(r, db)
+			return &Site{r, cookies}, err
+		},
+	}
+}
+
+// logins logs every user in, at POST /login/{id}, and returns their cookies.
+func logins(h http.Handler, db *DB) ([]Header, error) {
+	headers := make([]Header, len(db.UserIDs))
+	err := forEach(len(headers), func(i int) error {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/login/"+db.UserIDs[i].String(), nil))
+		cookies := w.Result().Cookies()
+		if w.Code != http.StatusOK || len(cookies) != 1 {
+			return fmt.Errorf("a login was answered with status %d and %d cookies", w.Code, len(cookies))
+		}
+		headers[i] = Header{"Cookie", cookies[0].Name + "=" + cookies[0].Value}
+		return nil
+	})
+	return headers, err
+}

@@ -1,0 +1,133 @@
+package candidate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// InMemory returns the candidates that show what Latchkey's own code takes: they look up in maps, and need no database.
+func InMemory() []Candidate {
+	bare := bare()
+	return []Candidate{
+		bare,
+		{
+			Name: "by hand, in memory", Work: User, Reads: "two maps",
+			build: func(_ context.Context, db *DB) (*Site, error) {
+				m, err := newMaps(db)
+				if err != nil {
+					return nil, err
+				}
+				r := engine()
+				r.GET(Path, m.guard, func(c *gin.Context) {
+					user := c.MustGet("user").(Member)
+					answerUser(c, user.ID.String(), user.Email, user.Name)
+				})
+				return &Site{r, bearers(db.Tokens)}, nil
+			},
+		},
+		{
+			Name: "Latchkey, in memory", Work: User, Reads: "two maps",
+			build: func(_ context.Context, db *DB) (*Site, error) {
+				m, err := newMaps(db)
+				if err != nil {
+					return nil, err
+				}
+				sessions, err := strategy.NewDatabase[Member, uuid.UUID](tokenMap{rows: m.rows}, m.users, strategy.Config{Lifetime: Lifetime})
+				if err != nil {
+					return nil, err
+				}
+				auth, err := ginauth.New(sessions, nil, ginauth.Config{})
+				if err != nil {
+					return nil, err
+				}
+				r := engine()
+				r.GET(Path, auth.RequireUser(), func(c *gin.Context) {
+					user, _ := auth.CurrentUser(c)
+					answerUser(c, user.ID.String(), user.Email, user.Name)
+				})
+				return &Site{r, bearers(db.Tokens)}, nil
+			},
+		},
+	}
+}
+
+// maps are the data in memory. They do not change.
+type maps struct {
+	rows  map[string]strategy.AccessToken[uuid.UUID]
+	users userMap
+}
+
+func newMaps(db *DB) (*maps, error) {
+	format, err := strategy.NewTokenFormat("")
+	if err != nil {
+		return nil, err
+	}
+	m := &maps{make(map[string]strategy.AccessToken[uuid.UUID]), make(userMap)}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	for i, token := range db.Tokens {
+		digest, err := format.Digest(token)
+		if err != nil {
+			return nil, err
+		}
+		user := member(i, now)
+		user.ID = db.UserIDs[i]
+		m.users[user.ID] = user
+		m.rows[digest] = strategy.AccessToken[uuid.UUID]{ID: uuid.Must(uuid.NewV7()), Digest: digest, UserID: user.ID, CreatedAt: now}
+	}
+	return m, nil
+}
+
+// guard is what one would write for these maps.
+func (m *maps) guard(c *gin.Context) {
+	token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
+	if !ok {
+		c.AbortWithStatus(http.StatusUnauthorized)
+		return
+	}
+	digest := sha256.Sum256([]byte(token))
+	row, ok := m.rows[base64.RawURLEncoding.EncodeToString(digest[:])]
+	if !ok || time.Since(row.CreatedAt) > Lifetime {
+		c.AbortWithStatus(http.StatusUnauthorized)
+		return
+	}
+	user, ok := m.users[row.UserID]
+	if !ok || !user.Active {
+		c.AbortWithStatus(http.StatusUnauthorized)
+		return
+	}
+	c.Set("user", user)
+}
+
+// tokenMap is the store as far as a guard needs it.
+type tokenMap struct {
+	strategy.Store[uuid.UUID]
+	rows map[string]strategy.AccessToken[uuid.UUID]
+}
+
+func (m tokenMap) ByToken(_ context.Context, digest string, _ time.Time) (strategy.AccessToken[uuid.UUID], error) {
+	row, ok := m.rows[digest]
+	if !ok {
+		return row, strategy.ErrTokenNotFound
+	}
+	return row, nil
+}
+
+type userMap map[uuid.UUID]Member
+
+func (m userMap) ByID(_ context.Context, id uuid.UUID) (Member, error) {
+	user, ok := m[id]
+	if !ok {
+		return user, strategy.ErrUserNotFound
+	}
+	return user, nil
+}

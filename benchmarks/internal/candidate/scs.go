@@ -1,0 +1,48 @@
+package candidate
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/alexedwards/scs/mongodbstore"
+	"github.com/alexedwards/scs/v2"
+	"github.com/gin-gonic/gin"
+)
+
+// scsSessions is scs with its store for MongoDB.
+func scsSessions() Candidate {
+	return Candidate{
+		Name: "scs", Module: "github.com/alexedwards/scs/v2", Work: Session,
+		Reads:     "the session, by `token`",
+		Revocable: "yes; but a request that saves while the session is deleted brings it back (upsert)", Deactivated: "no",
+		Notes: "its `mongodbstore`, with driver v1; it makes no index on `token`, and is measured so: a server scans the collection, the stub does not; the user's ID is a value of the session, the user is not loaded; the token is stored as it is; the calls to the database have no time limit",
+		build: func(ctx context.Context, db *DB) (*Site, error) {
+			old, err := db.Driver1(ctx)
+			if err != nil {
+				return nil, err
+			}
+			sessions := scs.New()
+			sessions.Lifetime = Lifetime
+			// Without its clean-up, which would run until the process ends.
+			sessions.Store = mongodbstore.NewWithCleanupInterval(old, 0)
+			r := engine()
+			r.GET(Path, func(c *gin.Context) {
+				if sessions.GetString(c.Request.Context(), "user") == "" {
+					c.AbortWithStatus(http.StatusUnauthorized)
+				}
+			}, func(c *gin.Context) { answerID(c, sessions.GetString(c.Request.Context(), "user")) })
+			r.POST("/login/:user", func(c *gin.Context) {
+				if err := sessions.RenewToken(c.Request.Context()); err != nil {
+					c.AbortWithStatus(http.StatusServiceUnavailable)
+					return
+				}
+				sessions.Put(c.Request.Context(), "user", c.Param("user"))
+				c.Status(http.StatusOK)
+				c.Writer.WriteHeaderNow()
+			})
+			h := sessions.LoadAndSave(r)
+			cookies, err := logins(h, db)
+			return &Site{h, cookies}, err
+		},
+	}
+}

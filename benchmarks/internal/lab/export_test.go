@@ -1,0 +1,4 @@
+package lab
+
+// Rewrite exposes rewrite.
+var Rewrite = rewrite

@@ -1,0 +1,89 @@
+package lab_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/latchkey-go/latchkey/benchmarks/internal/candidate"
+	"github.com/latchkey-go/latchkey/benchmarks/internal/lab"
+)
+
+func TestMain(m *testing.M) {
+	lab.Main()
+	// A child that was built with the race detector would wait a second before it ends.
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
+	os.Exit(m.Run())
+}
+
+func TestWithAddress(t *testing.T) {
+	for _, c := range []struct{ name, uri, backend, want string }{
+		{"the stub's", "mongodb://127.0.0.1:5000/?directConnection=true", "127.0.0.1:5000", "mongodb://proxy:1/?directConnection=true"},
+		{"bare", "mongodb://db", "db:27017", "mongodb://proxy:1/?directConnection=true"},
+		{"with a path", "mongodb://db:5/admin", "db:5", "mongodb://proxy:1/admin?directConnection=true"},
+		{"with credentials and options", "mongodb://me:p%40ss@db/?replicaSet=rs0", "db:27017", "mongodb://me:p%40ss@proxy:1/?replicaSet=rs0&directConnection=true"},
+		{"with several servers", "mongodb://a,b", "", ""},
+		{"of a cluster", "mongodb+srv://a", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			backend, through, err := lab.Rewrite(c.uri)
+			if c.want == "" {
+				if err == nil {
+					t.Error("no error")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := through("proxy:1"); backend != c.backend || got != c.want {
+				t.Errorf("got %s and %s", backend, got)
+			}
+		})
+	}
+}
+
+func TestDelay(t *testing.T) {
+	l, err := lab.Open(t.Context(), 1, 1, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const delay = 30 * time.Millisecond
+	proxy, err := l.Delay(delay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	data := l.Data
+	data.URI = proxy.URI
+	db, err := candidate.Open(t.Context(), data, nil) // connects and pings
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close(t.Context()) }()
+	start := time.Now()
+	if _, err := candidate.ServerVersion(t.Context(), data); err == nil {
+		t.Error("the stub claims a version")
+	}
+	// It connects, pings, and asks for the version.
+	if took := time.Since(start); took < 3*delay {
+		t.Errorf("three round trips took %v, want %v at least", took, 3*delay)
+	}
+}
+
+func TestServe(t *testing.T) {
+	l, err := lab.Open(t.Context(), 2, 2, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := l.Serve("nobody", ""); err == nil {
+		t.Error("a candidate that does not exist is served")
+	}
+	site, err := l.Serve("Latchkey, token and user", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	site.Close()
+}

@@ -1,0 +1,29 @@
+// Command wirestub runs a stub of a MongoDB server, for benchmarks, until it is interrupted. See package wirestub: it is
+// no database.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/latchkey-go/latchkey/benchmarks/wirestub"
+)
+
+func main() {
+	listen := flag.String("listen", "127.0.0.1:27017", "`address` to listen on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	server, err := wirestub.Start(*listen)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Printf("wirestub: no database, but answers like one on %s\n", server.URI())
+	<-ctx.Done()
+	server.Close()
+}

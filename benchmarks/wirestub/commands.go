@@ -1,0 +1,423 @@
+package wirestub
+
+import (
+	"crypto/rand"
+	"errors"
+	"strings"
+
+	"github.com/FerretDB/wire/wirebson"
+)
+
+// run carries out a command.
+func (s *store) run(c command) (*wirebson.Document, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch c.name {
+	case "find":
+		return s.find(c)
+	case "insert":
+		return s.insert(c)
+	case "update":
+		return s.update(c)
+	case "delete":
+		return s.delete(c)
+	case "findAndModify":
+		return s.findAndModify(c)
+	case "createIndexes":
+		return s.createIndexes(c)
+	case "listIndexes":
+		return s.listIndexes(c)
+	case "dropDatabase":
+		db, _ := c.target()
+		delete(s.databases, db)
+		return wirebson.MustDocument("ok", 1.0), nil
+	default:
+		return nil, &failure{codeCommandNotFound, "no such command: '" + c.name + "'"}
+	}
+}
+
+// refuse returns an error for options that would change what a command answers, and that the stub does not know.
+func refuse(doc *wirebson.Document, options ...string) error {
+	for _, option := range options {
+		switch v := doc.Get(option).(type) {
+		case nil:
+		case wirebson.RawDocument:
+			if len(v) > 5 { // not empty
+				return &failure{codeNotImplemented, "the option " + option}
+			}
+		default:
+			if n, ok := number(v); !ok || n != 0 {
+				return &failure{codeNotImplemented, "the option " + option}
+			}
+		}
+	}
+	return nil
+}
+
+func (s *store) find(c command) (*wirebson.Document, error) {
+	if err := refuse(c.spec, "sort", "skip", "projection", "collation"); err != nil {
+		return nil, err
+	}
+	filter, err := document(c.spec, "filter")
+	if err != nil {
+		return nil, err
+	}
+	limit, _ := number(c.spec.Get("limit"))
+	if limit < 0 {
+		limit = -limit
+	}
+	db, name := c.target()
+	found, err := s.collection(db, name, false).find(filter, int64(limit))
+	if err != nil {
+		return nil, err
+	}
+	batch := wirebson.MakeArray(len(found))
+	for _, r := range found {
+		if err := batch.Add(r.raw); err != nil {
+			return nil, err
+		}
+	}
+	return cursor(db, name, batch), nil
+}
+
+// cursor answers with all there is at once: no cursor stays open.
+func cursor(db, name string, batch *wirebson.Array) *wirebson.Document {
+	return wirebson.MustDocument(
+		"cursor", wirebson.MustDocument("firstBatch", batch, "id", int64(0), "ns", db+"."+name),
+		"ok", 1.0,
+	)
+}
+
+// each applies a write to every statement of a command, and answers with their number and their errors.
+func each(c command, field string, write func(i int, statement wirebson.RawDocument) (n int, err error)) (*wirebson.Document, error) {
+	statements, err := c.docs(field)
+	if err != nil {
+		return nil, err
+	}
+	var n int32
+	errs := wirebson.MakeArray(0)
+	for i, statement := range statements {
+		changed, err := write(i, statement)
+		n += int32(changed)
+		if err == nil {
+			continue
+		}
+		var f *failure
+		if !errors.As(err, &f) {
+			return nil, err
+		}
+		if err := errs.Add(wirebson.MustDocument("index", int32(i), "code", f.code, "errmsg", f.message)); err != nil {
+			return nil, err
+		}
+		if c.spec.Get("ordered") != false {
+			break
+		}
+	}
+	reply := wirebson.MustDocument("n", n)
+	if errs.Len() > 0 {
+		if err := reply.Add("writeErrors", errs); err != nil {
+			return nil, err
+		}
+	}
+	return reply, nil
+}
+
+// done ends the answer to a write.
+func done(reply *wirebson.Document, err error) (*wirebson.Document, error) {
+	if err != nil {
+		return nil, err
+	}
+	return reply, reply.Add("ok", 1.0)
+}
+
+func (s *store) insert(c command) (*wirebson.Document, error) {
+	db, name := c.target()
+	coll := s.collection(db, name, true)
+	return done(each(c, "documents", func(_ int, raw wirebson.RawDocument) (int, error) {
+		r, err := newRow(raw)
+		if err != nil {
+			return 0, err
+		}
+		if err := coll.add(r); err != nil {
+			return 0, err
+		}
+		return 1, nil
+	}))
+}
+
+func (s *store) delete(c command) (*wirebson.Document, error) {
+	db, name := c.target()
+	coll := s.collection(db, name, false)
+	return done(each(c, "deletes", func(_ int, raw wirebson.RawDocument) (int, error) {
+		statement, err := raw.Decode()
+		if err != nil {
+			return 0, err
+		}
+		filter, err := document(statement, "q")
+		if err != nil {
+			return 0, err
+		}
+		limit, _ := number(statement.Get("limit"))
+		found, err := coll.find(filter, int64(limit))
+		if err != nil {
+			return 0, err
+		}
+		for _, r := range found {
+			coll.remove(r)
+		}
+		return len(found), nil
+	}))
+}
+
+func (s *store) update(c command) (*wirebson.Document, error) {
+	db, name := c.target()
+	coll := s.collection(db, name, true)
+	upserted, modified := wirebson.MakeArray(0), int32(0)
+	reply, err := each(c, "updates", func(i int, raw wirebson.RawDocument) (int, error) {
+		statement, err := raw.Decode()
+		if err != nil {
+			return 0, err
+		}
+		if err := refuse(statement, "collation", "arrayFilters"); err != nil {
+			return 0, err
+		}
+		filter, err := document(statement, "q")
+		if err != nil {
+			return 0, err
+		}
+		change, err := document(statement, "u")
+		if err != nil {
+			return 0, err
+		}
+		limit := int64(1)
+		if statement.Get("multi") == true {
+			limit = 0
+		}
+		found, err := coll.find(filter, limit)
+		if err != nil {
+			return 0, err
+		}
+		if len(found) == 0 && statement.Get("upsert") == true {
+			r, err := coll.upsert(filter, change)
+			if err != nil {
+				return 0, err
+			}
+			return 1, upserted.Add(wirebson.MustDocument("index", int32(i), "_id", r.doc.Get("_id")))
+		}
+		for _, r := range found {
+			if _, err := coll.change(r, change); err != nil {
+				return 0, err
+			}
+		}
+		modified += int32(len(found))
+		return len(found), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := reply.Add("nModified", modified); err != nil {
+		return nil, err
+	}
+	if upserted.Len() > 0 {
+		if err := reply.Add("upserted", upserted); err != nil {
+			return nil, err
+		}
+	}
+	return done(reply, nil)
+}
+
+func (s *store) findAndModify(c command) (*wirebson.Document, error) {
+	if err := refuse(c.spec, "sort", "fields", "collation", "arrayFilters"); err != nil {
+		return nil, err
+	}
+	if c.spec.Get("upsert") == true {
+		return nil, &failure{codeNotImplemented, "findAndModify with upsert"}
+	}
+	filter, err := document(c.spec, "query")
+	if err != nil {
+		return nil, err
+	}
+	db, name := c.target()
+	coll := s.collection(db, name, false)
+	found, err := coll.find(filter, 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return wirebson.MustDocument("value", wirebson.Null, "ok", 1.0), nil
+	}
+	r := found[0]
+	if c.spec.Get("remove") == true {
+		coll.remove(r)
+		return wirebson.MustDocument("value", r.raw, "ok", 1.0), nil
+	}
+	change, err := document(c.spec, "update")
+	if err != nil {
+		return nil, err
+	}
+	after, err := coll.change(r, change)
+	if err != nil {
+		return nil, err
+	}
+	if c.spec.Get("new") == true {
+		r = after
+	}
+	return wirebson.MustDocument("value", r.raw, "ok", 1.0), nil
+}
+
+// change puts an updated row in a row's place.
+func (c *collection) change(r *row, update *wirebson.Document) (*row, error) {
+	after, err := updated(r.doc, update, false)
+	if err != nil {
+		return nil, err
+	}
+	c.remove(r)
+	if err := c.add(after); err != nil {
+		_ = c.add(r) // its keys were free a moment ago
+		return nil, err
+	}
+	return after, nil
+}
+
+// upsert adds the row that a filter's equalities and an update describe.
+func (c *collection) upsert(filter, update *wirebson.Document) (*row, error) {
+	doc := wirebson.MakeDocument(filter.Len())
+	for i := range filter.Len() {
+		name, value := filter.GetByIndex(i)
+		if _, composite := value.(wirebson.RawDocument); composite || strings.HasPrefix(name, "$") {
+			continue
+		}
+		if err := doc.Add(name, value); err != nil {
+			return nil, err
+		}
+	}
+	r, err := updated(doc, update, true)
+	if err != nil {
+		return nil, err
+	}
+	return r, c.add(r)
+}
+
+// updated returns a row with an update's changes to a document.
+func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
+	after := wirebson.MakeDocument(doc.Len())
+	for i := range doc.Len() {
+		name, value := doc.GetByIndex(i)
+		if err := after.Add(name, value); err != nil {
+			return nil, err
+		}
+	}
+	for i := range update.Len() {
+		op, _ := update.GetByIndex(i)
+		fields, err := document(update, op)
+		if err != nil {
+			return nil, err
+		}
+		for i := range fields.Len() {
+			name, value := fields.GetByIndex(i)
+			switch op {
+			case "$set":
+			case "$setOnInsert":
+				if !inserting {
+					continue
+				}
+			case "$max":
+				if n, ok := compare(after.Get(name), value); ok && n >= 0 {
+					continue
+				}
+			default:
+				return nil, &failure{codeNotImplemented, "the update " + op}
+			}
+			if strings.Contains(name, ".") {
+				return nil, &failure{codeNotImplemented, "an update of an inner field"}
+			}
+			if err := set(after, name, value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if after.Get("_id") == nil {
+		if err := after.Add("_id", newObjectID()); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := after.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return newRow(raw)
+}
+
+func newObjectID() (id wirebson.ObjectID) {
+	_, _ = rand.Read(id[:]) // never fails
+	return id
+}
+
+func set(doc *wirebson.Document, name string, value any) error {
+	if doc.Get(name) == nil {
+		return doc.Add(name, value)
+	}
+	return doc.Replace(name, value)
+}
+
+func (s *store) createIndexes(c command) (*wirebson.Document, error) {
+	specs, err := c.docs("indexes")
+	if err != nil {
+		return nil, err
+	}
+	db, name := c.target()
+	coll := s.collection(db, name, true)
+	for _, raw := range specs {
+		spec, err := raw.Decode()
+		if err != nil {
+			return nil, err
+		}
+		keys, err := document(spec, "key")
+		if err != nil {
+			return nil, err
+		}
+		x := index{fields: keys.FieldNames(), unique: spec.Get("unique") == true, spec: raw}
+		x.name, _ = spec.Get("name").(string)
+		if err := coll.addIndex(x); err != nil {
+			return nil, err
+		}
+	}
+	return wirebson.MustDocument("ok", 1.0), nil
+}
+
+// addIndex adds an index, unless there is one of this name.
+func (c *collection) addIndex(x index) error {
+	for _, other := range c.indexes {
+		if other.name == x.name {
+			return nil
+		}
+	}
+	if x.unique {
+		values := make(map[string]*row, len(c.rows))
+		for _, r := range c.rows {
+			k := x.key(r.doc)
+			if values[k] != nil {
+				return &failure{codeDuplicateKey, "E11000 duplicate key error, index: " + x.name}
+			}
+			values[k] = r
+		}
+		c.unique[x.name] = values
+	}
+	c.indexes = append(c.indexes, x)
+	return nil
+}
+
+func (s *store) listIndexes(c command) (*wirebson.Document, error) {
+	db, name := c.target()
+	coll := s.databases[db][name]
+	if coll == nil {
+		return nil, &failure{codeNamespaceMissing, "ns does not exist: " + db + "." + name}
+	}
+	batch := wirebson.MustArray(wirebson.MustDocument("v", int32(2), "key", wirebson.MustDocument("_id", int32(1)), "name", "_id_"))
+	for _, x := range coll.indexes {
+		if err := batch.Add(x.spec); err != nil {
+			return nil, err
+		}
+	}
+	return cursor(db, name, batch), nil
+}

@@ -1,0 +1,201 @@
+package wirestub
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/FerretDB/wire/wirebson"
+)
+
+// store is what the commands work on.
+type store struct {
+	mu        sync.Mutex
+	databases map[string]map[string]*collection
+}
+
+// row is a document. It does not change: an update puts another in its place.
+type row struct {
+	raw wirebson.RawDocument
+	doc *wirebson.Document // raw, decoded one level deep, for filters
+}
+
+func newRow(raw wirebson.RawDocument) (*row, error) {
+	doc, err := raw.Decode()
+	if err != nil {
+		return nil, &failure{codeFailedToParse, err.Error()}
+	}
+	if doc.Get("_id") == nil {
+		return nil, &failure{codeNotImplemented, "a document without _id"}
+	}
+	return &row{raw, doc}, nil
+}
+
+type index struct {
+	name   string
+	fields []string
+	unique bool
+	spec   wirebson.RawDocument
+}
+
+func (x index) key(doc *wirebson.Document) string {
+	var b strings.Builder
+	for _, field := range x.fields {
+		b.WriteString(key(doc.Get(field)))
+		b.WriteByte(0)
+	}
+	return b.String()
+}
+
+type collection struct {
+	rows    map[string]*row              // by _id
+	fields  map[string]map[string][]*row // by field and value, for each field that was asked for
+	indexes []index
+	unique  map[string]map[string]*row // by index and value
+}
+
+func (s *store) collection(db, name string, create bool) *collection {
+	coll := s.databases[db][name]
+	if coll != nil {
+		return coll
+	}
+	coll = &collection{
+		rows:   make(map[string]*row),
+		fields: make(map[string]map[string][]*row),
+		unique: make(map[string]map[string]*row),
+	}
+	if create {
+		if s.databases[db] == nil {
+			s.databases[db] = make(map[string]*collection)
+		}
+		s.databases[db][name] = coll
+	}
+	return coll
+}
+
+// add stores a row, unless one of its keys is taken.
+func (c *collection) add(r *row) error {
+	id := key(r.doc.Get("_id"))
+	if c.rows[id] != nil {
+		return &failure{codeDuplicateKey, "E11000 duplicate key error, index: _id_"}
+	}
+	for _, x := range c.indexes {
+		if x.unique && c.unique[x.name][x.key(r.doc)] != nil {
+			return &failure{codeDuplicateKey, "E11000 duplicate key error, index: " + x.name}
+		}
+	}
+	c.rows[id] = r
+	for _, x := range c.indexes {
+		if x.unique {
+			c.unique[x.name][x.key(r.doc)] = r
+		}
+	}
+	for field, values := range c.fields {
+		k := key(r.doc.Get(field))
+		values[k] = append(values[k], r)
+	}
+	return nil
+}
+
+func (c *collection) remove(r *row) {
+	delete(c.rows, key(r.doc.Get("_id")))
+	for _, x := range c.indexes {
+		if x.unique {
+			delete(c.unique[x.name], x.key(r.doc))
+		}
+	}
+	for field, values := range c.fields {
+		k := key(r.doc.Get(field))
+		var kept []*row
+		for _, other := range values[k] {
+			if other != r {
+				kept = append(kept, other)
+			}
+		}
+		if kept == nil {
+			delete(values, k)
+		} else {
+			values[k] = kept
+		}
+	}
+}
+
+// byField returns the rows in which a field has a value.
+func (c *collection) byField(field string, value any) []*row {
+	values := c.fields[field]
+	if values == nil {
+		values = make(map[string][]*row)
+		for _, r := range c.rows {
+			k := key(r.doc.Get(field))
+			values[k] = append(values[k], r)
+		}
+		c.fields[field] = values
+	}
+	return values[key(value)]
+}
+
+// find returns the rows that pass a filter, at most limit of them; 0 is no limit.
+func (c *collection) find(filter *wirebson.Document, limit int64) (found []*row, err error) {
+	take := func(r *row) (full bool, err error) {
+		ok, err := matches(r.doc, filter)
+		if ok {
+			found = append(found, r)
+		}
+		return limit > 0 && int64(len(found)) == limit, err
+	}
+	for i := range filter.Len() {
+		name, value := filter.GetByIndex(i)
+		if _, composite := value.(wirebson.RawDocument); composite || strings.HasPrefix(name, "$") {
+			continue
+		}
+		if name == "_id" {
+			if r := c.rows[key(value)]; r != nil {
+				_, err = take(r)
+			}
+			return found, err
+		}
+		for _, r := range c.byField(name, value) {
+			if full, err := take(r); full || err != nil {
+				return found, err
+			}
+		}
+		return found, nil
+	}
+	for _, r := range c.rows {
+		if full, err := take(r); full || err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// key tells values apart as equality does; numbers of all types are alike.
+func key(v any) string {
+	switch v := v.(type) {
+	case nil, wirebson.NullType:
+		return ""
+	case string:
+		return "s" + v
+	case wirebson.Binary:
+		return "b" + string(rune(v.Subtype)) + string(v.B)
+	case wirebson.ObjectID:
+		return "o" + string(v[:])
+	case int32:
+		return fmt.Sprintf("n%v", float64(v))
+	case int64:
+		return fmt.Sprintf("n%v", float64(v))
+	case float64:
+		return fmt.Sprintf("n%v", v)
+	case bool:
+		return fmt.Sprintf("t%v", v)
+	case time.Time:
+		return fmt.Sprintf("d%d", v.UnixMilli())
+	case wirebson.RawDocument:
+		return "{" + string(v)
+	case wirebson.RawArray:
+		return "[" + string(v)
+	default:
+		return fmt.Sprintf("%T%v", v, v)
+	}
+}

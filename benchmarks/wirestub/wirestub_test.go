@@ -1,0 +1,321 @@
+package wirestub_test
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/FerretDB/wire"
+	"github.com/FerretDB/wire/wirebson"
+	mongov1 "go.mongodb.org/mongo-driver/mongo"
+	optionsv1 "go.mongodb.org/mongo-driver/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey/benchmarks/wirestub"
+)
+
+func start(tb testing.TB) *wirestub.Server {
+	tb.Helper()
+	server, err := wirestub.Start("")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(server.Close)
+	return server
+}
+
+// people is a collection with a few documents and a unique index.
+func people(t *testing.T, server *wirestub.Server) *mongo.Collection {
+	t.Helper()
+	ctx := t.Context()
+	client, err := mongo.Connect(options.Client().ApplyURI(server.URI()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Disconnect(ctx) })
+	coll := client.Database("test").Collection("people")
+	_, err = coll.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "email", Value: 1}}, Options: options.Index().SetUnique(true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = coll.InsertMany(ctx, []any{person(1, "ada", 36), person(2, "ben", 40), person(3, "cy", 40)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return coll
+}
+
+func person(id int, name string, age int) bson.D {
+	return bson.D{
+		{Key: "_id", Value: id}, {Key: "email", Value: name + "@example.com"}, {Key: "age", Value: age},
+		{Key: "born", Value: time.Date(2026-age, 1, 1, 0, 0, 0, 0, time.UTC)},
+	}
+}
+
+func ids(t *testing.T, coll *mongo.Collection, filter any) (found []int) {
+	t.Helper()
+	cur, err := coll.Find(t.Context(), filter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var docs []struct {
+		ID int `bson:"_id"`
+	}
+	if err := cur.All(t.Context(), &docs); err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range docs {
+		found = append(found, doc.ID)
+	}
+	return found
+}
+
+func TestFind(t *testing.T) {
+	coll := people(t, start(t))
+	date := time.Date(1986, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name   string
+		filter bson.M
+		want   int // how many
+	}{
+		{"by ID", bson.M{"_id": 2}, 1},
+		{"by an ID of another number type", bson.M{"_id": int64(2)}, 1},
+		{"by a field", bson.M{"email": "ada@example.com"}, 1},
+		{"by a field that several have", bson.M{"age": 40}, 2},
+		{"by two fields", bson.M{"age": 40, "email": "cy@example.com"}, 1},
+		{"by a field that none has", bson.M{"name": "ada"}, 0},
+		{"by a date", bson.M{"born": date}, 2},
+		{"since a date", bson.M{"email": "ben@example.com", "born": bson.M{"$gte": date}}, 1},
+		{"since a later date", bson.M{"email": "ben@example.com", "born": bson.M{"$gte": date.Add(time.Millisecond)}}, 0},
+		{"between", bson.M{"age": bson.M{"$gt": 30, "$lt": 40}}, 1},
+		{"either", bson.M{"$or": bson.A{bson.M{"_id": 1}, bson.M{"_id": 3}}}, 2},
+		{"not in", bson.M{"_id": bson.M{"$nin": bson.A{1, 2}}}, 1},
+		{"without a field", bson.M{"name": bson.M{"$exists": false}}, 3},
+		{"all", bson.M{}, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if found := ids(t, coll, c.filter); len(found) != c.want {
+				t.Errorf("found %v, want %d", found, c.want)
+			}
+		})
+	}
+}
+
+func TestUniqueKeys(t *testing.T) {
+	coll := people(t, start(t))
+	for _, c := range []struct {
+		name string
+		doc  bson.D
+	}{
+		{"of the ID", person(1, "dee", 20)},
+		{"of an index", person(4, "ada", 20)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := coll.InsertOne(t.Context(), c.doc); !mongo.IsDuplicateKeyError(err) {
+				t.Errorf("got %v, want a duplicate key", err)
+			}
+		})
+	}
+	_, err := coll.UpdateByID(t.Context(), 2, bson.M{"$set": bson.M{"email": "ada@example.com"}})
+	if !mongo.IsDuplicateKeyError(err) {
+		t.Errorf("an update answers %v, want a duplicate key", err)
+	}
+	if found := ids(t, coll, bson.M{"email": "ben@example.com"}); len(found) != 1 {
+		t.Errorf("after an update that failed, found %v", found)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	coll := people(t, start(t))
+	for _, c := range []struct {
+		name   string
+		filter bson.M
+		update bson.M
+		upsert bool
+		want   mongo.UpdateResult
+		age    int // of the document that the filter finds afterwards
+	}{
+		{"sets a field", bson.M{"_id": 1}, bson.M{"$set": bson.M{"age": 37}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 37},
+		{"keeps what is larger", bson.M{"_id": 1}, bson.M{"$max": bson.M{"age": 5}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 37},
+		{"raises what is smaller", bson.M{"_id": 1}, bson.M{"$max": bson.M{"age": 50}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 50},
+		{"of none", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 1}}, false, mongo.UpdateResult{}, 0},
+		{"makes a document", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 1}}, true, mongo.UpdateResult{UpsertedCount: 1}, 1},
+		{"makes it once", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 2}}, true, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 2},
+		{"makes a document with an ID of its own", bson.M{"email": "eve@example.com"}, bson.M{"$set": bson.M{"age": 3}}, true, mongo.UpdateResult{UpsertedCount: 1}, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			res, err := coll.UpdateOne(t.Context(), c.filter, c.update, options.UpdateOne().SetUpsert(c.upsert))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.MatchedCount != c.want.MatchedCount || res.ModifiedCount != c.want.ModifiedCount || res.UpsertedCount != c.want.UpsertedCount {
+				t.Errorf("got %+v, want %+v", *res, c.want)
+			}
+			var doc struct{ Age int }
+			if err := coll.FindOne(t.Context(), c.filter).Decode(&doc); err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+				t.Fatal(err)
+			}
+			if doc.Age != c.age {
+				t.Errorf("the age is %d, want %d", doc.Age, c.age)
+			}
+		})
+	}
+}
+
+func TestDelete(t *testing.T) {
+	coll := people(t, start(t))
+	if ids(t, coll, bson.M{"age": 40}) == nil {
+		t.Fatal("found none")
+	}
+	one, err := coll.DeleteOne(t.Context(), bson.M{"age": 40})
+	if err != nil || one.DeletedCount != 1 {
+		t.Fatalf("one: %+v, %v", one, err)
+	}
+	if found := ids(t, coll, bson.M{"age": 40}); len(found) != 1 {
+		t.Errorf("found %v by what the deleted one had, want 1", found)
+	}
+	many, err := coll.DeleteMany(t.Context(), bson.M{})
+	if err != nil || many.DeletedCount != 2 {
+		t.Errorf("many: %+v, %v", many, err)
+	}
+	if _, err := coll.InsertOne(t.Context(), person(1, "ada", 36)); err != nil {
+		t.Errorf("the keys are still taken: %v", err)
+	}
+}
+
+func TestFindAndModify(t *testing.T) {
+	coll := people(t, start(t))
+	var doc struct{ Age int }
+	after := options.FindOneAndUpdate().SetReturnDocument(options.After)
+	err := coll.FindOneAndUpdate(t.Context(), bson.M{"_id": 1}, bson.M{"$set": bson.M{"age": 1}}, after).Decode(&doc)
+	if err != nil || doc.Age != 1 {
+		t.Errorf("update: %+v, %v", doc, err)
+	}
+	if err := coll.FindOneAndDelete(t.Context(), bson.M{"_id": 1}).Decode(&doc); err != nil || doc.Age != 1 {
+		t.Errorf("delete: %+v, %v", doc, err)
+	}
+	if err := coll.FindOneAndDelete(t.Context(), bson.M{"_id": 1}).Err(); !errors.Is(err, mongo.ErrNoDocuments) {
+		t.Errorf("delete again: %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	server := start(t)
+	coll := people(t, server)
+	for _, c := range []struct {
+		name string
+		run  func() error
+		code int
+	}{
+		{"an unknown command", func() error {
+			return coll.Database().RunCommand(t.Context(), bson.D{{Key: "frobnicate", Value: 1}}).Err()
+		}, 59},
+		{"a sort", func() error {
+			_, err := coll.Find(t.Context(), bson.M{}, options.Find().SetSort(bson.M{"age": 1}))
+			return err
+		}, 238},
+		{"an unknown operator", func() error { return coll.FindOne(t.Context(), bson.M{"email": bson.M{"$regex": "a"}}).Err() }, 238},
+		{"an unknown update", func() error {
+			_, err := coll.UpdateByID(t.Context(), 1, bson.M{"$unset": bson.M{"age": 1}})
+			return err
+		}, 238},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var e mongo.ServerError
+			if err := c.run(); !errors.As(err, &e) || !e.HasErrorCode(c.code) {
+				t.Errorf("got %v, want code %d", err, c.code)
+			}
+		})
+	}
+}
+
+func TestIndexesAreListed(t *testing.T) {
+	coll := people(t, start(t))
+	specs, err := coll.Indexes().ListSpecifications(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, spec := range specs {
+		names = append(names, spec.Name)
+	}
+	if got := strings.Join(names, " "); got != "_id_ email_1" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestOlderDriver(t *testing.T) {
+	server := start(t)
+	client, err := mongov1.Connect(t.Context(), optionsv1.Client().ApplyURI(server.URI()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Disconnect(t.Context()) }()
+	coll := client.Database("test").Collection("people")
+	before := server.Commands()
+	if _, err := coll.InsertOne(t.Context(), bson.M{"_id": 1, "email": "ada@example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := coll.FindOne(t.Context(), bson.M{"email": "ada@example.com"}).Err(); err != nil {
+		t.Error(err)
+	}
+	if n := server.Commands() - before; n != 2 {
+		t.Errorf("%d commands were counted, want 2", n)
+	}
+}
+
+func TestCloseEndsConnections(t *testing.T) {
+	server := start(t)
+	coll := people(t, server)
+	server.Close()
+	server.Close()
+	if err := coll.Database().Client().Ping(t.Context(), nil); err == nil {
+		t.Error("the stub still answers")
+	}
+}
+
+// BenchmarkFind is a find by a field, over loopback and without a driver.
+func BenchmarkFind(b *testing.B) {
+	server := start(b)
+	conn, err := net.Dial("tcp", strings.Split(strings.TrimPrefix(server.URI(), "mongodb://"), "/")[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	r, w := bufio.NewReader(conn), bufio.NewWriter(conn)
+	send := func(doc *wirebson.Document) {
+		msg, err := wire.NewOpMsg(doc)
+		if err != nil {
+			b.Fatal(err)
+		}
+		raw, err := msg.MarshalBinary()
+		if err != nil {
+			b.Fatal(err)
+		}
+		header := &wire.MsgHeader{MessageLength: int32(wire.MsgHeaderLen + len(raw)), RequestID: 1, OpCode: wire.OpCodeMsg}
+		if err := errors.Join(wire.WriteMessage(w, header, msg), w.Flush()); err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := wire.ReadMessage(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	docs := wirebson.MakeArray(0)
+	for i := range 10_000 {
+		doc := wirebson.MustDocument("_id", int32(i), "token", strings.Repeat("x", i%40)+string(rune('a'+i%26)), "created_at", time.Now())
+		if err := docs.Add(doc); err != nil {
+			b.Fatal(err)
+		}
+	}
+	send(wirebson.MustDocument("insert", "tokens", "$db", "test", "documents", docs))
+	find := wirebson.MustDocument("find", "tokens", "$db", "test", "filter", wirebson.MustDocument("token", "xxxd"), "limit", int64(1))
+	b.ReportAllocs()
+	for b.Loop() {
+		send(find)
+	}
+}
