@@ -155,11 +155,17 @@ func countCommands(ctx context.Context, l *lab.Lab, c candidate.Candidate) (floa
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	before := n.Load()
 	sessions := site.Sessions[:min(100, len(site.Sessions))]
-	for _, session := range sessions {
-		site.Handler.ServeHTTP(httptest.NewRecorder(), candidate.Request(session))
+	use := func() {
+		for _, session := range sessions {
+			site.Handler.ServeHTTP(httptest.NewRecorder(), candidate.Request(session))
+		}
 	}
+	if c.Remembers {
+		use()
+	}
+	before := n.Load()
+	use()
 	return float64(n.Load()-before) / float64(len(sessions)), nil
 }
 
@@ -208,15 +214,20 @@ func (s *settings) options(conns int) load.Options {
 // server is a candidate's server, with the requests for it.
 type server struct {
 	*lab.Site
-	requests [][]byte
+	requests  [][]byte
+	remembers bool
 }
 
 func serve(l *lab.Lab, name, uri string) (*server, error) {
+	c, err := candidate.ByName(name)
+	if err != nil {
+		return nil, err
+	}
 	site, err := l.Serve(name, uri)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	s := &server{Site: site}
+	s := &server{Site: site, remembers: c.Remembers}
 	for _, session := range site.Sessions {
 		s.requests = append(s.requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n%s: %s\r\n\r\n", candidate.Path, site.Addr, session.Name, session.Value))
 	}
@@ -233,6 +244,11 @@ type slots struct {
 func (s *slots) add(ctx context.Context, server *server, opts load.Options) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if server.remembers {
+		if err := load.Sweep(server.Addr, server.requests); err != nil {
+			return err
+		}
 	}
 	result, err := load.Run(server.Addr, server.requests, opts)
 	if err != nil {

@@ -55,7 +55,7 @@ func refuse(doc *wirebson.Document, options ...string) error {
 }
 
 func (s *store) find(c command) (*wirebson.Document, error) {
-	if err := refuse(c.spec, "sort", "skip", "projection", "collation"); err != nil {
+	if err := refuse(c.spec, "skip", "projection", "collation"); err != nil {
 		return nil, err
 	}
 	filter, err := document(c.spec, "filter")
@@ -66,10 +66,18 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	if limit < 0 {
 		limit = -limit
 	}
+	if c.spec.Get("sort") != nil {
+		limit = 0
+	}
 	db, name := c.target()
 	found, err := s.collection(db, name, false).find(filter, int64(limit))
 	if err != nil {
 		return nil, err
+	}
+	if len(found) > 1 {
+		if err := refuse(c.spec, "sort"); err != nil { // one document is in any order
+			return nil, err
+		}
 	}
 	batch := wirebson.MakeArray(len(found))
 	for _, r := range found {

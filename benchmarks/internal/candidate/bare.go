@@ -15,7 +15,7 @@ func bare() Candidate {
 		build: func(_ context.Context, db *DB) (*Site, error) {
 			r := engine()
 			r.GET(Path, func(c *gin.Context) { answerID(c, "0193b5a6-7c1e-7000-8000-000000000000") })
-			return &Site{r, bearers(db.Tokens)}, nil
+			return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 		},
 	}
 }

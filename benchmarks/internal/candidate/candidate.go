@@ -28,6 +28,9 @@ type Candidate struct {
 	Revocable, Deactivated string
 	// Notes are what else is to be known of it.
 	Notes string
+	// Remembers is set where the second request of a session takes less than the first. It is the second ones that
+	// are measured.
+	Remembers bool
 
 	build func(ctx context.Context, db *DB) (*Site, error)
 }
@@ -48,6 +51,8 @@ type Site struct {
 	Handler http.Handler
 	// Sessions are the headers that authenticate the users, one for each in their order.
 	Sessions []Header
+
+	remembers bool
 }
 
 // Header is a header of a request.
@@ -64,8 +69,11 @@ func All() []Candidate {
 		floorSession(),
 		ginSessions(),
 		scsSessions(),
+		latchkeyToken(),
 		floorUser(),
 		latchkeyUser(),
+		latchkeyAhead(),
+		latchkeyCached(),
 	}
 }
 
@@ -80,7 +88,13 @@ func ByName(name string) (Candidate, error) {
 }
 
 // Build makes the candidate's application over a database, with a session for each user.
-func (c Candidate) Build(ctx context.Context, db *DB) (*Site, error) { return c.build(ctx, db) }
+func (c Candidate) Build(ctx context.Context, db *DB) (*Site, error) {
+	site, err := c.build(ctx, db)
+	if err == nil {
+		site.remembers = c.Remembers
+	}
+	return site, err
+}
 
 // engine is what every candidate's application stands on.
 func engine() *gin.Engine {

@@ -43,6 +43,7 @@ type DB struct {
 	count   func() // called for each command; nil in measurements of time
 	driver2 *mongo.Database
 	driver1 *mongov1.Database
+	closers []func()
 }
 
 // Open connects to the data. Each command to the server is reported to count, unless that is nil.
@@ -55,7 +56,7 @@ func Open(ctx context.Context, data Data, count func()) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &DB{data, count, client.Database(data.Database), nil}, client.Ping(ctx, nil)
+	return &DB{data, count, client.Database(data.Database), nil, nil}, client.Ping(ctx, nil)
 }
 
 // Driver1 connects with the older driver, for libraries that are made for it.
@@ -74,8 +75,11 @@ func (db *DB) Driver1(ctx context.Context) (*mongov1.Database, error) {
 	return db.driver1, nil
 }
 
-// Close disconnects.
+// Close ends what the candidates started, and disconnects.
 func (db *DB) Close(ctx context.Context) error {
+	for _, c := range db.closers {
+		c()
+	}
 	err := db.driver2.Client().Disconnect(ctx)
 	if db.driver1 != nil {
 		err = errors.Join(err, db.driver1.Client().Disconnect(ctx))
@@ -111,7 +115,7 @@ func Seed(ctx context.Context, data Data, users, tokens int) (Data, error) {
 		return data, err
 	}
 	defer func() { _ = db.Close(ctx) }()
-	l, err := newLatchkey(db, account.Config{})
+	l, err := newLatchkey(db, settings{})
 	if err != nil {
 		return data, err
 	}

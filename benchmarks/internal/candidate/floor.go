@@ -22,7 +22,7 @@ func floorSession() Candidate {
 		build: func(_ context.Context, db *DB) (*Site, error) {
 			r := engine()
 			r.GET(Path, floorGuard(db), func(c *gin.Context) { answerID(c, c.MustGet("user").(uuid.UUID).String()) })
-			return &Site{r, bearers(db.Tokens)}, nil
+			return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 		},
 	}
 }
@@ -50,7 +50,7 @@ func floorUser() Candidate {
 				}
 				answerUser(c, id.String(), user.Email, user.Name)
 			})
-			return &Site{r, bearers(db.Tokens)}, nil
+			return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 		},
 	}
 }

@@ -36,7 +36,7 @@ func ginJWT() Candidate {
 				}
 				tokens[i] = token.AccessToken
 			}
-			return &Site{r, bearers(tokens)}, nil
+			return &Site{Handler: r, Sessions: bearers(tokens)}, nil
 		},
 	}
 }

@@ -45,7 +45,7 @@ func ginSessions() Candidate {
 				}
 			})
 			cookies, err := logins(r, db)
-			return &Site{r, cookies}, err
+			return &Site{Handler: r, Sessions: cookies}, err
 		},
 	}
 }

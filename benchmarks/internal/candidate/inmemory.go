@@ -32,32 +32,40 @@ func InMemory() []Candidate {
 					user := c.MustGet("user").(Member)
 					answerUser(c, user.ID.String(), user.Email, user.Name)
 				})
-				return &Site{r, bearers(db.Tokens)}, nil
+				return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 			},
 		},
+		{Name: "Latchkey, in memory", Work: User, Reads: "two maps", build: inMemory(strategy.Config{})},
 		{
-			Name: "Latchkey, in memory", Work: User, Reads: "two maps",
-			build: func(_ context.Context, db *DB) (*Site, error) {
-				m, err := newMaps(db)
-				if err != nil {
-					return nil, err
-				}
-				sessions, err := strategy.NewDatabase[Member, uuid.UUID](tokenMap{rows: m.rows}, m.users, strategy.Config{Lifetime: Lifetime})
-				if err != nil {
-					return nil, err
-				}
-				auth, err := ginauth.New(sessions, nil, ginauth.Config{})
-				if err != nil {
-					return nil, err
-				}
-				r := engine()
-				r.GET(Path, auth.RequireUser(), func(c *gin.Context) {
-					user, _ := auth.CurrentUser(c)
-					answerUser(c, user.ID.String(), user.Email, user.Name)
-				})
-				return &Site{r, bearers(db.Tokens)}, nil
-			},
+			Name: "Latchkey, cached, in memory", Work: User, Reads: "nothing", Remembers: true,
+			build: inMemory(strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}}),
 		},
+		ginJWT(),
+	}
+}
+
+// inMemory is Latchkey over the maps.
+func inMemory(cfg strategy.Config) func(context.Context, *DB) (*Site, error) {
+	cfg.Lifetime = Lifetime
+	return func(_ context.Context, db *DB) (*Site, error) {
+		m, err := newMaps(db)
+		if err != nil {
+			return nil, err
+		}
+		sessions, err := strategy.NewDatabase[Member, uuid.UUID](tokenMap{rows: m.rows}, m.users, cfg)
+		if err != nil {
+			return nil, err
+		}
+		auth, err := ginauth.New(sessions, nil, ginauth.Config{})
+		if err != nil {
+			return nil, err
+		}
+		r := engine()
+		r.GET(Path, auth.RequireUser(), func(c *gin.Context) {
+			user, _ := auth.CurrentUser(c)
+			answerUser(c, user.ID.String(), user.Email, user.Name)
+		})
+		return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -20,36 +21,76 @@ func latchkeyUser() Candidate {
 		Name: "Latchkey, token and user", Work: User,
 		Reads: "the token row, by its digest; the user, by ID", Revocable: "yes", Deactivated: "yes",
 		Notes: "`auth.RequireUser()` with a lifetime, as the README has it",
-		build: buildLatchkey(account.Config{}),
+		build: settings{}.build,
 	}
 }
 
-// hashThreads is how many threads each password hash takes, by default.
-const hashThreads = 4
-
-// Logins returns the candidates that users can log in to, at POST /auth/login: as it is by default, and with no more
-// password hashes at once than there are processors for their threads.
-func Logins() []Candidate {
-	few := latchkeyUser()
-	few.Name = "Latchkey, fewer hashes at once"
-	few.build = buildLatchkey(account.Config{MaxConcurrentHashes: max(1, runtime.GOMAXPROCS(0)/hashThreads)})
-	return []Candidate{latchkeyUser(), few}
+// latchkeyToken guards by the token alone.
+func latchkeyToken() Candidate {
+	return Candidate{
+		Name: "Latchkey, token only", Work: Session,
+		Reads: "the token row, by its digest", Revocable: "yes", Deactivated: "once revoked",
+		Notes: "`auth.RequireToken()`",
+		build: settings{tokenOnly: true}.build,
+	}
 }
 
-func buildLatchkey(accounts account.Config) func(context.Context, *DB) (*Site, error) {
-	return func(_ context.Context, db *DB) (*Site, error) {
-		l, err := newLatchkey(db, accounts)
-		if err != nil {
-			return nil, err
-		}
-		r := engine()
-		l.auth.Routes(r.Group("/auth"))
+// latchkeyAhead reads token and user at the same time.
+func latchkeyAhead() Candidate {
+	return Candidate{
+		Name: "Latchkey, token and user at once", Work: User, Remembers: true,
+		Reads: "the token row and the user, both at once", Revocable: "yes", Deactivated: "yes",
+		Notes: "`strategy.Config.ReadAhead`",
+		build: settings{tokens: strategy.Config{ReadAhead: 100_000}}.build,
+	}
+}
+
+// latchkeyCached is the library with its cache.
+func latchkeyCached() Candidate {
+	return Candidate{
+		Name: "Latchkey, cached", Work: User, Remembers: true,
+		Reads:     "nothing; each session again once in `MaxStaleness`, and what was revoked once a second",
+		Revocable: "yes; within a second where another process did it", Deactivated: "the same",
+		Notes: "`strategy.Config.Cache` with `MaxStaleness` of a minute",
+		build: settings{tokens: strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}}}.build,
+	}
+}
+
+// Logins returns the candidates that users can log in to, at POST /auth/login: as it is by default, and with as many
+// password hashes at once as there are processors.
+func Logins() []Candidate {
+	many := latchkeyUser()
+	many.Name = "Latchkey, a hash for each processor"
+	many.build = settings{accounts: account.Config{MaxConcurrentHashes: runtime.GOMAXPROCS(0)}}.build
+	return []Candidate{latchkeyUser(), many}
+}
+
+// settings are what is otherwise than the README has it.
+type settings struct {
+	accounts  account.Config
+	tokens    strategy.Config
+	tokenOnly bool
+}
+
+func (s settings) build(_ context.Context, db *DB) (*Site, error) {
+	l, err := newLatchkey(db, s)
+	if err != nil {
+		return nil, err
+	}
+	r := engine()
+	l.auth.Routes(r.Group("/auth"))
+	if s.tokenOnly {
+		r.GET(Path, l.auth.RequireToken(), func(c *gin.Context) {
+			id, _ := strategy.UserIDFromContext[uuid.UUID](c.Request.Context())
+			answerID(c, id.String())
+		})
+	} else {
 		r.GET(Path, l.auth.RequireUser(), func(c *gin.Context) {
 			user, _ := l.auth.CurrentUser(c)
 			answerUser(c, user.ID.String(), user.Email, user.Name)
 		})
-		return &Site{r, bearers(db.Tokens)}, nil
 	}
+	return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 }
 
 // latchkey is the library over the data.
@@ -60,7 +101,7 @@ type latchkey struct {
 	auth     *ginauth.Auth[Member]
 }
 
-func newLatchkey(db *DB, cfg account.Config) (*latchkey, error) {
+func newLatchkey(db *DB, s settings) (*latchkey, error) {
 	users, err := mongostore.NewUsers[Member](db.driver2, mongostore.UsersConfig{})
 	if err != nil {
 		return nil, err
@@ -69,14 +110,16 @@ func newLatchkey(db *DB, cfg account.Config) (*latchkey, error) {
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := account.NewManager(users, uuid.New, cfg)
+	accounts, err := account.NewManager(users, uuid.New, s.accounts)
 	if err != nil {
 		return nil, err
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{Lifetime: Lifetime})
+	s.tokens.Lifetime = Lifetime
+	sessions, err := strategy.NewDatabase(tokens, users, s.tokens)
 	if err != nil {
 		return nil, err
 	}
+	db.closers = append(db.closers, sessions.Close)
 	auth, err := ginauth.New(sessions, accounts, ginauth.Config{})
 	if err != nil {
 		return nil, err
@@ -95,7 +138,7 @@ func Register(ctx context.Context, data Data, email, password string) error {
 		return err
 	}
 	defer func() { _ = db.Close(ctx) }()
-	l, err := newLatchkey(db, account.Config{})
+	l, err := newLatchkey(db, settings{})
 	if err != nil {
 		return err
 	}

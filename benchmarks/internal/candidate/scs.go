@@ -42,7 +42,7 @@ func scsSessions() Candidate {
 			})
 			h := sessions.LoadAndSave(r)
 			cookies, err := logins(h, db)
-			return &Site{h, cookies}, err
+			return &Site{Handler: h, Sessions: cookies}, err
 		},
 	}
 }

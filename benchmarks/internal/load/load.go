@@ -63,6 +63,39 @@ func Run(addr string, requests [][]byte, opts Options) (Result, error) {
 	return Result{all, float64(n) / opts.Duration.Seconds()}, errors.Join(errs...)
 }
 
+// Sweep sends every request once, over a few connections.
+func Sweep(addr string, requests [][]byte) error {
+	const conns = 16
+	var group sync.WaitGroup
+	errs := make([]error, conns)
+	for i := range conns {
+		group.Go(func() { errs[i] = sweep(addr, requests[i*len(requests)/conns:(i+1)*len(requests)/conns]) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+func sweep(addr string, requests [][]byte) error {
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return err
+	}
+	r := bufio.NewReader(conn)
+	for _, request := range requests {
+		if _, err := conn.Write(request); err != nil {
+			return err
+		}
+		if err := readAnswer(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // loop is one connection's load, beginning with one of the requests.
 func loop(addr string, requests [][]byte, next int, from, until time.Time, pause time.Duration) (latencies []time.Duration, answered int, err error) {
 	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
