@@ -10,7 +10,7 @@ require (
 	golang.org/x/crypto v0.58.0
 )
 
-require github.com/maypok86/otter/v2 v2.4.0 // indirect
+require github.com/maypok86/otter/v2 v2.4.0
 
 require (
 	github.com/bytedance/gopkg v0.1.3 // indirect

@@ -24,12 +24,13 @@ import (
 //
 // Only good tokens are kept; of several requests at once with one that is not, one
 // reads it. What the fields of a user point to is shared by all requests of the
-// session: handlers must not change it.
+// session: handlers must not change it. An entry takes about 1,100 bytes where the
+// user is an account.User[uuid.UUID] and a name; a larger user takes more.
 type Cache struct {
 	// MaxStaleness turns the cache on. It is how old what is accepted may be: after
-	// that a session is read again. It is more than 0 and at most 1 minute. Where
-	// revocations cannot be followed for that long, nothing from the cache is
-	// accepted, until they can.
+	// that a session is read again. It is 1 millisecond to 1 minute. Where revocations
+	// cannot be followed for that long, nothing from the cache is accepted, until they
+	// can.
 	MaxStaleness time.Duration
 
 	// MaxEntries is how many sessions are kept, those in use most. Default 100,000.
@@ -41,19 +42,19 @@ type Cache struct {
 	FollowInterval time.Duration
 }
 
-// maxStaleness is the most that Cache.MaxStaleness may be.
-const maxStaleness = time.Minute
+// What Cache.MaxStaleness may be.
+const minStaleness, maxStaleness = time.Millisecond, time.Minute
 
 func (c *Cache) prepare() error {
 	switch {
 	case *c == Cache{}:
 		return nil
-	case c.MaxStaleness <= 0 || c.MaxStaleness > maxStaleness:
-		return fmt.Errorf("strategy: Config.Cache.MaxStaleness is %v, want more than 0 and at most %v", c.MaxStaleness, maxStaleness)
+	case c.MaxStaleness < minStaleness || c.MaxStaleness > maxStaleness:
+		return fmt.Errorf("strategy: Config.Cache.MaxStaleness is %v, want %v to %v", c.MaxStaleness, minStaleness, maxStaleness)
 	case c.MaxEntries < 0:
 		return fmt.Errorf("strategy: Config.Cache.MaxEntries is negative: %d", c.MaxEntries)
 	case c.FollowInterval < 0 || c.FollowInterval > c.MaxStaleness/2:
-		return fmt.Errorf("strategy: Config.Cache.FollowInterval is %v, want 0 (for the default) to half of MaxStaleness, %v", c.FollowInterval, c.MaxStaleness)
+		return fmt.Errorf("strategy: Config.Cache.FollowInterval is %v, want 0 (for the default) to half of MaxStaleness, %v", c.FollowInterval, c.MaxStaleness/2)
 	}
 	if c.MaxEntries == 0 {
 		c.MaxEntries = 100_000
@@ -71,11 +72,11 @@ type cache[U User[ID], ID comparable] struct {
 	marks   marks
 	flights flights[U, ID]
 	// follows is set where what is cached is good only as long as the revocations
-	// of others are known; followed is until when they are, in nanoseconds since
-	// start.
+	// of others are known; followed is until when they are, nil before they first
+	// were.
 	follows  bool
-	followed atomic.Int64
-	start    time.Time
+	followed atomic.Pointer[time.Time]
+	closed   atomic.Bool
 }
 
 // entry is a token that was good when it was read.
@@ -90,12 +91,12 @@ type entry[U User[ID], ID comparable] struct {
 	usedAt atomic.Int64 // UnixMilli of a touch since then
 }
 
-func newCache[U User[ID], ID comparable](cfg Cache, now time.Time) (*cache[U, ID], error) {
+func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
 	entries, err := otter.New(&otter.Options[tokenKey, *entry[U, ID]]{MaximumSize: cfg.MaxEntries})
 	if err != nil {
 		return nil, fmt.Errorf("strategy: make the cache: %w", err)
 	}
-	c := &cache[U, ID]{cfg: cfg, entries: entries, start: now}
+	c := &cache[U, ID]{cfg: cfg, entries: entries}
 	c.marks.seed = maphash.MakeSeed()
 	return c, nil
 }
@@ -103,7 +104,7 @@ func newCache[U User[ID], ID comparable](cfg Cache, now time.Time) (*cache[U, ID
 // get returns what is known of a token, if that is recent and nothing of it has
 // been revoked since.
 func (c *cache[U, ID]) get(key tokenKey, now time.Time, wantUser bool) *entry[U, ID] {
-	if c.follows && now.Sub(c.start)-time.Duration(c.followed.Load()) > c.cfg.MaxStaleness {
+	if !c.usable(now) {
 		return nil
 	}
 	e, ok := c.entries.GetIfPresent(key)
@@ -115,8 +116,26 @@ func (c *cache[U, ID]) get(key tokenKey, now time.Time, wantUser bool) *entry[U,
 
 // good reports whether an entry may still be used.
 func (c *cache[U, ID]) good(e *entry[U, ID], now time.Time) bool {
-	// A clock may be set back.
-	return now.Sub(e.readAt).Abs() <= c.cfg.MaxStaleness && !c.marks.after(e.seq, e.slots)
+	return c.recent(e.readAt, now) && !c.marks.after(e.seq, e.slots)
+}
+
+// usable reports whether entries may be used at all, and new ones kept: what is
+// read while revocations are not followed may be what they do not mention.
+func (c *cache[U, ID]) usable(now time.Time) bool { return !c.closed.Load() && c.following(now) }
+
+// following reports whether the revocations of others are known, where they must be.
+func (c *cache[U, ID]) following(now time.Time) bool {
+	if !c.follows {
+		return true
+	}
+	at := c.followed.Load()
+	return at != nil && c.recent(*at, now)
+}
+
+// recent reports whether a time is within MaxStaleness, by the monotonic clock, which
+// stands still while a machine is suspended, and by the wall clock, which may be set.
+func (c *cache[U, ID]) recent(at, now time.Time) bool {
+	return now.Sub(at).Abs() <= c.cfg.MaxStaleness && now.Round(0).Sub(at).Abs() <= c.cfg.MaxStaleness
 }
 
 // put keeps what was read of a good token.
@@ -182,6 +201,9 @@ type flights[U User[ID], ID comparable] struct {
 type flightKey struct {
 	token    tokenKey
 	withUser bool
+	// seq is what had been revoked: a reading that began before the last revocation
+	// knows too little for who comes after it.
+	seq uint64
 }
 
 type flight[U User[ID], ID comparable] struct {

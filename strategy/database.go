@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/maypok86/otter/v2"
 )
 
 // Database is the [Strategy] that keeps tokens in a [Store] and looks every one
@@ -22,6 +23,8 @@ type Database[U User[ID], ID comparable] struct {
 
 	cache *cache[U, ID]     // nil: none
 	log   RevocationLog[ID] // nil: nobody is told of revocations
+
+	owners *otter.Cache[string, ID] // nil: the user is read after the token
 
 	closing    sync.Once
 	closers    []func()
@@ -60,7 +63,12 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	d := &Database[U, ID]{tokens: tokens, users: users, format: format, cfg: cfg}
 	cached := cfg.Cache != Cache{}
 	if cached {
-		if d.cache, err = newCache[U, ID](cfg.Cache, cfg.Now()); err != nil {
+		if d.cache, err = newCache[U, ID](cfg.Cache); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.ReadAhead > 0 {
+		if d.owners, err = newOwners[ID](cfg.ReadAhead); err != nil {
 			return nil, err
 		}
 	}
@@ -78,7 +86,9 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 func (d *Database[U, ID]) Lifetime() time.Duration { return d.cfg.Lifetime }
 
 // now is in whole milliseconds, as stores keep times, so that ages are exact.
-func (d *Database[U, ID]) now() time.Time { return d.cfg.Now().UTC().Truncate(time.Millisecond) }
+func (d *Database[U, ID]) now() time.Time { return wholeMS(d.cfg.Now()) }
+
+func wholeMS(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
 // WriteToken implements [Strategy].
 func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenOption) (Secret, Session[U], error) {
@@ -216,13 +226,11 @@ func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) 
 // useCached is use with the cache before the stores.
 func (d *Database[U, ID]) useCached(ctx context.Context, key tokenKey, withUser bool) (Session[U], error) {
 	clock := d.cfg.Now() // with its monotonic reading, which no change of the clock disturbs
-	now := clock.UTC().Truncate(time.Millisecond)
-	e := d.cache.get(key, clock, withUser)
-	// What is cached can say only yes: another process may have used the session
-	// since, and it would not be idle.
-	if e == nil || d.dead(e.used(), now) != nil {
+	now := wholeMS(clock)
+	e := d.cached(key, clock, withUser)
+	if e == nil {
 		var err error
-		if e, err = d.readThrough(ctx, key, withUser); err != nil {
+		if e, err = d.readThrough(ctx, key, clock, withUser); err != nil {
 			return Session[U]{}, err
 		}
 	}
@@ -233,36 +241,60 @@ func (d *Database[U, ID]) useCached(ctx context.Context, key tokenKey, withUser 
 	}
 	session := e.session
 	session.LastUsedAt = row.LastUsedAt
+	session.Scopes = slices.Clone(session.Scopes) // else they would be everybody's to change
 	return session, nil
 }
 
+// cached returns what is known of a token, if that says yes; it cannot say no:
+// another process may have used the session since, and it would not be idle.
+func (d *Database[U, ID]) cached(key tokenKey, clock time.Time, withUser bool) *entry[U, ID] {
+	e := d.cache.get(key, clock, withUser)
+	if e == nil || d.dead(e.used(), wholeMS(clock)) != nil {
+		return nil
+	}
+	return e
+}
+
 // readThrough reads a token from the stores and keeps it. Of many requests at once
-// one reads, and none takes an answer from before what it must know of.
-func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, withUser bool) (*entry[U, ID], error) {
+// one reads, and none takes an answer from before what it must know of: neither a
+// revocation, nor the end of a limit since.
+func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, clock time.Time, withUser bool) (*entry[U, ID], error) {
 	for {
-		e, own, err := d.cache.flights.do(ctx, flightKey{key, withUser}, func() (*entry[U, ID], error) {
+		of := flightKey{key, withUser, d.cache.marks.seq.Load()}
+		e, own, err := d.cache.flights.do(ctx, of, func() (*entry[U, ID], error) {
+			// The reading of another request can have ended just now.
+			if e := d.cached(key, clock, withUser); e != nil {
+				return e, nil
+			}
 			return d.readEntry(ctx, key, withUser)
 		})
-		if err != nil {
+		switch why, denied := errors.AsType[*denial](err); {
+		case denied && !own:
+			return nil, d.denied(ctx, why, e.row) // an event for each request
+		case err != nil:
 			return nil, err
-		}
-		if own || d.cache.good(e, d.cfg.Now()) {
+		case own, clock.Sub(e.readAt) <= d.cfg.Cache.MaxStaleness && d.dead(e.used(), wholeMS(clock)) == nil:
 			return e, nil
 		}
 	}
 }
 
+// readEntry returns an entry with what it has found of the row beside an error too.
 func (d *Database[U, ID]) readEntry(ctx context.Context, key tokenKey, withUser bool) (*entry[U, ID], error) {
 	e := &entry[U, ID]{hasUser: withUser, readAt: d.cfg.Now(), seq: d.cache.marks.seq.Load()}
+	keep := d.cache.usable(e.readAt)
 	digest := key.digest()
-	row, u, err := d.read(ctx, digest, e.readAt.UTC().Truncate(time.Millisecond), time.Time{}, withUser)
+	row, u, err := d.read(ctx, digest, wholeMS(e.readAt), time.Time{}, withUser)
+	e.row = row
 	if err != nil {
-		return nil, err
+		return e, err
 	}
 	m := &d.cache.marks
-	e.row, e.session = row, Session[U]{d.info(row), u}
+	e.session = Session[U]{d.info(row), u}
 	e.slots = [3]uint32{m.digest(digest), m.session(row.ID), user(m, row.UserID)}
-	d.cache.put(key, e)
+	if keep {
+		d.cache.put(key, e)
+	}
 	return e, nil
 }
 
@@ -282,6 +314,7 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthen
 	if d.cfg.Lifetime > 0 {
 		createdAfter = now.Add(-d.cfg.Lifetime)
 	}
+	ahead := d.readAhead(ctx, digest, withUser)
 	row, err = d.tokens.ByToken(ctx, digest, createdAfter)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
@@ -298,7 +331,13 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthen
 	if !withUser {
 		return row, user, nil
 	}
-	user, err = d.users.ByID(ctx, row.UserID)
+	if ahead != nil {
+		found := <-ahead
+		user, err = found.user, found.err
+	} else {
+		user, err = d.users.ByID(ctx, row.UserID)
+		d.remember(digest, row.UserID)
+	}
 	switch {
 	case errors.Is(err, ErrUserNotFound):
 		return row, user, d.denied(ctx, denyUserGone, row)

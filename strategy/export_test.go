@@ -15,3 +15,10 @@ func (d *Database[U, ID]) Touched() int {
 	defer d.touches.mu.Unlock()
 	return len(d.touches.last)
 }
+
+// Cached returns how many entries the cache has when it is settled, and how many it
+// may have.
+func (d *Database[U, ID]) Cached() (n int, most uint64) {
+	d.cache.entries.CleanUp()
+	return d.cache.entries.EstimatedSize(), d.cache.entries.GetMaximum()
+}

@@ -25,7 +25,7 @@ type Revocation[ID comparable] struct {
 type RevocationLog[ID comparable] interface {
 	// PublishRevocation makes a revocation known. Once it has returned nil, every
 	// follower's next Next returns it, by whatever process, unless that is minutes
-	// later.
+	// later. It must be bounded in time where its context is not.
 	PublishRevocation(ctx context.Context, r Revocation[ID]) error
 
 	// FollowRevocations returns a follower that begins at the present. It does no I/O.
@@ -60,7 +60,8 @@ func (d *Database[U, ID]) revoked(ctx context.Context, r Revocation[ID], err err
 	if d.log == nil || err != nil && !errors.Is(err, ErrTokenNotFound) {
 		return err
 	}
-	if published := d.log.PublishRevocation(ctx, r); published != nil {
+	// It is done, also where nobody waits for it any more.
+	if published := d.log.PublishRevocation(context.WithoutCancel(ctx), r); published != nil {
 		return fmt.Errorf("publish the revocation: %w", published)
 	}
 	return err
@@ -85,7 +86,6 @@ func (d *Database[U, ID]) listen() {
 		return
 	}
 	d.cache.follows = true
-	d.cache.followed.Store(-int64(2 * maxStaleness)) // not yet
 	ctx, cancel := context.WithCancel(context.Background())
 	follower := d.log.FollowRevocations()
 	d.background.Go(func() { d.follow(ctx, follower) })
@@ -108,7 +108,7 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 			for _, r := range revocations {
 				d.cache.forget(r)
 			}
-			d.cache.followed.Store(int64(asked.Sub(d.cache.start)))
+			d.cache.followed.Store(&asked)
 			if suspended {
 				d.emit(ctx, Event{Kind: EventCacheResumed})
 			}
@@ -118,7 +118,7 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 				_ = d.failed(ctx, "follow the revocations", err)
 			}
 			failing = true
-			if since := d.cfg.Now().Sub(d.cache.start) - time.Duration(d.cache.followed.Load()); since > d.cache.cfg.MaxStaleness && !suspended {
+			if !suspended && !d.cache.following(d.cfg.Now()) {
 				suspended = true
 				d.emit(ctx, Event{Kind: EventCacheSuspended, Err: fmt.Errorf("strategy: follow the revocations: %w", err)})
 			}
@@ -132,10 +132,13 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 }
 
 // Close ends what [NewDatabase] started for a [Cache], and waits for its end. It is
-// idempotent. The Database goes on working, with the cache only for as long as its
-// entries are fresh; the store is the application's to close.
+// idempotent. The Database goes on working, without the cache; the store is the
+// application's to close.
 func (d *Database[U, ID]) Close() {
 	d.closing.Do(func() {
+		if d.cache != nil {
+			d.cache.closed.Store(true)
+		}
 		for _, c := range d.closers {
 			c()
 		}

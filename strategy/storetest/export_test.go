@@ -36,3 +36,23 @@ func AttemptResults(ctx context.Context, t testing.TB, open func(testing.TB) acc
 	}
 	return results
 }
+
+// RevocationResults does the same for [RunRevocations].
+func RevocationResults[ID comparable](ctx context.Context, t testing.TB, newID func() ID, open func(testing.TB) strategy.RevocationLog[ID]) map[string]error {
+	results := make(map[string]error)
+	for _, c := range revocationChecks[ID]() {
+		results[c.name] = c.run(ctx, revocationLog[ID]{open(t), newID})
+	}
+	return results
+}
+
+// NotifierResults does the same for [RunUserNotifier].
+func NotifierResults[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](ctx context.Context, t testing.TB, newUser func(email string) U, open func(testing.TB) NotifyingStore[U, ID]) map[string]error {
+	of := func(u *U) *account.User[ID] { return P(u).Account() }
+	results := make(map[string]error)
+	for _, c := range notifierChecks[U, ID]() {
+		store := open(t)
+		results[c.name] = c.run(ctx, notifier[U, ID]{userStore[U, ID]{store, newUser, of}, store})
+	}
+	return results
+}

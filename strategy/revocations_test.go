@@ -1,0 +1,825 @@
+package strategy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+)
+
+type revocation = strategy.Revocation[uuid.UUID]
+
+// every is the FollowInterval of these tests, which run in bubbles: there time
+// passes when all goroutines wait.
+const every = 5 * ms
+
+// cluster is what several instances of an application share.
+type cluster struct {
+	tokens *memstore.Tokens[uuid.UUID]
+	users  *memstore.Users[user, uuid.UUID]
+	ann    user
+}
+
+func newCluster(t testing.TB) *cluster {
+	t.Helper()
+	c := &cluster{
+		memstore.NewTokens[uuid.UUID](), memstore.NewUsers[user](),
+		user{ID: uuid.New(), Email: "ann@example.com", Active: true, HashedPassword: hashed()},
+	}
+	if err := c.users.Insert(t.Context(), c.ann); err != nil {
+		t.Fatalf("Insert: %v", err)
+	}
+	return c
+}
+
+// instance is one of them.
+type instance struct {
+	*strategy.Database[user, uuid.UUID]
+	log    *logStore
+	events recorder
+}
+
+// instance returns one with a cache. Its users do not tell it of changes: those
+// are made in another process.
+func (c *cluster) instance(t testing.TB) *instance {
+	return c.open(t, deafUsers{c.users}, strategy.Config{MaxSessions: 2, Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
+}
+
+func (c *cluster) open(t testing.TB, users strategy.UserSource[user, uuid.UUID], cfg strategy.Config) *instance {
+	t.Helper()
+	i := &instance{log: &logStore{Tokens: c.tokens}}
+	cfg.OnEvent = i.events.record
+	var err error
+	if i.Database, err = strategy.NewDatabase(i.log, users, cfg); err != nil {
+		t.Fatalf("NewDatabase: %v", err)
+	}
+	t.Cleanup(i.Close)
+	return i
+}
+
+// deafUsers is a source that tells of no changes.
+type deafUsers struct {
+	users *memstore.Users[user, uuid.UUID]
+}
+
+func (u deafUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
+	return u.users.ByID(ctx, id)
+}
+
+// logStore is a store of tokens whose log can fail.
+type logStore struct {
+	*memstore.Tokens[uuid.UUID]
+	reads, published, followed atomic.Int64
+	publish, next              atomic.Pointer[func(context.Context) error] // instead of what they do, where not nil
+	// late makes a follower begin at its first Next that succeeds.
+	late atomic.Bool
+}
+
+func (s *logStore) ByToken(ctx context.Context, digest string, createdAfter time.Time) (row, error) {
+	s.reads.Add(1)
+	return s.Tokens.ByToken(ctx, digest, createdAfter)
+}
+
+func (s *logStore) PublishRevocation(ctx context.Context, r revocation) error {
+	s.published.Add(1)
+	if f := s.publish.Load(); f != nil {
+		return (*f)(ctx)
+	}
+	return s.Tokens.PublishRevocation(ctx, r)
+}
+
+func (s *logStore) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
+	return &logFollower{s, s.Tokens.FollowRevocations()}
+}
+
+type logFollower struct {
+	s *logStore
+	strategy.RevocationFollower[uuid.UUID]
+}
+
+func (f *logFollower) Next(ctx context.Context) ([]revocation, error) {
+	f.s.followed.Add(1)
+	if next := f.s.next.Load(); next != nil {
+		if err := (*next)(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if f.s.late.Swap(false) {
+		f.RevocationFollower = f.s.Tokens.FollowRevocations()
+	}
+	return f.RevocationFollower.Next(ctx)
+}
+
+var errDown = errors.New("down")
+
+// failing makes a part of a logStore fail.
+func failing(part *atomic.Pointer[func(context.Context) error]) (mend func()) {
+	fail := func(context.Context) error { return errDown }
+	part.Store(&fail)
+	return func() { part.Store(nil) }
+}
+
+// follow lets every instance ask for revocations.
+func follow() {
+	time.Sleep(every + 1)
+	synctest.Wait()
+}
+
+func (i *instance) reads(t *testing.T, when, token string, want error, reads int64) {
+	t.Helper()
+	i.log.reads.Store(0)
+	if _, err := i.ReadToken(t.Context(), token); !errors.Is(err, want) {
+		t.Errorf("ReadToken %s: got %v, want %v", when, err, want)
+	}
+	if got := i.log.reads.Load(); got != reads {
+		t.Errorf("ReadToken %s: read the store %d times, want %d", when, got, reads)
+	}
+}
+
+// cached issues a token and puts it into the caches of instances.
+func (c *cluster) cached(t *testing.T, instances ...*instance) (string, strategy.Session[user]) {
+	t.Helper()
+	secret, session, err := instances[0].WriteToken(t.Context(), c.ann)
+	if err != nil {
+		t.Fatalf("WriteToken: %v", err)
+	}
+	for _, i := range instances {
+		i.reads(t, "at first", secret.Reveal(), nil, 1)
+		i.reads(t, "from the cache", secret.Reveal(), nil, 0)
+	}
+	return secret.Reveal(), session
+}
+
+// kinds returns the kinds of events since the last call.
+func (i *instance) kinds() (kinds []strategy.EventKind) {
+	for _, e := range i.events.take() {
+		kinds = append(kinds, e.Kind)
+	}
+	return kinds
+}
+
+// elsewhere are the ways in which another instance ends a session.
+var elsewhere = []struct {
+	name string
+	end  func(t *testing.T, c *cluster, by *instance, token string, s strategy.Session[user]) error
+}{
+	{"DestroyToken", func(t *testing.T, _ *cluster, by *instance, token string, _ strategy.Session[user]) error {
+		return by.DestroyToken(t.Context(), token)
+	}},
+	{"DestroySession", func(t *testing.T, c *cluster, by *instance, _ string, s strategy.Session[user]) error {
+		return by.DestroySession(t.Context(), c.ann.ID, s.ID)
+	}},
+	{"DestroyAll", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		return by.DestroyAll(t.Context(), c.ann.ID)
+	}},
+	{"DestroyAll but another", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		return by.DestroyAll(t.Context(), c.ann.ID, uuid.New())
+	}},
+	{"RotateToken", func(t *testing.T, _ *cluster, by *instance, token string, _ strategy.Session[user]) error {
+		_, _, err := by.RotateToken(t.Context(), token)
+		return err
+	}},
+	{"eviction by MaxSessions", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		_, _, first := by.WriteToken(t.Context(), c.ann)
+		_, _, second := by.WriteToken(t.Context(), c.ann)
+		return errors.Join(first, second)
+	}},
+	{"Replacing", func(t *testing.T, c *cluster, by *instance, token string, _ strategy.Session[user]) error {
+		_, _, err := by.WriteToken(t.Context(), c.ann, strategy.Replacing(token))
+		return err
+	}},
+	{"ReplacePassword", func(t *testing.T, c *cluster, _ *instance, _ string, s strategy.Session[user]) error {
+		return c.users.ReplacePassword(t.Context(), c.ann.ID, c.ann.HashedPassword, "new", s.CreatedAt.Add(ms))
+	}},
+	{"Apply", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
+		return c.users.Apply(t.Context(), c.ann.ID, account.Change{Active: new(bool)})
+	}},
+	{"Update of the user", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
+		return c.users.Update(t.Context(), c.ann.ID, func(u *user) { u.Active = false })
+	}},
+	{"Delete of the user", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
+		return c.users.Delete(t.Context(), c.ann.ID)
+	}},
+	{"Manager.ChangePassword", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
+		_, err := c.manager(t).ChangePassword(t.Context(), c.ann.ID, password, changed)
+		return err
+	}},
+	{"Manager.Deactivate", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
+		return c.manager(t).Deactivate(t.Context(), c.ann.ID)
+	}},
+	{"Manager.RevokeTokens", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
+		return c.manager(t).RevokeTokens(t.Context(), c.ann.ID)
+	}},
+	{"ForgetUser after their tokens were deleted by hand", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		_, err := c.tokens.DeleteByUser(t.Context(), c.ann.ID)
+		return errors.Join(err, by.ForgetUser(t.Context(), c.ann.ID))
+	}},
+}
+
+func (c *cluster) manager(t testing.TB) *account.Manager[user, uuid.UUID] {
+	t.Helper()
+	m, err := account.NewManager(c.users, nil, account.Config{
+		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
+	})
+	if err != nil {
+		t.Fatalf("NewManager: %v", err)
+	}
+	return m
+}
+
+func TestWhatEndsElsewhereIsSoonRefused(t *testing.T) {
+	hashed()
+	for _, by := range []struct {
+		name string
+		cfg  strategy.Config
+	}{
+		{"an instance with a cache", strategy.Config{MaxSessions: 2, Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}}},
+		{"an instance that publishes", strategy.Config{MaxSessions: 2, PublishRevocations: true}},
+	} {
+		for _, e := range elsewhere {
+			t.Run(e.name+" by "+by.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := newCluster(t)
+					here := c.instance(t)
+					there := c.open(t, c.users, by.cfg)
+					follow()
+					token, session := c.cached(t, here)
+					if err := e.end(t, c, there, token, session); err != nil {
+						t.Fatalf("got %v, want nil", err)
+					}
+					follow()
+					here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
+				})
+			})
+		}
+	}
+}
+
+// What is read while others revoke it is not kept for longer either.
+func TestAReadInFlightIsNotKeptAfterARevocationElsewhere(t *testing.T) {
+	hashed()
+	for _, e := range elsewhere {
+		t.Run(e.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				held := heldUsers{deafUsers{c.users}, make(chan struct{})}
+				here := c.open(t, held, strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
+				there := c.open(t, c.users, strategy.Config{MaxSessions: 2, PublishRevocations: true})
+				follow()
+				secret, session, err := there.WriteToken(t.Context(), c.ann)
+				if err != nil {
+					t.Fatal(err)
+				}
+				token := secret.Reveal()
+				read := make(chan error)
+				go func() {
+					_, err := here.ReadToken(t.Context(), token)
+					read <- err
+				}()
+				synctest.Wait()
+				if err := e.end(t, c, there, token, session); err != nil {
+					t.Fatalf("got %v, want nil", err)
+				}
+				follow()
+				close(held.released)
+				<-read
+				here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
+			})
+		})
+	}
+}
+
+// heldUsers holds reads after they have read.
+type heldUsers struct {
+	strategy.UserSource[user, uuid.UUID]
+	released chan struct{}
+}
+
+func (u heldUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
+	found, err := u.UserSource.ByID(ctx, id)
+	<-u.released
+	return found, err
+}
+
+func TestWhoDoesNotPublishIsBoundedByMaxStaleness(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		here := c.instance(t)
+		there := c.open(t, c.users, strategy.Config{})
+		follow()
+		token, _ := c.cached(t, here)
+		read := time.Now()
+		if err := errors.Join(there.DestroyToken(t.Context(), token), c.users.Delete(t.Context(), c.ann.ID)); err != nil {
+			t.Fatal(err)
+		}
+		if got := there.log.published.Load(); got != 0 {
+			t.Errorf("%d revocations were published, want none without PublishRevocations", got)
+		}
+		time.Sleep(stale - time.Since(read))
+		here.reads(t, "after MaxStaleness", token, nil, 0)
+		time.Sleep(time.Nanosecond)
+		here.reads(t, "a nanosecond later", token, strategy.ErrInvalidToken, 1)
+	})
+}
+
+func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		here, there := c.instance(t), c.instance(t)
+		follow()
+		token, _ := c.cached(t, here, there)
+		other, _ := c.cached(t, here, there)
+		here.events.take()
+
+		followed := time.Now() // at most every + 1 ago
+		mend := failing(&here.log.next)
+		for time.Since(followed) < stale-2*every {
+			time.Sleep(stale / 4)
+			if time.Since(followed) < stale-2*every { // MaxStaleness of the entry is not over
+				here.reads(t, "while following fails, not for long", token, nil, 0)
+			}
+		}
+		if err := there.DestroyToken(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(followed.Add(stale + 2*every)))
+		synctest.Wait()
+		for range 3 {
+			here.reads(t, "while following fails, for long", token, nil, 1)
+		}
+		here.reads(t, "of what was revoked meanwhile", other, strategy.ErrInvalidToken, 1)
+		time.Sleep(3 * stale)
+		here.reads(t, "later still", token, nil, 1)
+		there.reads(t, "by an instance that can follow, at first", token, nil, 1)
+		there.reads(t, "by an instance that can follow", token, nil, 0)
+		want := []strategy.EventKind{strategy.EventStoreFailed, strategy.EventCacheSuspended, strategy.EventTokenDenied}
+		if got := here.kinds(); !slices.Equal(got, want) {
+			t.Errorf("got the events %v, want %v", got, want)
+		}
+
+		mend()
+		follow()
+		if got, want := here.kinds(), []strategy.EventKind{strategy.EventCacheResumed}; !slices.Equal(got, want) {
+			t.Errorf("since it can follow again: got the events %v, want %v", got, want)
+		}
+		here.reads(t, "since it can follow again", token, nil, 1)
+		here.reads(t, "again", token, nil, 0)
+
+		// Another time, and not for long: no suspension.
+		mend = failing(&here.log.next)
+		time.Sleep(3 * every)
+		mend()
+		follow()
+		if got, want := here.kinds(), []strategy.EventKind{strategy.EventStoreFailed}; !slices.Equal(got, want) {
+			t.Errorf("after a short failure: got the events %v, want %v", got, want)
+		}
+		here.reads(t, "after a short failure", token, nil, 0)
+	})
+}
+
+func TestEventsOfFollowingCarryTheFailure(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		here := newCluster(t).instance(t)
+		follow()
+		failing(&here.log.next)
+		time.Sleep(2 * stale)
+		synctest.Wait()
+		events := here.events.take()
+		if len(events) != 2 {
+			t.Fatalf("got the events %+v, want two", events)
+		}
+		for _, e := range events {
+			if !errors.Is(e.Err, errDown) || !strings.HasPrefix(e.Err.Error(), "strategy: follow the revocations: ") || e.Time.IsZero() {
+				t.Errorf("got the event %+v, want the failure in it", e)
+			}
+		}
+	})
+}
+
+// What was revoked while following failed is refused as soon as it works again,
+// also where the cache was never suspended.
+func TestRevocationsOfAnOutageAreSeenAfterIt(t *testing.T) {
+	hashed()
+	for _, outage := range []time.Duration{2 * every, stale / 2, stale + 2*every, 5 * stale} {
+		t.Run(outage.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				here, there := c.instance(t), c.instance(t)
+				follow()
+				mend := failing(&here.log.next)
+				secret, _, err := there.WriteToken(t.Context(), c.ann)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for range int(outage / every) {
+					if _, err := here.ReadToken(t.Context(), secret.Reveal()); err != nil {
+						t.Fatalf("during the outage: %v", err)
+					}
+					time.Sleep(every)
+				}
+				if err := there.DestroyToken(t.Context(), secret.Reveal()); err != nil {
+					t.Fatal(err)
+				}
+				mend()
+				follow()
+				here.reads(t, "after the outage", secret.Reveal(), strategy.ErrInvalidToken, 1)
+			})
+		})
+	}
+}
+
+func TestBeforeItFollowsTheCacheIsNotUsed(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		there := c.instance(t)
+		here := &instance{log: &logStore{Tokens: c.tokens}}
+		mend := failing(&here.log.next)
+		here.log.late.Store(true)
+		var err error
+		here.Database, err = strategy.NewDatabase(here.log, deafUsers{c.users}, strategy.Config{
+			Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}, OnEvent: here.events.record,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer here.Close()
+		secret, _, err := there.WriteToken(t.Context(), c.ann)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := secret.Reveal()
+		for range 3 {
+			here.reads(t, "before it follows", token, nil, 1)
+			follow()
+		}
+		if got, want := here.kinds(), []strategy.EventKind{strategy.EventStoreFailed, strategy.EventCacheSuspended}; !slices.Equal(got, want) {
+			t.Errorf("got the events %v, want %v", got, want)
+		}
+
+		// A follower begins at its first Next: of this revocation it does not know.
+		if err := there.DestroyToken(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		mend()
+		follow()
+		here.reads(t, "of what was revoked before it follows", token, strategy.ErrInvalidToken, 1)
+		if got, want := here.kinds(), []strategy.EventKind{strategy.EventCacheResumed, strategy.EventTokenDenied}; !slices.Equal(got, want) {
+			t.Errorf("got the events %v, want %v", got, want)
+		}
+		c.cached(t, here)
+	})
+}
+
+// An answer is as old as the question.
+func TestASlowNextIsAsOldAsItsBeginning(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		here := c.instance(t)
+		follow()
+		slow := func(context.Context) error { time.Sleep(stale / 2); return nil }
+		here.log.next.Store(&slow)
+		asked := time.Now().Truncate(every).Add(every)
+		time.Sleep(time.Until(asked.Add(1)))
+		synctest.Wait() // it is under way
+		failing(&here.log.next)
+		time.Sleep(time.Until(asked.Add(stale - every)))
+		token, _ := c.cached(t, here)
+		time.Sleep(time.Until(asked.Add(stale + 1)))
+		here.reads(t, "MaxStaleness after what it knows", token, nil, 1)
+	})
+}
+
+func TestARevocationThatIsNotPublishedIsAnError(t *testing.T) {
+	hashed()
+	for _, e := range elsewhere {
+		if e.name == "ForgetUser after their tokens were deleted by hand" {
+			continue
+		}
+		t.Run(e.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				there := c.open(t, c.users, strategy.Config{MaxSessions: 2, PublishRevocations: true})
+				secret, session, err := there.WriteToken(t.Context(), c.ann)
+				if err != nil {
+					t.Fatal(err)
+				}
+				there.events.take()
+				failing(&there.log.publish)
+				err = e.end(t, c, there, secret.Reveal(), session)
+				if !errors.Is(err, errDown) || errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, strategy.ErrSessionNotFound) {
+					t.Errorf("got %v, want the failure", err)
+				}
+				failed := 0
+				for _, e := range there.events.take() {
+					if e.Kind == strategy.EventStoreFailed && errors.Is(e.Err, errDown) {
+						failed++
+					}
+				}
+				if failed != 1 {
+					t.Errorf("got %d events store.failed, want 1", failed)
+				}
+			})
+		})
+	}
+}
+
+func TestARevocationThatWasNotPublishedIsPublishedAtTheNextTry(t *testing.T) {
+	hashed()
+	for _, e := range elsewhere[:4] {
+		t.Run(e.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				here := c.instance(t)
+				there := c.open(t, c.users, strategy.Config{PublishRevocations: true})
+				follow()
+				token, session := c.cached(t, here)
+				mend := failing(&there.log.publish)
+				if err := e.end(t, c, there, token, session); !errors.Is(err, errDown) {
+					t.Fatalf("got %v, want the failure", err)
+				}
+				follow()
+				here.reads(t, "after it was not published", token, nil, 0)
+				mend()
+				// The row is gone by now.
+				if err := e.end(t, c, there, token, session); err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
+					t.Errorf("the next try: got %v, want nil, or that there is no such session", err)
+				}
+				follow()
+				here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
+			})
+		})
+	}
+}
+
+// Who has asked for a log-out and left has asked for it all the same.
+func TestARevocationIsPublishedAlsoWhereNobodyWaits(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		here := c.instance(t)
+		ctx, leave := context.WithCancel(t.Context())
+		leaving := &fakeTokens{store: c.tokens, delete: func(ctx context.Context, digest string) (row, error) {
+			defer leave()
+			return c.tokens.Delete(ctx, digest)
+		}}
+		there, err := strategy.NewDatabase(struct {
+			*fakeTokens
+			strategy.RevocationLog[uuid.UUID]
+		}{leaving, c.tokens}, c.users, strategy.Config{PublishRevocations: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer there.Close()
+		follow()
+		token, _ := c.cached(t, here)
+		if err := there.DestroyToken(ctx, token); err != nil {
+			t.Errorf("DestroyToken: got %v, want nil", err)
+		}
+		follow()
+		here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
+	})
+}
+
+func TestAStoreThatIsNoLogCannotPublish(t *testing.T) {
+	plain := store(struct{ store }{memstore.NewTokens[uuid.UUID]()})
+	users := memstore.NewUsers[user]()
+	for _, c := range []struct {
+		name   string
+		tokens store
+		cfg    strategy.Config
+		want   string
+	}{
+		{"PublishRevocations with a log", memstore.NewTokens[uuid.UUID](), strategy.Config{PublishRevocations: true}, ""},
+		{"PublishRevocations without one", plain, strategy.Config{PublishRevocations: true}, "Config.PublishRevocations"},
+		{"PublishRevocations and a cache without one", plain, strategy.Config{PublishRevocations: true, Cache: caching}, "Config.PublishRevocations"},
+		{"a cache without one", plain, strategy.Config{Cache: caching}, ""},
+	} {
+		db, err := strategy.NewDatabase(c.tokens, users, c.cfg)
+		switch {
+		case c.want == "" && (db == nil || err != nil):
+			t.Errorf("%s: got %v, %v, want a Database", c.name, db, err)
+		case c.want != "" && (db != nil || err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: got %v, %v, want an error that names %s", c.name, db, err, c.want)
+		}
+		if db != nil {
+			db.Close()
+		}
+	}
+}
+
+func TestFollowingCostsAsMuchAsTheInterval(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		for _, cfg := range []struct {
+			cache strategy.Cache
+			every time.Duration
+		}{
+			{strategy.Cache{MaxStaleness: time.Minute}, time.Second},
+			{strategy.Cache{MaxStaleness: 4 * time.Second}, time.Second},
+			{strategy.Cache{MaxStaleness: time.Second}, time.Second / 4},
+			{strategy.Cache{MaxStaleness: time.Minute, FollowInterval: 30 * time.Second}, 30 * time.Second},
+		} {
+			i := c.open(t, c.users, strategy.Config{Cache: cfg.cache})
+			synctest.Wait()
+			if got := i.log.followed.Swap(0); got != 1 {
+				t.Errorf("%+v: asked %d times at once, want 1", cfg.cache, got)
+			}
+			for range 1000 {
+				if _, err := i.ReadTokenInfo(t.Context(), "no token"); !errors.Is(err, strategy.ErrInvalidToken) {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(10*cfg.every + 1)
+			synctest.Wait()
+			if got := i.log.followed.Load(); got != 10 {
+				t.Errorf("%+v: asked %d times in 10 times %v, want 10", cfg.cache, got, cfg.every)
+			}
+			i.Close()
+		}
+	})
+}
+
+// following counts the goroutines that follow revocations.
+func following() int {
+	buf := make([]byte, 1<<22)
+	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "]).follow(")
+}
+
+func TestCloseEndsWhatWasStarted(t *testing.T) {
+	if got := following(); got != 0 {
+		t.Fatalf("%d goroutines follow, want none: a test before this one has not closed its Database", got)
+	}
+	c := newCluster(t)
+	// One that hangs is ended too.
+	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	for name, next := range map[string]*func(context.Context) error{"waiting": nil, "asking": &hangs} {
+		i := c.instance(t)
+		i.log.next.Store(next)
+		for i.log.followed.Load() < 3 && (next == nil || i.log.followed.Load() < 1) {
+			runtime.Gosched()
+		}
+		if got := following(); got != 1 {
+			t.Errorf("%s: %d goroutines follow, want 1", name, got)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				i.Close()
+				if got := i.log.followed.Load(); got != i.log.followed.Load() {
+					t.Errorf("%s: asked after Close", name)
+				}
+			})
+		}
+		wg.Wait()
+		i.Close()
+		if got := following(); got != 0 {
+			t.Errorf("%s: %d goroutines follow after Close, want none", name, got)
+		}
+		if got := i.kinds(); len(got) != 0 {
+			t.Errorf("%s: got the events %v, want none", name, got)
+		}
+	}
+}
+
+func TestAfterCloseADatabaseGoesOn(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		there := c.instance(t)
+		here := c.open(t, c.users, strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
+		follow()
+		token, _ := c.cached(t, here, there)
+		other, _ := c.cached(t, here, there)
+		here.Close()
+		for range 2 {
+			here.reads(t, "after Close", token, nil, 1)
+		}
+		// What it revokes it tells the others.
+		if err := here.DestroyToken(t.Context(), token); err != nil {
+			t.Errorf("DestroyToken after Close: %v", err)
+		}
+		follow()
+		there.reads(t, "of what was revoked after Close", token, strategy.ErrInvalidToken, 1)
+		// But the users do not tell it of their changes any more.
+		published := here.log.published.Load()
+		if err := c.users.Update(t.Context(), c.ann.ID, func(u *user) { u.Active = false }); err != nil {
+			t.Fatal(err)
+		}
+		if got := here.log.published.Load(); got != published {
+			t.Errorf("a change to a user after Close was published %d times, want 0", got-published)
+		}
+		here.reads(t, "of a user who was changed after Close", other, strategy.ErrInvalidToken, 1)
+	})
+}
+
+// Changes to users, reads, revocations and Close at once, for the race detector.
+func TestCloseBesideEverything(t *testing.T) {
+	c := newCluster(t)
+	for range 5 {
+		here := c.open(t, c.users, strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: ms}})
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for n := range 4 {
+			secret, session, err := here.WriteToken(t.Context(), c.ann)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				<-begin
+				for i := range 50 {
+					if _, err := here.ReadToken(t.Context(), secret.Reveal()); err != nil {
+						t.Errorf("ReadToken: %v", err)
+					}
+					if i == 10*n {
+						here.Close()
+					}
+					if err := c.users.Update(t.Context(), c.ann.ID, func(*user) {}); err != nil {
+						t.Errorf("Update: %v", err)
+					}
+				}
+				if err := here.DestroySession(t.Context(), c.ann.ID, session.ID); err != nil {
+					t.Errorf("DestroySession: %v", err)
+				}
+				if _, err := here.ReadToken(t.Context(), secret.Reveal()); !errors.Is(err, strategy.ErrInvalidToken) {
+					t.Errorf("ReadToken after DestroySession: got %v, want ErrInvalidToken", err)
+				}
+			})
+		}
+		close(begin)
+		wg.Wait()
+	}
+}
+
+// Everything published is seen, of however many users at once.
+func TestManyRevocationsElsewhereAreAllSeen(t *testing.T) {
+	const users = 300
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		here, there := c.instance(t), c.open(t, c.users, strategy.Config{PublishRevocations: true})
+		follow()
+		var all []user
+		var tokens []string
+		for n := range users {
+			u := user{ID: uuid.New(), Email: fmt.Sprintf("user%d@example.com", n), Active: true}
+			if err := c.users.Insert(t.Context(), u); err != nil {
+				t.Fatal(err)
+			}
+			secret, _, err := there.WriteToken(t.Context(), u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, tokens = append(all, u), append(tokens, secret.Reveal())
+			here.reads(t, "at first", secret.Reveal(), nil, 1)
+		}
+		var wg sync.WaitGroup
+		for n, u := range all[:users/2] {
+			wg.Go(func() {
+				var err error
+				if n%2 == 0 {
+					err = there.DestroyToken(t.Context(), tokens[n])
+				} else {
+					err = there.DestroyAll(t.Context(), u.ID)
+				}
+				if err != nil {
+					t.Errorf("revoke: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		follow()
+		here.log.reads.Store(0)
+		for n, token := range tokens {
+			var want error
+			if n < users/2 {
+				want = strategy.ErrInvalidToken
+			}
+			if _, err := here.ReadToken(t.Context(), token); !errors.Is(err, want) {
+				t.Errorf("ReadToken of user %d: got %v, want %v", n, err, want)
+			}
+		}
+		// Marks are shared by some that have nothing to do with each other, not by many.
+		if got := here.log.reads.Load(); got < users/2 || got > users/2+users/10 {
+			t.Errorf("read the store %d times, want about %d: the sessions of others stay cached", got, users/2)
+		}
+	})
+}
