@@ -1,5 +1,5 @@
-// Package storetest checks that a store keeps the contract of strategy.Store or
-// account.Store. One call does it:
+// Package storetest checks that a store keeps the contract of strategy.Store,
+// account.Store or account.AttemptStore. One call does it:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, uuid.New, func(t testing.TB) strategy.Store[uuid.UUID] {
