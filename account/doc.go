@@ -13,5 +13,6 @@
 //
 // Passwords are hashed with argon2id (RFC 9106). The hashes that fastapi-users
 // made (argon2id, or bcrypt before that) verify as they are, and are replaced at
-// the next login where the scheme or the parameters are not today's.
+// the next login where the scheme or the parameters are not today's. How many are
+// hashed at once is bounded, and a [Limiter] bounds how often they can be guessed.
 package account

@@ -22,3 +22,18 @@ var NewSlots = newSlots
 
 // Run runs f in a slot.
 func (s *Slots) Run(ctx context.Context, f func()) error { return s.run(ctx, f) }
+
+// NetworkOf is the network that an address is counted by.
+var NetworkOf = networkOf
+
+// Herds is how many accounts, and networks of accounts, have attempts under way or
+// waiting.
+func (l *Limiter) Herds() int {
+	n := 0
+	for _, s := range []*herds{&l.herds, &l.turns} {
+		s.mu.Lock()
+		n += len(s.of)
+		s.mu.Unlock()
+	}
+	return n
+}

@@ -27,6 +27,8 @@ type herd struct {
 	underWay int           // let through by the limiter
 	ends     int           // how many of those have ended
 	changed  chan struct{} // closed when the next of them ends
+	turn     chan struct{} // full while it is somebody's turn
+	cleared  int           // how often a success cleared the counter, known in turn
 }
 
 // join returns the herd of an account. Every join wants a leave.
@@ -35,7 +37,7 @@ func (s *herds) join(account string) *herd {
 	defer s.mu.Unlock()
 	h := s.of[account]
 	if h == nil {
-		h = &herd{changed: make(chan struct{})}
+		h = &herd{changed: make(chan struct{}), turn: make(chan struct{}, 1)}
 		if s.of == nil {
 			s.of = make(map[string]*herd)
 		}
@@ -83,11 +85,11 @@ func (s *herds) wait(ctx context.Context, h *herd, ends int) bool {
 	changed, news, hope := h.changed, h.ends > ends, h.underWay > 0 && h.present <= maxHerd
 	s.mu.Unlock()
 	if news || !hope {
-		return news
+		return news && ctx.Err() == nil
 	}
 	select {
 	case <-changed:
-		return true
+		return ctx.Err() == nil
 	case <-ctx.Done():
 		return false
 	}

@@ -36,23 +36,40 @@ func (l Limit) delay(failures int) time.Duration {
 	}
 	d := l.Delay
 	for ; failures > l.Failures && d < l.MaxDelay; failures-- {
-		d *= 2
+		d += min(d, l.MaxDelay-d)
 	}
-	return min(d, l.MaxDelay)
+	return d
+}
+
+// fill sets what is zero to its default. A default that contradicts what is set
+// follows it.
+func (l *Limit) fill(byDefault Limit) {
+	if l.Failures == 0 {
+		l.Failures = byDefault.Failures
+	}
+	if l.Delay == 0 {
+		l.Delay = byDefault.Delay
+	}
+	if l.MaxDelay == 0 {
+		l.MaxDelay = max(byDefault.MaxDelay, l.Delay)
+	}
+	if l.Window == 0 {
+		l.Window = byDefault.Window
+	}
 }
 
 // quick is how many failures there can be before one has to wait for MaxDelay
-// after each.
+// after each; more than maxConsecutive are as bad as any.
 func (l Limit) quick() int {
-	n := l.Failures
-	for l.delay(n) < l.MaxDelay {
+	n := min(l.Failures, maxConsecutive+1)
+	for n <= maxConsecutive && l.delay(n) < l.MaxDelay {
 		n++
 	}
 	return n
 }
 
-// LimiterConfig configures a [Limiter]. The zero value is safe. A Limit whose
-// fields are all zero is the default one; otherwise all are to be set.
+// LimiterConfig configures a [Limiter]. The zero value is safe. Each field of a
+// Limit that is zero has its default.
 type LimiterConfig struct {
 	// Pair limits the attempts on one account from one network: the /24 of an
 	// IPv4 address, the /64 of an IPv6 one. Default: 5 failures are free, then 30
@@ -75,7 +92,8 @@ type LimiterConfig struct {
 	// with Pair alone: so nobody can lock a user out from elsewhere.
 	KnownNetworks int
 
-	// KnownFor is how long a network is remembered after a login. Default 90 days.
+	// KnownFor is how long an account's networks are remembered after the latest
+	// login from one of them, written down once a day. Default 90 days.
 	KnownFor time.Duration
 
 	// FailClosed refuses logins while the store of attempts fails. Default false:
@@ -120,7 +138,8 @@ const (
 // concurrent use.
 type Limiter struct {
 	store AttemptStore
-	herds herds
+	herds herds // by account
+	turns herds // by account and network
 	cfg   LimiterConfig
 }
 
@@ -142,9 +161,7 @@ func NewLimiter(store AttemptStore, cfg LimiterConfig) (*Limiter, error) {
 		{"Account", &cfg.Account, Limit{10, time.Minute, time.Hour, day}, true},
 		{"Network", &cfg.Network, Limit{100, time.Second, 5 * time.Minute, time.Hour}, false},
 	} {
-		if *l.limit == (Limit{}) {
-			*l.limit = l.byDflt
-		}
+		l.limit.fill(l.byDflt)
 		switch c := *l.limit; {
 		case c.Failures < 1:
 			return nil, fmt.Errorf("account: LimiterConfig.%s.Failures is %d, want at least 1", l.name, c.Failures)
@@ -172,7 +189,7 @@ func NewLimiter(store AttemptStore, cfg LimiterConfig) (*Limiter, error) {
 	}
 	// What can fail in a row: from networks that are not known, from each that is,
 	// and behind a session.
-	if n := cfg.Account.quick() + (cfg.KnownNetworks+1)*cfg.Pair.quick(); n > maxConsecutive {
+	if n := cfg.Account.quick() + (min(cfg.KnownNetworks, maxConsecutive)+1)*cfg.Pair.quick(); n > maxConsecutive {
 		return nil, fmt.Errorf("account: LimiterConfig.Account, Pair and KnownNetworks allow %d attempts on an account to fail in a row before MaxDelay is reached, want at most %d (NIST SP 800-63B-4 §3.2.2)", n, maxConsecutive)
 	}
 	if cfg.Now == nil {
@@ -201,8 +218,11 @@ type attempt struct {
 	limiter *Limiter
 	account string // the key under which others at the same time find it
 	herd    *herd
+	pair    string // the key under which it takes turns with others
+	turn    *herd
 	at      time.Time
 	counted []rule
+	cleared int    // the turn's, when this attempt was counted
 	known   string // the key of the account's networks; "" where there is nothing to remember
 	network string
 	before  AttemptCounter // what was remembered
@@ -222,12 +242,16 @@ type rule struct {
 // nothing then; an error of the store with FailClosed.
 func (l *Limiter) begin(ctx context.Context, name string) (*attempt, error) {
 	a := &attempt{limiter: l, account: digest("account", name)}
-	pair, keys := "", []string{a.account}
+	a.pair = a.account
+	atHome, keys := "", []string{a.account}
 	if network := networkOf(strategy.ClientAddr(ctx)); network != "" {
 		a.network = digest("network", network)
 		a.known = digest("known", a.account)
-		pair = digest("pair", a.account, a.network)
-		keys = append(keys, pair, a.network, a.known)
+		a.pair = digest("pair", a.account, a.network)
+		// Apart, so that a success withdraws from the account and the network what
+		// was counted there, and no more.
+		atHome = digest("home", a.account, a.network)
+		keys = append(keys, a.pair, a.network, a.known, atHome)
 	}
 	return a, a.begin(ctx, func() ([]rule, error) {
 		found, err := l.store.Counters(ctx, a.at, keys...)
@@ -238,12 +262,11 @@ func (l *Limiter) begin(ctx context.Context, name string) (*attempt, error) {
 		if a.network == "" {
 			return []rule{byAccount}, nil
 		}
-		byPair := rule{pair, l.cfg.Pair, true, found[1]}
 		a.before = found[3]
 		if slices.Contains(a.before.Networks, a.network) {
-			return []rule{byPair}, nil
+			return []rule{{atHome, l.cfg.Pair, true, found[4]}}, nil
 		}
-		return []rule{byPair, byAccount, {a.network, l.cfg.Network, false, found[2]}}, nil
+		return []rule{{a.pair, l.cfg.Pair, true, found[1]}, byAccount, {a.network, l.cfg.Network, false, found[2]}}, nil
 	})
 }
 
@@ -251,6 +274,7 @@ func (l *Limiter) begin(ctx context.Context, name string) (*attempt, error) {
 // can exhaust its counter.
 func (l *Limiter) beginWithin(ctx context.Context, name string) (*attempt, error) {
 	a := &attempt{limiter: l, account: digest("session", digest("account", name))}
+	a.pair = a.account
 	return a, a.begin(ctx, func() ([]rule, error) {
 		found, err := l.store.Counters(ctx, a.at, a.account)
 		if err != nil {
@@ -263,19 +287,32 @@ func (l *Limiter) beginWithin(ctx context.Context, name string) (*attempt, error
 // begin tries until the attempt may go, or has nobody to wait for.
 func (a *attempt) begin(ctx context.Context, look func() ([]rule, error)) error {
 	l := a.limiter
-	ctx, cancel := context.WithTimeout(ctx, herdWait)
+	// Only the wait ends then: an attempt must not pass because the store had no
+	// time left to count it.
+	patience, cancel := context.WithTimeout(ctx, herdWait)
 	defer cancel()
-	a.herd = l.herds.join(a.account)
+	a.herd, a.turn = l.herds.join(a.account), l.turns.join(a.pair)
+	begun := false
+	defer func() {
+		if !begun {
+			a.leave()
+		}
+	}()
 	for {
 		ends := l.herds.soFar(a.herd)
 		a.at = l.now()
-		err := a.try(ctx, look)
+		err := a.inTurn(ctx, func() error {
+			err := a.try(ctx, look)
+			if err == nil {
+				l.herds.begun(a.herd)
+				begun = true
+			}
+			return err
+		})
 		if err == nil {
-			l.herds.begun(a.herd)
 			return nil
 		}
-		if !errors.Is(err, ErrTooManyAttempts) || !l.herds.wait(ctx, a.herd, ends) {
-			l.herds.leave(a.account, a.herd)
+		if !errors.Is(err, ErrTooManyAttempts) || !l.herds.wait(patience, a.herd, ends) {
 			return err
 		}
 	}
@@ -284,13 +321,17 @@ func (a *attempt) begin(ctx context.Context, look func() ([]rule, error)) error 
 // try decides on the attempt by the rules for it.
 func (a *attempt) try(ctx context.Context, look func() ([]rule, error)) error {
 	l := a.limiter
+	a.cleared = a.turn.cleared
 	rules, err := look()
 	if err != nil {
 		return l.failed(ctx, "read the counters", err)
 	}
 	var wait time.Duration
 	for _, r := range rules {
-		wait = max(wait, r.limit.delay(r.found.Failures)-a.at.Sub(r.found.Last))
+		// While failures are free, Last is of no interest: it can be ahead of at.
+		if d := r.limit.delay(r.found.Failures); d > 0 {
+			wait = max(wait, min(d, d-a.at.Sub(r.found.Last)))
+		}
 	}
 	for _, r := range rules {
 		if wait > 0 {
@@ -302,9 +343,10 @@ func (a *attempt) try(ctx context.Context, look func() ([]rule, error)) error {
 			return l.failed(ctx, "count the attempt", err)
 		}
 		a.counted = append(a.counted, r)
-		// Of several that have waited, the first one goes.
-		if before := now.Failures - 1; before != r.found.Failures {
-			wait = r.limit.delay(before)
+		// Of several that have waited, the first one goes. Those that come too late
+		// are in the counter too, for a moment, and do not make the wait longer.
+		if before := now.Failures - 1; before != r.found.Failures && r.limit.delay(before) > 0 {
+			wait = r.limit.delay(max(r.found.Failures+1, r.limit.Failures))
 		}
 	}
 	if wait > 0 {
@@ -316,14 +358,38 @@ func (a *attempt) try(ctx context.Context, look func() ([]rule, error)) error {
 
 // end ends an attempt that was let through, by how it went.
 func (a *attempt) end(ctx context.Context, outcome error) {
-	switch {
-	case outcome == nil:
-		a.succeeded(ctx)
-	case !errors.Is(outcome, ErrBadCredentials):
-		a.takeBack(ctx) // its password was not looked at
-	}
-	a.limiter.herds.ended(a.herd)
+	defer func() {
+		a.limiter.herds.ended(a.herd)
+		a.leave()
+	}()
+	_ = a.inTurn(context.WithoutCancel(ctx), func() error {
+		switch {
+		case outcome == nil:
+			a.succeeded(ctx)
+		case !errors.Is(outcome, ErrBadCredentials):
+			a.takeBack(ctx) // its password was not looked at
+		}
+		return nil
+	})
+}
+
+func (a *attempt) leave() {
 	a.limiter.herds.leave(a.account, a.herd)
+	a.limiter.turns.leave(a.pair, a.turn)
+}
+
+// inTurn does something with the counters while no other attempt on the account
+// from the network does: what one counts for a moment, and takes back, must be
+// neither among what another finds nor among what it clears. Attempts from other
+// networks hold nobody up.
+func (a *attempt) inTurn(ctx context.Context, do func() error) error {
+	select {
+	case a.turn.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("account: limit attempts: wait for others: %w", ctx.Err())
+	}
+	defer func() { <-a.turn.turn }()
+	return do()
 }
 
 // succeeded clears what failed on this account from this network.
@@ -334,8 +400,8 @@ func (a *attempt) succeeded(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	cleared, err := a.limiter.store.Clear(ctx, a.at, a.counted[0].key)
 	if err == nil {
-		// NIST SP 800-63B-4 §3.2.2: those from the same address may be disregarded.
-		err = a.withdraw(ctx, a.counted[1:], cleared.Failures)
+		a.turn.cleared++
+		err = a.disregard(ctx, cleared.Failures)
 	}
 	if err == nil && a.known != "" {
 		err = a.remember(ctx)
@@ -345,11 +411,27 @@ func (a *attempt) succeeded(ctx context.Context) {
 	}
 }
 
+// disregard takes what failed on the account from the network out of the counters of
+// both: NIST SP 800-63B-4 §3.2.2 allows that for failures from the same address.
+func (a *attempt) disregard(ctx context.Context, failures int) error {
+	before := a.counted[0].found
+	for _, r := range a.counted[1:] {
+		n := failures
+		if a.at.Sub(before.Last) >= r.limit.Window {
+			n -= min(n, max(0, before.Failures)) // they are forgotten there
+		}
+		if err := a.withdraw(ctx, []rule{r}, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // remember puts the network first in the account's list, once a day if it is there
 // already.
 func (a *attempt) remember(ctx context.Context) error {
 	networks, cfg := a.before.Networks, a.limiter.cfg
-	if len(networks) > 0 && networks[0] == a.network && a.at.Sub(a.before.Last) < 24*time.Hour {
+	if len(networks) > 0 && networks[0] == a.network && a.at.Sub(a.before.Last) < min(24*time.Hour, cfg.KnownFor/2) {
 		return nil
 	}
 	networks = slices.DeleteFunc(slices.Clone(networks), func(n string) bool { return n == a.network })
@@ -360,6 +442,9 @@ func (a *attempt) remember(ctx context.Context) error {
 
 // takeBack makes an attempt count no more.
 func (a *attempt) takeBack(ctx context.Context) {
+	if a.turn.cleared != a.cleared {
+		return // a success has taken it back with its own
+	}
 	ctx = context.WithoutCancel(ctx)
 	if err := a.withdraw(ctx, a.counted, 1); err != nil {
 		_ = a.limiter.failed(ctx, "take the attempt back", err)
@@ -383,7 +468,7 @@ func (a *attempt) withdraw(ctx context.Context, from []rule, n int) error {
 // fail with it.
 func (l *Limiter) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("account: limit attempts: %s: %w", doing, err)
-	if l.cfg.OnEvent != nil {
+	if l.cfg.OnEvent != nil && ctx.Err() == nil { // else the client has gone
 		l.cfg.OnEvent(ctx, strategy.Event{Kind: strategy.EventLimiterFailed, Time: l.now(), ClientAddr: strategy.ClientAddr(ctx), Err: err})
 	}
 	if l.cfg.FailClosed {

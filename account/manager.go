@@ -22,7 +22,9 @@ type Config struct {
 
 	// MaxConcurrentHashes is how many passwords are hashed at once: each takes
 	// Argon2.MemoryKiB and Argon2.Parallelism threads. Up to 32 times as many may
-	// wait for their turn. Default runtime.GOMAXPROCS.
+	// wait for their turn. Default as many as have a processor for each of their
+	// threads (runtime.GOMAXPROCS divided by Argon2.Parallelism), and at least 1: more
+	// are slower altogether, and every other request waits for them.
 	MaxConcurrentHashes int
 
 	// MaxHashWait is how long one waits for its turn. Whoever waits longer, or
@@ -86,9 +88,6 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if cfg.MaxConcurrentHashes < 0 {
 		return nil, fmt.Errorf("account: Config.MaxConcurrentHashes is negative: %d", cfg.MaxConcurrentHashes)
 	}
-	if cfg.MaxConcurrentHashes == 0 {
-		cfg.MaxConcurrentHashes = runtime.GOMAXPROCS(0)
-	}
 	if cfg.MaxHashWait < 0 {
 		return nil, fmt.Errorf("account: Config.MaxHashWait is negative: %v", cfg.MaxHashWait)
 	}
@@ -101,6 +100,9 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	h, err := newHasher(cfg.Argon2, cfg.InsecureArgon2)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.MaxConcurrentHashes == 0 {
+		cfg.MaxConcurrentHashes = max(1, runtime.GOMAXPROCS(0)/int(h.params.Parallelism))
 	}
 	limiter, err := cfg.limiter()
 	if err != nil {

@@ -22,8 +22,8 @@ type heldAttempts struct {
 }
 
 // NewMemoryAttempts returns an empty store that holds at most so many counters,
-// of some 250 bytes each; 0 means 50,000. Beyond that, counters that expire soon
-// give way to new ones.
+// of some 250 bytes each; 0 means 50,000. Beyond that, counters of few failures give
+// way to new ones.
 func NewMemoryAttempts(most int) (*MemoryAttempts, error) {
 	if most < 0 {
 		return nil, fmt.Errorf("account: the most counters are negative: %d", most)
@@ -44,14 +44,30 @@ func (s *MemoryAttempts) at(key string, now time.Time) (heldAttempts, bool) {
 	return h, ok
 }
 
+// dispensable reports whether one should go rather than another: a flood of names
+// makes counters of few failures, and must push out neither those of many nor the
+// networks of those who logged in.
+func (h heldAttempts) dispensable(other heldAttempts) bool {
+	worth := func(h heldAttempts) int {
+		if len(h.Networks) > 0 {
+			return 4
+		}
+		return h.Failures
+	}
+	if a, b := worth(h), worth(other); a != b {
+		return a < b
+	}
+	return h.expires.Before(other.expires)
+}
+
 // put keeps a counter, and makes room for it.
 func (s *MemoryAttempts) put(key string, h heldAttempts) {
 	if _, there := s.held[key]; !there && len(s.held) >= s.most {
-		// Of a few, which a map's order makes random, the one that expires first:
-		// looking at all would make a flood of names expensive.
+		// Of a few, which a map's order makes random: looking at all would make a
+		// flood of names expensive.
 		victim, seen := "", 0
 		for k, v := range s.held {
-			if victim == "" || v.expires.Before(s.held[victim].expires) {
+			if victim == "" || v.dispensable(s.held[victim]) {
 				victim = k
 			}
 			if seen++; seen == 8 {
@@ -95,6 +111,7 @@ func (s *MemoryAttempts) Add(ctx context.Context, key string, now, expires time.
 		h.Last = now
 	}
 	s.put(key, h)
+	h.Networks = slices.Clone(h.Networks)
 	return h.AttemptCounter, nil
 }
 

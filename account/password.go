@@ -83,8 +83,14 @@ func memoryPasses(memoryKiB, iterations uint32) uint64 { return uint64(memoryKiB
 func plausible(password string) bool { return password != "" && len(password) <= MaxPasswordBytes }
 
 // canonical is the form in which a password is hashed: another keyboard may
-// compose its characters otherwise (NFC; NIST SP 800-63B-4 §3.1.1.2).
-func canonical(password string) string { return norm.NFC.String(password) }
+// compose its characters otherwise (NFC; NIST SP 800-63B-4 §3.1.1.2). One that is
+// too long stays so.
+func canonical(password string) string {
+	if len(password) > MaxPasswordBytes {
+		return password
+	}
+	return norm.NFC.String(password)
+}
 
 func (h *hasher) hash(password string) (PasswordHash, error) {
 	s, err := argon2id.CreateHash(canonical(password), &h.params)
@@ -118,8 +124,8 @@ var errUnusableHash = errors.New("the stored password hash cannot be read")
 func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, err error) {
 	for i, form := range forms(password) {
 		ok, outdated, err = h.verifyForm(form, hash)
-		if ok && i > 0 {
-			outdated = true
+		if ok && i > 0 && strings.HasPrefix(string(hash), "$argon2id$") {
+			outdated = true // bcrypt's is, unless it knows the password in part
 		}
 		if ok || err != nil {
 			break

@@ -16,6 +16,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/strategy"
 	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
@@ -79,6 +80,7 @@ func (h *house) token(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	secretscan.Record(secret.Reveal())
 	return secret.Reveal()
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 	"github.com/latchkey-go/latchkey/internal/contract"
+	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -86,6 +87,7 @@ func (a *app) login() (token string) {
 	if status != http.StatusOK {
 		a.t.Fatalf("login answered %d", status)
 	}
+	secretscan.Record(token)
 	return token
 }
 

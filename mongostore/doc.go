@@ -1,6 +1,6 @@
 // Package mongostore keeps access tokens and accounts in the application's own
 // MongoDB: [Tokens] is a strategy.Store, [Users] an account.Store and a
-// strategy.UserSource.
+// strategy.UserSource, [Attempts] an account.AttemptStore.
 //
 //	access_tokens
 //	  _id          UUIDv7, binary subtype 4: the session's public handle
@@ -12,12 +12,15 @@
 //	users
 //	  _id, email, hashed_password, is_active, is_verified, is_superuser, created_at, tokens_not_before
 //	               and the application's own fields      unique index {email: 1}
+//	login_attempts
+//	               see Attempts                          TTL index {expires_at: 1}
 //
 // Whatever the defaults of the client: writes are acknowledged by a majority, so
 // that no failover brings a revoked token back, and reads go to the primary,
 // which knows every revocation. (Inside a transaction of the application's, its
-// concerns hold: do not revoke in one.) Every call is bounded in time. No update can
-// create a document, and none touches a field that it does not change.
+// concerns hold: do not revoke in one.) Every call is bounded in time. No update of
+// tokens and users can create a document, and none touches a field that it does not
+// change.
 //
 // Indexes are made on request, by EnsureIndexes; VerifyIndexes only looks. The
 // TTL index collects garbage, no more: the strategy checks every token's age

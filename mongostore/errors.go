@@ -12,7 +12,7 @@ import (
 // [errors.Is].
 var (
 	// ErrTTLUnsupported means that the server has no TTL indexes, and that
-	// TokensConfig.PurgeInterval does not ask for the substitute.
+	// PurgeInterval of the Config does not ask for the substitute.
 	ErrTTLUnsupported = errors.New("the server has no TTL indexes")
 
 	// ErrIndexMismatch means that an index is missing or is not as it must be.

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/strategy"
 	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
@@ -164,6 +165,7 @@ func (h *harness) issue(t testing.TB, opts ...strategy.TokenOption) (token strin
 		t.Fatalf("WriteToken: %v", err)
 	}
 	token = secret.Reveal()
+	secretscan.Record(token)
 	h.secrets = append(h.secrets, token, sha256Of(token))
 	return token, h.row(t, token)
 }

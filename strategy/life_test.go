@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -63,6 +64,7 @@ func (h *harness) rotates(t testing.TB, token string, opts ...strategy.RotateOpt
 	if err != nil {
 		t.Fatalf("RotateToken: %v", err)
 	}
+	secretscan.Record(secret.Reveal())
 	h.secrets = append(h.secrets, secret.Reveal(), sha256Of(secret.Reveal()))
 	return secret.Reveal()
 }

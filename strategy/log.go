@@ -27,7 +27,8 @@ const (
 // A flood of bad requests is no flood of lines: of each kind of denial or failure
 // at most 100 a minute are written. How many more there were, and for which
 // reasons, is one line, a warning, before the first event of any kind after that
-// minute. Use one function for all OnEvent fields, so that they share the count.
+// minute. The minute is one of real time, whatever the clocks of the packages say.
+// Use one function for all OnEvent fields, so that they share the count.
 func LogEvents(logger *slog.Logger) func(context.Context, Event) {
 	quota := &logQuota{kinds: make(map[EventKind]*logTally)}
 	return func(ctx context.Context, e Event) {
@@ -86,14 +87,13 @@ type logTally struct {
 // spend reports whether an event is to be written, and which windows are over in
 // which something was not.
 func (q *logQuota) spend(e Event) (write bool, over []logTally) {
-	now := e.Time
-	if now.IsZero() {
-		now = time.Now()
-	}
+	// Not the event's time: the clocks of its sources can differ, be set back, or
+	// stand still.
+	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for kind, t := range q.kinds {
-		if now.Sub(t.since).Abs() < logWindow {
+		if now.Sub(t.since) < logWindow {
 			continue
 		}
 		if len(t.suppressed) > 0 {

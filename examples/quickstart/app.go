@@ -124,7 +124,7 @@ func (l loginSettings) limiter(attempts account.AttemptStore, events func(contex
 		return nil, nil
 	}
 	return account.NewLimiter(attempts, account.LimiterConfig{
-		Pair:    account.Limit{Failures: l.limit, Delay: 30 * time.Second, MaxDelay: time.Hour, Window: 24 * time.Hour},
+		Pair:    account.Limit{Failures: l.limit},
 		OnEvent: events,
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -43,6 +44,7 @@ func (l *eventLog) hear(ctx context.Context, e strategy.Event) {
 
 // hide adds to what must not be in the events.
 func (l *eventLog) hide(secret string) {
+	secretscan.Record(secret, password, wrongPassword, newPassword)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.secrets = append(l.secrets, secret)

@@ -1,0 +1,295 @@
+package account_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// One password as different keyboards type it.
+const (
+	composed   = "\u00c5ngstr\u00f6m caf\u00e9"       // NFC
+	decomposed = "A\u030angstro\u0308m cafe\u0301"    // NFD
+	mixed      = "\u212bngstro\u0308m caf\u00e9"      // with the sign for the unit, which is the letter
+	unrelated  = "A\u030angstro\u0308m cafe\u0300"    // with another accent
+	plain      = "Angstrom cafe"                      // with none
+	compatible = "\u00c5ngstr\u00f6m caf\u00e9\u00b2" // a superscript is a character of its own …
+	squashed   = "\u00c5ngstr\u00f6m caf\u00e92"      // … and not the digit
+)
+
+func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
+	typed := map[string]string{"composed": composed, "decomposed": decomposed, "mixed": mixed}
+	for setAs, set := range typed {
+		for how, choose := range map[string]func(*harness) error{
+			"Register": func(h *harness) error {
+				_, err := h.Register(t.Context(), newMember("bob@example.com"), set)
+				return err
+			},
+			"ChangePassword": func(h *harness) error {
+				bob, err := h.Register(t.Context(), newMember("bob@example.com"), "another password")
+				if err == nil {
+					_, err = h.ChangePassword(t.Context(), bob.ID, "another password", set)
+				}
+				return err
+			},
+		} {
+			t.Run(how+" "+setAs, func(t *testing.T) {
+				h := newHarness(t, account.Config{})
+				if err := choose(h); err != nil {
+					t.Fatalf("%s: %v", how, err)
+				}
+				var hash account.PasswordHash
+				for typedAs, p := range typed {
+					h.take()
+					bob := h.logsIn(t, "typed "+typedAs, "bob@example.com", p, nil)
+					if hash == "" {
+						hash = bob.HashedPassword
+					}
+					if bob.HashedPassword != hash || !reflect.DeepEqual(kinds(h.take()), []strategy.EventKind{strategy.EventLoginSucceeded}) {
+						t.Errorf("typed %s: the hash was replaced", typedAs)
+					}
+					if _, err := h.Reauthenticate(t.Context(), bob, p); err != nil {
+						t.Errorf("Reauthenticate, typed %s: %v", typedAs, err)
+					}
+				}
+				for _, p := range []string{unrelated, plain, squashed, strings.ToUpper(composed), decomposed + "\u0301", ""} {
+					h.logsIn(t, fmt.Sprintf("with %q", p), "bob@example.com", p, account.ErrBadCredentials)
+				}
+				bob := h.logsIn(t, "", "bob@example.com", composed, nil)
+				if _, err := h.ChangePassword(t.Context(), bob.ID, decomposed, mixed); err != nil {
+					t.Errorf("ChangePassword, typed decomposed: %v", err)
+				}
+			})
+		}
+	}
+	h := newHarness(t, account.Config{})
+	if _, err := h.Register(t.Context(), newMember("bob@example.com"), compatible); err != nil {
+		t.Fatalf("Register: %v", err)
+	}
+	h.logsIn(t, "with a digit for a superscript", "bob@example.com", squashed, account.ErrBadCredentials)
+}
+
+// fastapi-users hashes a password as it was typed.
+func TestHashesOfPasswordsAsTypedVerifyAndAreReplaced(t *testing.T) {
+	bcrypted := func(p string) string {
+		hash, err := bcrypt.GenerateFromPassword([]byte(p), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(hash)
+	}
+	// A key from cheap's parameters: that hash is outdated only by its form.
+	today := func(p string) string { return phc(64, 1, 1, salt, keyOf(p, salt, 32)) }
+	for name, hash := range map[string]func(string) string{
+		"argon2id":                         func(p string) string { return phc(64, 1, 1, salt, keyOf(p, salt, 16)) },
+		"argon2id with today's parameters": today,
+		"bcrypt":                           bcrypted,
+	} {
+		for typedAs, typed := range map[string]string{"decomposed": decomposed, "mixed": mixed} {
+			t.Run(name+", "+typedAs, func(t *testing.T) {
+				h := newHarness(t, account.Config{})
+				old := hash(typed)
+				ann := h.holding(t, old)
+				for _, p := range []string{unrelated, typed + "x", plain, composed} {
+					h.logsIn(t, fmt.Sprintf("with %+q", p), ann.Email, p, account.ErrBadCredentials)
+				}
+				if got := h.hash(t, ann.ID); got != old {
+					t.Fatalf("after wrong passwords the store holds %q, want %q", got, old)
+				}
+				h.take()
+				got := h.logsIn(t, "as it was typed", ann.Email, typed, nil)
+				if want := []strategy.EventKind{strategy.EventPasswordRehashed, strategy.EventLoginSucceeded}; !reflect.DeepEqual(kinds(h.take()), want) {
+					t.Errorf("got other events than %v", want)
+				}
+				fresh := h.hash(t, ann.ID)
+				if fresh == old || !strings.HasPrefix(fresh, cheapHash) || string(got.HashedPassword) != fresh {
+					t.Errorf("the store holds %q and the user %q, want a new hash with today's parameters", fresh, string(got.HashedPassword))
+				}
+				for _, p := range []string{composed, decomposed, mixed} {
+					h.logsIn(t, fmt.Sprintf("afterwards with %+q", p), ann.Email, p, nil)
+				}
+				h.logsIn(t, "afterwards with another password", ann.Email, unrelated, account.ErrBadCredentials)
+				if again := h.hash(t, ann.ID); again != fresh {
+					t.Errorf("the hash was replaced once more: %q, want %q", again, fresh)
+				}
+			})
+		}
+	}
+	// What was typed composed is a hash like any other.
+	h := newHarness(t, account.Config{})
+	ann := h.holding(t, today(composed))
+	for _, p := range []string{composed, decomposed, mixed} {
+		h.logsIn(t, fmt.Sprintf("with %+q", p), ann.Email, p, nil)
+	}
+	if got := h.hash(t, ann.ID); got != string(ann.HashedPassword) {
+		t.Errorf("the store holds %q, want %q untouched", got, string(ann.HashedPassword))
+	}
+	// Reauthenticate replaces it too.
+	h = newHarness(t, account.Config{})
+	ann = h.holding(t, today(decomposed))
+	if got, err := h.Reauthenticate(t.Context(), ann, decomposed); err != nil || got.HashedPassword == ann.HashedPassword {
+		t.Errorf("Reauthenticate: got %v, rehashed %v, want nil, true", err, got.HashedPassword != ann.HashedPassword)
+	}
+}
+
+// bcrypt looks at 72 bytes, in whatever form. What was typed behind them may be
+// wrong, and must not become the password.
+func TestALongPasswordAsTypedThatBcryptKnowsInPartIsNotRehashed(t *testing.T) {
+	long := strings.Repeat("e\u0301", 24) // 72 bytes, 48 when composed
+	hash, err := bcrypt.GenerateFromPassword([]byte(long), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHarness(t, account.Config{})
+	ann := h.holding(t, string(hash))
+	h.logsIn(t, "with more than bcrypt reads", ann.Email, long+"typo", nil)
+	if got := h.hash(t, ann.ID); got != string(hash) {
+		t.Error("the hash was replaced by one of what was mistyped")
+	}
+	h.logsIn(t, "with all that bcrypt reads", ann.Email, long, nil)
+	if got := h.hash(t, ann.ID); got == string(hash) {
+		t.Error("the hash was not replaced")
+	}
+	h.logsIn(t, "afterwards, mistyped", ann.Email, long+"typo", account.ErrBadCredentials)
+}
+
+// A password that can be meant in two forms costs two hashes, whether or not there
+// is an account to check it against.
+func TestAllDenialsOfPasswordsInTwoFormsLookTheSame(t *testing.T) {
+	h := newHarness(t, account.Config{Argon2: counted})
+	h.register(t)
+	for email, change := range map[string]func(*member){
+		"passwordless@example.com": func(m *member) { m.HashedPassword = "" },
+		"unusable@example.com":     func(m *member) { m.HashedPassword = "garbage" },
+		"inactive@example.com":     func(m *member) { m.Active = false },
+	} {
+		m, err := h.Register(t.Context(), newMember(email), password)
+		if err != nil {
+			t.Fatalf("Register: %v", err)
+		}
+		h.change(t, m.ID, change)
+	}
+	for typedAs, want := range map[string]int{composed: 1, plain: 1, decomposed: 2, mixed: 2} {
+		for _, email := range []string{"ann@example.com", "bob@example.com", "not an address", "passwordless@example.com", "unusable@example.com", "inactive@example.com"} {
+			if got := hashes(func() { h.logsIn(t, "", email, typedAs, account.ErrBadCredentials) }); got != want {
+				t.Errorf("%s, %+q: it took the work of %d hashes, want %d", email, typedAs, got, want)
+			}
+		}
+	}
+}
+
+func TestTheLengthOfAPasswordIsThatOfItsComposedForm(t *testing.T) {
+	for _, c := range []struct {
+		name, password string
+		want           error
+	}{
+		{"8 characters, typed as 16", strings.Repeat("e\u0301", 8), nil},
+		{"7 characters, typed as 14", strings.Repeat("e\u0301", 7), account.ErrInvalidPassword},
+		{"7 characters, typed as 7", strings.Repeat("\u00e9", 7), account.ErrInvalidPassword},
+		{"1024 bytes, composed", strings.Repeat("\u00e9", 512), nil},
+		{"1024 bytes, decomposed", strings.Repeat("e\u0301", 341) + "x", nil},
+		{"1026 bytes, composed", strings.Repeat("\u00e9", 513), account.ErrInvalidPassword},
+		// Its composed form, of 686 bytes, would do: but nobody could log in by it as
+		// it was typed.
+		{"1029 bytes, decomposed", strings.Repeat("e\u0301", 343), account.ErrInvalidPassword},
+		{"1025 bytes", strings.Repeat("x", 1025), account.ErrInvalidPassword},
+		// This letter is composed of two in either form.
+		{"1023 bytes, 2046 when composed", strings.Repeat("\u0958", 341), account.ErrInvalidPassword},
+		{"510 bytes, 1020 when composed", strings.Repeat("\u0958", 170), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarness(t, account.Config{})
+			_, err := h.Register(t.Context(), newMember("bob@example.com"), c.password)
+			if !errors.Is(err, c.want) {
+				t.Errorf("Register: got %v, want %v", err, c.want)
+			}
+			ann := h.register(t)
+			if _, err := h.ChangePassword(t.Context(), ann.ID, password, c.password); !errors.Is(err, c.want) {
+				t.Errorf("ChangePassword: got %v, want %v", err, c.want)
+			}
+			if err == nil {
+				h.logsIn(t, "as it was typed", "bob@example.com", c.password, nil)
+				h.logsIn(t, "as it was typed", ann.Email, c.password, nil)
+			}
+		})
+	}
+}
+
+func TestTheApplicationsCheckSeesTheComposedForm(t *testing.T) {
+	var seen []string
+	h := newHarness(t, account.Config{CheckPassword: func(_ context.Context, p string) error {
+		seen = append(seen, p)
+		return nil
+	}})
+	if _, err := h.Register(t.Context(), newMember("bob@example.com"), decomposed); err != nil {
+		t.Fatalf("Register: %v", err)
+	}
+	if want := []string{composed}; !reflect.DeepEqual(seen, want) {
+		t.Errorf("it saw %+q, want %+q", seen, want)
+	}
+}
+
+// Nothing is asked about a password that is too long: not the accounts, not the
+// counters.
+func TestATooLongPasswordIsRefusedAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		name, password string
+		refused        bool
+	}{
+		{"1025 bytes", strings.Repeat("x", 1025), true},
+		{"1025 bytes, decomposed", strings.Repeat("e\u0301", 341) + "xx", true},
+		{"ten megabytes, decomposed", strings.Repeat("e\u0301", 10<<20/3), true},
+		{"1024 bytes", strings.Repeat("x", 1024), false},
+		{"1024 bytes, decomposed", strings.Repeat("e\u0301", 341) + "x", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newGuarded(t, account.LimiterConfig{})
+			if !c.refused {
+				if _, err := g.Register(t.Context(), newMember("bob@example.com"), c.password); err != nil {
+					t.Fatalf("Register: %v", err)
+				}
+				g.expect(t, "a login", home, "bob@example.com", c.password, in)
+				return
+			}
+			asked := errors.New("the store was asked")
+			g.store.breakDown(asked)
+			g.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, time.Time) error {
+				return asked
+			}
+			g.expect(t, "a login", home, annsAddress, c.password, denied)
+			if _, err := g.Reauthenticate(from(home), g.ann, c.password); outcome(err) != denied {
+				t.Errorf("Reauthenticate: got %v, want ErrBadCredentials", err)
+			}
+			if _, err := g.ChangePassword(from(home), g.ann.ID, c.password, password); outcome(err) != denied {
+				t.Errorf("ChangePassword: got %v, want ErrBadCredentials", err)
+			}
+			if _, err := g.Register(t.Context(), newMember("bob@example.com"), c.password); !errors.Is(err, account.ErrInvalidPassword) {
+				t.Errorf("Register: got %v, want ErrInvalidPassword", err)
+			}
+			if calls := g.attempts.since(nil); len(calls) != 0 {
+				t.Errorf("the counters were asked %v, want nothing", calls)
+			}
+		})
+	}
+}
+
+// Bytes that are no text are refused in new passwords; in old ones they are what
+// they are.
+func TestBytesThatAreNoTextAreNotChanged(t *testing.T) {
+	const odd = "passw\xffrd e\u0301"
+	h := newHarness(t, account.Config{})
+	ann := h.holding(t, phc(64, 1, 1, salt, keyOf(odd, salt, 32)))
+	h.logsIn(t, "with other bytes", ann.Email, strings.ReplaceAll(odd, "\xff", "\ufffd"), account.ErrBadCredentials)
+	h.logsIn(t, "as it was typed", ann.Email, odd, nil)
+	h.logsIn(t, "again", ann.Email, odd, nil)
+}

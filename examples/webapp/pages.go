@@ -1,0 +1,274 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// view is what a template may show.
+type view struct {
+	Title  string
+	User   *Member // nil where nobody is signed in
+	Notice string  // what has just been done
+	Error  string  // what is wrong with the form, or the request
+
+	// The forms'.
+	Next, Email string
+	Remember    bool
+
+	// The page of sessions'.
+	Sessions []listed
+	After    string // the page is not the first one
+	Older    string // where the next page begins
+}
+
+type listed struct {
+	strategy.SessionInfo
+	Current bool
+}
+
+// notices are what pages can say was done. A redirect names one: its text is never
+// in the address, where anybody could write it.
+var notices = map[string]string{
+	"password": "Your password is changed. All other sessions are ended.",
+	"ended":    "The session is ended.",
+	"out":      "You are signed out.",
+	"all":      "You are signed out everywhere.",
+}
+
+// page answers with a page.
+func (a *app) page(c *gin.Context, status int, template string, v view) {
+	if user, ok := a.auth.CurrentUser(c); ok {
+		v.User = &user
+	}
+	v.Notice = notices[c.Query("done")]
+	c.HTML(status, template, v)
+}
+
+// problem answers with a page that only says what is wrong.
+func (a *app) problem(c *gin.Context, status int, title, text string) {
+	a.page(c, status, "problem.html", view{Title: title, Error: text})
+}
+
+func (a *app) notFound(c *gin.Context) {
+	a.problem(c, http.StatusNotFound, "Not found", "There is no such page here.")
+}
+
+// unavailable answers where the database fails: nobody knows then, and nobody is
+// signed out for it.
+func (a *app) unavailable(c *gin.Context) {
+	c.Header("Retry-After", "1")
+	a.problem(c, http.StatusServiceUnavailable, "Out of order", "Something does not work on our side. Please try again in a moment.")
+}
+
+func (a *app) crossOrigin(c *gin.Context) {
+	a.problem(c, http.StatusForbidden, "Not from here", "This form was sent from another site, and nothing was done.")
+}
+
+// onUnauthorized is the guards' answer to browsers: the page where one signs in,
+// or gives the password again, which then leads back.
+func onUnauthorized(c *gin.Context, err error) {
+	to := "/login"
+	switch {
+	case errors.Is(err, ginauth.ErrNotFresh):
+		// A form that asks for a fresh login stands at the address it is sent to.
+		to = "/confirm?next=" + url.QueryEscape(c.Request.URL.RequestURI())
+	case c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead:
+		to += "?next=" + url.QueryEscape(c.Request.URL.RequestURI())
+	}
+	c.Redirect(http.StatusSeeOther, to)
+}
+
+// localPath returns next if it is a path on this site, and the members' page
+// otherwise: it comes from the address, and must not lead to another site.
+func localPath(next string) string {
+	u, err := url.Parse(next)
+	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") ||
+		// Browsers take a backslash for a slash, and leave control characters out.
+		strings.ContainsFunc(next, func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }) {
+		return "/members"
+	}
+	return next
+}
+
+// refusal returns status and text for a form whose password was not accepted.
+func refusal(c *gin.Context, err error, wrong string) (int, string) {
+	var tooMany *account.TooManyAttemptsError
+	switch {
+	case errors.As(err, &tooMany):
+		wait := max(1, (tooMany.RetryAfter+time.Second-1)/time.Second)
+		c.Header("Retry-After", strconv.Itoa(int(wait)))
+		return http.StatusTooManyRequests, "That was tried too often. Please try again in " + inWords(wait*time.Second) + "."
+	case errors.Is(err, account.ErrBadCredentials):
+		return http.StatusBadRequest, wrong
+	}
+	c.Header("Retry-After", "1")
+	return http.StatusServiceUnavailable, "We cannot check passwords right now. Please try again in a moment."
+}
+
+// inWords rounds a time to wait up.
+func inWords(d time.Duration) string {
+	switch {
+	case d <= 10*time.Second:
+		return "a few seconds"
+	case d <= time.Minute:
+		return fmt.Sprintf("%d seconds", d/time.Second)
+	}
+	return fmt.Sprintf("%d minutes", (d+time.Minute-1)/time.Minute)
+}
+
+// moment is a time as pages show it.
+func moment(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") }
+
+func (a *app) home(c *gin.Context) {
+	a.page(c, http.StatusOK, "home.html", view{Title: "Welcome"})
+}
+
+func (a *app) members(c *gin.Context) {
+	a.page(c, http.StatusOK, "members.html", view{Title: "Members"})
+}
+
+func (a *app) showLogin(c *gin.Context) {
+	a.page(c, http.StatusOK, "login.html", view{Title: "Sign in", Next: c.Query("next")})
+}
+
+func (a *app) login(c *gin.Context) {
+	v := view{Title: "Sign in", Next: c.PostForm("next"), Email: c.PostForm("email"), Remember: c.PostForm("remember") != ""}
+	_, err := a.auth.LoginWithPassword(c, v.Email, c.PostForm("password"), v.Remember)
+	switch {
+	case errors.Is(err, ginauth.ErrCrossOrigin):
+		a.crossOrigin(c)
+	case err != nil:
+		var status int
+		status, v.Error = refusal(c, err, "The e-mail address or the password is not right.")
+		a.page(c, status, "login.html", v)
+	default:
+		c.Redirect(http.StatusSeeOther, localPath(v.Next))
+	}
+}
+
+func (a *app) logout(c *gin.Context) {
+	err := a.auth.Logout(c)
+	switch {
+	case errors.Is(err, ginauth.ErrCrossOrigin):
+		a.crossOrigin(c)
+	case err == nil, errors.Is(err, ginauth.ErrNoCredentials), errors.Is(err, strategy.ErrInvalidToken):
+		c.Redirect(http.StatusSeeOther, "/?done=out")
+	default:
+		a.unavailable(c)
+	}
+}
+
+func (a *app) logoutAll(c *gin.Context) {
+	user, _ := a.auth.CurrentUser(c)
+	// It goes through even where the browser has gone; the store bounds it.
+	ctx := context.WithoutCancel(c.Request.Context())
+	// This ends logins too that are under way.
+	if err := a.accounts.RevokeTokens(ctx, user.ID); err != nil {
+		a.unavailable(c)
+		return
+	}
+	// All tokens are dead. What follows cleans up: the rows, and the cookie.
+	_ = a.sessions.DestroyAll(ctx, user.ID)
+	_ = a.auth.Logout(c)
+	c.Redirect(http.StatusSeeOther, "/?done=all")
+}
+
+func (a *app) listSessions(c *gin.Context) {
+	session, _ := a.auth.CurrentSession(c)
+	v := view{Title: "Your sessions", After: c.Query("after")}
+	found, err := a.sessions.Sessions(c.Request.Context(), session.User.ID, strategy.Page{Limit: 10, After: v.After})
+	switch {
+	case errors.Is(err, strategy.ErrInvalidCursor):
+		a.notFound(c)
+		return
+	case err != nil:
+		a.unavailable(c)
+		return
+	}
+	for _, s := range found.Sessions {
+		v.Sessions = append(v.Sessions, listed{s, s.ID == session.ID})
+	}
+	v.Older = found.Next
+	a.page(c, http.StatusOK, "sessions.html", v)
+}
+
+func (a *app) endSession(c *gin.Context) {
+	user, _ := a.auth.CurrentUser(c)
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil {
+		a.notFound(c)
+		return
+	}
+	// One that is not there was ended already. Another's is not there either.
+	err = a.sessions.DestroySession(context.WithoutCancel(c.Request.Context()), user.ID, id)
+	if err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
+		a.unavailable(c)
+		return
+	}
+	c.Redirect(http.StatusSeeOther, "/sessions?done=ended")
+}
+
+func (a *app) showConfirm(c *gin.Context) {
+	a.page(c, http.StatusOK, "confirm.html", view{Title: "Confirm that it is you", Next: c.Query("next")})
+}
+
+func (a *app) confirm(c *gin.Context) {
+	v := view{Title: "Confirm that it is you", Next: c.PostForm("next")}
+	err := a.auth.Reauthenticate(c, c.PostForm("password"))
+	switch {
+	case errors.Is(err, strategy.ErrInvalidToken): // the session was ended meanwhile
+		c.Redirect(http.StatusSeeOther, "/login")
+	case err != nil:
+		var status int
+		status, v.Error = refusal(c, err, "The password is not right.")
+		a.page(c, status, "confirm.html", v)
+	default:
+		c.Redirect(http.StatusSeeOther, localPath(v.Next))
+	}
+}
+
+func (a *app) showPassword(c *gin.Context) {
+	a.page(c, http.StatusOK, "password.html", view{Title: "Change your password"})
+}
+
+func (a *app) changePassword(c *gin.Context) {
+	refuse := func(status int, text string) {
+		a.page(c, status, "password.html", view{Title: "Change your password", Error: text})
+	}
+	if c.PostForm("new") != c.PostForm("repeat") {
+		refuse(http.StatusBadRequest, "The new passwords are not the same.")
+		return
+	}
+	user, _ := a.auth.CurrentUser(c)
+	changed, err := a.accounts.ChangePassword(c.Request.Context(), user.ID, c.PostForm("current"), c.PostForm("new"))
+	switch {
+	case errors.Is(err, account.ErrInvalidPassword):
+		refuse(http.StatusBadRequest, "The new password needs at least 8 characters.")
+		return
+	case errors.Is(err, account.ErrConflict):
+		refuse(http.StatusConflict, "The password has just been changed elsewhere.")
+		return
+	case err != nil:
+		refuse(refusal(c, err, "The current password is not right."))
+		return
+	}
+	// The change has made all tokens invalid. This session gets a new one.
+	if err := a.auth.Renew(c, changed); err != nil {
+		return // Renew has answered
+	}
+	c.Redirect(http.StatusSeeOther, "/members?done=password")
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+)
+
+type user = account.User[uuid.UUID]
+
+const (
+	rightPassword = "the right password"
+	wrongPassword = "the wrong password" // as long
+)
+
+// stores are where an application keeps things.
+type stores struct {
+	tokens   strategy.Store[uuid.UUID]
+	users    account.Store[user, uuid.UUID]
+	attempts account.AttemptStore
+}
+
+func inMemory() (stores, error) {
+	attempts, err := account.NewMemoryAttempts(0)
+	return stores{memstore.NewTokens[uuid.UUID](), memstore.NewUsers[user](), attempts}, err
+}
+
+// inMongoDB keeps things in a database of its own, which clean removes.
+func inMongoDB(ctx context.Context, uri string) (s stores, clean func(), err error) {
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		return s, nil, err
+	}
+	db := client.Database("latchkey_logintimes_" + bson.NewObjectID().Hex())
+	tokens, err1 := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: time.Hour, PurgeInterval: time.Hour})
+	users, err2 := mongostore.NewUsers[user](db, mongostore.UsersConfig{})
+	attempts, err3 := mongostore.NewAttempts(db, mongostore.AttemptsConfig{PurgeInterval: time.Hour})
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return s, nil, err
+	}
+	clean = func() {
+		tokens.Close()
+		attempts.Close()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = db.Drop(ctx)
+		_ = client.Disconnect(ctx)
+	}
+	if err := errors.Join(tokens.EnsureIndexes(ctx), users.EnsureIndexes(ctx), attempts.EnsureIndexes(ctx)); err != nil {
+		clean()
+		return s, nil, err
+	}
+	return stores{tokens, users, attempts}, clean, nil
+}
+
+// app is an application that listens on loopback, and a client of it.
+type app struct {
+	url      string
+	accounts *account.Manager[user, uuid.UUID]
+	client   *http.Client
+	clients  atomic.Uint32
+	close    func()
+}
+
+// hashing is how passwords are hashed; zero means the defaults.
+type hashing struct {
+	argon2 account.Argon2
+	atOnce int
+}
+
+// newApp starts an application as the defaults are, but for how it hashes and for
+// the limit of an account's attempts where they are given.
+func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
+	limiter, err := account.NewLimiter(s.attempts, account.LimiterConfig{Account: limit})
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := account.NewManager(s.users, uuid.New, account.Config{
+		Argon2: h.argon2, InsecureArgon2: h.argon2 != account.Argon2{}, MaxConcurrentHashes: h.atOnce, Limiter: limiter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := strategy.NewDatabase(s.tokens, s.users, strategy.Config{Lifetime: time.Hour})
+	if err != nil {
+		return nil, err
+	}
+	auth, err := ginauth.New(sessions, accounts, ginauth.Config{})
+	if err != nil {
+		return nil, err
+	}
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	// The client names the address that it comes from.
+	if err := r.SetTrustedProxies([]string{"127.0.0.1", "::1"}); err != nil {
+		return nil, err
+	}
+	auth.Routes(r.Group("/auth"))
+	r.GET("/guarded", auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusNoContent) })
+	server := httptest.NewServer(r)
+	client := server.Client()
+	client.Transport.(*http.Transport).MaxIdleConnsPerHost = 1024
+	return &app{url: server.URL, accounts: accounts, client: client, close: server.Close}, nil
+}
+
+// create makes an account.
+func (a *app) create(ctx context.Context, email string, active bool) error {
+	_, err := a.accounts.Create(ctx, user{Email: email, Active: active}, rightPassword)
+	return err
+}
+
+// address is one in a network that no login came from before.
+func (a *app) address() string {
+	n := a.clients.Add(1)
+	return fmt.Sprintf("10.%d.%d.1", n>>8&0xff, n&0xff)
+}
+
+// answer is one to a login, and the milliseconds that it took.
+type answer struct {
+	status int
+	body   []byte
+	took   float64
+}
+
+// login sends a login and reads the whole answer.
+func (a *app) login(ctx context.Context, email, password string) (answer, error) {
+	form := url.Values{"username": {email}, "password": {password}}.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url+"/auth/login", strings.NewReader(form))
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("X-Forwarded-For", a.address())
+	return a.do(req)
+}
+
+// guarded sends a request with a token.
+func (a *app) guarded(ctx context.Context, token string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+"/guarded", nil)
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	return a.do(req)
+}
+
+func (a *app) do(req *http.Request) (answer, error) {
+	began := time.Now()
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	took := time.Since(began)
+	return answer{resp.StatusCode, body, float64(took) / float64(time.Millisecond)}, err
+}
+
+// token logs a user in.
+func (a *app) token(ctx context.Context, email string) (string, error) {
+	got, err := a.login(ctx, email, rightPassword)
+	if err != nil {
+		return "", err
+	}
+	var body struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal(got.body, &body); err != nil || got.status != http.StatusOK {
+		return "", fmt.Errorf("login answered %d", got.status)
+	}
+	return body.AccessToken, nil
+}
+
+// is reports whether an answer is a refusal with this status and detail.
+func (a answer) is(status int, detail string) bool {
+	return a.status == status && bytes.Contains(a.body, []byte(detail))
+}

@@ -1,0 +1,101 @@
+// Logintimes measures how long refused logins take, over HTTP on loopback and with
+// the default hashes: an unknown user, a wrong password, an inactive user, a locked
+// account. It prints their distributions, and whether those that must look alike
+// can be told apart. With -flood, it measures what a flood of logins does to others.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime"
+	"time"
+
+	"github.com/latchkey-go/latchkey/account"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, account.Argon2{}); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "logintimes:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer, argon2 account.Argon2) error {
+	flags := flag.NewFlagSet("logintimes", flag.ContinueOnError)
+	n := flags.Int("n", 200, "how many logins of each kind are measured")
+	uri := flags.String("mongodb-uri", "", "MongoDB to use, in a database that is removed at the end; empty keeps everything in memory, so that the times are Latchkey's own")
+	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "of the random order and of the bootstrap (default: the time)")
+	flooding := flags.Bool("flood", false, "measure a guarded route during a flood of logins instead")
+	clients := flags.Int("clients", 500, "how many log in at once in the flood")
+	length := flags.Duration("length", 10*time.Second, "how long the flood lasts")
+	atOnce := flags.Int("max-hashes", 0, "account.Config.MaxConcurrentHashes; 0 means its default")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case *n < 2:
+		return fmt.Errorf("-n is %d, want at least 2", *n)
+	case *clients < 1 || *length <= 0:
+		return errors.New("-clients and -length must be more than 0")
+	}
+	open := func(limit account.Limit) (*app, error) {
+		s, clean, err := stores{}, func() {}, error(nil)
+		if *uri == "" {
+			s, err = inMemory()
+		} else {
+			s, clean, err = inMongoDB(ctx, *uri)
+		}
+		if err != nil {
+			return nil, err
+		}
+		a, err := newApp(s, hashing{argon2, *atOnce}, limit)
+		if err != nil {
+			clean()
+			return nil, err
+		}
+		shut := a.close
+		a.close = func() { shut(); clean() }
+		return a, nil
+	}
+	a, err := open(account.Limit{})
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	where := "in memory"
+	if *uri != "" {
+		where = "in MongoDB"
+	}
+	fmt.Fprintf(stdout, "%s, %s/%s, %d processors; accounts, tokens and attempts %s\n\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), where)
+	if *flooding {
+		return flood(ctx, stdout, a, *clients, *length)
+	}
+	locking, err := open(burn)
+	if err != nil {
+		return err
+	}
+	defer locking.close()
+	random := rand.New(rand.NewPCG(*seed, 0))
+	warmUp := max(2, *n/20)
+	all, err := kinds(ctx, a, locking, *n+warmUp, min(20, *n))
+	if err != nil {
+		return err
+	}
+	if err := measure(all, *n, warmUp, random); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "-n %d -seed %d, after %d of each to warm up\n\n", *n, *seed, warmUp)
+	report(stdout, all, random)
+	return nil
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/latchkey-go/latchkey/account"
+)
+
+// kind is a login that is refused, and how to send one.
+type kind struct {
+	name   string
+	status int
+	detail string
+	send   func(i int) (answer, error) // the i-th of this kind
+
+	took []float64 // milliseconds
+}
+
+// perAccount is how often an account is tried: so seldom that the limiter does not
+// step in.
+const perAccount = 9
+
+// burn locks an account: the first failure is the last.
+var burn = account.Limit{Failures: 1, Delay: time.Hour, MaxDelay: time.Hour, Window: 24 * time.Hour}
+
+// kinds makes the accounts that are tried n times each way. All addresses and
+// passwords are of the same length: so are the requests.
+func kinds(ctx context.Context, app, locking *app, n, lockedAccounts int) ([]*kind, error) {
+	email := func(who string, i int) string { return fmt.Sprintf("%s.%06d@example.com", who, i/perAccount) }
+	for i := 0; i < n; i += perAccount {
+		if err := app.create(ctx, email("wrong", i), true); err != nil {
+			return nil, err
+		}
+		if err := app.create(ctx, email("inact", i), false); err != nil {
+			return nil, err
+		}
+	}
+	locked := func(who string, i int) string { return fmt.Sprintf("%s.%06d@example.com", who, i%lockedAccounts) }
+	for i := range lockedAccounts {
+		if err := locking.create(ctx, locked("known", i), true); err != nil {
+			return nil, err
+		}
+		for _, who := range []string{"known", "nobod"} {
+			if got, err := locking.login(ctx, locked(who, i), wrongPassword); err != nil || !got.is(http.StatusBadRequest, "LOGIN_BAD_CREDENTIALS") {
+				return nil, fmt.Errorf("lock an account: %d %s %w", got.status, got.body, err)
+			}
+		}
+	}
+	const bad, tooMany = http.StatusBadRequest, http.StatusTooManyRequests
+	return []*kind{
+		{"unknown user", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("nobod", i), wrongPassword) }, nil},
+		{"wrong password", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("wrong", i), wrongPassword) }, nil},
+		{"inactive user, right password", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("inact", i), rightPassword) }, nil},
+		{"locked, known user", tooMany, "", func(i int) (answer, error) { return locking.login(ctx, locked("known", i), rightPassword) }, nil},
+		{"locked, unknown user", tooMany, "", func(i int) (answer, error) { return locking.login(ctx, locked("nobod", i), rightPassword) }, nil},
+	}, nil
+}
+
+// pairs are the kinds that must look alike.
+var pairs = [][2]int{{0, 1}, {1, 2}, {0, 2}, {3, 4}}
+
+// measure sends n logins of each kind, in random order, and keeps the times of all
+// but the first few.
+func measure(kinds []*kind, n, warmUp int, random *rand.Rand) error {
+	var order []*kind
+	for _, k := range kinds {
+		order = append(order, slices.Repeat([]*kind{k}, n)...)
+	}
+	random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	// The warm-up has as many of each.
+	var first []*kind
+	for range warmUp {
+		first = append(first, kinds...)
+	}
+	sent := make(map[*kind]int)
+	for i, k := range append(first, order...) {
+		got, err := k.send(sent[k])
+		sent[k]++
+		if err != nil {
+			return err
+		}
+		if !got.is(k.status, k.detail) {
+			return fmt.Errorf("%s: got %d %s, want %d %s", k.name, got.status, got.body, k.status, k.detail)
+		}
+		if i >= len(first) {
+			k.took = append(k.took, got.took)
+		}
+	}
+	for _, k := range kinds {
+		slices.Sort(k.took)
+	}
+	return nil
+}
+
+func report(w io.Writer, kinds []*kind, random *rand.Rand) {
+	fmt.Fprintln(w, row("login", "n", "min", "p25", "median", "p75", "p95", "max"))
+	fmt.Fprintln(w, "|---|--:|--:|--:|--:|--:|--:|--:|")
+	for _, k := range kinds {
+		q := func(q float64) float64 { return quantile(k.took, q) }
+		fmt.Fprintln(w, row(k.name, len(k.took), q(0), q(0.25), q(0.5), q(0.75), q(0.95), q(1)))
+	}
+	fmt.Fprintln(w, "\nAll times are in milliseconds.")
+
+	// Those that are to be compared have one scale.
+	for _, group := range [][]*kind{kinds[:3], kinds[3:]} {
+		var all []float64
+		for _, k := range group {
+			all = append(all, k.took...)
+		}
+		slices.Sort(all)
+		low, high := quantile(all, 0), quantile(all, 0.98)
+		fmt.Fprintf(w, "\nfrom %s to %s ms and more:\n", milliseconds(low), milliseconds(high))
+		for _, k := range group {
+			fmt.Fprintf(w, "  %-30s %s\n", k.name, histogram(k.took, low, high, 40))
+		}
+	}
+
+	fmt.Fprintln(w)
+	fmt.Fprintln(w, row("pair", "KS statistic", "its 5% critical value", "difference of medians (95% interval)", "verdict"))
+	fmt.Fprintln(w, "|---|--:|--:|--:|---|")
+	for _, pair := range pairs {
+		a, b := kinds[pair[0]], kinds[pair[1]]
+		c := compare(a.took, b.took, random)
+		fmt.Fprintln(w, row(a.name+" / "+b.name, fmt.Sprintf("%.3f", c.d), fmt.Sprintf("%.3f", c.critical),
+			fmt.Sprintf("%s (%s to %s)", milliseconds(c.difference), milliseconds(c.within.low), milliseconds(c.within.high)), c.verdict()))
+	}
+	fmt.Fprintln(w, "\nBoth tests find a difference where there is none in 5 of 100 cases each: run it again before you believe one.")
+}
