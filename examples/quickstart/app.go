@@ -23,6 +23,7 @@ type Member struct {
 }
 
 type app struct {
+	sessions *strategy.Database[Member, uuid.UUID]
 	attempts *mongostore.Attempts
 	tokens   *mongostore.Tokens[uuid.UUID]
 	accounts *account.Manager[Member, uuid.UUID]
@@ -35,6 +36,7 @@ type app struct {
 type sessionSettings struct {
 	lifetime, remember, idleTimeout time.Duration
 	maxSessions                     int
+	cacheStaleness                  time.Duration
 }
 
 // loginSettings are the flags that bound what logins cost.
@@ -84,6 +86,7 @@ func newApp(ctx context.Context, db *mongo.Database, s sessionSettings, l loginS
 		Lifetime:    lifetime,
 		IdleTimeout: s.idleTimeout,
 		MaxSessions: s.maxSessions,
+		Cache:       strategy.Cache{MaxStaleness: s.cacheStaleness}, // 0: none
 		OnEvent:     events,
 	})
 	if err != nil {
@@ -105,16 +108,10 @@ func newApp(ctx context.Context, db *mongo.Database, s sessionSettings, l loginS
 	if err != nil {
 		return nil, err
 	}
-	if err := users.EnsureIndexes(ctx); err != nil {
+	if err := errors.Join(users.EnsureIndexes(ctx), tokens.EnsureIndexes(ctx), attempts.EnsureIndexes(ctx)); err != nil {
 		return nil, err
 	}
-	if err := tokens.EnsureIndexes(ctx); err != nil {
-		return nil, err
-	}
-	if err := attempts.EnsureIndexes(ctx); err != nil {
-		return nil, err
-	}
-	return &app{attempts, tokens, accounts, bearer, cookie}, nil
+	return &app{sessions, attempts, tokens, accounts, bearer, cookie}, nil
 }
 
 // limiter returns the limiter of login attempts, whose counters all instances
@@ -131,6 +128,7 @@ func (l loginSettings) limiter(attempts account.AttemptStore, events func(contex
 
 // Close ends what newApp started.
 func (a *app) Close() {
+	a.sessions.Close()
 	a.tokens.Close()
 	a.attempts.Close()
 }

@@ -54,6 +54,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	fs.DurationVar(&s.sessions.remember, "remember", 0, "how long it lives where the login asks to be remembered; 0 means that it cannot")
 	fs.DurationVar(&s.sessions.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means as long as it lives")
 	fs.IntVar(&s.sessions.maxSessions, "max-sessions", 0, "how many sessions a user may have, the oldest going first; 0 means any number")
+	fs.DurationVar(&s.sessions.cacheStaleness, "cache-staleness", 0, "how old what is known of a session may be, up to 1m, so that most requests read no database; 0 means no cache")
 	fs.IntVar(&s.login.limit, "login-limit", 5, "how many wrong passwords for an account from one network are free, before the delays begin (1 to 14); 0 means no limit at all")
 	fs.IntVar(&s.login.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each in 64 MiB; 0 means one for each processor")
 	if err := fs.Parse(args); err != nil {

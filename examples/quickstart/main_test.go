@@ -302,7 +302,7 @@ func (q *quickstart) cookie(email string) func(*http.Request) {
 
 func TestWrongFlagsAreErrors(t *testing.T) {
 	for _, args := range [][]string{{"-lifetime", "soon"}, {"-lifetime", "-1h"}, {"-remember", "30m"}, {"-lifetime", "0", "-remember", "1h"},
-		{"-idle-timeout", "-1s"}, {"-max-sessions", "-1"}, {"-login-limit", "-1"}, {"-login-limit", "15"}, {"-max-hashes", "-1"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
+		{"-idle-timeout", "-1s"}, {"-max-sessions", "-1"}, {"-cache-staleness", "-1s"}, {"-cache-staleness", "2m"}, {"-login-limit", "-1"}, {"-login-limit", "15"}, {"-max-hashes", "-1"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
 		t.Setenv("MONGODB_URI", "")
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: no error", args)
@@ -328,4 +328,14 @@ func TestWrongPasswordsAreLimited(t *testing.T) {
 		t.Errorf("the right password: got %s and Retry-After %q, want 429 and up to 30 seconds", resp.Status, resp.Header.Get("Retry-After"))
 	}
 	q.login("verified@example.com", "form") // another account
+}
+
+func TestWithACacheALogOutIsSeenAtOnce(t *testing.T) {
+	q := start(t, "-cache-staleness", "1m")
+	token := q.login("member@example.com", "form")
+	for range 3 {
+		q.want(http.StatusOK, http.MethodGet, "/me", bearer(token))
+	}
+	q.want(http.StatusNoContent, http.MethodPost, "/auth/logout", bearer(token))
+	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(token))
 }
