@@ -87,9 +87,19 @@ func readUntil(deadline time.Time, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// boundBody bounds the body of a request that is answered without it.
+func (a *Auth[U]) boundBody(c *gin.Context) {
+	if r := c.Request; r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
+		readUntil(time.Now().Add(a.cfg.BodyTimeout), c.Writer, r)
+	}
+}
+
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
+	}
+	if r.ContentLength > maxBody {
+		return nil, errBodyTooLarge
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
@@ -103,6 +113,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	// Or the server would take the connection for lost while it answers.
 	readUntil(time.Time{}, w, r)
+	r.Body = http.NoBody
 	return body, nil
 }
 

@@ -558,9 +558,10 @@ func (d *deadlines) SetReadDeadline(at time.Time) error {
 func TestTheBodysTimeIsBoundedUnlessTheServerDoesThat(t *testing.T) {
 	auth := newHouse(t).auth(t, ginauth.Config{BodyTimeout: time.Hour})
 	r := engine(auth)
-	send := func(server *http.Server, contentType string) []time.Time {
+	r.POST("/me", auth.RequireUser(), welcome)
+	send := func(path string, server *http.Server, contentType string) []time.Time {
 		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-		req := httptest.NewRequest("POST", "/login", strings.NewReader("username=ann"))
+		req := httptest.NewRequest("POST", path, strings.NewReader("username=ann"))
 		req.Header.Set("Content-Type", contentType)
 		if server != nil {
 			req = req.WithContext(context.WithValue(req.Context(), http.ServerContextKey, server))
@@ -570,15 +571,21 @@ func TestTheBodysTimeIsBoundedUnlessTheServerDoesThat(t *testing.T) {
 	}
 	const form = "application/x-www-form-urlencoded"
 	for what, server := range map[string]*http.Server{"no server": nil, "a server without a timeout": {WriteTimeout: 1}} {
-		set := send(server, form)
+		set := send("/login", server, form)
 		if len(set) != 2 || time.Until(set[0]) < 59*time.Minute || time.Until(set[0]) > time.Hour || !set[1].IsZero() {
 			t.Errorf("%s: got the deadlines %v, want one in an hour, and then none", what, set)
 		}
-		if set := send(server, "text/plain"); len(set) != 1 || time.Until(set[0]) < 59*time.Minute {
-			t.Errorf("%s: got the deadlines %v for a body that nobody reads, want one in an hour", what, set)
+		for of, send := range map[string]func() []time.Time{
+			"of a type that nobody reads":          func() []time.Time { return send("/login", server, "text/plain") },
+			"of a log-out":                         func() []time.Time { return send("/logout", server, form) },
+			"of a request that a guard turns away": func() []time.Time { return send("/me", server, form) },
+		} {
+			if set := send(); len(set) == 0 || time.Until(set[len(set)-1]) < 59*time.Minute {
+				t.Errorf("%s: got the deadlines %v for a body %s, want the last in an hour", what, set, of)
+			}
 		}
 	}
-	if set := send(&http.Server{ReadTimeout: time.Minute}, form); len(set) > 0 {
+	if set := send("/login", &http.Server{ReadTimeout: time.Minute}, form); len(set) > 0 {
 		t.Errorf("a server with a timeout: got the deadlines %v, want none", set)
 	}
 }
