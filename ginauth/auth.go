@@ -66,12 +66,13 @@ type Config struct {
 	// status is set to 401 already, and no further handler runs. err wraps
 	// [ErrNoCredentials], strategy.ErrInvalidToken, or [ErrNotFresh] where the
 	// password has to be given again. nil means the contract's answer. What a guard
-	// turns away with another status (403, 503) it answers itself.
+	// turns away with another status (403, 503) it answers itself. The guards of the
+	// plugin's own routes, such as sessions, use it too.
 	OnUnauthorized func(c *gin.Context, err error)
 
 	// BodyTimeout bounds how long the body of a request to the routes of the plugin
-	// may take, where http.Server.ReadTimeout does not: 408 is the answer to a slower
-	// one. Default 10 seconds.
+	// may take, and of one that a guard turns away, where http.Server.ReadTimeout does
+	// not: 408 is the answer to a slower one that has to be read. Default 10 seconds.
 	BodyTimeout time.Duration
 
 	// OmitUserAgent and OmitClientAddr keep the client's user agent, and its
@@ -334,6 +335,7 @@ func (a *Auth[U]) handleLogout(c *gin.Context) {
 // any other is a failure: the session may still live, and 503 is the answer.
 func (a *Auth[U]) Logout(c *gin.Context) error {
 	noStore(c)
+	a.boundBody(c)
 	// A log-out goes through even where the client has gone: the store bounds it.
 	id := a.visitor(c)
 	id.client.Context = context.WithoutCancel(id.client.Context)
@@ -427,6 +429,7 @@ func (a *Auth[U]) RequireToken(checks ...TokenCheck) gin.HandlerFunc {
 func (a *Auth[U]) turnAway(c *gin.Context, id *identity[U], err error) {
 	a.denied(id, id.session.SessionInfo, err)
 	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
+		a.boundBody(c)
 		c.Abort()
 		c.Status(http.StatusUnauthorized) // where the hook sets none
 		a.cfg.OnUnauthorized(c, err)

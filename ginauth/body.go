@@ -51,6 +51,7 @@ func (a *Auth[U]) readOptionalForm(c *gin.Context) (*form, error) {
 }
 
 func readForm(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*form, error) {
+	readUntil(time.Now().Add(timeout), w, r)
 	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return nil, errMediaType
@@ -66,7 +67,7 @@ func readForm(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*f
 	default:
 		return nil, errMediaType
 	}
-	body, err := readBody(w, r, timeout)
+	body, err := readBody(w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -77,17 +78,28 @@ func readForm(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*f
 	return &form{fields: f}, nil
 }
 
-func readBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) ([]byte, error) {
+// readUntil bounds how long the body may take, also where nobody reads it: the
+// server looks for its end before it answers. The zero time is no bound.
+func readUntil(deadline time.Time, w http.ResponseWriter, r *http.Request) {
+	// A server's own timeout for the whole request is not to be extended.
+	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout <= 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(deadline) // or the server has no such thing
+	}
+}
+
+// boundBody bounds the body of a request that is answered without it.
+func (a *Auth[U]) boundBody(c *gin.Context) {
+	if r := c.Request; r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
+		readUntil(time.Now().Add(a.cfg.BodyTimeout), c.Writer, r)
+	}
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
-	// A server's own timeout for the whole request is not to be extended.
-	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout <= 0 {
-		conn := http.NewResponseController(w)
-		if conn.SetReadDeadline(time.Now().Add(timeout)) == nil {
-			// Or the server would take the connection for lost while it answers.
-			defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
-		}
+	if r.ContentLength > maxBody {
+		return nil, errBodyTooLarge
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
@@ -99,6 +111,9 @@ func readBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) ([]
 	case err != nil:
 		return nil, fieldErrors{wrong("body_incomplete", "The body could not be read to its end")}
 	}
+	// Or the server would take the connection for lost while it answers.
+	readUntil(time.Time{}, w, r)
+	r.Body = http.NoBody
 	return body, nil
 }
 
@@ -232,7 +247,9 @@ func decodeMultipart(body []byte, boundary string) (fields, error) {
 	f := make(fields)
 	for r := multipart.NewReader(bytes.NewReader(body), boundary); ; {
 		part, err := r.NextPart()
-		if err == io.EOF { // itself: a body that breaks off wraps it
+		// io.EOF itself: a body that breaks off wraps it, but for one that does so in
+		// the header of a part.
+		if err == io.EOF && bytes.Contains(body, []byte("--"+boundary+"--")) {
 			return f, nil
 		}
 		if err != nil {

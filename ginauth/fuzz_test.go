@@ -2,16 +2,23 @@ package ginauth_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"mime"
+	"mime/multipart"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
 
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -77,6 +84,95 @@ func FuzzCookie(f *testing.F) {
 	})
 }
 
+// FuzzForwardedFor looks at the address of the client in what the plugin reports
+// and passes on: it is one, or nothing, and the peer's where that is not trusted.
+func FuzzForwardedFor(f *testing.F) {
+	for _, seed := range []struct{ peer, forwardedFor, realIP string }{
+		{"192.0.2.1:1234", "", ""},
+		{"192.0.2.1:1234", "203.0.113.7", "203.0.113.8"},
+		{"10.0.0.1:1234", "203.0.113.7", ""},
+		{"10.0.0.1:1234", "198.51.100.1, 203.0.113.7", ""},
+		{"10.0.0.1:1234", "203.0.113.7, 10.0.0.2,10.0.0.3", ""},
+		{"10.0.0.1:1234", "10.0.0.2", "203.0.113.8"},
+		{"10.0.0.1:1234", "unknown, 203.0.113.7:80", "203.0.113.8"},
+		{"10.0.0.1:1234", "203.0.113.7,", ""},
+		{"10.0.0.1:1234", `{"$ne": null}`, "x\r\nX-Forwarded-For: 203.0.113.7"},
+		{"10.0.0.1:1234", "203.0.113.007", "0xcb.0.0x71.7"},
+		{"10.0.0.1:1234", strings.Repeat("10.0.0.1,", 1000), "\x00"},
+		{"[::1]:1234", "2001:DB8::1", ""},
+		{"[::1]:1234", "::ffff:203.0.113.7", ""},
+		{"[::1]:1234", "fe80::1%eth0", "[2001:db8::1]"},
+		{"[::ffff:10.0.0.1]:1234", "203.0.113.7", ""},
+		{"[fe80::1%eth0]:1234", "203.0.113.7", ""},
+		{"[::1%\n]:1234", "::1%\n", "::1%$where"},
+		{"@", "203.0.113.7", ""},
+		{"", "203.0.113.7", ""},
+		{"10.0.0.1", "203.0.113.7", ""},
+		{" 10.0.0.1:1 ", " 203.0.113.7 ", ""},
+	} {
+		f.Add(seed.peer, seed.forwardedFor, seed.realIP)
+	}
+	h := newHouse(f)
+	var reported, passedOn string
+	auth := h.auth(f, ginauth.Config{OnEvent: func(_ context.Context, e strategy.Event) { reported = e.ClientAddr }})
+	token := inHeader(h.token(f))
+	look := func(c *gin.Context) { passedOn = strategy.ClientAddr(c.Request.Context()) }
+	proxied, platform := guarded(auth.RequireUser(), look), guarded(auth.RequireUser(), look)
+	if err := proxied.SetTrustedProxies([]string{"10.0.0.0/8", "::1"}); err != nil {
+		f.Fatal(err)
+	}
+	platform.TrustedPlatform = "X-Platform"
+	isTrusted := func(ip netip.Addr) bool {
+		ip = ip.Unmap()
+		return ip.Is4() && ip.As4()[0] == 10 || ip == netip.IPv6Loopback()
+	}
+	f.Fuzz(func(t *testing.T, peer, forwardedFor, realIP string) {
+		from := func(r *http.Request) {
+			r.RemoteAddr = peer
+			r.Header["X-Forwarded-For"] = []string{forwardedFor}
+			r.Header["X-Real-Ip"] = []string{realIP}
+			r.Header["X-Platform"] = []string{forwardedFor}
+		}
+		ask := func(r *gin.Engine) string {
+			reported, passedOn = "", ""
+			wantCode(t, "nobody", request(r, "GET", "/", from), http.StatusUnauthorized)
+			wantCode(t, "Ann", request(r, "GET", "/", from, token), http.StatusOK)
+			if reported != passedOn {
+				t.Errorf("got the address %q reported and %q passed on, want one", reported, passedOn)
+			}
+			if _, err := netip.ParseAddr(reported); reported != "" && err != nil {
+				t.Errorf("got %q, want an address or nothing", reported)
+			}
+			return reported
+		}
+		ask(platform)
+		got := ask(proxied)
+		host, _, _ := net.SplitHostPort(strings.TrimSpace(peer))
+		ip, err := netip.ParseAddr(host)
+		switch {
+		case err != nil || ip.Zone() != "":
+			if got != "" {
+				t.Errorf("got %q of the peer %q, want nothing", got, peer)
+			}
+		case !isTrusted(ip):
+			if got != ip.Unmap().String() {
+				t.Errorf("got %q of the peer %q, want the peer's, whatever the headers say", got, peer)
+			}
+		default:
+			items := strings.Split(forwardedFor, ",")
+			// What the trusted proxy wrote itself comes last.
+			last := strings.TrimSpace(items[len(items)-1])
+			if ip, err := netip.ParseAddr(last); err == nil && ip.Zone() == "" && !isTrusted(ip) && got != last {
+				t.Errorf("got %q, want %q, the last of %q", got, last, forwardedFor)
+			}
+			said := append(items, strings.Split(realIP, ",")...)
+			if !slices.ContainsFunc(said, func(s string) bool { return strings.TrimSpace(s) == got }) && got != ip.Unmap().String() {
+				t.Errorf("got %q, want an address that was said, or the peer's", got)
+			}
+		}
+	})
+}
+
 func FuzzLoginBody(f *testing.F) {
 	const (
 		inForm = "application/x-www-form-urlencoded"
@@ -119,6 +215,12 @@ func FuzzLoginBody(f *testing.F) {
 		{inMIME, strings.Replace(ann, "ann", "\x00\xff", 1) + "--x--"},
 		{inMIME, "--x\r\nContent-Disposition: form-data; name=\"username\"; filename=\"a\"\r\n\r\nann\r\n--x--"},
 		{inMIME, "--x\r\n\r\nno name\r\n--x--"},
+		{inMIME, part("username[$ne]", "") + part("password[$ne]", "") + "--x--"},
+		{inMIME, ann + "--x\r\nContent-Disposition: form-data; name=\"a"},
+		{inMIME, "preamble\r\n" + ann + "--x--\r\nepilogue --x"},
+		{inMIME, strings.Replace(ann, "\r\n\r\nann", "\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--", 1) + "--x--"},
+		{inMIME, strings.Repeat("--x\r\n\r\n\r\n", 1000) + "--x--"},
+		{"multipart/form-data; boundary=\"x y\"", strings.ReplaceAll(ann, "--x", "--x y") + "--x y--"},
 		{"multipart/form-data", ann},
 		{"multipart/form-data; boundary=", ann},
 		{"text/plain", "username=ann&password=secret"},
@@ -157,6 +259,7 @@ func FuzzLoginBody(f *testing.F) {
 		case inForm:
 			checkForm(t, body, username, password)
 		case "multipart/form-data":
+			checkMultipart(t, contentType, body, username, password)
 		default:
 			t.Errorf("got the type %q accepted", contentType)
 		}
@@ -206,6 +309,27 @@ func memberNames(t *testing.T, body []byte) []string {
 			names = append(names, token.(string))
 		}
 		isName = !isName
+	}
+}
+
+// checkMultipart compares what was read with what mime/multipart makes of an
+// accepted body as a whole.
+func checkMultipart(t *testing.T, contentType string, body []byte, username, password string) {
+	t.Helper()
+	_, params, _ := mime.ParseMediaType(contentType)
+	whole, err := multipart.NewReader(bytes.NewReader(body), params["boundary"]).ReadForm(1 << 20)
+	if err != nil {
+		t.Fatalf("got a broken multipart body accepted: %v", err)
+	}
+	for name, want := range map[string]string{"username": username, "password": password} {
+		if values := whole.Value[name]; len(values) != 1 || values[0] != want || len(whole.File[name]) > 0 {
+			t.Errorf("got the %s %q, want the only one of %q and %d files", name, want, values, len(whole.File[name]))
+		}
+	}
+	for name, values := range whole.Value {
+		if len(values) > 1 {
+			t.Errorf("got the field %q with the values %q accepted, want one", name, values)
+		}
 	}
 }
 

@@ -163,6 +163,7 @@ func statusOfRest(err error) answer {
 // refuse answers a request with an error and keeps the handlers that follow from
 // running.
 func (a *Auth[U]) refuse(c *gin.Context, err error) {
+	a.boundBody(c)
 	ans := status(err)
 	if ans.retryAfter > 0 {
 		c.Header("Retry-After", strconv.FormatInt(int64((ans.retryAfter+time.Second-1)/time.Second), 10))

@@ -1,9 +1,12 @@
 package contract
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -36,12 +39,18 @@ type app struct {
 	users  *account.Manager[Member, uuid.UUID]
 	tokens *strategy.Database[Member, uuid.UUID]
 	set    settings
+	// read counts what the application has read from its connections, in bytes.
+	read atomic.Int64
 }
 
 // settings are what a check may want otherwise.
 type settings struct {
 	tokens strategy.Config
 	plugin ginauth.Config
+	// attempts are the counters of the limiter of logins, in the place of the
+	// backend's, and limit is how it is configured then.
+	attempts account.AttemptStore
+	limit    account.LimiterConfig
 	// ownCheck is the application's check on the route /checked.
 	ownCheck func(context.Context, strategy.Session[Member]) (bool, error)
 	// trustedProxies are Gin's.
@@ -93,6 +102,7 @@ func (w world) app(t *testing.T, options ...func(*settings)) *app {
 	a.users, err = account.NewManager(users, uuid.New, account.Config{
 		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
 		InsecureArgon2: true,
+		Limiter:        a.limiter(),
 		Now:            a.clock.now,
 		OnEvent:        w.events.hear,
 	})
@@ -107,11 +117,67 @@ func (w world) app(t *testing.T, options ...func(*settings)) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(a.routes(auth))
+	server := httptest.NewUnstartedServer(a.routes(auth))
+	server.Listener = countingListener{server.Listener, &a.read}
+	server.Config.ErrorLog = log.New(serverLog{t}, "", 0)
+	server.Start()
 	t.Cleanup(server.Close)
 	a.url, a.client = server.URL, server.Client()
 	a.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return a
+}
+
+// limiter returns the limiter of logins, nil for the default one.
+func (a *app) limiter() *account.Limiter {
+	a.t.Helper()
+	attempts, cfg := a.backend.Attempts, a.set.limit
+	if a.set.attempts != nil {
+		attempts = a.set.attempts
+	}
+	if attempts == nil {
+		return nil
+	}
+	cfg.Now, cfg.OnEvent = a.clock.now, a.events.hear
+	limiter, err := account.NewLimiter(attempts, cfg)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return limiter
+}
+
+// serverLog is what the server itself has to say: it tells of panics there.
+type serverLog struct{ t *testing.T }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("panic")) {
+		l.t.Errorf("the server: %s", line)
+	}
+	return len(line), nil
+}
+
+// countingListener counts what is read from its connections.
+type countingListener struct {
+	net.Listener
+	read *atomic.Int64
+}
+
+func (l countingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return countingConn{conn.(*net.TCPConn), l.read}, nil
+}
+
+type countingConn struct {
+	*net.TCPConn
+	read *atomic.Int64
+}
+
+func (c countingConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
 }
 
 // maxAge is how fresh a login has to be at the route /fresh.

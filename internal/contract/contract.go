@@ -28,6 +28,9 @@ type Backend struct {
 	// at the present and runs ahead of it.
 	Tokens strategy.Store[uuid.UUID]
 	Users  account.Store[Member, uuid.UUID]
+	// Attempts are the counters of the limiter of logins; nil means the default,
+	// which are in memory.
+	Attempts account.AttemptStore
 	// SetFlags changes an account's flags as an application would in its own database.
 	SetFlags func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error
 	// DeleteUser removes an account.
@@ -41,6 +44,7 @@ const lifetime = time.Hour
 var everyWay = []rows{
 	loginRows, rememberRows, limitRows, logoutRows, guardRows, freshRows, scopeRows,
 	sessionRows, endSessionRows, logoutAllRows, reauthenticateRows, introspectRows, idleRows, revocationRows,
+	attemptRows, hostileRows,
 }
 
 // Run checks every row of the contract, for both transports wherever it applies
@@ -59,6 +63,26 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		s.run(t, bearer, orderRows, replaceRows, originRows)
 	})
 	t.Run("no event holds a token, a digest or a password", s.events.holdNoSecret)
+}
+
+// RunHostile checks the rows of hostile requests alone, as Run does: for a test
+// that looks at what they make a store send.
+func RunHostile(t *testing.T, open func(testing.TB) Backend) {
+	runPart(t, open, hostileRows, map[string]way{"bearer": bearer, "cookie": cookie})
+}
+
+// RunAttempts checks the rows of the limiter of logins alone: for counters that
+// are not the default ones.
+func RunAttempts(t *testing.T, open func(testing.TB) Backend) {
+	runPart(t, open, attemptRows, map[string]way{"bearer": bearer})
+}
+
+func runPart(t *testing.T, open func(testing.TB) Backend, part rows, ways map[string]way) {
+	gin.SetMode(gin.TestMode)
+	s := &suite{open: open, events: newEventLog()}
+	for name, w := range ways {
+		t.Run(name, func(t *testing.T) { s.run(t, w, part) })
+	}
 }
 
 // suite is what the checks of one Run share.

@@ -28,11 +28,17 @@ const (
 	findAccount  call = "look up the account"
 )
 
-// database counts the calls of the stores and makes them fail when it is told.
+// database keeps the calls of the stores and makes them fail when it is told.
 type database struct {
 	mu    sync.Mutex
 	fault map[call]fault
-	made  map[call]int
+	made  []made
+}
+
+// made is a call that was made, and the string that it asked by, if it was one.
+type made struct {
+	what call
+	by   string
 }
 
 type fault struct {
@@ -44,7 +50,7 @@ type fault struct {
 }
 
 func newDatabase() *database {
-	return &database{fault: make(map[call]fault), made: make(map[call]int)}
+	return &database{fault: make(map[call]fault)}
 }
 
 // fail makes a call fail without effect.
@@ -83,21 +89,26 @@ func (db *database) callsDuring(do func(), kinds ...call) int {
 }
 
 func (db *database) calls(kinds []call) (n int) {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	for kind, made := range db.made {
-		if len(kinds) == 0 || slices.Contains(kinds, kind) {
-			n += made
+	for _, m := range db.since(0) {
+		if len(kinds) == 0 || slices.Contains(kinds, m.what) {
+			n++
 		}
 	}
 	return n
 }
 
-// begin counts a call and returns the fault that it has.
-func (db *database) begin(what call) fault {
+// since returns the calls but for the first n.
+func (db *database) since(n int) []made {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.made[what]++
+	return slices.Clone(db.made[n:])
+}
+
+// begin keeps a call and returns the fault that it has.
+func (db *database) begin(what call, by string) fault {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.made = append(db.made, made{what, by})
 	f := db.fault[what]
 	switch {
 	case f.before != nil, f.then != nil:
@@ -109,9 +120,9 @@ func (db *database) begin(what call) fault {
 	return f
 }
 
-// through makes a call, or has it fail.
-func through[T any](db *database, what call, do func() (T, error)) (T, error) {
-	f := db.begin(what)
+// through makes a call, or has it fail. by is the string that it asks by, or "".
+func through[T any](db *database, what call, by string, do func() (T, error)) (T, error) {
+	f := db.begin(what, by)
 	if f.before != nil {
 		f.before()
 	}
@@ -138,37 +149,37 @@ type tokenStore struct {
 type accessToken = strategy.AccessToken[uuid.UUID]
 
 func (s tokenStore) Insert(ctx context.Context, token accessToken) error {
-	_, err := through(s.db, insertToken, func() (any, error) { return nil, s.store.Insert(ctx, token) })
+	_, err := through(s.db, insertToken, token.Digest, func() (any, error) { return nil, s.store.Insert(ctx, token) })
 	return err
 }
 
 func (s tokenStore) ByToken(ctx context.Context, digest string, createdAfter time.Time) (accessToken, error) {
-	return through(s.db, findToken, func() (accessToken, error) { return s.store.ByToken(ctx, digest, createdAfter) })
+	return through(s.db, findToken, digest, func() (accessToken, error) { return s.store.ByToken(ctx, digest, createdAfter) })
 }
 
 func (s tokenStore) Delete(ctx context.Context, digest string) (accessToken, error) {
-	return through(s.db, deleteToken, func() (accessToken, error) { return s.store.Delete(ctx, digest) })
+	return through(s.db, deleteToken, digest, func() (accessToken, error) { return s.store.Delete(ctx, digest) })
 }
 
 func (s tokenStore) Touch(ctx context.Context, digest string, at time.Time) error {
-	_, err := through(s.db, touchToken, func() (any, error) { return nil, s.store.Touch(ctx, digest, at) })
+	_, err := through(s.db, touchToken, digest, func() (any, error) { return nil, s.store.Touch(ctx, digest, at) })
 	return err
 }
 
 func (s tokenStore) Rotate(ctx context.Context, digest string, to strategy.Rotation) (accessToken, error) {
-	return through(s.db, rotateToken, func() (accessToken, error) { return s.store.Rotate(ctx, digest, to) })
+	return through(s.db, rotateToken, digest, func() (accessToken, error) { return s.store.Rotate(ctx, digest, to) })
 }
 
 func (s tokenStore) ByUser(ctx context.Context, userID uuid.UUID, after strategy.Position, limit int) ([]accessToken, error) {
-	return through(s.db, listTokens, func() ([]accessToken, error) { return s.store.ByUser(ctx, userID, after, limit) })
+	return through(s.db, listTokens, "", func() ([]accessToken, error) { return s.store.ByUser(ctx, userID, after, limit) })
 }
 
 func (s tokenStore) DeleteSession(ctx context.Context, userID, id uuid.UUID) (accessToken, error) {
-	return through(s.db, deleteToken, func() (accessToken, error) { return s.store.DeleteSession(ctx, userID, id) })
+	return through(s.db, deleteToken, "", func() (accessToken, error) { return s.store.DeleteSession(ctx, userID, id) })
 }
 
 func (s tokenStore) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
-	return through(s.db, deleteTokens, func() (int64, error) { return s.store.DeleteByUser(ctx, userID, except...) })
+	return through(s.db, deleteTokens, "", func() (int64, error) { return s.store.DeleteByUser(ctx, userID, except...) })
 }
 
 // userStore is the backend's store of accounts behind a database's faults.
@@ -178,9 +189,9 @@ type userStore struct {
 }
 
 func (s userStore) ByID(ctx context.Context, id uuid.UUID) (Member, error) {
-	return through(s.db, findUser, func() (Member, error) { return s.Store.ByID(ctx, id) })
+	return through(s.db, findUser, "", func() (Member, error) { return s.Store.ByID(ctx, id) })
 }
 
 func (s userStore) ByEmail(ctx context.Context, email string) (Member, error) {
-	return through(s.db, findAccount, func() (Member, error) { return s.Store.ByEmail(ctx, email) })
+	return through(s.db, findAccount, email, func() (Member, error) { return s.Store.ByEmail(ctx, email) })
 }

@@ -166,11 +166,15 @@ func (a *app) send(method, path string, b body, options []option) reply {
 	if strings.HasPrefix(path, "/auth/") {
 		expectNotStored(a.t, method+" "+path, resp)
 	}
+	return replyOf(resp, string(content))
+}
+
+func replyOf(resp *http.Response, content string) reply {
 	resp.Header.Del("Date")
 	return reply{answer{
 		Code:            resp.StatusCode,
 		ContentType:     resp.Header.Get("Content-Type"),
-		Body:            string(content),
+		Body:            content,
 		WWWAuthenticate: all(resp, "WWW-Authenticate"),
 		RetryAfter:      all(resp, "Retry-After"),
 		SetCookie:       all(resp, "Set-Cookie"),

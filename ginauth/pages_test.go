@@ -1,0 +1,591 @@
+package ginauth_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
+)
+
+// verdicts are the errors on which an application's own pages decide.
+var verdicts = []error{
+	ginauth.ErrNoCredentials, ginauth.ErrNotFresh, ginauth.ErrCrossOrigin, ginauth.ErrNotVerified,
+	strategy.ErrInvalidToken, strategy.ErrTooManySessions, strategy.ErrSessionNotFound, strategy.ErrUserInactive,
+	account.ErrBadCredentials, account.ErrTooManyAttempts,
+}
+
+// errFailure stands for an error that is none of the verdicts.
+var errFailure = errors.New("a failure")
+
+// wantVerdict checks that an error is one of the verdicts and no other, or nil, or
+// a failure.
+func wantVerdict(t testing.TB, what string, got, want error) {
+	t.Helper()
+	if (got == nil) != (want == nil) {
+		t.Errorf("%s: got the error %v, want %v", what, got, want)
+	}
+	for _, verdict := range verdicts {
+		if errors.Is(got, verdict) != (verdict == want) {
+			t.Errorf("%s: got the error %v, want %v and nothing else", what, got, want)
+		}
+	}
+}
+
+var transportsByName = map[string]ginauth.Transport{"bearer": ginauth.Bearer{}, "cookie": ginauth.Cookie{}}
+
+// by carries a token by a transport.
+func by(transport ginauth.Transport, token string) option {
+	if transport == (ginauth.Cookie{}) {
+		return inCookie(token)
+	}
+	return inHeader(token)
+}
+
+// faults makes a store of tokens fail.
+type faults struct {
+	*memstore.Tokens[uuid.UUID]
+	find, write, end error
+}
+
+func (s *faults) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[uuid.UUID], error) {
+	if s.find != nil {
+		return strategy.AccessToken[uuid.UUID]{}, s.find
+	}
+	return s.Tokens.ByToken(ctx, digest, createdAfter)
+}
+
+func (s *faults) Insert(ctx context.Context, token strategy.AccessToken[uuid.UUID]) error {
+	if s.write != nil {
+		return s.write
+	}
+	return s.Tokens.Insert(ctx, token)
+}
+
+func (s *faults) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[uuid.UUID], error) {
+	if s.write != nil {
+		return strategy.AccessToken[uuid.UUID]{}, s.write
+	}
+	return s.Tokens.Rotate(ctx, digest, to)
+}
+
+func (s *faults) DeleteSession(ctx context.Context, userID, id uuid.UUID) (strategy.AccessToken[uuid.UUID], error) {
+	if s.end != nil {
+		return strategy.AccessToken[uuid.UUID]{}, s.end
+	}
+	return s.Tokens.DeleteSession(ctx, userID, id)
+}
+
+// pages is an application with pages of its own, which keep the error that they
+// were given, and answer an error with 418.
+type pages struct {
+	*house
+	*gin.Engine
+	faults *faults
+	err    error
+	now    time.Time
+}
+
+func newPages(t *testing.T, cfg ginauth.Config, tokens strategy.Config) *pages {
+	t.Helper()
+	p := &pages{house: newHouse(t), Engine: gin.New(), now: time.Now()}
+	p.faults = &faults{Tokens: p.tokens.Tokens}
+	cfg.Now = func() time.Time { return p.now }
+	tokens.Now = cfg.Now
+	var err error
+	if p.sessions, err = strategy.NewDatabase(p.faults, p.users, tokens); err != nil {
+		t.Fatal(err)
+	}
+	auth := p.auth(t, cfg)
+	answer := func(c *gin.Context, err error) {
+		p.err = err
+		if c.Writer.Written() && err != nil {
+			t.Errorf("got the error %v, and an answer already", err)
+		}
+		switch {
+		case err != nil:
+			c.String(http.StatusTeapot, "sorry")
+		case !c.Writer.Written():
+			c.Redirect(http.StatusSeeOther, "/home")
+		}
+	}
+	p.POST("/in", func(c *gin.Context) {
+		session, err := auth.LoginWithPassword(c, c.PostForm("name"), c.PostForm("secret"), c.PostForm("keep") != "")
+		if (err == nil) != (session.User == p.ann) {
+			t.Errorf("got the session %+v and the error %v, want Ann's or none", session, err)
+		}
+		answer(c, err)
+	})
+	p.POST("/out", func(c *gin.Context) { answer(c, auth.Logout(c)) })
+	p.POST("/sudo", auth.RequireUser(), func(c *gin.Context) { answer(c, auth.Reauthenticate(c, c.PostForm("secret"))) })
+	p.POST("/sudo/unguarded", func(c *gin.Context) { answer(c, auth.Reauthenticate(c, c.PostForm("secret"))) })
+	p.GET("/me", auth.RequireUser(), welcome)
+	return p
+}
+
+func (p *pages) logIn(name, secret string, options ...option) *httptest.ResponseRecorder {
+	p.err = nil
+	return post(p, "/in", "name="+name+"&secret="+secret, options...)
+}
+
+// refused wants that a page was given an error, and that the answer is the page's
+// alone.
+func (p *pages) refused(t *testing.T, what string, w *httptest.ResponseRecorder, want error) {
+	t.Helper()
+	wantVerdict(t, what, p.err, want)
+	wantCode(t, what, w, http.StatusTeapot)
+	if got := w.Body.String(); got != "sorry" {
+		t.Errorf("%s: got the body %q, want the page's", what, got)
+	}
+	for _, name := range []string{"Retry-After", "WWW-Authenticate"} {
+		if got := w.Header().Get(name); got != "" {
+			t.Errorf("%s: got %s %q, want none", what, name, got)
+		}
+	}
+}
+
+func wantSetCookie(t *testing.T, what string, w *httptest.ResponseRecorder, set bool) {
+	t.Helper()
+	if got := w.Header().Values("Set-Cookie"); (len(got) > 0) != set {
+		t.Errorf("%s: got Set-Cookie %q, want it there: %v", what, got, set)
+	}
+}
+
+const crossSite = "cross-site"
+
+func fromElsewhere(r *http.Request) { r.Header.Set("Sec-Fetch-Site", crossSite) }
+
+func TestLoginOfAnOwnPageAnswers(t *testing.T) {
+	p := newPages(t, ginauth.Config{}, strategy.Config{})
+	w := p.logIn("ann@example.com", password)
+	wantVerdict(t, "bearer", p.err, nil)
+	wantCode(t, "bearer", w, http.StatusOK)
+	wantCode(t, "use the token", request(p, "GET", "/me", inHeader(accessToken(t, w))), http.StatusOK)
+
+	p = newPages(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}, BriefLifetime: time.Minute}, strategy.Config{Lifetime: time.Hour})
+	w = p.logIn("ann@example.com", password)
+	wantVerdict(t, "cookie", p.err, nil)
+	wantCode(t, "cookie", w, http.StatusSeeOther)
+	set := w.Header().Get("Set-Cookie")
+	token := cookieValue(t, set, "__Host-latchkey")
+	if strings.Contains(w.Body.String(), token) || strings.Contains(set, "Max-Age") || w.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("got %v %s, want the token in a cookie that is forgotten, alone, and no-store", w.Header(), w.Body)
+	}
+	wantCode(t, "use the cookie", request(p, "GET", "/me", inCookie(token)), http.StatusOK)
+
+	w = post(p, "/in", "name=ann@example.com&keep=1&secret="+password, inCookie(token))
+	if set := w.Header().Get("Set-Cookie"); !strings.Contains(set, "Max-Age=3600;") {
+		t.Errorf("remembered: got Set-Cookie %q, want it for an hour", set)
+	}
+	wantCode(t, "the cookie that came with the login", request(p, "GET", "/me", inCookie(token)), http.StatusUnauthorized)
+}
+
+func TestLoginOfAnOwnPageReturnsWhy(t *testing.T) {
+	for name, transport := range transportsByName {
+		t.Run(name, func(t *testing.T) {
+			cfg := ginauth.Config{Transports: []ginauth.Transport{transport}}
+			p := newPages(t, cfg, strategy.Config{MaxSessions: 1, WhenFull: strategy.RefuseNew})
+			refused := func(what string, w *httptest.ResponseRecorder, want error) {
+				t.Helper()
+				p.refused(t, what, w, want)
+				wantSetCookie(t, what, w, false)
+			}
+			refused("a wrong password", p.logIn("ann@example.com", "wrong"), account.ErrBadCredentials)
+			refused("an unknown user", p.logIn("bob@example.com", password), account.ErrBadCredentials)
+			refused("no password", p.logIn("ann@example.com", ""), account.ErrBadCredentials)
+			refused("a password that is too long", p.logIn("ann@example.com", strings.Repeat("a", 1025)), account.ErrBadCredentials)
+			if transport == (ginauth.Cookie{}) {
+				refused("from elsewhere", p.logIn("ann@example.com", password, fromElsewhere), ginauth.ErrCrossOrigin)
+			}
+			p.faults.write = errDown
+			refused("the store fails", p.logIn("ann@example.com", password), errFailure)
+			p.faults.write = strategy.ErrInvalidToken // whatever it says
+			refused("the store fails strangely", p.logIn("ann@example.com", password), errFailure)
+			p.faults.write = nil
+
+			p.logIn("ann@example.com", password)
+			wantVerdict(t, "the first session", p.err, nil)
+			refused("a second session", p.logIn("ann@example.com", password), strategy.ErrTooManySessions)
+
+			for range 5 {
+				refused("a wrong password", p.logIn("ann@example.com", "wrong"), account.ErrBadCredentials)
+			}
+			refused("too many", p.logIn("ann@example.com", password), account.ErrTooManyAttempts)
+			var tooMany *account.TooManyAttemptsError
+			if !errors.As(p.err, &tooMany) || tooMany.RetryAfter <= 29*time.Second || tooMany.RetryAfter > 30*time.Second {
+				t.Errorf("too many: got %#v, want the time to wait, 30 s", p.err)
+			}
+
+			cfg.RequireVerified = true
+			p = newPages(t, cfg, strategy.Config{})
+			refused("not verified", p.logIn("ann@example.com", password), ginauth.ErrNotVerified)
+			refused("a wrong password of one not verified", p.logIn("ann@example.com", "wrong"), account.ErrBadCredentials)
+		})
+	}
+}
+
+func TestLoginOfAnOwnPageWantsAnAuthenticator(t *testing.T) {
+	h := newHouse(t)
+	auth, err := ginauth.New(h.sessions, nil, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := guarded(func(c *gin.Context) {
+		_, err := auth.LoginWithPassword(c, "ann@example.com", password, false)
+		wantVerdict(t, "log in", err, errFailure)
+	})
+	wantCode(t, "the page goes on", request(r, "GET", "/"), http.StatusOK)
+}
+
+func TestLogoutOfAnOwnPage(t *testing.T) {
+	for name, transport := range transportsByName {
+		t.Run(name, func(t *testing.T) {
+			p := newPages(t, ginauth.Config{Transports: []ginauth.Transport{transport}}, strategy.Config{})
+			inBrowser := transport == (ginauth.Cookie{})
+			out := func(options ...option) *httptest.ResponseRecorder {
+				p.err = nil
+				return request(p, "POST", "/out", options...)
+			}
+			token := p.token(t)
+			good := by(transport, token)
+
+			w := out()
+			p.refused(t, "no token", w, ginauth.ErrNoCredentials)
+			wantSetCookie(t, "no token", w, false)
+			for what, bad := range map[string]string{"a malformed token": "x", "an unknown token": p.unknown(t)} {
+				w = out(by(transport, bad))
+				p.refused(t, what, w, strategy.ErrInvalidToken)
+				wantSetCookie(t, what, w, inBrowser)
+			}
+			if inBrowser {
+				w = out(good, fromElsewhere)
+				p.refused(t, "from elsewhere", w, ginauth.ErrCrossOrigin)
+				wantSetCookie(t, "from elsewhere", w, false)
+				w = out(header("Cookie", "__Host-latchkey="))
+				p.refused(t, "an empty cookie", w, ginauth.ErrNoCredentials)
+				wantSetCookie(t, "an empty cookie", w, true)
+			}
+			for what, fault := range map[string]faults{"the look-up fails": {find: errDown}, "the delete fails": {end: errDown}} {
+				p.faults.find, p.faults.end = fault.find, fault.end
+				w = out(good)
+				p.refused(t, what, w, errFailure)
+				wantSetCookie(t, what, w, false)
+				p.faults.find, p.faults.end = nil, nil
+				wantCode(t, what+", and the session lives", request(p, "GET", "/me", good), http.StatusOK)
+			}
+
+			w = out(good)
+			wantVerdict(t, "log out", p.err, nil)
+			wantCode(t, "log out", w, http.StatusSeeOther)
+			wantSetCookie(t, "log out", w, inBrowser)
+			if got := w.Header().Get("Set-Cookie"); inBrowser && !strings.HasPrefix(got, "__Host-latchkey=; ") {
+				t.Errorf("log out: got Set-Cookie %q, want it cleared", got)
+			}
+			if got := w.Header().Get("Cache-Control"); got != "no-store" {
+				t.Errorf("log out: got Cache-Control %q, want no-store", got)
+			}
+			wantCode(t, "afterwards", request(p, "GET", "/me", good), http.StatusUnauthorized)
+			p.refused(t, "again", out(good), strategy.ErrInvalidToken)
+		})
+	}
+}
+
+// unknown returns a well-formed token that nobody was given.
+func (p *pages) unknown(t *testing.T) string {
+	t.Helper()
+	format, err := strategy.NewTokenFormat("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, _ := format.New()
+	return secret.Reveal()
+}
+
+func TestReauthenticationOfAnOwnPage(t *testing.T) {
+	for name, transport := range transportsByName {
+		t.Run(name, func(t *testing.T) {
+			p := newPages(t, ginauth.Config{Transports: []ginauth.Transport{transport}}, strategy.Config{})
+			sudo := func(path, secret string, options ...option) *httptest.ResponseRecorder {
+				p.err = nil
+				return post(p, path, "secret="+secret, options...)
+			}
+			good := by(transport, p.token(t))
+			refused := func(what string, w *httptest.ResponseRecorder, want error) {
+				t.Helper()
+				p.refused(t, what, w, want)
+				wantSetCookie(t, what, w, false)
+			}
+			refused("a wrong password", sudo("/sudo", "wrong", good), account.ErrBadCredentials)
+			refused("no password", sudo("/sudo", "", good), account.ErrBadCredentials)
+			refused("no guard", sudo("/sudo/unguarded", password, good), errFailure)
+			p.faults.write = errDown
+			refused("the store fails", sudo("/sudo", password, good), errFailure)
+			p.faults.write = strategy.ErrTokenNotFound
+			refused("the session ended meanwhile", sudo("/sudo", password, good), strategy.ErrInvalidToken)
+			p.faults.write = nil
+
+			w := sudo("/sudo", password, good)
+			wantVerdict(t, "the right one", p.err, nil)
+			var token string
+			if transport == (ginauth.Cookie{}) {
+				wantCode(t, "the right one", w, http.StatusSeeOther)
+				token = cookieValue(t, w.Header().Get("Set-Cookie"), "__Host-latchkey")
+			} else {
+				wantCode(t, "the right one", w, http.StatusOK)
+				token = accessToken(t, w)
+			}
+			wantCode(t, "the old token", request(p, "GET", "/me", good), http.StatusUnauthorized)
+			good = by(transport, token)
+			wantCode(t, "the new token", request(p, "GET", "/me", good), http.StatusOK)
+
+			for range 5 {
+				refused("a wrong password", sudo("/sudo", "wrong", good), account.ErrBadCredentials)
+			}
+			refused("too many", sudo("/sudo", password, good), account.ErrTooManyAttempts)
+			var tooMany *account.TooManyAttemptsError
+			if !errors.As(p.err, &tooMany) || tooMany.RetryAfter <= 0 {
+				t.Errorf("too many: got %#v, want the time to wait", p.err)
+			}
+		})
+	}
+
+	h := newHouse(t)
+	auth, err := ginauth.New(h.sessions, guest{h.accounts}, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := guarded(auth.RequireUser(), func(c *gin.Context) {
+		wantVerdict(t, "no Reauthenticator", auth.Reauthenticate(c, password), errFailure)
+	})
+	wantCode(t, "the page goes on", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
+}
+
+func TestOnUnauthorizedAnswersA401AndNothingElse(t *testing.T) {
+	for name, transport := range transportsByName {
+		t.Run(name, func(t *testing.T) {
+			var told []error
+			var heard []strategy.Event
+			h := newHouse(t)
+			now := time.Now()
+			clock := func() time.Time { return now }
+			tokens := &faults{Tokens: h.tokens.Tokens}
+			sessions, err := strategy.NewDatabase(tokens, h.users, strategy.Config{Lifetime: time.Hour, Now: clock})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.sessions = sessions
+			auth := h.auth(t, ginauth.Config{
+				Transports:     []ginauth.Transport{transport},
+				Now:            clock,
+				OnEvent:        func(_ context.Context, e strategy.Event) { heard = append(heard, e) },
+				OnUnauthorized: func(_ *gin.Context, err error) { told = append(told, err) },
+			})
+			fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return true, errDown })
+			r := engine(auth)
+			ran := 0
+			page := func(path string, handlers ...gin.HandlerFunc) {
+				r.GET(path, append(handlers, func(c *gin.Context) { ran++; welcome(c) })...)
+				r.POST(path, append(handlers, func(c *gin.Context) { ran++; welcome(c) })...)
+			}
+			page("/page", auth.RequireUser())
+			page("/twice", auth.RequireUser(), auth.RequireUser())
+			page("/fresh", auth.RequireUser(ginauth.Fresh(time.Minute)))
+			page("/verified", auth.RequireUser(ginauth.Verified))
+			page("/scoped", auth.RequireUser(ginauth.Scopes("deploy:write")))
+			page("/fails", auth.RequireUser(fails))
+			page("/optional", auth.OptionalUser())
+			page("/optional/fresh", auth.OptionalUser(ginauth.Fresh(time.Minute)))
+
+			old := by(transport, h.token(t))
+			now = now.Add(time.Hour)
+			stale := by(transport, h.token(t))
+			now = now.Add(time.Minute + time.Millisecond)
+			good := by(transport, h.token(t))
+			unknown := by(transport, (&pages{}).unknown(t))
+			secret, _, err := h.sessions.WriteToken(t.Context(), h.ann, strategy.WithScopes("deploy:read"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			scoped := by(transport, secret.Reveal())
+
+			for _, c := range []struct {
+				what, method, path string
+				with               []option
+				want               error // nil: the hook is not called
+				code               int
+			}{
+				{"no token", "GET", "/page", nil, ginauth.ErrNoCredentials, 401},
+				{"no token, and two guards", "GET", "/twice", nil, ginauth.ErrNoCredentials, 401},
+				{"no token for a form", "POST", "/page", nil, ginauth.ErrNoCredentials, 401},
+				{"a malformed token", "GET", "/page", []option{by(transport, "x")}, strategy.ErrInvalidToken, 401},
+				{"an unknown token", "GET", "/page", []option{unknown}, strategy.ErrInvalidToken, 401},
+				{"an expired token", "GET", "/page", []option{old}, strategy.ErrInvalidToken, 401},
+				{"not fresh", "GET", "/fresh", []option{stale}, ginauth.ErrNotFresh, 401},
+				{"no token where it has to be fresh", "GET", "/fresh", nil, ginauth.ErrNoCredentials, 401},
+				{"the plugin's own routes", "GET", "/sessions", nil, ginauth.ErrNoCredentials, 401},
+
+				{"a good token", "GET", "/page", []option{good}, nil, 200},
+				{"not verified", "GET", "/verified", []option{good}, nil, 403},
+				{"without the scope", "GET", "/scoped", []option{scoped}, nil, 403},
+				{"with any scope", "GET", "/page", []option{scoped}, nil, 403},
+				{"a check fails", "GET", "/fails", []option{good}, nil, 503},
+				{"nobody, optional", "GET", "/optional", nil, nil, 200},
+				{"a bad token, optional", "GET", "/optional", []option{unknown}, nil, 200},
+				{"not fresh, optional", "GET", "/optional/fresh", []option{stale}, nil, 200},
+				{"log out, which no guard is before", "POST", "/logout", nil, nil, 401},
+			} {
+				told, heard, ran = nil, nil, 0
+				w := request(r, c.method, c.path, c.with...)
+				wantCode(t, c.what, w, c.code)
+				switch {
+				case c.want == nil && len(told) > 0:
+					t.Errorf("%s: the hook was called with %v", c.what, told)
+				case c.want != nil && (len(told) != 1 || w.Body.Len() > 0 || ran > 0):
+					t.Errorf("%s: the hook was called with %v, the body is %s, and %d handlers ran; want one call alone", c.what, told, w.Body, ran)
+				case c.want != nil:
+					wantVerdict(t, c.what, told[0], c.want)
+				}
+				if (c.want == ginauth.ErrNoCredentials || c.want == ginauth.ErrNotFresh) && len(heard) != 1 {
+					t.Errorf("%s: got the events %v, want one", c.what, heard)
+				}
+			}
+
+			told, tokens.find = nil, errDown
+			wantCode(t, "the store fails", request(r, "GET", "/page", good), http.StatusServiceUnavailable)
+			tokens.find = nil
+			switch transport {
+			case ginauth.Bearer{}:
+				w := request(r, "GET", "/page", inHeader("a"), inHeader("b"))
+				wantCode(t, "two headers", w, http.StatusBadRequest)
+			default:
+				wantCode(t, "from elsewhere", request(r, "POST", "/page", good, fromElsewhere), http.StatusForbidden)
+			}
+			if len(told) > 0 {
+				t.Errorf("503, 400 and 403: the hook was called with %v", told)
+			}
+		})
+	}
+}
+
+func TestOnUnauthorizedCanRedirect(t *testing.T) {
+	h := newHouse(t)
+	auth := h.auth(t, ginauth.Config{
+		Transports: []ginauth.Transport{ginauth.Cookie{}},
+		OnUnauthorized: func(c *gin.Context, err error) {
+			to := "/login"
+			if errors.Is(err, ginauth.ErrNotFresh) {
+				to = "/password"
+			}
+			c.Redirect(http.StatusSeeOther, to)
+		},
+	})
+	var order []string
+	r := gin.New()
+	r.Use(func(c *gin.Context) { c.Next(); order = append(order, "after") })
+	r.GET("/", auth.RequireUser(ginauth.Fresh(-1)), welcome)
+	for what, c := range map[string]struct {
+		with []option
+		to   string
+	}{
+		"nobody":    {nil, "/login"},
+		"not fresh": {[]option{inCookie(h.token(t))}, "/password"},
+	} {
+		w := request(r, "GET", "/", c.with...)
+		wantCode(t, what, w, http.StatusSeeOther)
+		if got := w.Header().Get("Location"); got != c.to || strings.Contains(w.Body.String(), "welcome") || strings.Contains(w.Body.String(), "detail") {
+			t.Errorf("%s: got Location %q and the body %s, want %s", what, got, w.Body, c.to)
+		}
+	}
+	if !slices.Equal(order, []string{"after", "after"}) {
+		t.Errorf("got %q, want the middleware around the guard to go on", order)
+	}
+}
+
+// busy is an Authenticator that lets nobody try.
+type busy struct{ err error }
+
+func (b busy) Authenticate(context.Context, string, string) (member, error) { return member{}, b.err }
+
+func TestRetryAfterIsInWholeSecondsAndAtLeastOne(t *testing.T) {
+	h := newHouse(t)
+	for wait, want := range map[time.Duration]string{
+		0: "1", 1: "1", time.Millisecond: "1", time.Second - 1: "1", time.Second: "1", time.Second + 1: "2",
+		29*time.Second + time.Millisecond: "30", 30 * time.Second: "30", time.Hour - 1: "3600", -time.Second: "1",
+	} {
+		auth, err := ginauth.New(h.sessions, busy{&account.TooManyAttemptsError{RetryAfter: wait}}, ginauth.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := logIn(engine(auth))
+		wantCode(t, wait.String(), w, http.StatusTooManyRequests)
+		if got := w.Header().Get("Retry-After"); got != want {
+			t.Errorf("%v: got Retry-After %q, want %q", wait, got, want)
+		}
+	}
+	auth, err := ginauth.New(h.sessions, busy{account.ErrTooManyAttempts}, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := logIn(engine(auth))
+	wantCode(t, "for nobody knows how long", w, http.StatusTooManyRequests)
+	if got := w.Header().Get("Retry-After"); got != "1" {
+		t.Errorf("for nobody knows how long: got Retry-After %q, want 1", got)
+	}
+}
+
+// deadlines keeps what the plugin asks of the connection.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(at time.Time) error {
+	d.set = append(d.set, at)
+	return nil
+}
+
+func TestTheBodysTimeIsBoundedUnlessTheServerDoesThat(t *testing.T) {
+	auth := newHouse(t).auth(t, ginauth.Config{BodyTimeout: time.Hour})
+	r := engine(auth)
+	r.POST("/me", auth.RequireUser(), welcome)
+	send := func(path string, server *http.Server, contentType string) []time.Time {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		req := httptest.NewRequest("POST", path, strings.NewReader("username=ann"))
+		req.Header.Set("Content-Type", contentType)
+		if server != nil {
+			req = req.WithContext(context.WithValue(req.Context(), http.ServerContextKey, server))
+		}
+		r.ServeHTTP(w, req)
+		return w.set
+	}
+	const form = "application/x-www-form-urlencoded"
+	for what, server := range map[string]*http.Server{"no server": nil, "a server without a timeout": {WriteTimeout: 1}} {
+		set := send("/login", server, form)
+		if len(set) != 2 || time.Until(set[0]) < 59*time.Minute || time.Until(set[0]) > time.Hour || !set[1].IsZero() {
+			t.Errorf("%s: got the deadlines %v, want one in an hour, and then none", what, set)
+		}
+		for of, send := range map[string]func() []time.Time{
+			"of a type that nobody reads":          func() []time.Time { return send("/login", server, "text/plain") },
+			"of a log-out":                         func() []time.Time { return send("/logout", server, form) },
+			"of a request that a guard turns away": func() []time.Time { return send("/me", server, form) },
+		} {
+			if set := send(); len(set) == 0 || time.Until(set[len(set)-1]) < 59*time.Minute {
+				t.Errorf("%s: got the deadlines %v for a body %s, want the last in an hour", what, set, of)
+			}
+		}
+	}
+	if set := send("/login", &http.Server{ReadTimeout: time.Minute}, form); len(set) > 0 {
+		t.Errorf("a server with a timeout: got the deadlines %v, want none", set)
+	}
+}

@@ -1,0 +1,204 @@
+package integration_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/latchkey-go/latchkey/integration/internal/testserver"
+	"github.com/latchkey-go/latchkey/internal/contract"
+	"github.com/latchkey-go/latchkey/mongostore"
+)
+
+// What is hostile about a request reaches the database as a string, or not at
+// all: every filter, update and document that is sent is of the fields that
+// Latchkey knows, each of its type, and of the operators that it uses itself.
+func TestHostileRequestsReachNoQuery(t *testing.T) {
+	var recorders []*recorder
+	contract.RunHostile(t, func(tb testing.TB) contract.Backend {
+		client, sent := connect(tb)
+		recorders = append(recorders, sent)
+		db := testserver.Database(tb, client)
+		return contract.Backend{Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}), Users: newUsers[contract.Member](tb, db)}
+	})
+	c := check(t, recorders)
+	for _, want := range []string{"email " + contract.HostileUsername, "user_agent " + contract.HostileUserAgent, "email ann\x00@example.com", "email $where"} {
+		if !c.strings[want] {
+			t.Errorf("%q did not reach the database, want it there as a string", want)
+		}
+	}
+	for _, name := range []string{"find", "insert", "update", "findAndModify"} {
+		if c.names[name] == 0 {
+			t.Errorf("no %s was sent, want some to look at: %v", name, c.names)
+		}
+	}
+}
+
+// The limiter of logins, with counters that all instances share. What it counts by
+// is hostile too.
+func TestContractOfAttempts(t *testing.T) {
+	var recorders []*recorder
+	contract.RunAttempts(t, func(tb testing.TB) contract.Backend {
+		client, sent := connect(tb)
+		recorders = append(recorders, sent)
+		db := testserver.Database(tb, client)
+		return contract.Backend{
+			Tokens:   newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
+			Users:    newUsers[contract.Member](tb, db),
+			Attempts: newAttempts(tb, db, mongostore.AttemptsConfig{}),
+		}
+	})
+	check(t, recorders)
+}
+
+// commandCheck looks at commands.
+type commandCheck struct {
+	*testing.T
+	strings map[string]bool // what was sent as a string: the field, a blank and the value
+	names   map[string]int
+}
+
+// check looks at all commands that were sent.
+func check(t *testing.T, recorders []*recorder) *commandCheck {
+	c := &commandCheck{T: t, strings: make(map[string]bool), names: make(map[string]int)}
+	for _, sent := range recorders {
+		for _, command := range sent.all() {
+			c.command(command)
+		}
+	}
+	return c
+}
+
+// The operators that Latchkey sends, by where they may stand.
+var (
+	ofFilters = []string{"$or"}
+	ofValues  = []string{"$gt", "$gte", "$lt", "$lte", "$in", "$nin"}
+	ofUpdates = []string{"$set", "$max", "$inc", "$setOnInsert"}
+)
+
+// fieldTypes are those of all fields that Latchkey stores, and of the application's
+// own.
+var fieldTypes = map[string][]bson.Type{
+	"_id":   {bson.TypeBinary, bson.TypeString}, // a string is the digest that is a counter's key
+	"token": {bson.TypeString}, "user_id": {bson.TypeBinary}, "scopes": {bson.TypeArray},
+	"name": {bson.TypeString}, "user_agent": {bson.TypeString}, "client_addr": {bson.TypeString},
+	"created_at": {bson.TypeDateTime}, "last_used_at": {bson.TypeDateTime}, "authenticated_at": {bson.TypeDateTime}, "expires_at": {bson.TypeDateTime},
+	"email": {bson.TypeString}, "hashed_password": {bson.TypeString}, "tokens_not_before": {bson.TypeDateTime},
+	"is_active": {bson.TypeBoolean}, "is_verified": {bson.TypeBoolean}, "is_superuser": {bson.TypeBoolean},
+	"failures": {bson.TypeInt32, bson.TypeInt64}, "last": {bson.TypeDateTime}, "networks": {bson.TypeArray},
+}
+
+// compared are the fields of which Latchkey asks for more than equality.
+var compared = []string{"_id", "created_at", "expires_at"}
+
+func (c *commandCheck) command(command bson.Raw) {
+	name := command.Index(0).Key()
+	c.names[name]++
+	switch name {
+	case "find":
+		c.filter(name, command.Lookup("filter").Document())
+	case "findAndModify":
+		c.filter(name, command.Lookup("query").Document())
+		if update, ok := command.Lookup("update").DocumentOK(); ok {
+			c.update(name, update)
+		}
+	case "insert":
+		for _, doc := range values(command.Lookup("documents").Array()) {
+			c.fields(name, doc.Document())
+		}
+	case "update":
+		for _, u := range values(command.Lookup("updates").Array()) {
+			c.filter(name, u.Document().Lookup("q").Document())
+			c.update(name, u.Document().Lookup("u").Document())
+		}
+	case "delete":
+		for _, d := range values(command.Lookup("deletes").Array()) {
+			c.filter(name, d.Document().Lookup("q").Document())
+		}
+	case "createIndexes", "listIndexes", "dropDatabase", "endSessions":
+	default:
+		c.Errorf("got the command %v, want none of that name", command)
+	}
+}
+
+func (c *commandCheck) filter(where string, filter bson.Raw) {
+	for _, e := range elements(filter) {
+		key, value := e.Key(), e.Value()
+		switch {
+		case slices.Contains(ofFilters, key):
+			for _, of := range values(value.Array()) {
+				c.filter(where+" "+key, of.Document())
+			}
+		case value.Type == bson.TypeEmbeddedDocument && slices.Contains(compared, key):
+			for _, operator := range elements(value.Document()) {
+				if !slices.Contains(ofValues, operator.Key()) {
+					c.Errorf("%s: got the operator %s for %s", where, operator.Key(), key)
+				}
+				if list, ok := operator.Value().ArrayOK(); ok {
+					for _, v := range values(list) {
+						c.value(where, key, v)
+					}
+					continue
+				}
+				c.value(where, key, operator.Value())
+			}
+		default:
+			c.value(where, key, value)
+		}
+	}
+}
+
+func (c *commandCheck) update(where string, update bson.Raw) {
+	for _, e := range elements(update) {
+		if !slices.Contains(ofUpdates, e.Key()) {
+			c.Errorf("%s: got the operator %s in an update", where, e.Key())
+			continue
+		}
+		c.fields(where+" "+e.Key(), e.Value().Document())
+	}
+}
+
+func (c *commandCheck) fields(where string, doc bson.Raw) {
+	for _, e := range elements(doc) {
+		c.value(where, e.Key(), e.Value())
+	}
+}
+
+// value checks the value of a field, which is no operator.
+func (c *commandCheck) value(where, field string, value bson.RawValue) {
+	types, known := fieldTypes[field]
+	if !known || strings.HasPrefix(field, "$") || !slices.Contains(types, value.Type) {
+		c.Errorf("%s: got %s = %v, a %v", where, field, value, value.Type)
+		return
+	}
+	switch value.Type {
+	case bson.TypeString:
+		c.strings[field+" "+value.StringValue()] = true
+	case bson.TypeArray:
+		for _, v := range values(value.Array()) {
+			if v.Type != bson.TypeString {
+				c.Errorf("%s: got a %v in %s, want strings", where, v.Type, field)
+			}
+		}
+	}
+}
+
+func elements(doc bson.Raw) []bson.RawElement {
+	all, err := doc.Elements()
+	if err != nil {
+		panic(fmt.Sprintf("%v: %v", doc, err))
+	}
+	return all
+}
+
+func values(array bson.RawArray) []bson.RawValue {
+	all, err := array.Values()
+	if err != nil {
+		panic(fmt.Sprintf("%v: %v", array, err))
+	}
+	return all
+}
