@@ -323,7 +323,7 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthen
 		return row, user, d.failed(ctx, "look up the token", err)
 	}
 	if !reauthenticatedAt.IsZero() {
-		row.AuthenticatedAt = reauthenticatedAt
+		row.AuthenticatedAt = latest(row.authenticatedAt(), reauthenticatedAt)
 	}
 	if why := d.dead(row, now); why != nil {
 		return row, user, d.denied(ctx, why, row)
@@ -412,7 +412,10 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w: Reauthenticated names another user", ErrInvalidOption)
 	}
 	secret, digest := d.format.New()
-	to := Rotation{Digest: digest, AuthenticatedAt: at}
+	to := Rotation{Digest: digest}
+	if !at.IsZero() {
+		to.AuthenticatedAt = row.AuthenticatedAt // a store knows no default for it
+	}
 	if d.cfg.TouchInterval > 0 {
 		to.LastUsedAt = now
 	}
