@@ -17,11 +17,14 @@ func BenchmarkGuard(b *testing.B) {
 	if l.Stub {
 		name = "stub"
 	}
-	b.Run(name, func(b *testing.B) { bench(b, l, candidate.All()) })
+	b.Run(name, func(b *testing.B) { bench(b, l, candidate.All(), 1) })
 }
 
 // BenchmarkInMemory is the same without a database: Latchkey's own code, and what one would write by hand.
-func BenchmarkInMemory(b *testing.B) { bench(b, open(b), candidate.InMemory()) }
+func BenchmarkInMemory(b *testing.B) { bench(b, open(b), candidate.InMemory(), 1) }
+
+// BenchmarkInMemoryOfManyUsers is the same with all users in turn, whose sessions are not in the processor's cache.
+func BenchmarkInMemoryOfManyUsers(b *testing.B) { bench(b, open(b), candidate.InMemory(), benchUsers) }
 
 func open(b *testing.B) *lab.Lab {
 	b.Helper()
@@ -33,7 +36,7 @@ func open(b *testing.B) *lab.Lab {
 	return l
 }
 
-func bench(b *testing.B, l *lab.Lab, candidates []candidate.Candidate) {
+func bench(b *testing.B, l *lab.Lab, candidates []candidate.Candidate, users int) {
 	for _, c := range candidates {
 		b.Run(c.Name, func(b *testing.B) {
 			db, err := candidate.Open(b.Context(), l.Data, nil)
@@ -45,7 +48,7 @@ func bench(b *testing.B, l *lab.Lab, candidates []candidate.Candidate) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			candidate.Bench(b, site)
+			candidate.Bench(b, site, users)
 		})
 	}
 }

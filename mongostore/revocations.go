@@ -78,6 +78,7 @@ type revocationFollower[ID comparable] struct {
 	tokens *Tokens[ID]
 	began  bool
 	latest time.Time // of those that were returned
+	since  time.Time // when that was found, by the monotonic clock
 	known  map[uuid.UUID]time.Time
 }
 
@@ -90,7 +91,7 @@ func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocatio
 	case !f.began: // the latest one tells the server's time
 		opts = options.Find().SetSort(bson.D{{Key: "at", Value: -1}}).SetLimit(1)
 	case !f.latest.IsZero():
-		filter = bson.D{{Key: "at", Value: bson.D{{Key: "$gte", Value: f.latest.Add(-revocationsOverlap)}}}}
+		filter = bson.D{{Key: "at", Value: bson.D{{Key: "$gte", Value: f.from()}}}}
 	}
 	cur, err := f.tokens.revocations.Find(ctx, filter, opts)
 	if err != nil {
@@ -111,23 +112,32 @@ func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocatio
 		}
 		f.known[doc.ID] = doc.At
 		if doc.At.After(f.latest) {
-			f.latest = doc.At
+			f.latest, f.since = doc.At, time.Now()
 		}
 		found = append(found, strategy.Revocation[ID]{Digest: doc.Token, SessionID: doc.SessionID, UserID: doc.UserID})
 	}
 	for id, at := range f.known {
-		if at.Before(f.latest.Add(-revocationsOverlap)) {
+		if at.Before(f.from()) {
 			delete(f.known, id)
 		}
 	}
 	return found, nil
 }
 
+// from is the time from which on there may be something new. What is as late as
+// the overlap allows has come when that has passed: so where nothing is published
+// any more, nothing is read again and again.
+func (f *revocationFollower[ID]) from() time.Time {
+	return f.latest.Add(-max(0, revocationsOverlap-time.Since(f.since)))
+}
+
 // purgeRevocations is the substitute for the TTL index.
 func (t *Tokens[ID]) purgeRevocations(ctx context.Context) (int64, error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept)}}}}
+	// By this process's clock, which may be ahead of the server's.
+	const ahead = time.Hour
+	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept - ahead)}}}}
 	res, err := t.revocations.DeleteMany(ctx, old)
 	if err != nil {
 		return 0, fmt.Errorf("mongostore: purge revocations: %w", err)

@@ -217,7 +217,7 @@ func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) 
 	if err != nil {
 		return Session[U]{}, err
 	}
-	if d.touch(ctx, row, now) {
+	if d.touch(ctx, &row, row.usedAt(), now) {
 		row.LastUsedAt = now
 	}
 	return Session[U]{d.info(row), user}, nil
@@ -234,13 +234,13 @@ func (d *Database[U, ID]) useCached(ctx context.Context, key tokenKey, withUser 
 			return Session[U]{}, err
 		}
 	}
-	row := e.used()
-	if d.touch(ctx, row, now) {
+	used := e.lastUsedAt()
+	if d.touch(ctx, &e.row, latest(e.row.CreatedAt, used), now) {
 		e.usedAt.Store(now.UnixMilli())
-		row.LastUsedAt = now
+		used = now
 	}
 	session := e.session
-	session.LastUsedAt = row.LastUsedAt
+	session.LastUsedAt = used
 	session.Scopes = slices.Clone(session.Scopes) // else they would be everybody's to change
 	return session, nil
 }
@@ -249,10 +249,15 @@ func (d *Database[U, ID]) useCached(ctx context.Context, key tokenKey, withUser 
 // another process may have used the session since, and it would not be idle.
 func (d *Database[U, ID]) cached(key tokenKey, clock time.Time, withUser bool) *entry[U, ID] {
 	e := d.cache.get(key, clock, withUser)
-	if e == nil || d.dead(e.used(), wholeMS(clock)) != nil {
+	if e == nil || d.deadEntry(e, wholeMS(clock)) != nil {
 		return nil
 	}
 	return e
+}
+
+// deadEntry is dead by the last use that this process knows of.
+func (d *Database[U, ID]) deadEntry(e *entry[U, ID], now time.Time) *denial {
+	return d.dead(&e.row, latest(e.row.CreatedAt, e.lastUsedAt()), now)
 }
 
 // readThrough reads a token from the stores and keeps it. Of many requests at once
@@ -273,7 +278,7 @@ func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, clock t
 			return nil, d.denied(ctx, why, e.row) // an event for each request
 		case err != nil:
 			return nil, err
-		case own, clock.Sub(e.readAt) <= d.cfg.Cache.MaxStaleness && d.dead(e.used(), wholeMS(clock)) == nil:
+		case own, clock.Sub(e.readAt) <= d.cfg.Cache.MaxStaleness && d.deadEntry(e, wholeMS(clock)) == nil:
 			return e, nil
 		}
 	}
@@ -298,13 +303,12 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, key tokenKey, withUser 
 	return e, nil
 }
 
-// used returns an entry's row with the last use that this process knows of.
-func (e *entry[U, ID]) used() AccessToken[ID] {
-	row := e.row
+// lastUsedAt returns when the session was last used, as far as this process knows.
+func (e *entry[U, ID]) lastUsedAt() time.Time {
 	if ms := e.usedAt.Load(); ms != 0 {
-		row.LastUsedAt = latest(row.LastUsedAt, time.UnixMilli(ms).UTC())
+		return latest(e.row.LastUsedAt, time.UnixMilli(ms).UTC())
 	}
-	return row
+	return e.row.LastUsedAt
 }
 
 // read returns the row of a token that is good, and its user where that is asked
@@ -325,7 +329,7 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthen
 	if !reauthenticatedAt.IsZero() {
 		row.AuthenticatedAt = latest(row.authenticatedAt(), reauthenticatedAt)
 	}
-	if why := d.dead(row, now); why != nil {
+	if why := d.dead(&row, row.usedAt(), now); why != nil {
 		return row, user, d.denied(ctx, why, row)
 	}
 	if !withUser {
@@ -345,20 +349,20 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthen
 		return row, user, d.failed(ctx, "look up the user", err)
 	case !user.IsActive():
 		return row, user, d.denied(ctx, denyUserInactive, row)
-	case superseded(row, notBefore(user)):
+	case superseded(&row, notBefore(user)):
 		return row, user, d.denied(ctx, denySuperseded, row)
 	}
 	return row, user, nil
 }
 
-// dead returns why a row is no longer good by itself, or nil. It is the authority
-// on that, whatever the store has or has not collected.
-func (d *Database[U, ID]) dead(row AccessToken[ID], now time.Time) *denial {
+// dead returns why a row that was last used then is no longer good by itself, or
+// nil. It is the authority on that, whatever the store has or has not collected.
+func (d *Database[U, ID]) dead(row *AccessToken[ID], used, now time.Time) *denial {
 	switch {
 	case d.cfg.Lifetime > 0 && row.CreatedAt.Before(now.Add(-d.cfg.Lifetime)),
 		!row.ExpiresAt.IsZero() && row.ExpiresAt.Before(now):
 		return denyExpired
-	case d.cfg.IdleTimeout > 0 && row.Scopes == nil && row.usedAt().Before(now.Add(-d.cfg.IdleTimeout)):
+	case d.cfg.IdleTimeout > 0 && row.Scopes == nil && used.Before(now.Add(-d.cfg.IdleTimeout)):
 		return denyIdle
 	case superseded(row, d.cfg.NotBefore):
 		return denySuperseded
@@ -368,7 +372,7 @@ func (d *Database[U, ID]) dead(row AccessToken[ID], now time.Time) *denial {
 
 // superseded reports whether the credentials for a row were given before they had
 // to be.
-func superseded[ID comparable](row AccessToken[ID], notBefore time.Time) bool {
+func superseded[ID comparable](row *AccessToken[ID], notBefore time.Time) bool {
 	return row.authenticatedAt().Before(notBefore)
 }
 

@@ -100,7 +100,7 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 	for {
 		// What was published before this is known afterwards.
 		asked := d.cfg.Now()
-		revocations, err := follower.Next(ctx)
+		revocations, err := d.next(ctx, follower)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -129,6 +129,13 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 		case <-tick.C:
 		}
 	}
+}
+
+// next is Next with a bound that lets a store which hangs be noticed in time.
+func (d *Database[U, ID]) next(ctx context.Context, follower RevocationFollower[ID]) ([]Revocation[ID], error) {
+	ctx, cancel := context.WithTimeout(ctx, max(d.cache.cfg.FollowInterval, d.cache.cfg.MaxStaleness/2))
+	defer cancel()
+	return follower.Next(ctx)
 }
 
 // Close ends what [NewDatabase] started for a [Cache], and waits for its end. It is

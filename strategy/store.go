@@ -37,7 +37,7 @@ type AccessToken[ID comparable] struct {
 }
 
 // authenticatedAt is AuthenticatedAt with its default.
-func (t AccessToken[ID]) authenticatedAt() time.Time {
+func (t *AccessToken[ID]) authenticatedAt() time.Time {
 	if t.AuthenticatedAt.IsZero() {
 		return t.CreatedAt
 	}
@@ -46,7 +46,7 @@ func (t AccessToken[ID]) authenticatedAt() time.Time {
 
 // usedAt is when the session is known to have been in use. AuthenticatedAt does
 // not count: it can be by a clock that is ahead.
-func (t AccessToken[ID]) usedAt() time.Time { return latest(t.CreatedAt, t.LastUsedAt) }
+func (t *AccessToken[ID]) usedAt() time.Time { return latest(t.CreatedAt, t.LastUsedAt) }
 
 func latest(times ...time.Time) (last time.Time) {
 	for _, t := range times {

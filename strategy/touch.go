@@ -18,13 +18,13 @@ const (
 )
 
 // touch writes down that a session is in use, if that was not done within the
-// interval. It reports whether it did. A failure is an event, and no more: the
+// interval: used is when it was last. It reports whether it did. A failure is an event, and no more: the
 // session then ends sooner than it might, never later.
 //
 // now is the time at which the session was found alive: a later one could bring it
 // back after another request found it idle.
-func (d *Database[U, ID]) touch(ctx context.Context, row AccessToken[ID], now time.Time) bool {
-	if d.cfg.TouchInterval == 0 || now.Sub(row.usedAt()) < d.cfg.TouchInterval || !d.touches.claim(row.ID, now, d.cfg.TouchInterval) {
+func (d *Database[U, ID]) touch(ctx context.Context, row *AccessToken[ID], used, now time.Time) bool {
+	if d.cfg.TouchInterval == 0 || now.Sub(used) < d.cfg.TouchInterval || !d.touches.claim(row.ID, now, d.cfg.TouchInterval) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, touchTimeout)

@@ -2,7 +2,7 @@
 //
 //	go run ./benchmarks/report
 //
-// With -delay, -logins or -tokens it makes only these measurements, prints them, and writes nothing.
+// With -delay, -logins, -tokens or -revocations it makes only these measurements, prints them, and writes nothing.
 package main
 
 import (
@@ -41,13 +41,14 @@ type settings struct {
 	conns, sizes          []int
 	stub                  bool
 	delay, logins, tokens bool
+	revocations           bool
 	out                   string
 
 	progress io.Writer
 }
 
 // all reports whether everything is measured and written.
-func (s *settings) all() bool { return !s.delay && !s.logins && !s.tokens }
+func (s *settings) all() bool { return !s.delay && !s.logins && !s.tokens && !s.revocations }
 
 func parse(args []string, output io.Writer) (*settings, error) {
 	var s settings
@@ -64,6 +65,7 @@ func parse(args []string, output io.Writer) (*settings, error) {
 	flags.BoolVar(&s.delay, "delay", false, "measure only with a delay on the way to the database")
 	flags.BoolVar(&s.logins, "logins", false, "measure only guarded requests beside logins")
 	flags.BoolVar(&s.tokens, "tokens", false, "measure only with few and with many tokens in the collection")
+	flags.BoolVar(&s.revocations, "revocations", false, "measure only how soon an instance knows of another's revocations")
 	flags.StringVar(&s.out, "out", "docs", "`directory` of benchmarks.md and benchmarks.svg")
 	if err := flags.Parse(args); err != nil {
 		return nil, err

@@ -48,6 +48,9 @@ func (r *results) markdown() string {
 	if r.settings.all() || r.settings.tokens {
 		r.manyTokens(&p)
 	}
+	if r.revocations != nil {
+		r.acrossInstances(&p)
+	}
 	return strings.TrimRight(p.String(), "\n") + "\n"
 }
 

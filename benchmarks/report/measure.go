@@ -26,6 +26,8 @@ type results struct {
 	delays    []delayed
 	logins    []besideLogins
 	tokens    []manyTokens // empty where it was skipped
+
+	revocations []revocations
 }
 
 // benchmark is a candidate in this process. Single figures are medians over the rounds.
@@ -59,6 +61,7 @@ func measure(ctx context.Context, s *settings) (*results, error) {
 		{s.all() || s.delay, r.measureDelays},
 		{s.all() || s.logins, r.measureLogins},
 		{s.all() || s.tokens, r.measureTokens},
+		{s.all() || s.revocations, r.measureRevocations},
 	} {
 		if !part.wanted {
 			continue
@@ -127,7 +130,7 @@ func (r *results) benchmark(ctx context.Context, l *lab.Lab, candidates []candid
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			b := testing.Benchmark(func(b *testing.B) { candidate.Bench(b, site) })
+			b := testing.Benchmark(func(b *testing.B) { candidate.Bench(b, site, 1) })
 			if b.N == 0 {
 				return nil, fmt.Errorf("%s: the benchmark failed", candidates[i].Name)
 			}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/FerretDB/wire/wirebson"
 )
@@ -66,18 +67,26 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	if limit < 0 {
 		limit = -limit
 	}
-	if c.spec.Get("sort") != nil {
-		limit = 0
-	}
-	db, name := c.target()
-	found, err := s.collection(db, name, false).find(filter, int64(limit))
+	sort, err := document(c.spec, "sort")
 	if err != nil {
 		return nil, err
 	}
-	if len(found) > 1 {
-		if err := refuse(c.spec, "sort"); err != nil { // one document is in any order
-			return nil, err
+	db, name := c.target()
+	coll := s.collection(db, name, false)
+	var found []*row
+	field, newestFirst, byDate := coll.byDate(sort)
+	switch {
+	case byDate:
+		found, err = coll.findInOrder(filter, field, newestFirst, int64(limit))
+	case sort.Len() > 0:
+		if found, err = coll.find(filter, 0); len(found) > 1 { // one document is in any order
+			err = refuse(c.spec, "sort")
 		}
+	default:
+		found, err = coll.find(filter, int64(limit))
+	}
+	if err != nil {
+		return nil, err
 	}
 	batch := wirebson.MakeArray(len(found))
 	for _, r := range found {
@@ -333,6 +342,11 @@ func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
 				if n, ok := compare(after.Get(name), value); ok && n >= 0 {
 					continue
 				}
+			case "$currentDate":
+				if value != true {
+					return nil, &failure{codeNotImplemented, "another $currentDate than true"}
+				}
+				value = time.Now()
 			default:
 				return nil, &failure{codeNotImplemented, "the update " + op}
 			}

@@ -2,6 +2,7 @@ package wirestub
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,6 +52,7 @@ func (x index) key(doc *wirebson.Document) string {
 type collection struct {
 	rows    map[string]*row              // by _id
 	fields  map[string]map[string][]*row // by field and value, for each field that was asked for
+	ordered map[string][]*row            // by field, for each date that was sorted by; the oldest first
 	indexes []index
 	unique  map[string]map[string]*row // by index and value
 }
@@ -61,9 +63,10 @@ func (s *store) collection(db, name string, create bool) *collection {
 		return coll
 	}
 	coll = &collection{
-		rows:   make(map[string]*row),
-		fields: make(map[string]map[string][]*row),
-		unique: make(map[string]map[string]*row),
+		rows:    make(map[string]*row),
+		fields:  make(map[string]map[string][]*row),
+		ordered: make(map[string][]*row),
+		unique:  make(map[string]map[string]*row),
 	}
 	if create {
 		if s.databases[db] == nil {
@@ -95,6 +98,14 @@ func (c *collection) add(r *row) error {
 		k := key(r.doc.Get(field))
 		values[k] = append(values[k], r)
 	}
+	for field, rows := range c.ordered {
+		at, ok := r.doc.Get(field).(time.Time)
+		if !ok {
+			delete(c.ordered, field)
+			continue
+		}
+		c.ordered[field] = slices.Insert(rows, since(rows, field, at.Add(time.Nanosecond)), r)
+	}
 	return nil
 }
 
@@ -119,6 +130,77 @@ func (c *collection) remove(r *row) {
 			values[k] = kept
 		}
 	}
+	for field, rows := range c.ordered {
+		i := since(rows, field, date(r, field))
+		for rows[i] != r {
+			i++
+		}
+		c.ordered[field] = slices.Delete(rows, i, i+1)
+	}
+}
+
+func date(r *row, field string) time.Time {
+	at, _ := r.doc.Get(field).(time.Time)
+	return at
+}
+
+// since returns where in ordered rows those begin that have a date or a later one.
+func since(rows []*row, field string, at time.Time) int {
+	i, _ := slices.BinarySearchFunc(rows, at, func(r *row, at time.Time) int { return date(r, field).Compare(at) })
+	return i
+}
+
+// byDate reports whether a sort is one by a field that is a date in all rows, and which.
+func (c *collection) byDate(sort *wirebson.Document) (field string, newestFirst, ok bool) {
+	if sort.Len() != 1 {
+		return "", false, false
+	}
+	field, direction := sort.GetByIndex(0)
+	n, _ := number(direction)
+	if c.ordered[field] != nil {
+		return field, n < 0, true
+	}
+	rows := make([]*row, 0, len(c.rows))
+	for _, r := range c.rows {
+		if _, ok := r.doc.Get(field).(time.Time); !ok {
+			return "", false, false
+		}
+		rows = append(rows, r)
+	}
+	slices.SortFunc(rows, func(a, b *row) int { return date(a, field).Compare(date(b, field)) })
+	c.ordered[field] = rows
+	return field, n < 0, true
+}
+
+// findInOrder is find for a sort that byDate knows. Where the filter says since when, it begins there.
+func (c *collection) findInOrder(filter *wirebson.Document, field string, newestFirst bool, limit int64) (found []*row, err error) {
+	rows := c.ordered[field]
+	if ops, ok := filter.Get(field).(wirebson.RawDocument); ok {
+		ops, err := ops.Decode()
+		if err != nil {
+			return nil, &failure{codeFailedToParse, err.Error()}
+		}
+		if at, ok := ops.Get("$gte").(time.Time); ok {
+			rows = rows[since(rows, field, at):]
+		}
+	}
+	for i := range rows {
+		r := rows[i]
+		if newestFirst {
+			r = rows[len(rows)-1-i]
+		}
+		ok, err := matches(r.doc, filter)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			found = append(found, r)
+		}
+		if limit > 0 && int64(len(found)) == limit {
+			break
+		}
+	}
+	return found, nil
 }
 
 // byField returns the rows in which a field has a value.

@@ -3,6 +3,7 @@ package wirestub_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -106,6 +107,103 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestFindInOrder(t *testing.T) {
+	ctx := t.Context()
+	coll := people(t, start(t)).Database().Collection("events")
+	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
+	add := func(id int, at any) {
+		t.Helper()
+		if _, err := coll.InsertOne(ctx, bson.M{"_id": id, "at": at, "even": id%2 == 0}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	find := func(filter bson.M, direction, limit int) string {
+		t.Helper()
+		cur, err := coll.Find(ctx, filter, options.Find().SetSort(bson.M{"at": direction}).SetLimit(int64(limit)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var docs []struct {
+			ID int `bson:"_id"`
+		}
+		if err := cur.All(ctx, &docs); err != nil {
+			t.Fatal(err)
+		}
+		var ids []int
+		for _, doc := range docs {
+			ids = append(ids, doc.ID)
+		}
+		return strings.Trim(fmt.Sprint(ids), "[]")
+	}
+	if got := find(bson.M{}, 1, 0); got != "" {
+		t.Errorf("in an empty collection, found %s", got)
+	}
+	for _, id := range []int{3, 1, 5, 2, 4} { // some before the first sort, some after
+		add(id, day(id))
+		if id == 1 {
+			find(bson.M{}, 1, 0)
+		}
+	}
+	for _, c := range []struct {
+		name             string
+		filter           bson.M
+		direction, limit int
+		want             string
+	}{
+		{"all", bson.M{}, 1, 0, "1 2 3 4 5"},
+		{"newest first", bson.M{}, -1, 0, "5 4 3 2 1"},
+		{"the newest", bson.M{}, -1, 1, "5"},
+		{"since a date", bson.M{"at": bson.M{"$gte": day(3)}}, 1, 0, "3 4 5"},
+		{"between", bson.M{"at": bson.M{"$gte": day(2), "$lt": day(4)}}, -1, 0, "3 2"},
+		{"since a later date", bson.M{"at": bson.M{"$gte": day(6)}}, 1, 0, ""},
+		{"with another condition", bson.M{"at": bson.M{"$gte": day(2)}, "even": true}, 1, 1, "2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := find(c.filter, c.direction, c.limit); got != c.want {
+				t.Errorf("found %s, want %s", got, c.want)
+			}
+		})
+	}
+
+	add(6, day(3)) // behind the other of that date
+	if _, err := coll.DeleteOne(ctx, bson.M{"_id": 3}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := coll.UpdateByID(ctx, 1, bson.M{"$set": bson.M{"at": day(9)}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(bson.M{}, 1, 0); got != "2 6 4 5 1" {
+		t.Errorf("after writes, found %s", got)
+	}
+	res, err := coll.DeleteMany(ctx, bson.M{"at": bson.M{"$lt": day(5)}})
+	if err != nil || res.DeletedCount != 3 {
+		t.Errorf("deleted %+v, %v, want 3", res, err)
+	}
+	if got := find(bson.M{}, 1, 0); got != "5 1" {
+		t.Errorf("after the deletion, found %s", got)
+	}
+	add(7, "no date")
+	var e mongo.ServerError
+	if _, err := coll.Find(ctx, bson.M{}, options.Find().SetSort(bson.M{"at": 1})); !errors.As(err, &e) || !e.HasErrorCode(238) {
+		t.Errorf("with what is no date: got %v, want code 238", err)
+	}
+}
+
+func TestCurrentDate(t *testing.T) {
+	coll := people(t, start(t))
+	before := time.Now().Truncate(time.Millisecond)
+	for _, id := range []int{1, 9} { // one that is there, and one that is not
+		_, err := coll.UpdateByID(t.Context(), id, bson.M{"$currentDate": bson.M{"at": true}}, options.UpdateOne().SetUpsert(true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var doc struct{ At time.Time }
+		if err := coll.FindOne(t.Context(), bson.M{"_id": id}).Decode(&doc); err != nil || doc.At.Before(before) || doc.At.After(time.Now()) {
+			t.Errorf("document %d has %v, error %v; want the time", id, doc.At, err)
+		}
+	}
+}
+
 func TestUniqueKeys(t *testing.T) {
 	coll := people(t, start(t))
 	for _, c := range []struct {
@@ -196,7 +294,10 @@ func TestFindAndModify(t *testing.T) {
 	if err != nil || doc.Age != 1 {
 		t.Errorf("update: %+v, %v", doc, err)
 	}
-	if err := coll.FindOneAndDelete(t.Context(), bson.M{"_id": 1}).Decode(&doc); err != nil || doc.Age != 1 {
+	if err := coll.FindOneAndDelete(t.Context(), bson.M{"_id": 1, "email": "ben@example.com"}).Err(); !errors.Is(err, mongo.ErrNoDocuments) {
+		t.Errorf("delete by two fields, of which one is another's: %v", err)
+	}
+	if err := coll.FindOneAndDelete(t.Context(), bson.M{"_id": 1, "email": "ada@example.com"}).Decode(&doc); err != nil || doc.Age != 1 {
 		t.Errorf("delete: %+v, %v", doc, err)
 	}
 	if err := coll.FindOneAndDelete(t.Context(), bson.M{"_id": 1}).Err(); !errors.Is(err, mongo.ErrNoDocuments) {
@@ -217,6 +318,10 @@ func TestRefusals(t *testing.T) {
 		}, 59},
 		{"a sort", func() error {
 			_, err := coll.Find(t.Context(), bson.M{}, options.Find().SetSort(bson.M{"age": 1}))
+			return err
+		}, 238},
+		{"a date of another kind", func() error {
+			_, err := coll.UpdateByID(t.Context(), 1, bson.M{"$currentDate": bson.M{"at": bson.M{"$type": "timestamp"}}})
 			return err
 		}, 238},
 		{"an unknown operator", func() error { return coll.FindOne(t.Context(), bson.M{"email": bson.M{"$regex": "a"}}).Err() }, 238},

@@ -64,6 +64,20 @@ func TestUpdateAndDeleteAreToldToo(t *testing.T) {
 	}
 }
 
+// A change that is made is told although its request has ended meanwhile.
+func TestAChangeIsToldAlsoWhereNobodyWaits(t *testing.T) {
+	users := memstore.NewUsers[member[int64]]()
+	ann := newMember(nextInt(), "ann@example.com")
+	if err := users.Insert(t.Context(), ann); err != nil {
+		t.Fatalf("Insert: %v", err)
+	}
+	defer users.OnUserChange(func(ctx context.Context, _ int64) error { return ctx.Err() })()
+	ctx, leave := context.WithCancel(t.Context())
+	if err := users.Update(ctx, ann.ID, func(*member[int64]) { leave() }); err != nil {
+		t.Errorf("Update: got %v, want nil: who is told can go on", err)
+	}
+}
+
 // A follower that has missed something says so, and does not go on without it.
 func TestAFollowerThatIsTooFarBehindIsRefused(t *testing.T) {
 	log := memstore.NewTokens[int64]()

@@ -6,15 +6,16 @@ import (
 	"testing"
 )
 
-// Bench measures a site in this process, without a network in front of it. The requests are those of all users in turn.
-// Each is a copy of a prepared one: some libraries keep things in the request that they are given.
-func Bench(b *testing.B, site *Site) {
+// Bench measures a site in this process, without a network in front of it. The requests are those of so many users in
+// turn: with one, all that a request needs is in the processor's own memory. Each is a copy of a prepared one: some
+// libraries keep things in the request that they are given.
+func Bench(b *testing.B, site *Site, users int) {
 	b.Helper()
-	requests := make([]*http.Request, len(site.Sessions))
+	requests := make([]*http.Request, min(users, len(site.Sessions)))
 	// As with net/http, each request has a context that can end: it makes contexts below it cost something.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for i, session := range site.Sessions {
+	for i, session := range site.Sessions[:len(requests)] {
 		own, cancel := context.WithCancel(ctx)
 		defer cancel()
 		requests[i] = Request(session).WithContext(own)

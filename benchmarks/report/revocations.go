@@ -1,0 +1,465 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/event"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/benchmarks/internal/candidate"
+	"github.com/latchkey-go/latchkey/benchmarks/internal/load"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+const (
+	// followInterval is the default of strategy.Cache.
+	followInterval = time.Second
+	// followTolerance is how much later than an interval a revocation may be seen.
+	followTolerance = 250 * time.Millisecond
+
+	revocationConns = 16
+	revocationsName = "revocations"
+)
+
+// revocations are what revoking sessions on one instance came to on another.
+type revocations struct {
+	cached, revoked int
+	rate            float64         // requests a second, to the other
+	refused         []time.Duration // how long after the acknowledgement, the shortest first
+	commands        float64         // a second, that following took
+}
+
+func (r *results) measureRevocations(ctx context.Context) error {
+	l, err := r.open(ctx, r.settings.users, r.settings.users)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	p, err := newPair(ctx, l.Data)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	for _, conns := range []int{0, revocationConns} {
+		r.say("revocations across instances, under the load of %d connections", conns)
+		found, err := p.run(ctx, conns, max(1, r.settings.users/8), 10*r.settings.slot)
+		if err != nil {
+			return err
+		}
+		r.revocations = append(r.revocations, found)
+	}
+	return nil
+}
+
+// pair are two instances on one database.
+type pair struct {
+	revoking, other *instance
+	sessions        []*session
+	next            int // of the sessions, the first that was not revoked
+}
+
+// session is one that an instance ends while the other is asked for it. Times are
+// since start.
+type session struct {
+	token string
+	id    uuid.UUID
+	user  uuid.UUID
+
+	ended    atomic.Int64 // when its end was acknowledged; 0 before
+	accepted atomic.Int64 // when the last read began that was accepted
+	refused  atomic.Int64 // when the first read began that was refused; 0 before
+}
+
+var start = time.Now()
+
+func now() int64 { return int64(time.Since(start)) }
+
+func newPair(ctx context.Context, data candidate.Data) (*pair, error) {
+	p := &pair{}
+	err := func() (err error) {
+		if p.revoking, err = newInstance(data); err != nil {
+			return err
+		}
+		if p.other, err = newInstance(data); err != nil {
+			return err
+		}
+		for i, token := range data.Tokens {
+			p.sessions = append(p.sessions, &session{token: token, user: data.UserIDs[i]})
+		}
+		for _, i := range []*instance{p.revoking, p.other} { // what is read before they follow is not kept
+			if err := i.log.await(ctx); err != nil {
+				return err
+			}
+			if err := each(len(p.sessions), func(n int) error {
+				found, err := i.sessions.ReadToken(ctx, p.sessions[n].token)
+				p.sessions[n].id = found.ID
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}()
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	rand.Shuffle(len(p.sessions), func(i, j int) { p.sessions[i], p.sessions[j] = p.sessions[j], p.sessions[i] })
+	return p, nil
+}
+
+func (p *pair) close() {
+	for _, i := range []*instance{p.revoking, p.other} {
+		if i != nil {
+			i.close()
+		}
+	}
+}
+
+// run revokes n sessions at random on one instance, evenly over a time, and looks when the other refuses them. Meanwhile
+// connections ask that for the sessions that stay, as fast as they can.
+func (p *pair) run(ctx context.Context, conns, n int, over time.Duration) (found revocations, err error) {
+	ending := p.sessions[p.next:min(p.next+n, len(p.sessions))]
+	p.next += len(ending)
+	found.cached, found.revoked = len(p.sessions), len(ending)
+	// Until all is refused: an interval and a bit, or much more where that fails.
+	const atMost = 10 * followInterval
+	var loaded func() error
+	if conns > 0 && p.next < len(p.sessions) {
+		if loaded, err = p.load(conns, over+followInterval+followTolerance, &found.rate); err != nil {
+			return found, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, over+atMost)
+	defer cancel()
+	var group sync.WaitGroup
+	var failed error
+	began, commands := time.Now(), p.other.commands.Load()
+	group.Go(func() {
+		if failed = p.revoke(ctx, ending, over); failed != nil {
+			cancel()
+		}
+	})
+	watched := p.other.watch(ctx, ending)
+	group.Wait()
+	if loaded != nil {
+		watched = errors.Join(watched, loaded())
+	}
+	found.commands = float64(p.other.commands.Load()-commands) / time.Since(began).Seconds()
+	if err := errors.Join(failed, watched); err != nil {
+		return found, err
+	}
+	for _, s := range ending {
+		found.refused = append(found.refused, time.Duration(max(0, max(s.refused.Load(), s.accepted.Load())-s.ended.Load())))
+	}
+	slices.Sort(found.refused)
+	return found, p.check(ctx)
+}
+
+// load puts the other instance under load. The function that it returns waits for the end of that.
+func (p *pair) load(conns int, duration time.Duration, rate *float64) (wait func() error, err error) {
+	addr, closeServer, err := p.other.serve()
+	if err != nil {
+		return nil, err
+	}
+	var requests [][]byte
+	for _, s := range p.sessions[p.next:] {
+		requests = append(requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n", candidate.Path, addr, s.token))
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer closeServer()
+		result, err := load.Run(addr, requests, load.Options{Conns: conns, Duration: duration})
+		*rate = result.Rate
+		done <- err
+	}()
+	return func() error { return <-done }, nil
+}
+
+// watch asks for sessions until all are refused, several at a time: what is refused is looked up in the database, and
+// one after the other would be seen late.
+func (i *instance) watch(ctx context.Context, sessions []*session) error {
+	const watchers = 16
+	var group sync.WaitGroup
+	var errs [watchers]error
+	for w := range watchers {
+		group.Go(func() {
+			errs[w] = i.watchSome(ctx, sessions[w*len(sessions)/watchers:(w+1)*len(sessions)/watchers])
+		})
+	}
+	group.Wait()
+	return errors.Join(errs[:]...)
+}
+
+// watchSome pauses after each turn.
+func (i *instance) watchSome(ctx context.Context, sessions []*session) error {
+	for !allRefused(sessions) {
+		for _, s := range sessions {
+			if s.refused.Load() != 0 {
+				continue
+			}
+			if err := i.read(ctx, s); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("revocations: not all were refused: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func allRefused(sessions []*session) bool {
+	return !slices.ContainsFunc(sessions, func(s *session) bool { return s.refused.Load() == 0 })
+}
+
+// check makes sure that the other instance refuses what was revoked, and nothing else.
+func (p *pair) check(ctx context.Context) error {
+	return each(len(p.sessions), func(n int) error {
+		s := p.sessions[n]
+		var want error
+		if s.ended.Load() != 0 {
+			want = strategy.ErrInvalidToken
+		}
+		if _, err := p.other.sessions.ReadToken(ctx, s.token); !errors.Is(err, want) {
+			return fmt.Errorf("revocations: in the end a session is answered with %v, want %v", err, want)
+		}
+		return nil
+	})
+}
+
+// revoke ends sessions in all ways, evenly over a time.
+func (p *pair) revoke(ctx context.Context, sessions []*session, over time.Duration) error {
+	by := p.revoking
+	ways := []func(s *session) error{
+		func(s *session) error { return by.sessions.DestroyToken(ctx, s.token) },
+		func(s *session) error { return by.sessions.DestroySession(ctx, s.user, s.id) },
+		func(s *session) error { _, _, err := by.sessions.RotateToken(ctx, s.token); return err },
+		func(s *session) error { return by.sessions.DestroyAll(ctx, s.user) },
+		func(s *session) error { return by.accounts.Deactivate(ctx, s.user) },
+		func(s *session) error { return by.accounts.RevokeTokens(ctx, s.user) },
+	}
+	begin := time.Now()
+	return each(len(sessions), func(n int) error {
+		time.Sleep(time.Until(begin.Add(over * time.Duration(n) / time.Duration(len(sessions)))))
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := ways[n%len(ways)](sessions[n]); err != nil {
+			return fmt.Errorf("revocations: revoke: %w", err)
+		}
+		sessions[n].ended.Store(now())
+		return nil
+	})
+}
+
+// each calls f for 0 to n-1, several at a time.
+func each(n int, f func(n int) error) error {
+	const workers = 8
+	var next atomic.Int64
+	var group sync.WaitGroup
+	var errs [workers]error
+	for w := range workers {
+		group.Go(func() {
+			for errs[w] == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				errs[w] = f(i)
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs[:]...)
+}
+
+// instance is one of an application, with a client and a cache of its own.
+type instance struct {
+	client   *mongo.Client
+	log      *followLog
+	sessions *strategy.Database[candidate.Member, uuid.UUID]
+	accounts *account.Manager[candidate.Member, uuid.UUID]
+	commands atomic.Int64 // that following took
+}
+
+// newInstance returns an instance to close after an error too, unless it is nil.
+func newInstance(data candidate.Data) (*instance, error) {
+	i := &instance{}
+	opts := options.Client().ApplyURI(data.URI).SetMonitor(&event.CommandMonitor{Started: i.sent})
+	var err error
+	if i.client, err = mongo.Connect(opts); err != nil {
+		return nil, err
+	}
+	db := i.client.Database(data.Database)
+	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: candidate.Lifetime, Revocations: revocationsName})
+	if err != nil {
+		return i, err
+	}
+	users, err := mongostore.NewUsers[candidate.Member](db, mongostore.UsersConfig{})
+	if err != nil {
+		return i, err
+	}
+	if i.accounts, err = account.NewManager(users, uuid.New, account.Config{}); err != nil {
+		return i, err
+	}
+	i.log = &followLog{Tokens: tokens}
+	i.sessions, err = strategy.NewDatabase(i.log, users, strategy.Config{
+		Lifetime: candidate.Lifetime, Cache: strategy.Cache{MaxStaleness: time.Minute, FollowInterval: followInterval},
+	})
+	return i, err
+}
+
+func (i *instance) sent(_ context.Context, e *event.CommandStartedEvent) {
+	for _, field := range []string{"find", "collection"} { // the latter of a getMore
+		if name, _ := e.Command.Lookup(field).StringValueOK(); name == revocationsName {
+			i.commands.Add(1)
+		}
+	}
+}
+
+func (i *instance) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if i.sessions != nil {
+		i.sessions.Close()
+	}
+	_ = i.client.Disconnect(ctx)
+}
+
+// serve starts a server with a route that the instance guards.
+func (i *instance) serve() (addr string, stop func(), err error) {
+	auth, err := ginauth.New(i.sessions, i.accounts, ginauth.Config{})
+	if err != nil {
+		return "", nil, err
+	}
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	r.GET(candidate.Path, auth.RequireUser(), func(c *gin.Context) {
+		user, _ := auth.CurrentUser(c)
+		c.JSON(http.StatusOK, gin.H{"id": user.ID, "name": user.Name})
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }()
+	return listener.Addr().String(), func() { _ = server.Close() }, nil
+}
+
+// read asks for a session, and notes the answer.
+func (i *instance) read(ctx context.Context, s *session) error {
+	began := now()
+	_, err := i.sessions.ReadToken(ctx, s.token)
+	switch {
+	case err == nil:
+		for {
+			old := s.accepted.Load()
+			if old >= began || s.accepted.CompareAndSwap(old, began) {
+				return nil
+			}
+		}
+	case errors.Is(err, strategy.ErrInvalidToken):
+		s.refused.CompareAndSwap(0, began)
+		return nil
+	}
+	return err
+}
+
+// followLog is a store that notes when its log was followed.
+type followLog struct {
+	*mongostore.Tokens[uuid.UUID]
+	mu    sync.Mutex
+	polls []poll
+}
+
+// poll is when revocations were asked for.
+type poll struct{ began, ended int64 }
+
+// FollowRevocations implements strategy.RevocationLog.
+func (l *followLog) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
+	return logFollower{l, l.Tokens.FollowRevocations()}
+}
+
+type logFollower struct {
+	log *followLog
+	strategy.RevocationFollower[uuid.UUID]
+}
+
+// Next implements strategy.RevocationFollower.
+func (f logFollower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+	p := poll{began: now()}
+	found, err := f.RevocationFollower.Next(ctx)
+	p.ended = now()
+	if err == nil {
+		f.log.mu.Lock()
+		defer f.log.mu.Unlock()
+		f.log.polls = append(f.log.polls, p)
+	}
+	return found, err
+}
+
+func (l *followLog) all() []poll {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.polls)
+}
+
+// await waits until an instance is sure to follow: what it has asked for first, it knows when it asks again.
+func (l *followLog) await(ctx context.Context) error {
+	deadline := time.Now().Add(10 * followInterval)
+	for len(l.all()) < 2 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errors.New("revocations: they are not followed")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
+}
+
+func (r *results) acrossInstances(p *page) {
+	p.para("## Revocations across instances")
+	p.para("Two instances of an application with Latchkey's cache on one database, all sessions in the caches of both. Some are revoked on one, at random, in all ways and evenly over %v; the other is asked for them again and again. \"Refused after\" is from when the one has acknowledged until the other refuses. It is to be at most the interval at which instances ask for revocations, %v, and %v. Under load, %s ask the other meanwhile for the sessions that stay, as fast as they can; both instances and this load are one process. The commands are those that following costs an instance: one an interval, whatever the load.",
+		10*r.settings.slot, followInterval, followTolerance, connections(revocationConns))
+	p.table("", "requests/s", "sessions cached", "revoked", "refused after: p50", "p99", "max", "later than allowed", "commands/s to follow")
+	for _, v := range r.revocations {
+		name, rate := "quiet", "—"
+		if v.rate > 0 {
+			name, rate = "under load", fmt.Sprintf("%.0f", v.rate)
+		}
+		p.row(name, rate, fmt.Sprint(v.cached), fmt.Sprint(v.revoked), short(load.Percentile(v.refused, 50)),
+			short(load.Percentile(v.refused, 99)), short(load.Percentile(v.refused, 100)), fmt.Sprint(v.late()), fmt.Sprintf("%.2f", v.commands))
+	}
+	p.line("")
+}
+
+// late returns how many were refused later than they are to be.
+func (v *revocations) late() (n int) {
+	for _, d := range v.refused {
+		if d > followInterval+followTolerance {
+			n++
+		}
+	}
+	return n
+}
