@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"math/big"
 	"strings"
+	"unsafe"
 )
 
 // DefaultTokenPrefix begins every token, unless [Config.TokenPrefix] says
@@ -123,14 +124,11 @@ func (f TokenFormat) wellFormed(token string) bool {
 	return token[len(body):] == string(sum[:])
 }
 
-// checksum is the CRC-32 (IEEE) of s in base62. It loops over the table itself:
-// handing the string to hash/crc32 would cost an allocation for every request.
+// checksum is the CRC-32 (IEEE) of s in base62.
 func checksum(s string) (sum [checksumLength]byte) {
-	crc := ^uint32(0)
-	for i := range len(s) {
-		crc = crc32.IEEETable[byte(crc)^s[i]] ^ crc>>8
-	}
-	crc = ^crc
+	// The bytes of the string as they are: a copy would be an allocation for every
+	// request. Nobody writes to them.
+	crc := crc32.ChecksumIEEE(unsafe.Slice(unsafe.StringData(s), len(s)))
 	for i := checksumLength - 1; i >= 0; i-- {
 		sum[i] = base62[crc%62]
 		crc /= 62
