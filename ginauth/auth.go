@@ -569,8 +569,10 @@ func (a *Auth[U]) forged(t transport, r *http.Request) bool {
 // CurrentUser returns the user whom a guard let through. ok is false where none
 // did: behind [Auth.OptionalUser] that is a visitor.
 func (a *Auth[U]) CurrentUser(c *gin.Context) (user U, ok bool) {
-	s, ok := a.CurrentSession(c)
-	return s.User, ok
+	if c.Request == nil {
+		return user, false
+	}
+	return strategy.UserFromContext[U](c.Request.Context())
 }
 
 // CurrentSession returns the session of the user whom a guard let through. Code
