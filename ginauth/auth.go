@@ -402,7 +402,7 @@ func (a *Auth[U]) destroyPresented(ctx context.Context, r *http.Request) error {
 // else. Guards can be stacked: the token is read once.
 func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if id, err := a.admit(c, checks); err != nil {
+		if id, err := admit(a, c, true, checks); err != nil {
 			a.turnAway(c, id, err)
 		}
 	}
@@ -419,7 +419,7 @@ func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 // otherwise.
 func (a *Auth[U]) RequireToken(checks ...TokenCheck) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if id, err := a.admitToken(c, checks); err != nil {
+		if id, err := admit(a, c, false, checks); err != nil {
 			a.turnAway(c, id, err)
 		}
 	}
@@ -444,60 +444,41 @@ func (a *Auth[U]) turnAway(c *gin.Context, id *identity[U], err error) {
 // let through.
 func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if _, err := a.admit(c, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
+		if _, err := admit(a, c, true, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
 			a.refuse(c, err)
 		}
 	}
 }
 
-// admit finds the request's session, checks it, and puts it into the request's
-// context. It returns what it knows also where the session may not pass.
-func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (*identity[U], error) {
-	id := a.identity(c)
-	first := id == nil || !id.hasUser
-	if first {
-		id = a.visitor(c)
-		if err := a.identify(id, c.Request, true); err != nil {
-			return id, err
-		}
-	}
-	session := &id.session
-	if session.Scoped() && !takesScopes(checks) {
-		return id, &scopeError{}
-	}
-	for _, check := range checks {
-		if check == nil {
-			return id, a.verdict(id, errors.New("a check is nil"))
-		}
-		if err := check.pass(id, subject{session.User, &session.SessionInfo, a.cfg.Now(), session}); err != nil {
-			return id, a.verdict(id, err)
-		}
-	}
-	if first {
-		id.enter(c)
-	}
-	return id, nil
+// passer is a Check or a TokenCheck.
+type passer interface {
+	pass(ctx context.Context, s subject) error
 }
 
-// admitToken is admit without the user.
-func (a *Auth[U]) admitToken(c *gin.Context, checks []TokenCheck) (*identity[U], error) {
+// admit finds the request's session, with its user where one is asked for, checks
+// it, and puts it into the request's context. It returns what it knows also where
+// the session may not pass.
+func admit[U User, C passer](a *Auth[U], c *gin.Context, withUser bool, checks []C) (*identity[U], error) {
 	id := a.identity(c)
-	first := id == nil
+	first := id == nil || withUser && !id.hasUser
 	if first {
 		id = a.visitor(c)
-		if err := a.identify(id, c.Request, false); err != nil {
+		if err := a.identify(id, c.Request, withUser); err != nil {
 			return id, err
 		}
 	}
-	info := &id.session.SessionInfo
-	if info.Scoped() && !takesScopes(checks) {
+	if id.session.Scoped() && !takesScopes(checks) {
 		return id, &scopeError{}
 	}
 	for _, check := range checks {
-		if check == nil {
+		if any(check) == nil {
 			return id, a.verdict(id, errors.New("a check is nil"))
 		}
-		if err := check.pass(id, subject{info: info, now: a.cfg.Now()}); err != nil {
+		s := subject{info: &id.session.SessionInfo, now: a.cfg.Now()}
+		if withUser {
+			s.user, s.session = id.session.User, &id.session
+		}
+		if err := check.pass(id, s); err != nil {
 			return id, a.verdict(id, err)
 		}
 	}

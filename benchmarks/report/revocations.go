@@ -105,7 +105,7 @@ func newPair(ctx context.Context, data candidate.Data) (*pair, error) {
 			if err := i.log.await(ctx); err != nil {
 				return err
 			}
-			if err := each(len(p.sessions), func(n int) error {
+			if err := candidate.ForEach(len(p.sessions), func(n int) error {
 				found, err := i.sessions.ReadToken(ctx, p.sessions[n].token)
 				p.sessions[n].id = found.ID
 				return err
@@ -232,7 +232,7 @@ func allRefused(sessions []*session) bool {
 
 // check makes sure that the other instance refuses what was revoked, and nothing else.
 func (p *pair) check(ctx context.Context) error {
-	return each(len(p.sessions), func(n int) error {
+	return candidate.ForEach(len(p.sessions), func(n int) error {
 		s := p.sessions[n]
 		var want error
 		if s.ended.Load() != 0 {
@@ -257,7 +257,7 @@ func (p *pair) revoke(ctx context.Context, sessions []*session, over time.Durati
 		func(s *session) error { return by.accounts.RevokeTokens(ctx, s.user) },
 	}
 	begin := time.Now()
-	return each(len(sessions), func(n int) error {
+	return candidate.ForEach(len(sessions), func(n int) error {
 		time.Sleep(time.Until(begin.Add(over * time.Duration(n) / time.Duration(len(sessions)))))
 		if err := ctx.Err(); err != nil {
 			return err
@@ -268,27 +268,6 @@ func (p *pair) revoke(ctx context.Context, sessions []*session, over time.Durati
 		sessions[n].ended.Store(now())
 		return nil
 	})
-}
-
-// each calls f for 0 to n-1, several at a time.
-func each(n int, f func(n int) error) error {
-	const workers = 8
-	var next atomic.Int64
-	var group sync.WaitGroup
-	var errs [workers]error
-	for w := range workers {
-		group.Go(func() {
-			for errs[w] == nil {
-				i := int(next.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				errs[w] = f(i)
-			}
-		})
-	}
-	group.Wait()
-	return errors.Join(errs[:]...)
 }
 
 // instance is one of an application, with a client and a cache of its own.

@@ -117,8 +117,8 @@ func answerUser(c *gin.Context, id, email, name string) {
 	}{id, email, name})
 }
 
-// forEach calls f for 0 to n-1, several at a time.
-func forEach(n int, f func(i int) error) error {
+// ForEach calls f for 0 to n-1, several at a time.
+func ForEach(n int, f func(i int) error) error {
 	const workers = 8
 	var next atomic.Int64
 	var group sync.WaitGroup

@@ -53,7 +53,7 @@ func ginSessions() Candidate {
 // logins logs every user in, at POST /login/{id}, and returns their cookies.
 func logins(h http.Handler, db *DB) ([]Header, error) {
 	headers := make([]Header, len(db.UserIDs))
-	err := forEach(len(headers), func(i int) error {
+	err := ForEach(len(headers), func(i int) error {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/login/"+db.UserIDs[i].String(), nil))
 		cookies := w.Result().Cookies()
