@@ -197,7 +197,18 @@ func (d *Database[U, ID]) evict(ctx context.Context, user U, leaving []AccessTok
 	if err != nil || len(logins) <= d.cfg.MaxSessions {
 		return err
 	}
-	for _, old := range logins[d.cfg.MaxSessions:] {
+	// Those of a clock that was further ahead than clocks may be apart go first: the
+	// new login would go in their place, until that time has come.
+	var ahead, rest []AccessToken[ID]
+	limit := d.now().Add(maxSkew)
+	for _, login := range logins {
+		if login.CreatedAt.After(limit) {
+			ahead = append(ahead, login)
+		} else {
+			rest = append(rest, login)
+		}
+	}
+	for _, old := range append(rest, ahead...)[d.cfg.MaxSessions:] {
 		// By its ID: a rotation can give it another token meanwhile.
 		if err := d.destroy(ctx, old.UserID, old.ID, ReasonOverLimit); err != nil && !errors.Is(err, ErrSessionNotFound) {
 			return err
