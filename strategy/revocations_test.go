@@ -494,7 +494,7 @@ func TestASlowNextIsAsOldAsItsBeginning(t *testing.T) {
 		c := newCluster(t)
 		here := c.instance(t)
 		follow()
-		slow := func(context.Context) error { time.Sleep(stale / 2); return nil }
+		slow := func(context.Context) error { time.Sleep(stale / 4); return nil }
 		here.log.next.Store(&slow)
 		asked := time.Now().Truncate(every).Add(every)
 		time.Sleep(time.Until(asked.Add(1)))
@@ -557,8 +557,11 @@ func TestARevocationThatWasNotPublishedIsPublishedAtTheNextTry(t *testing.T) {
 				}
 				follow()
 				here.reads(t, "after it was not published", token, nil, 0)
-				mend()
 				// The row is gone by now.
+				if err := e.end(t, c, there, token, session); !errors.Is(err, errDown) {
+					t.Errorf("the next try while it still fails: got %v, want the failure", err)
+				}
+				mend()
 				if err := e.end(t, c, there, token, session); err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
 					t.Errorf("the next try: got %v, want nil, or that there is no such session", err)
 				}
@@ -698,6 +701,51 @@ func TestCloseEndsWhatWasStarted(t *testing.T) {
 			t.Errorf("%s: got the events %v, want none", name, got)
 		}
 	}
+}
+
+func TestCloseWaitsForTheEnd(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		i := newCluster(t).instance(t)
+		var ended atomic.Bool
+		slow := func(ctx context.Context) error {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			ended.Store(true)
+			return ctx.Err()
+		}
+		i.log.next.Store(&slow)
+		follow()
+		for range 2 {
+			go i.Close()
+		}
+		i.Close()
+		if !ended.Load() {
+			t.Error("Close returned while a Next was under way")
+		}
+	})
+}
+
+// A log that hangs is as good as one that fails.
+func TestALogThatHangsSuspendsTheCache(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		i := newCluster(t).instance(t)
+		follow()
+		hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		i.log.next.Store(&hangs)
+		time.Sleep(2 * stale)
+		synctest.Wait()
+		if got, want := i.kinds(), []strategy.EventKind{strategy.EventStoreFailed, strategy.EventCacheSuspended}; !slices.Equal(got, want) {
+			t.Errorf("got the events %v, want %v", got, want)
+		}
+		i.log.next.Store(nil)
+		time.Sleep(stale)
+		synctest.Wait()
+		if got, want := i.kinds(), []strategy.EventKind{strategy.EventCacheResumed}; !slices.Equal(got, want) {
+			t.Errorf("when it answers again: got the events %v, want %v", got, want)
+		}
+	})
 }
 
 func TestAfterCloseADatabaseGoesOn(t *testing.T) {
