@@ -14,7 +14,9 @@ func bare() Candidate {
 		Notes: "lets everybody in; it is what the others' figures have in common",
 		build: func(_ context.Context, db *DB) (*Site, error) {
 			r := engine()
-			r.GET(Path, func(c *gin.Context) { answerUser(c, "0193b5a6-7c1e-7000-8000-000000000000", "somebody@example.com", "Somebody") })
+			r.GET(Path, func(c *gin.Context) {
+				answerUser(c, "0193b5a6-7c1e-7000-8000-000000000000", "somebody@example.com", "Somebody")
+			})
 			return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 		},
 	}
