@@ -2,6 +2,7 @@ package mongostore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,22 +21,19 @@ const (
 	// knows: what was written at the same time can become visible later, and after a
 	// failover the clock is another server's.
 	revocationsOverlap = 10 * time.Second
+	// clocksApart is how far apart the server's clock and this process's may be.
+	clocksApart = time.Hour
 )
-
-// revocationDoc is a document of the collection of revocations. One of the last
-// three is there.
-type revocationDoc[ID comparable] struct {
-	ID        uuid.UUID `bson:"_id"`
-	At        time.Time `bson:"at"` // by the server's clock
-	Token     string    `bson:"token"`
-	SessionID uuid.UUID `bson:"session_id"`
-	UserID    ID        `bson:"user_id"`
-}
 
 var _ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
 
 // PublishRevocation implements strategy.RevocationLog: it inserts a small document
-// into a collection, which goes after 10 minutes.
+// into a collection, which goes after 10 minutes:
+//
+//	revocations
+//	  _id          UUIDv7
+//	  at           date, by the server's clock      TTL index
+//	  token        a digest, or in its place session_id or user_id
 func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
@@ -77,50 +75,65 @@ func (t *Tokens[ID]) FollowRevocations() strategy.RevocationFollower[ID] {
 type revocationFollower[ID comparable] struct {
 	tokens *Tokens[ID]
 	began  bool
-	latest time.Time // of those that were returned
-	since  time.Time // when that was found, by the monotonic clock
-	known  map[uuid.UUID]time.Time
+	latest time.Time                 // of those that were read
+	since  time.Time                 // when that was found, by the monotonic clock
+	known  map[string]time.Time      // by their _id
+	found  []strategy.Revocation[ID] // not returned yet
 }
 
-// Next implements strategy.RevocationFollower.
+// Next implements strategy.RevocationFollower. A document that cannot be read is an
+// error, once: a cache knows of what it says when its entries are too old, after
+// MaxStaleness. All else is returned by the next Next.
 func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocation[ID], error) {
 	ctx, cancel := bounded(ctx, f.tokens.cfg.Timeout)
 	defer cancel()
-	filter, opts := bson.D{}, options.Find().SetSort(bson.D{{Key: "at", Value: 1}})
-	switch {
-	case !f.began: // the latest one tells the server's time
+	from, opts := f.from(), options.Find().SetSort(bson.D{{Key: "at", Value: 1}})
+	if !f.began { // the latest one tells the server's time
 		opts = options.Find().SetSort(bson.D{{Key: "at", Value: -1}}).SetLimit(1)
-	case !f.latest.IsZero():
-		filter = bson.D{{Key: "at", Value: bson.D{{Key: "$gte", Value: f.from()}}}}
 	}
-	cur, err := f.tokens.revocations.Find(ctx, filter, opts)
+	// What has no date is none of ours, and not found by one.
+	cur, err := f.tokens.revocations.Find(ctx, bson.D{{Key: "at", Value: bson.D{{Key: "$gte", Value: from}}}}, opts)
 	if err != nil {
 		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
 	}
-	var docs []revocationDoc[ID]
+	var docs []bson.Raw
 	if err := cur.All(ctx, &docs); err != nil {
 		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
 	}
 	if f.known == nil {
-		f.known = make(map[uuid.UUID]time.Time)
+		f.known = make(map[string]time.Time)
 	}
-	f.began = true
-	var found []strategy.Revocation[ID]
+	var unread error
+	farAhead := f.tokens.cfg.Now().Add(clocksApart)
 	for _, doc := range docs {
-		if _, known := f.known[doc.ID]; known {
+		id := doc.Lookup("_id")
+		key := string(append([]byte{byte(id.Type)}, id.Value...))
+		if _, known := f.known[key]; known {
 			continue
 		}
-		f.known[doc.ID] = doc.At
-		if doc.At.After(f.latest) {
-			f.latest, f.since = doc.At, time.Now()
+		at, _ := timeOf(doc.Lookup("at"))
+		f.known[key] = at
+		if at.After(f.latest) && at.Before(farAhead) {
+			f.latest, f.since = at, time.Now()
 		}
-		found = append(found, strategy.Revocation[ID]{Digest: doc.Token, SessionID: doc.SessionID, UserID: doc.UserID})
-	}
-	for id, at := range f.known {
-		if at.Before(f.from()) {
-			delete(f.known, id)
+		r, err := parseRevocation[ID](doc, f.tokens.cfg.Registry)
+		if err == nil {
+			f.found = append(f.found, r)
+		} else if f.began { // before that, nothing was cached
+			unread = fmt.Errorf("mongostore: read the revocation %v: %w", id, err)
 		}
 	}
+	f.began = true
+	for key, at := range f.known {
+		if at.Before(from) {
+			delete(f.known, key)
+		}
+	}
+	if unread != nil {
+		return nil, unread
+	}
+	found := f.found
+	f.found = nil
 	return found, nil
 }
 
@@ -128,7 +141,43 @@ func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocatio
 // the overlap allows has come when that has passed: so where nothing is published
 // any more, nothing is read again and again.
 func (f *revocationFollower[ID]) from() time.Time {
-	return f.latest.Add(-max(0, revocationsOverlap-time.Since(f.since)))
+	if f.latest.IsZero() {
+		return time.UnixMilli(0)
+	}
+	from := f.latest.Add(-max(0, revocationsOverlap-time.Since(f.since)))
+	// A server's clock that was ahead, and was set right, would have us wait until
+	// it is as late again.
+	if now := f.tokens.cfg.Now().Add(-revocationsOverlap); now.Before(from) {
+		return now
+	}
+	return from
+}
+
+// parseRevocation reads a document of the collection.
+func parseRevocation[ID comparable](doc bson.Raw, reg *bson.Registry) (r strategy.Revocation[ID], err error) {
+	if v := doc.Lookup("token"); !v.IsZero() {
+		digest, ok := v.StringValueOK()
+		if !ok || digest == "" {
+			return r, fmt.Errorf("decode the field token: it is of the type %v, or empty", v.Type)
+		}
+		return strategy.Revocation[ID]{Digest: digest}, nil
+	}
+	if v := doc.Lookup("session_id"); !v.IsZero() {
+		id, ok := uuidOf(v)
+		if !ok {
+			return r, fmt.Errorf("decode the field session_id: it is of the type %v", v.Type)
+		}
+		return strategy.Revocation[ID]{SessionID: id}, nil
+	}
+	v := doc.Lookup("user_id")
+	if v.IsZero() {
+		return r, errors.New("it has neither token nor session_id nor user_id")
+	}
+	var id ID
+	if err := parseID(v, reg, &id); err != nil {
+		return r, fmt.Errorf("decode the field user_id: %w", err)
+	}
+	return strategy.Revocation[ID]{UserID: id}, nil
 }
 
 // purgeRevocations is the substitute for the TTL index.
@@ -136,7 +185,7 @@ func (t *Tokens[ID]) purgeRevocations(ctx context.Context) (int64, error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
 	// By this process's clock, which may be ahead of the server's.
-	const ahead = time.Hour
+	const ahead = clocksApart
 	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept - ahead)}}}}
 	res, err := t.revocations.DeleteMany(ctx, old)
 	if err != nil {

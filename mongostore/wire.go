@@ -2,6 +2,7 @@ package mongostore
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,7 +38,8 @@ func tokenFilter(digest string, createdAfter time.Time) bson.Raw {
 	return b
 }
 
-// parseToken reads a row of the collection.
+// parseToken reads a row of the collection. One that has no age is none of ours:
+// without a lifetime it would never end.
 func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.AccessToken[ID], err error) {
 	elems, err := doc.Elements()
 	if err != nil {
@@ -77,6 +79,9 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 		if !ok {
 			return t, fmt.Errorf("decode the field %s: it is of the type %v", key, v.Type)
 		}
+	}
+	if t.CreatedAt.IsZero() {
+		return t, errors.New("decode the field created_at: it is missing")
 	}
 	return t, nil
 }
