@@ -79,7 +79,9 @@ var known = map[strategy.EventKind][]strategy.Reason{
 		strategy.ReasonMalformed, strategy.ReasonUnknown, strategy.ReasonExpired, strategy.ReasonIdle,
 		strategy.ReasonSuperseded, strategy.ReasonUserGone, strategy.ReasonUserInactive,
 	},
-	strategy.EventStoreFailed: {""},
+	strategy.EventStoreFailed:    {""},
+	strategy.EventCacheSuspended: {""},
+	strategy.EventCacheResumed:   {""},
 
 	strategy.EventLoginSucceeded:  {""},
 	strategy.EventReauthenticated: {""},
