@@ -129,7 +129,7 @@ func (r *results) inOneProcess(p *page) {
 
 func (r *results) ownCode(p *page) {
 	p.para("## Latchkey's own code")
-	p.para("The same with both look-ups in maps, so that there is no driver in the figures: the difference between the last two is what Latchkey's checks, contexts and types take of the processor.")
+	p.para("The same with both look-ups in maps, so that there is no driver in the figures: the difference between Latchkey in memory and what is written by hand is what its checks, contexts and types take of the processor.")
 	r.benchmarkTable(p, r.inMemory)
 	ns := make(map[string][]float64)
 	for _, b := range r.inMemory {
