@@ -67,7 +67,7 @@ func highWater() (stop func() uint64) {
 
 func TestAFloodOfLoginsTakesBoundedMemoryAndGuardsGoOn(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes seconds")
+		t.Skip("it takes seconds; without -short it runs")
 	}
 	users := memstore.NewUsers[member]()
 	accounts, err := account.NewManager(users, uuid.New, account.Config{MaxConcurrentHashes: floodHashes})

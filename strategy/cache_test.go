@@ -933,7 +933,7 @@ func clockAfter(t *testing.T, from time.Time, wall, monotonic time.Duration) tim
 		loc  *time.Location
 	})(unsafe.Pointer(&at)).ext += int64(monotonic - wall)
 	if at.Sub(from) != monotonic || at.Round(0).Sub(from) != wall {
-		t.Skip("time.Time is made in another way than it was")
+		t.Fatal("time.Time is made in another way than it was")
 	}
 	return at
 }
