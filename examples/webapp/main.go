@@ -10,16 +10,15 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/gin-gonic/gin"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	mongooptions "go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/latchkey-go/latchkey/examples/internal/serve"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/integration/devmongo"
 )
@@ -105,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "open http://%s in a browser\n", reachable(listener.Addr()))
+	fmt.Fprintf(stdout, "open http://%s in a browser\n", serve.Reachable(listener.Addr()))
 	if s.demo {
 		fmt.Fprintf(stdout, "Accounts, all with the password %q:\n", demoPassword)
 		for _, demo := range demoAccounts {
@@ -114,30 +113,5 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	} else {
 		fmt.Fprintln(stdout, "It has the accounts of that database; -demo-accounts makes some to try it with.")
 	}
-	return serve(ctx, listener, handler)
-}
-
-// serve serves until ctx is done, and then lets the requests under way finish.
-func serve(ctx context.Context, listener net.Listener, h http.Handler) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, IdleTimeout: time.Minute}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	return server.Shutdown(ctx)
-}
-
-// reachable is an address to connect to: one that listens everywhere does so here
-// too, and browsers take secure cookies over plain HTTP only from here.
-func reachable(addr net.Addr) string {
-	host, port, err := net.SplitHostPort(addr.String())
-	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
-		return addr.String()
-	}
-	return net.JoinHostPort("127.0.0.1", port)
+	return serve.Until(ctx, listener, handler)
 }
