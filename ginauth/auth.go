@@ -606,16 +606,16 @@ func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
 
 // context returns the context of a request with the address of its client.
 func (a *Auth[U]) context(c *gin.Context) context.Context {
-	ctx := c.Request.Context()
-	if strategy.ClientAddr(ctx) != "" {
-		return ctx
-	}
-	return strategy.ContextWithClientAddr(ctx, clientAddr(c))
+	return strategy.ContextWithClientAddr(c.Request.Context(), clientAddr(c))
 }
 
-// clientAddr returns the address of a request's client, by Gin's rules for trusted
-// proxies: never what a header says that anybody can set.
+// clientAddr returns the address of a request's client: what its context knows
+// already, or by Gin's rules for trusted proxies, never what a header says that
+// anybody can set.
 func clientAddr(c *gin.Context) string {
+	if addr := strategy.ClientAddr(c.Request.Context()); addr != "" {
+		return addr
+	}
 	addr := c.ClientIP()
 	// Gin takes the header of a TrustedPlatform for an address as it is.
 	if _, err := netip.ParseAddr(addr); err != nil {

@@ -35,12 +35,8 @@ type identityKey struct{}
 
 // visitor returns an identity of nobody yet, with the request's context.
 func (a *Auth[U]) visitor(c *gin.Context) *identity[U] {
-	ctx := c.Request.Context()
-	addr := strategy.ClientAddr(ctx)
-	if addr == "" {
-		addr = clientAddr(c)
-	}
-	return &identity[U]{client: ctxkey.Client{Context: ctx, Addr: addr}, auth: a, header: headerOf(c.Request)}
+	client := ctxkey.Client{Context: c.Request.Context(), Addr: clientAddr(c)}
+	return &identity[U]{client: client, auth: a, header: headerOf(c.Request)}
 }
 
 // enter makes the identity that of the request.
