@@ -362,7 +362,8 @@ func (a *attempt) end(ctx context.Context, outcome error) {
 		a.limiter.herds.ended(a.herd)
 		a.leave()
 	}()
-	_ = a.inTurn(context.WithoutCancel(ctx), func() error {
+	ctx = context.WithoutCancel(ctx)
+	_ = a.inTurn(ctx, func() error {
 		switch {
 		case outcome == nil:
 			a.succeeded(ctx)
@@ -397,7 +398,6 @@ func (a *attempt) succeeded(ctx context.Context) {
 	if len(a.counted) == 0 {
 		return // the store failed
 	}
-	ctx = context.WithoutCancel(ctx)
 	cleared, err := a.limiter.store.Clear(ctx, a.at, a.counted[0].key)
 	if err == nil {
 		a.turn.cleared++

@@ -96,7 +96,7 @@ func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	a := &Attempts{coll: collection(db, cfg.Collection, NewRegistry()), cfg: cfg}
+	a := &Attempts{coll: collection(db, cfg.Collection, defaultRegistry), cfg: cfg}
 	a.purger = newPurger(a.coll, attemptsWanted(), cfg.PurgeInterval, a.Purge, cfg.Now, cfg.OnEvent)
 	return a, nil
 }

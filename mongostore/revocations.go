@@ -185,8 +185,7 @@ func (t *Tokens[ID]) purgeRevocations(ctx context.Context) (int64, error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
 	// By this process's clock, which may be ahead of the server's.
-	const ahead = clocksApart
-	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept - ahead)}}}}
+	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept - clocksApart)}}}}
 	res, err := t.revocations.DeleteMany(ctx, old)
 	if err != nil {
 		return 0, fmt.Errorf("mongostore: purge revocations: %w", err)
