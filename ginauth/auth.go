@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/ctxkey"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -95,6 +98,7 @@ type Config struct {
 type Auth[U User] struct {
 	strategy   strategy.Strategy[U]
 	manager    strategy.SessionManager[U] // nil where the strategy is none
+	sessions   sessionReader[U]           // likewise
 	tokens     strategy.TokenReader       // likewise
 	login      Authenticator[U]
 	transports []transport
@@ -136,6 +140,7 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 		}
 	}
 	a.manager, _ = s.(strategy.SessionManager[U])
+	a.sessions = readerOf(s)
 	a.tokens, _ = s.(strategy.TokenReader)
 	names := make(map[string]bool)
 	for i, t := range cfg.Transports {
@@ -156,6 +161,22 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 		a.transports = append(a.transports, ready)
 	}
 	return a, nil
+}
+
+// sessionReader is strategy.Database: it reads a token without copying what it knows.
+type sessionReader[U any] interface {
+	ReadSession(ctx context.Context, token string) (*strategy.Session[U], error)
+}
+
+// readerOf returns the strategy itself if it is a sessionReader; nil for a type that
+// embeds one: its ReadToken may be its own, and is the one to ask.
+func readerOf[U any](s strategy.Strategy[U]) sessionReader[U] {
+	own := reflect.TypeFor[strategy.Config]().PkgPath()
+	if t := reflect.TypeOf(s); t.Kind() != reflect.Pointer || t.Elem().PkgPath() != own {
+		return nil
+	}
+	reader, _ := s.(sessionReader[U])
+	return reader
 }
 
 // Routes adds the routes of the plugin to a router or a group of routes, whose
@@ -351,13 +372,13 @@ func (a *Auth[U]) Logout(c *gin.Context) error {
 	} else if errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, ErrNoCredentials) {
 		err = a.forget(ctx, c, err)
 	}
-	a.denied(ctx, id.session.SessionInfo, err)
+	a.denied(ctx, id.info(), err)
 	return err
 }
 
 // end ends a session: by its ID, because a request that runs beside this one may
 // have given it another token by now.
-func (a *Auth[U]) end(ctx context.Context, session strategy.Session[U], by credential) error {
+func (a *Auth[U]) end(ctx context.Context, session *strategy.Session[U], by credential) error {
 	if a.manager == nil {
 		return a.strategy.DestroyToken(ctx, by.token)
 	}
@@ -427,7 +448,7 @@ func (a *Auth[U]) RequireToken(checks ...TokenCheck) gin.HandlerFunc {
 
 // turnAway answers a request that may not pass.
 func (a *Auth[U]) turnAway(c *gin.Context, id *identity[U], err error) {
-	a.denied(id, id.session.SessionInfo, err)
+	a.denied(id, id.info(), err)
 	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
 		a.boundBody(c)
 		c.Abort()
@@ -476,7 +497,7 @@ func admit[U User, C passer](a *Auth[U], c *gin.Context, withUser bool, checks [
 		}
 		s := subject{info: &id.session.SessionInfo, now: a.cfg.Now()}
 		if withUser {
-			s.user, s.session = id.session.User, &id.session
+			s.user, s.session = id.session.User, id.session
 		}
 		if err := check.pass(id, s); err != nil {
 			return id, a.verdict(id, err)
@@ -530,15 +551,28 @@ func (a *Auth[U]) identify(id *identity[U], r *http.Request, withUser bool) erro
 
 // read asks the strategy about a token.
 func (a *Auth[U]) read(id *identity[U], token string, withUser bool) (err error) {
-	if withUser {
-		id.session, err = a.strategy.ReadToken(&id.client, token)
-	} else if a.tokens == nil {
-		err = errors.New("ginauth: RequireToken wants a strategy that is a strategy.TokenReader")
+	if withUser && a.sessions != nil {
+		id.session, err = a.sessions.ReadSession(&id.client, token)
 	} else {
-		id.session.SessionInfo, err = a.tokens.ReadTokenInfo(&id.client, token)
+		id.session, err = a.readCopy(&id.client, token, withUser)
 	}
 	id.hasUser = err == nil && withUser
 	return err
+}
+
+// readCopy is read by what every strategy has.
+func (a *Auth[U]) readCopy(ctx context.Context, token string, withUser bool) (*strategy.Session[U], error) {
+	var s strategy.Session[U]
+	var err error
+	switch {
+	case withUser:
+		s, err = a.strategy.ReadToken(ctx, token)
+	case a.tokens != nil:
+		s.SessionInfo, err = a.tokens.ReadTokenInfo(ctx, token)
+	default:
+		err = errors.New("ginauth: RequireToken wants a strategy that is a strategy.TokenReader")
+	}
+	return &s, err
 }
 
 // forged reports whether a page of another origin may have made a browser send
@@ -606,7 +640,13 @@ func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
 
 // context returns the context of a request with the address of its client.
 func (a *Auth[U]) context(c *gin.Context) context.Context {
-	return strategy.ContextWithClientAddr(c.Request.Context(), clientAddr(c))
+	client := client(c)
+	return &client
+}
+
+// client returns the context of a request with the address of its client.
+func client(c *gin.Context) ctxkey.Client {
+	return ctxkey.Client{Context: c.Request.Context(), Addr: clientAddr(c)}
 }
 
 // clientAddr returns the address of a request's client: what its context knows
@@ -617,6 +657,9 @@ func clientAddr(c *gin.Context) string {
 		return addr
 	}
 	addr := c.ClientIP()
+	if host, ok := strings.CutPrefix(c.Request.RemoteAddr, addr); ok && strings.HasPrefix(host, ":") {
+		return addr // as most are: what the connection says
+	}
 	// Gin takes the header of a TrustedPlatform for an address as it is.
 	if _, err := netip.ParseAddr(addr); err != nil {
 		return ""

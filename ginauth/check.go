@@ -141,7 +141,9 @@ func (f userCheck[U]) pass(ctx context.Context, s subject) error {
 		var other U
 		return fmt.Errorf("the check is of sessions of %T, not %T", other, s.user)
 	}
-	ok, err := f(ctx, *session)
+	own := *session
+	own.Scopes = slices.Clone(own.Scopes) // the rest are values
+	ok, err := f(ctx, own)
 	if err != nil {
 		return err // a failure, whatever it wraps: the reasons of pass are ours alone
 	}

@@ -19,9 +19,9 @@ type identity[U User] struct {
 	client  ctxkey.Client
 	request http.Request
 	auth    *Auth[U]
-	header  unsafe.Pointer // that the token was read from
-	session strategy.Session[U]
-	hasUser bool
+	header  unsafe.Pointer       // that the token was read from
+	session *strategy.Session[U] // of all requests with this token: see strategy.SessionReader
+	hasUser bool                 // else the session has none
 	by      credential
 }
 
@@ -35,8 +35,7 @@ type identityKey struct{}
 
 // visitor returns an identity of nobody yet, with the request's context.
 func (a *Auth[U]) visitor(c *gin.Context) *identity[U] {
-	client := ctxkey.Client{Context: c.Request.Context(), Addr: clientAddr(c)}
-	return &identity[U]{client: client, auth: a, header: headerOf(c.Request)}
+	return &identity[U]{client: client(c), auth: a, header: headerOf(c.Request)}
 }
 
 // enter makes the identity that of the request.
@@ -56,6 +55,14 @@ func (a *Auth[U]) identity(c *gin.Context) *identity[U] {
 	return known
 }
 
+// info returns what is known of the session, which may be nothing.
+func (id *identity[U]) info() strategy.SessionInfo {
+	if id.session == nil {
+		return strategy.SessionInfo{}
+	}
+	return id.session.SessionInfo
+}
+
 // headerOf tells the headers of requests apart. The copy of a request that
 // WithContext makes shares them.
 func headerOf(r *http.Request) unsafe.Pointer { return reflect.ValueOf(r.Header).UnsafePointer() }
@@ -71,10 +78,12 @@ func (id *identity[U]) Value(key any) any {
 	case identityKey{}:
 		return id
 	case ctxkey.SessionInfo{}:
-		return &id.session.SessionInfo
+		if id.session != nil {
+			return &id.session.SessionInfo
+		}
 	case ctxkey.Session[U]{}:
 		if id.hasUser {
-			return &id.session
+			return id.session
 		}
 	}
 	return id.client.Value(key)

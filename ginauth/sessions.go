@@ -215,7 +215,7 @@ func (a *Auth[U]) renew(c *gin.Context, user U, at time.Time) error {
 		return expected(err, strategy.ErrInvalidToken)
 	}
 	next := *current // what reads the old one beside this request is not disturbed
-	next.session, next.hasUser, next.by.token = session, true, secret.Reveal()
+	next.session, next.hasUser, next.by.token = &session, true, secret.Reveal()
 	next.enter(c)
 	a.deliver(c, next.by.transport, secret, session, a.cfg.Now())
 	return nil

@@ -88,11 +88,12 @@ func (bearer) token(r *http.Request) (string, error) {
 // its scheme is another one. Schemes have no case (RFC 9110 §11.1).
 func parseAuthorization(header string) (string, error) {
 	scheme, rest, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	if scheme != "Bearer" && !strings.EqualFold(scheme, "Bearer") {
 		return "", nil
 	}
 	token := strings.Trim(rest, " ")
-	if token == "" || strings.ContainsAny(token, " \t") {
+	// Two searches for a byte are quicker than one for several.
+	if token == "" || strings.IndexByte(token, ' ') >= 0 || strings.IndexByte(token, '\t') >= 0 {
 		return "", fmt.Errorf("%w: Bearer wants one token", errBadRequest)
 	}
 	return token, nil

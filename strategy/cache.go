@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,20 +76,55 @@ type cache[U User[ID], ID comparable] struct {
 	// of others are known; followed is until when they are, nil before they first
 	// were.
 	follows  bool
-	followed atomic.Pointer[time.Time]
+	followed atomic.Pointer[moment]
 	closed   atomic.Bool
 }
 
 // entry is a token that was good when it was read.
 type entry[U User[ID], ID comparable] struct {
-	row     AccessToken[ID]
-	session Session[U]
-	hasUser bool // else the token alone was read
 	// readAt is when the reading began, and seq what had been revoked by then.
-	readAt time.Time
-	seq    uint64
-	slots  [3]uint32
-	usedAt atomic.Int64 // UnixMilli of a touch since then
+	readAt  moment
+	seq     uint64
+	slots   [3]uint32
+	hasUser bool  // else the token alone was read
+	until   int64 // UnixMilli of the last moment at which it is good by its lifetimes
+	// session is given to requests as it is, and so replaced when it changes.
+	session atomic.Pointer[Session[U]]
+}
+
+// keep makes the session that of the entry.
+func (e *entry[U, ID]) keep(s *Session[U]) {
+	e.until = math.MaxInt64
+	if !s.ExpiresAt.IsZero() {
+		e.until = s.ExpiresAt.UnixMilli()
+	}
+	e.session.Store(s)
+}
+
+// touched notes that the session was written down as used.
+func (e *entry[U, ID]) touched(now time.Time) {
+	for {
+		old := e.session.Load()
+		s := *old
+		s.LastUsedAt = latest(s.LastUsedAt, now)
+		if e.session.CompareAndSwap(old, &s) {
+			return
+		}
+	}
+}
+
+// moment is a time by the monotonic clock, which stands still while a machine is
+// suspended, and by the wall clock, which may be set.
+type moment struct {
+	clock time.Time
+	wall  int64 // UnixNano
+}
+
+func momentOf(t time.Time) moment { return moment{t, t.UnixNano()} }
+
+// apart returns how far two moments are from each other, by the clock that says more.
+func (m moment) apart(other moment) time.Duration {
+	return max(m.clock.Sub(other.clock).Abs(), time.Duration(m.wall-other.wall).Abs())
 }
 
 func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
@@ -103,28 +139,23 @@ func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
 
 // get returns what is known of a token, if that is recent and nothing of it has
 // been revoked since.
-func (c *cache[U, ID]) get(key tokenKey, now time.Time, wantUser bool) *entry[U, ID] {
+func (c *cache[U, ID]) get(key tokenKey, now moment, wantUser bool) *entry[U, ID] {
 	if !c.usable(now) {
 		return nil
 	}
 	e, ok := c.entries.GetIfPresent(key)
-	if !ok || !c.good(e, now) || wantUser && !e.hasUser {
+	if !ok || !c.recent(e.readAt, now) || c.marks.after(e.seq, &e.slots) || wantUser && !e.hasUser {
 		return nil
 	}
 	return e
 }
 
-// good reports whether an entry may still be used.
-func (c *cache[U, ID]) good(e *entry[U, ID], now time.Time) bool {
-	return c.recent(e.readAt, now) && !c.marks.after(e.seq, e.slots)
-}
-
 // usable reports whether entries may be used at all, and new ones kept: what is
 // read while revocations are not followed may be what they do not mention.
-func (c *cache[U, ID]) usable(now time.Time) bool { return !c.closed.Load() && c.following(now) }
+func (c *cache[U, ID]) usable(now moment) bool { return !c.closed.Load() && c.following(now) }
 
 // following reports whether the revocations of others are known, where they must be.
-func (c *cache[U, ID]) following(now time.Time) bool {
+func (c *cache[U, ID]) following(now moment) bool {
 	if !c.follows {
 		return true
 	}
@@ -132,11 +163,7 @@ func (c *cache[U, ID]) following(now time.Time) bool {
 	return at != nil && c.recent(*at, now)
 }
 
-// recent reports whether a time is within MaxStaleness, by the monotonic clock, which
-// stands still while a machine is suspended, and by the wall clock, which may be set.
-func (c *cache[U, ID]) recent(at, now time.Time) bool {
-	return now.Sub(at).Abs() <= c.cfg.MaxStaleness && now.Round(0).Sub(at).Abs() <= c.cfg.MaxStaleness
-}
+func (c *cache[U, ID]) recent(at, now moment) bool { return now.apart(at) <= c.cfg.MaxStaleness }
 
 // put keeps what was read of a good token.
 func (c *cache[U, ID]) put(key tokenKey, e *entry[U, ID]) { c.entries.Set(key, e) }
@@ -188,7 +215,10 @@ func (m *marks) set(slot uint32) {
 }
 
 // after reports whether something was revoked after seq.
-func (m *marks) after(seq uint64, slots [3]uint32) bool {
+func (m *marks) after(seq uint64, slots *[3]uint32) bool {
+	if m.seq.Load() == seq { // nothing at all was
+		return false
+	}
 	return m.last[slots[0]].Load() > seq || m.last[slots[1]].Load() > seq || m.last[slots[2]].Load() > seq
 }
 
@@ -209,14 +239,15 @@ type flightKey struct {
 type flight[U User[ID], ID comparable] struct {
 	done  chan struct{}
 	entry *entry[U, ID]
+	row   AccessToken[ID] // that was found, beside an error
 	err   error
 	// gone is set where the reading ended because its own request did.
 	gone bool
 }
 
-// do returns what read returns, or what another call that is under way does. own
+// do returns what read finds, or what another call that is under way does. own
 // reports which.
-func (f *flights[U, ID]) do(ctx context.Context, key flightKey, read func() (*entry[U, ID], error)) (e *entry[U, ID], own bool, err error) {
+func (f *flights[U, ID]) do(ctx context.Context, key flightKey, read func(*flight[U, ID]) error) (found *flight[U, ID], own bool, err error) {
 	for {
 		f.mu.Lock()
 		running := f.of[key]
@@ -227,7 +258,7 @@ func (f *flights[U, ID]) do(ctx context.Context, key flightKey, read func() (*en
 		select {
 		case <-running.done:
 			if !running.gone {
-				return running.entry, false, running.err
+				return running, false, running.err
 			}
 		case <-ctx.Done():
 			return nil, false, ctx.Err()
@@ -245,7 +276,7 @@ func (f *flights[U, ID]) do(ctx context.Context, key flightKey, read func() (*en
 		f.mu.Unlock()
 		close(mine.done)
 	}()
-	mine.entry, mine.err = read()
+	mine.err = read(mine)
 	mine.gone = mine.err != nil && ctx.Err() != nil
-	return mine.entry, true, mine.err
+	return mine, true, mine.err
 }

@@ -35,7 +35,7 @@ func ContextWithSession[U any](ctx context.Context, s Session[U]) context.Contex
 func SessionFromContext[U any](ctx context.Context) (s Session[U], ok bool) {
 	found, ok := ctx.Value(ctxkey.Session[U]{}).(*Session[U])
 	if ok {
-		s = *found
+		s = found.own()
 	}
 	return s, ok
 }
@@ -56,7 +56,7 @@ func UserFromContext[U any](ctx context.Context) (user U, ok bool) {
 func SessionInfoFromContext(ctx context.Context) (s SessionInfo, ok bool) {
 	found, ok := ctx.Value(ctxkey.SessionInfo{}).(*SessionInfo)
 	if ok {
-		s = *found
+		s = found.own()
 	}
 	return s, ok
 }

@@ -194,121 +194,142 @@ func (d *Database[U, ID]) settle(ctx context.Context, user U, row AccessToken[ID
 
 // ReadToken implements [Strategy]. A malformed token causes no I/O.
 func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (Session[U], error) {
+	s, err := d.ReadSession(ctx, token)
+	if err != nil {
+		return Session[U]{}, err
+	}
+	return s.own(), nil
+}
+
+// ReadSession is ReadToken without a copy: with a [Cache], all requests with the
+// token have the same session, and nothing of it may be changed.
+func (d *Database[U, ID]) ReadSession(ctx context.Context, token string) (*Session[U], error) {
 	return d.use(ctx, token, true)
 }
 
 // ReadTokenInfo implements [TokenReader].
 func (d *Database[U, ID]) ReadTokenInfo(ctx context.Context, token string) (SessionInfo, error) {
 	s, err := d.use(ctx, token, false)
-	return s.SessionInfo, err
+	if err != nil {
+		return SessionInfo{}, err
+	}
+	return s.SessionInfo.own(), nil
 }
 
 // use reads a token for a request, and writes down that it was used.
-func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) (Session[U], error) {
+func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) (*Session[U], error) {
+	if d.cache != nil {
+		return d.useCached(ctx, token, withUser)
+	}
 	key, err := d.format.key(token)
 	if err != nil {
-		return Session[U]{}, d.denied(ctx, denyMalformed, AccessToken[ID]{})
-	}
-	if d.cache != nil {
-		return d.useCached(ctx, key, withUser)
+		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
 	now := d.now()
 	row, user, err := d.read(ctx, key.digest(), now, time.Time{}, withUser)
 	if err != nil {
-		return Session[U]{}, err
+		return nil, err
 	}
-	if d.touch(ctx, &row, row.usedAt(), now) {
-		row.LastUsedAt = now
+	s := &Session[U]{d.info(row), user}
+	if d.touchDue(&s.SessionInfo, now) && d.touch(ctx, &s.SessionInfo, row.Digest, now) {
+		s.LastUsedAt = now
 	}
-	return Session[U]{d.info(row), user}, nil
+	return s, nil
 }
 
 // useCached is use with the cache before the stores.
-func (d *Database[U, ID]) useCached(ctx context.Context, key tokenKey, withUser bool) (Session[U], error) {
-	clock := d.cfg.Now() // with its monotonic reading, which no change of the clock disturbs
-	now := wholeMS(clock)
-	e := d.cached(key, clock, withUser)
-	if e == nil {
+func (d *Database[U, ID]) useCached(ctx context.Context, token string, withUser bool) (*Session[U], error) {
+	if !d.format.fits(token) {
+		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
+	}
+	key := keyOf(token)
+	now := momentOf(d.cfg.Now()) // with its monotonic reading, which no change of the clock disturbs
+	e := d.cached(key, now, withUser)
+	if e == nil { // else the token is well-formed
+		if !d.format.wellFormed(token) {
+			return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
+		}
 		var err error
-		if e, err = d.readThrough(ctx, key, clock, withUser); err != nil {
-			return Session[U]{}, err
+		if e, err = d.readThrough(ctx, key, now, withUser); err != nil {
+			return nil, err
 		}
 	}
-	used := e.lastUsedAt()
-	if d.touch(ctx, &e.row, latest(e.row.CreatedAt, used), now) {
-		e.usedAt.Store(now.UnixMilli())
-		used = now
+	s := e.session.Load()
+	if d.cfg.TouchInterval > 0 {
+		if at := wholeMS(now.clock); d.touchDue(&s.SessionInfo, at) && d.touch(ctx, &s.SessionInfo, key.digest(), at) {
+			e.touched(at)
+			s = e.session.Load()
+		}
 	}
-	session := e.session
-	session.LastUsedAt = used
-	session.Scopes = slices.Clone(session.Scopes) // else they would be everybody's to change
-	return session, nil
+	return s, nil
 }
 
 // cached returns what is known of a token, if that says yes; it cannot say no:
 // another process may have used the session since, and it would not be idle.
-func (d *Database[U, ID]) cached(key tokenKey, clock time.Time, withUser bool) *entry[U, ID] {
-	e := d.cache.get(key, clock, withUser)
-	if e == nil || d.deadEntry(e, wholeMS(clock)) != nil {
+func (d *Database[U, ID]) cached(key tokenKey, now moment, withUser bool) *entry[U, ID] {
+	e := d.cache.get(key, now, withUser)
+	if e == nil || !d.lives(e, now) {
 		return nil
 	}
 	return e
 }
 
-// deadEntry is dead by the last use that this process knows of.
-func (d *Database[U, ID]) deadEntry(e *entry[U, ID], now time.Time) *denial {
-	return d.dead(&e.row, latest(e.row.CreatedAt, e.lastUsedAt()), now)
+// lives reports whether an entry is good by its times, of which the last use is
+// that which this process knows of.
+func (d *Database[U, ID]) lives(e *entry[U, ID], now moment) bool {
+	if now.clock.UnixMilli() > e.until {
+		return false
+	}
+	if d.cfg.IdleTimeout == 0 {
+		return true
+	}
+	s := e.session.Load()
+	return s.Scoped() || !s.usedAt().Before(wholeMS(now.clock).Add(-d.cfg.IdleTimeout))
 }
 
 // readThrough reads a token from the stores and keeps it. Of many requests at once
 // one reads, and none takes an answer from before what it must know of: neither a
 // revocation, nor the end of a limit since.
-func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, clock time.Time, withUser bool) (*entry[U, ID], error) {
+func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, now moment, withUser bool) (*entry[U, ID], error) {
 	for {
 		of := flightKey{key, withUser, d.cache.marks.seq.Load()}
-		e, own, err := d.cache.flights.do(ctx, of, func() (*entry[U, ID], error) {
+		f, own, err := d.cache.flights.do(ctx, of, func(f *flight[U, ID]) error {
 			// The reading of another request can have ended just now.
-			if e := d.cached(key, clock, withUser); e != nil {
-				return e, nil
+			if f.entry = d.cached(key, now, withUser); f.entry != nil {
+				return nil
 			}
-			return d.readEntry(ctx, key, withUser)
+			return d.readEntry(ctx, f, key, withUser)
 		})
 		switch why, denied := errors.AsType[*denial](err); {
 		case denied && !own:
-			return nil, d.denied(ctx, why, e.row) // an event for each request
+			return nil, d.denied(ctx, why, f.row) // an event for each request
 		case err != nil:
 			return nil, err
-		case own, clock.Sub(e.readAt) <= d.cfg.Cache.MaxStaleness && d.deadEntry(e, wholeMS(clock)) == nil:
-			return e, nil
+		case own, now.clock.Sub(f.entry.readAt.clock) <= d.cfg.Cache.MaxStaleness && d.lives(f.entry, now):
+			return f.entry, nil
 		}
 	}
 }
 
-// readEntry returns an entry with what it has found of the row beside an error too.
-func (d *Database[U, ID]) readEntry(ctx context.Context, key tokenKey, withUser bool) (*entry[U, ID], error) {
-	e := &entry[U, ID]{hasUser: withUser, readAt: d.cfg.Now(), seq: d.cache.marks.seq.Load()}
+// readEntry makes the entry of a token. It tells what it has found of the row beside
+// an error too.
+func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key tokenKey, withUser bool) error {
+	e := &entry[U, ID]{hasUser: withUser, readAt: momentOf(d.cfg.Now()), seq: d.cache.marks.seq.Load()}
 	keep := d.cache.usable(e.readAt)
 	digest := key.digest()
-	row, u, err := d.read(ctx, digest, wholeMS(e.readAt), time.Time{}, withUser)
-	e.row = row
+	row, u, err := d.read(ctx, digest, wholeMS(e.readAt.clock), time.Time{}, withUser)
 	if err != nil {
-		return e, err
+		f.row = row
+		return err
 	}
 	m := &d.cache.marks
-	e.session = Session[U]{d.info(row), u}
 	e.slots = [3]uint32{m.digest(digest), m.session(row.ID), user(m, row.UserID)}
+	e.keep(&Session[U]{d.info(row), u})
+	f.entry = e
 	if keep {
 		d.cache.put(key, e)
 	}
-	return e, nil
-}
-
-// lastUsedAt returns when the session was last used, as far as this process knows.
-func (e *entry[U, ID]) lastUsedAt() time.Time {
-	if ms := e.usedAt.Load(); ms != 0 {
-		return latest(e.row.LastUsedAt, time.UnixMilli(ms).UTC())
-	}
-	return e.row.LastUsedAt
+	return nil
 }
 
 // read returns the row of a token that is good, and its user where that is asked

@@ -71,6 +71,16 @@ type SessionInfo struct {
 // Scoped reports whether this is a token for certain scopes only, and no login.
 func (s SessionInfo) Scoped() bool { return s.Scopes != nil }
 
+// usedAt is when the session is known to have been in use.
+func (s *SessionInfo) usedAt() time.Time { return latest(s.CreatedAt, s.LastUsedAt) }
+
+// own returns a copy whose fields are the caller's to change.
+func (s *SessionInfo) own() SessionInfo {
+	info := *s
+	info.Scopes = slices.Clone(s.Scopes)
+	return info
+}
+
 // HasScopes reports whether the session may do what all these scopes name. A
 // login may do everything.
 func (s SessionInfo) HasScopes(scopes ...string) bool {
@@ -90,6 +100,11 @@ type Session[U any] struct {
 	SessionInfo
 	// User is the user as it was read for this request.
 	User U
+}
+
+// own returns a copy for the caller alone, but for what fields of the user point to.
+func (s *Session[U]) own() Session[U] {
+	return Session[U]{s.SessionInfo.own(), s.User}
 }
 
 // Strategy issues, reads and destroys access tokens: all that the Gin plugin
@@ -114,7 +129,8 @@ type Strategy[U any] interface {
 }
 
 // TokenReader is the optional capability of a [Strategy] to read a token without
-// its user. [Database] has it.
+// its user. [Database] has it. A type that embeds one and has a ReadToken of its own
+// needs a ReadTokenInfo of its own too.
 type TokenReader interface {
 	// ReadTokenInfo returns what is known of a token's session, with the errors of
 	// ReadToken. The user is not read: that they are gone, inactive, or accept only

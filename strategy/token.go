@@ -107,10 +107,19 @@ func (f TokenFormat) key(token string) (tokenKey, error) {
 	return keyOf(token), nil
 }
 
-func (k tokenKey) digest() string { return base64.RawURLEncoding.EncodeToString(k[:]) }
+func (k tokenKey) digest() string {
+	var text [(8*len(k) + 5) / 6]byte
+	base64.RawURLEncoding.Encode(text[:], k[:])
+	return string(text[:])
+}
+
+// fits reports whether a string has the prefix and the length of a token.
+func (f TokenFormat) fits(token string) bool {
+	return f.prefix != "" && len(token) == len(f.prefix)+secretLength+checksumLength && strings.HasPrefix(token, f.prefix)
+}
 
 func (f TokenFormat) wellFormed(token string) bool {
-	if f.prefix == "" || len(token) != len(f.prefix)+secretLength+checksumLength || !strings.HasPrefix(token, f.prefix) {
+	if !f.fits(token) {
 		return false
 	}
 	body := token[:len(token)-checksumLength]

@@ -17,21 +17,23 @@ const (
 	touchRetry = time.Second
 )
 
-// touch writes down that a session is in use, if that was not done within the
-// interval: used is when it was last. It reports whether it did. A failure is an event, and no more: the
-// session then ends sooner than it might, never later.
+// touchDue reports whether it falls to the caller to write down that a session is
+// in use: nobody did within the interval.
+func (d *Database[U, ID]) touchDue(s *SessionInfo, now time.Time) bool {
+	return d.cfg.TouchInterval > 0 && now.Sub(s.usedAt()) >= d.cfg.TouchInterval && d.touches.claim(s.ID, now, d.cfg.TouchInterval)
+}
+
+// touch writes down that a session is in use, and reports whether it did. A failure
+// is an event, and no more: the session then ends sooner than it might, never later.
 //
 // now is the time at which the session was found alive: a later one could bring it
 // back after another request found it idle.
-func (d *Database[U, ID]) touch(ctx context.Context, row *AccessToken[ID], used, now time.Time) bool {
-	if d.cfg.TouchInterval == 0 || now.Sub(used) < d.cfg.TouchInterval || !d.touches.claim(row.ID, now, d.cfg.TouchInterval) {
-		return false
-	}
+func (d *Database[U, ID]) touch(ctx context.Context, s *SessionInfo, digest string, now time.Time) bool {
 	ctx, cancel := context.WithTimeout(ctx, touchTimeout)
 	defer cancel()
-	if err := d.tokens.Touch(ctx, row.Digest, now); err != nil {
-		d.touches.release(row.ID, d.now(), d.cfg.TouchInterval) // a touch that hung took its time
-		d.emit(ctx, Event{Kind: EventTouchFailed, UserID: row.UserID, SessionID: row.ID, Err: fmt.Errorf("strategy: touch the token: %w", err)})
+	if err := d.tokens.Touch(ctx, digest, now); err != nil {
+		d.touches.release(s.ID, d.now(), d.cfg.TouchInterval) // a touch that hung took its time
+		d.emit(ctx, Event{Kind: EventTouchFailed, UserID: s.UserID, SessionID: s.ID, Err: fmt.Errorf("strategy: touch the token: %w", err)})
 		return false
 	}
 	return true
