@@ -14,7 +14,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/internal/ctxkey"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -102,7 +101,8 @@ type Auth[U User] struct {
 	tokens     strategy.TokenReader       // likewise
 	login      Authenticator[U]
 	transports []transport
-	realm      string // of the bearer transport; "" where there is none
+	realm      string              // of the bearer transport; "" where there is none
+	challenges map[string][]string // of a flood, by their params
 	origins    *http.CrossOriginProtection
 	cfg        Config
 }
@@ -160,6 +160,7 @@ func New[U User](s strategy.Strategy[U], login Authenticator[U], cfg Config) (*A
 		}
 		a.transports = append(a.transports, ready)
 	}
+	a.challenges = map[string][]string{"": a.challenge(""), invalidToken: a.challenge(invalidToken), invalidRequest: a.challenge(invalidRequest)}
 	return a, nil
 }
 
@@ -359,6 +360,7 @@ func (a *Auth[U]) Logout(c *gin.Context) error {
 	a.boundBody(c)
 	// A log-out goes through even where the client has gone: the store bounds it.
 	id := a.visitor(c)
+	defer id.leave()
 	id.client.Context = context.WithoutCancel(id.client.Context)
 	var ctx context.Context = &id.client
 	err := a.identify(id, c.Request, true)
@@ -449,6 +451,7 @@ func (a *Auth[U]) RequireToken(checks ...TokenCheck) gin.HandlerFunc {
 // turnAway answers a request that may not pass.
 func (a *Auth[U]) turnAway(c *gin.Context, id *identity[U], err error) {
 	a.denied(id, id.info(), err)
+	id.leave()
 	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
 		a.boundBody(c)
 		c.Abort()
@@ -465,7 +468,12 @@ func (a *Auth[U]) turnAway(c *gin.Context, id *identity[U], err error) {
 // let through.
 func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if _, err := admit(a, c, true, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
+		id, err := admit(a, c, true, checks)
+		if err == nil {
+			return
+		}
+		id.leave()
+		if status(err).code == http.StatusServiceUnavailable {
 			a.refuse(c, err)
 		}
 	}
@@ -603,6 +611,9 @@ func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], o
 // denied reports a request that a guard turned away although the strategy had
 // nothing against it, or was not asked. The strategy reports the others itself.
 func (a *Auth[U]) denied(ctx context.Context, session strategy.SessionInfo, err error) {
+	if a.cfg.OnEvent == nil {
+		return
+	}
 	if why := reason(err); why != "" {
 		a.emit(ctx, strategy.Event{Kind: strategy.EventAccessDenied, UserID: session.UserID, SessionID: session.ID, Reason: why})
 	}
@@ -640,13 +651,7 @@ func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
 
 // context returns the context of a request with the address of its client.
 func (a *Auth[U]) context(c *gin.Context) context.Context {
-	client := client(c)
-	return &client
-}
-
-// client returns the context of a request with the address of its client.
-func client(c *gin.Context) ctxkey.Client {
-	return ctxkey.Client{Context: c.Request.Context(), Addr: clientAddr(c)}
+	return strategy.ContextWithClientAddr(c.Request.Context(), clientAddr(c))
 }
 
 // clientAddr returns the address of a request's client: what its context knows

@@ -110,12 +110,15 @@ func status(err error) answer {
 	case errors.Is(err, ErrNoCredentials):
 		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true}
 	case errors.Is(err, strategy.ErrInvalidToken):
-		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true, params: `error="invalid_token"`}
+		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true, params: invalidToken}
 	case errors.Is(err, errBadRequest):
-		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, params: `error="invalid_request"`}
+		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, params: invalidRequest}
 	}
 	return statusOfRest(err)
 }
+
+// The params of a flood's challenges.
+const invalidToken, invalidRequest = `error="invalid_token"`, `error="invalid_request"`
 
 func statusOfRest(err error) answer {
 	var (
@@ -169,23 +172,31 @@ func (a *Auth[U]) refuse(c *gin.Context, err error) {
 		c.Header("Retry-After", strconv.FormatInt(int64((ans.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	if ans.challenge && a.realm != "" {
-		c.Writer.Header()["Www-Authenticate"] = []string{a.challenge(ans.params)}
+		c.Writer.Header()["Www-Authenticate"] = a.challenge(ans.params)
 	}
 	if ans.fields != nil {
 		c.AbortWithStatusJSON(ans.code, gin.H{"detail": ans.fields})
 		return
 	}
 	c.Abort()
-	c.Writer.Header()["Content-Type"] = []string{"application/json; charset=utf-8"}
+	c.Writer.Header()["Content-Type"] = contentTypeJSON
 	c.Status(ans.code)
 	// An error means that the client has gone. No code needs escaping.
-	_, _ = c.Writer.WriteString(`{"detail":"` + ans.detail + `"}`)
+	for _, part := range [...]string{`{"detail":"`, ans.detail, `"}`} {
+		_, _ = c.Writer.WriteString(part)
+	}
 }
 
-// challenge is a WWW-Authenticate header.
-func (a *Auth[U]) challenge(params string) string {
-	if params == "" {
-		return `Bearer realm="` + a.realm + `"`
+var contentTypeJSON = []string{"application/json; charset=utf-8"}
+
+// challenge is the value of a WWW-Authenticate header.
+func (a *Auth[U]) challenge(params string) []string {
+	if ready := a.challenges[params]; ready != nil {
+		return ready
 	}
-	return `Bearer realm="` + a.realm + `", ` + params
+	value := `Bearer realm="` + a.realm + `"`
+	if params != "" {
+		value += ", " + params
+	}
+	return []string{value}
 }

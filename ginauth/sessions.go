@@ -214,8 +214,8 @@ func (a *Auth[U]) renew(c *gin.Context, user U, at time.Time) error {
 	if err != nil {
 		return expected(err, strategy.ErrInvalidToken)
 	}
-	next := *current // what reads the old one beside this request is not disturbed
-	next.session, next.hasUser, next.by.token = &session, true, secret.Reveal()
+	next := a.visitor(c) // what reads the old one beside this request is not disturbed
+	next.session, next.hasUser, next.by = &session, true, credential{secret.Reveal(), current.by.transport}
 	next.enter(c)
 	a.deliver(c, next.by.transport, secret, session, a.cfg.Now())
 	return nil

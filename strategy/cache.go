@@ -25,7 +25,7 @@ import (
 //
 // Only good tokens are kept; of several requests at once with one that is not, one
 // reads it. What the fields of a user point to is shared by all requests of the
-// session: handlers must not change it. An entry takes about 1,100 bytes where the
+// session: handlers must not change it. An entry takes about 800 bytes where the
 // user is an account.User[uuid.UUID] and a name; a larger user takes more.
 type Cache struct {
 	// MaxStaleness turns the cache on. It is how old what is accepted may be: after
@@ -88,17 +88,20 @@ type entry[U User[ID], ID comparable] struct {
 	slots   [3]uint32
 	hasUser bool  // else the token alone was read
 	until   int64 // UnixMilli of the last moment at which it is good by its lifetimes
-	// session is given to requests as it is, and so replaced when it changes.
+	// session is given to requests as it is, and so replaced when it changes. It
+	// begins as read: one object, for whose second half the processor does not wait.
 	session atomic.Pointer[Session[U]]
+	read    Session[U]
 }
 
 // keep makes the session that of the entry.
-func (e *entry[U, ID]) keep(s *Session[U]) {
+func (e *entry[U, ID]) keep(s Session[U]) {
 	e.until = math.MaxInt64
 	if !s.ExpiresAt.IsZero() {
 		e.until = s.ExpiresAt.UnixMilli()
 	}
-	e.session.Store(s)
+	e.read = s
+	e.session.Store(&e.read)
 }
 
 // touched notes that the session was written down as used.

@@ -77,7 +77,7 @@ func UserIDFromContext[ID comparable](ctx context.Context) (id ID, ok bool) {
 // Gin plugin does this for every request that it handles, by Gin's rules for
 // trusted proxies. Never take the address from a header that anybody can set.
 func ContextWithClientAddr(ctx context.Context, addr string) context.Context {
-	return &ctxkey.Client{Context: ctx, Addr: addr}
+	return ctxkey.WithClient(ctx, addr)
 }
 
 // ClientAddr returns the address of the client that ctx belongs to; "" where it

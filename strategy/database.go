@@ -324,7 +324,7 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key t
 	}
 	m := &d.cache.marks
 	e.slots = [3]uint32{m.digest(digest), m.session(row.ID), user(m, row.UserID)}
-	e.keep(&Session[U]{d.info(row), u})
+	e.keep(Session[U]{d.info(row), u})
 	f.entry = e
 	if keep {
 		d.cache.put(key, e)

@@ -62,3 +62,6 @@ type sink struct {
 func (w *sink) Header() http.Header         { return w.header }
 func (w *sink) WriteHeader(code int)        { w.code = code }
 func (w *sink) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteString is what net/http's writer has too.
+func (w *sink) WriteString(s string) (int, error) { return len(s), nil }

@@ -1,0 +1,117 @@
+package ginauth_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Gin uses its contexts again: what is left of a request must never tell the
+// address of another's client.
+func TestTheClientsAddressAfterTheRequest(t *testing.T) {
+	const first, second = "192.0.2.1", "192.0.2.2"
+	var seen context.Context
+	check := func(pass bool) ginauth.Check[member] {
+		return ginauth.CheckUser(func(ctx context.Context, _ strategy.Session[member]) (bool, error) {
+			if seen == nil {
+				seen = ctx
+			}
+			return pass, nil
+		})
+	}
+	for _, c := range []struct {
+		name  string
+		guard func(*ginauth.Auth[member]) gin.HandlerFunc
+		code  int
+		want  string
+	}{
+		{"let in", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(true)) }, http.StatusNoContent, first},
+		{"turned away", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(false)) }, http.StatusForbidden, ""},
+		{"a visitor", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.OptionalUser(check(false)) }, http.StatusNoContent, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			seen = nil
+			h := newHouse(t)
+			token := h.token(t)
+			route := silent(c.guard(h.auth(t, ginauth.Config{})))
+			for _, addr := range []string{first, second, second} {
+				r := httptest.NewRequest(http.MethodGet, "/", nil)
+				r.RemoteAddr = addr + ":1234"
+				inHeader(token)(r)
+				w := httptest.NewRecorder()
+				route.ServeHTTP(w, r)
+				wantCode(t, addr, w, c.code)
+			}
+			if got := strategy.ClientAddr(seen); got != c.want {
+				t.Errorf("got the address %q of the first request, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// embedded is a strategy of an application's own, with more to say about tokens.
+type embedded struct {
+	*strategy.Database[member, uuid.UUID]
+	refuse bool
+}
+
+func (e *embedded) ReadToken(ctx context.Context, token string) (strategy.Session[member], error) {
+	if e.refuse {
+		return strategy.Session[member]{}, strategy.ErrInvalidToken
+	}
+	return e.Database.ReadToken(ctx, token)
+}
+
+func TestTheReadTokenOfATypeThatEmbedsADatabaseIsAsked(t *testing.T) {
+	h := newHouse(t)
+	s := &embedded{Database: h.sessions}
+	auth, err := ginauth.New[member](s, nil, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := silent(auth.RequireUser())
+	token := inHeader(h.token(t))
+	wantCode(t, "let in", request(route, http.MethodGet, "/", token), http.StatusNoContent)
+	s.refuse = true
+	wantCode(t, "refused", request(route, http.MethodGet, "/", token), http.StatusUnauthorized)
+}
+
+func TestScopesOfASessionAreOneRequestsToChange(t *testing.T) {
+	h := newHouse(t)
+	cached, err := strategy.NewDatabase(struct{ strategy.Store[uuid.UUID] }{h.tokens}, h.users, strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cached.Close()
+	auth, err := ginauth.New[member](cached, nil, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, _, err := cached.WriteToken(t.Context(), h.ann, strategy.WithScopes("read"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	deface := ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
+		s.Scopes[0] = "write"
+		return true, nil
+	})
+	r := gin.New()
+	r.GET("/", auth.RequireUser(ginauth.Scopes("read"), deface), func(c *gin.Context) {
+		session, _ := auth.CurrentSession(c)
+		session.Scopes[0] = "write"
+		info, _ := strategy.SessionInfoFromContext(c.Request.Context())
+		info.Scopes[0] = "write"
+		c.Status(http.StatusNoContent)
+	})
+	for range 3 {
+		wantCode(t, "a token with the scope", request(r, http.MethodGet, "/", inHeader(secret.Reveal())), http.StatusNoContent)
+	}
+}
