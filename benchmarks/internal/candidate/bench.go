@@ -34,7 +34,7 @@ func Bench(b *testing.B, site *Site, users int) {
 		w.code = http.StatusOK
 		r := *requests[i%len(requests)]
 		site.Handler.ServeHTTP(w, &r)
-		if w.code != http.StatusOK {
+		if w.code != site.code {
 			b.Fatalf("answered with status %d", w.code)
 		}
 	}

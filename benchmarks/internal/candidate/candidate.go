@@ -31,6 +31,8 @@ type Candidate struct {
 	// Remembers is set where the second request of a session takes less than the first. It is the second ones that
 	// are measured.
 	Remembers bool
+	// Refuses is set where the requests are to be answered with 401.
+	Refuses bool
 
 	build func(ctx context.Context, db *DB) (*Site, error)
 }
@@ -53,6 +55,7 @@ type Site struct {
 	Sessions []Header
 
 	remembers bool
+	code      int // of an answer
 }
 
 // Header is a header of a request.
@@ -90,10 +93,14 @@ func ByName(name string) (Candidate, error) {
 // Build makes the candidate's application over a database, with a session for each user.
 func (c Candidate) Build(ctx context.Context, db *DB) (*Site, error) {
 	site, err := c.build(ctx, db)
-	if err == nil {
-		site.remembers = c.Remembers
+	if err != nil {
+		return nil, err
 	}
-	return site, err
+	site.remembers, site.code = c.Remembers, http.StatusOK
+	if c.Refuses {
+		site.code = http.StatusUnauthorized
+	}
+	return site, nil
 }
 
 // engine is what every candidate's application stands on.

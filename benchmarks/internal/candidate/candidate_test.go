@@ -90,6 +90,12 @@ func guarded(t *testing.T, c candidate.Candidate, site *candidate.Site, data can
 	}
 	for i, session := range site.Sessions {
 		w := get(site, session)
+		if c.Refuses {
+			if w.Code != http.StatusUnauthorized {
+				t.Fatalf("user %d: status %d", i, w.Code)
+			}
+			continue
+		}
 		if w.Code != http.StatusOK {
 			t.Fatalf("user %d: status %d", i, w.Code)
 		}

@@ -38,9 +38,32 @@ func InMemory() []Candidate {
 		{Name: "Latchkey, in memory", Work: User, Reads: "two maps", build: inMemory(strategy.Config{})},
 		{
 			Name: "Latchkey, cached, in memory", Work: User, Reads: "nothing", Remembers: true,
-			build: inMemory(strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}}),
+			build: inMemory(cached),
 		},
 		ginJWT(),
+		malformed("Latchkey, a malformed token", func(token string) string { return token[:len(token)-1] + "-" }),
+		malformed("Latchkey, a malformed token of 8,000 bytes", func(token string) string { return token + strings.Repeat("x", 8_000-len(token)) }),
+	}
+}
+
+var cached = strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}}
+
+// malformed presents tokens that were changed.
+func malformed(name string, change func(token string) string) Candidate {
+	return Candidate{
+		Name: name, Reads: "nothing", Refuses: true,
+		build: func(ctx context.Context, db *DB) (*Site, error) {
+			site, err := inMemory(cached)(ctx, db)
+			if err != nil {
+				return nil, err
+			}
+			bad := make([]string, len(db.Tokens))
+			for i, token := range db.Tokens {
+				bad[i] = change(token)
+			}
+			site.Sessions = bearers(bad)
+			return site, nil
+		},
 	}
 }
 
