@@ -134,6 +134,15 @@ func notBefore(user any) time.Time {
 	return ceil(u.TokensNotBefore())
 }
 
+// seenNotBefore returns notBefore as a row keeps it, where the zero time means that
+// it is not known.
+func seenNotBefore(user any) time.Time {
+	if _, ok := user.(NotBefore); !ok {
+		return time.Time{}
+	}
+	return latest(time.UnixMilli(0).UTC(), notBefore(user))
+}
+
 // ceil rounds up to the millisecond.
 func ceil(t time.Time) time.Time {
 	if t.IsZero() {
