@@ -321,6 +321,8 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, notBefore); err != nil {
 		return nobody, m.unless(ctx, "store the password", err, ErrConflict)
 	}
+	// Where another change came between, the store's NotBefore is later, and Renew
+	// keeps no session: that change ends it.
 	a.HashedPassword, a.NotBefore = hash, notBefore
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
 	return user, nil

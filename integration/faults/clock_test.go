@@ -283,6 +283,63 @@ func TestClockAChangeEndsLoginsOfClocksThatAreFarAheadOnAServer(t *testing.T) {
 	}
 }
 
+// besides runs something once, before a change is written.
+type besides struct {
+	userStore
+	do func()
+}
+
+func (s *besides) before() {
+	if do := s.do; do != nil {
+		s.do = nil
+		do()
+	}
+}
+
+func (s *besides) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+	s.before()
+	return s.userStore.ReplacePassword(ctx, id, old, new, notBefore)
+}
+
+func (s *besides) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
+	s.before()
+	return s.userStore.Apply(ctx, id, change)
+}
+
+// Another change can come between the look at an account and the write of a change,
+// by a clock that is ahead, and a login that has seen it: nobody stays in with an old
+// password.
+func TestClockAChangeEndsLoginsThatSawAnotherBesideIt(t *testing.T) {
+	for _, stores := range []struct {
+		name string
+		new  func() (tokenStore, userStore, func(time.Duration, func() time.Time) error)
+	}{{"memory", inMemory}, {"MongoDB", onServer(t)}} {
+		for name := range changes {
+			for _, by := range []time.Duration{0, time.Second, time.Hour} {
+				t.Run(fmt.Sprintf("%s, %s, %v apart", stores.name, name, by), func(t *testing.T) {
+					c := newClocks(t, stores.new)
+					users := &besides{userStore: c.users}
+					cfg := strategy.Config{Lifetime: 24 * time.Hour}
+					fast := c.at(noon.Add(by), cfg)
+					c.users = users
+					slow := c.at(noon, cfg)
+					var beside string
+					users.do = func() {
+						fast.change("revoked")
+						beside = fast.login()
+						slow.want(true, beside, "before the change is written")
+					}
+					slow.change(name)
+					for _, i := range []*clocked{slow, fast} {
+						i.want(false, beside, "of beside the change")
+						i.want(true, slow.login(), "of afterwards")
+					}
+				})
+			}
+		}
+	}
+}
+
 // Whoever changes the password keeps the session, on whichever instance.
 func TestClockARenewedSessionOutlivesTheChange(t *testing.T) {
 	for _, by := range []time.Duration{0, time.Hour} {
