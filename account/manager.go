@@ -321,6 +321,8 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, notBefore); err != nil {
 		return nobody, m.unless(ctx, "store the password", err, ErrConflict)
 	}
+	// Where another change came between, the store's NotBefore is later, and Renew
+	// keeps no session: that change ends it.
 	a.HashedPassword, a.NotBefore = hash, notBefore
 	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
 	return user, nil
@@ -456,15 +458,16 @@ func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) 
 
 func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
 
-// settling is how far ahead of the clock tokens are made invalid. A login that
-// looked the account up just before the change can be dated after it, by as much
-// as the write takes and clocks differ; one that looked it up afterwards knows of
-// the change, and strategy.Database dates it accordingly.
+// settling is how far ahead of the clock tokens are made invalid. That is for tokens
+// of which only the time is known, those of older versions: a login that looked the
+// account up just before the change can be dated after it, by as much as the write
+// takes and clocks differ; one that looked it up afterwards knows of the change, and
+// strategy.Database dates it accordingly.
 const settling = 10 * time.Second
 
 // notBefore returns from when on tokens are valid after a change, where it was old
-// before. It moves on although a clock that is ahead wrote old: logins were dated
-// by that.
+// before. It moves on although a clock that is ahead wrote old, or another change
+// did in the same millisecond: logins of before have seen no more than old.
 func (m *Manager[U, ID]) notBefore(old time.Time) time.Time {
 	at := m.now().Add(settling)
 	if !at.After(old) {

@@ -43,7 +43,8 @@ type Store[U any, ID comparable] interface {
 type Change struct {
 	// Active sets the flag; nil leaves it as it is.
 	Active *bool
-	// NotBefore sets [User].NotBefore, unless it is later already. The zero time
+	// NotBefore moves [User].NotBefore on: to this time, or by a millisecond where it
+	// is as late already, so that logins which have seen that end too. The zero time
 	// leaves it as it is.
 	NotBefore time.Time
 }

@@ -29,10 +29,10 @@ type User[ID comparable] struct {
 	Superuser bool `bson:"is_superuser" json:"is_superuser"`
 	// CreatedAt is in UTC and whole milliseconds.
 	CreatedAt time.Time `bson:"created_at" json:"created_at"`
-	// NotBefore makes all tokens invalid for which the user gave their
-	// credentials earlier; see strategy.NotBefore. The zero time is no limit. The
-	// Manager sets it 10 seconds ahead, and the tokens of later logins are dated
-	// accordingly: so that no login that was under way slips through.
+	// NotBefore makes all tokens of before invalid whenever it moves on; see
+	// strategy.NotBefore. The zero time means that there was no such change yet. The
+	// Manager sets it 10 seconds ahead, for tokens of older versions, of which only
+	// the time is known.
 	NotBefore time.Time `bson:"tokens_not_before,omitempty" json:"-" xml:"-"`
 }
 

@@ -86,14 +86,14 @@ var fieldTypes = map[string][]bson.Type{
 	"_id":   {bson.TypeBinary, bson.TypeString}, // a string is the digest that is a counter's key
 	"token": {bson.TypeString}, "user_id": {bson.TypeBinary}, "scopes": {bson.TypeArray},
 	"name": {bson.TypeString}, "user_agent": {bson.TypeString}, "client_addr": {bson.TypeString},
-	"created_at": {bson.TypeDateTime}, "last_used_at": {bson.TypeDateTime}, "authenticated_at": {bson.TypeDateTime}, "expires_at": {bson.TypeDateTime},
-	"email": {bson.TypeString}, "hashed_password": {bson.TypeString}, "tokens_not_before": {bson.TypeDateTime},
+	"created_at": {bson.TypeDateTime}, "last_used_at": {bson.TypeDateTime}, "authenticated_at": {bson.TypeDateTime}, "seen_not_before": {bson.TypeDateTime}, "expires_at": {bson.TypeDateTime},
+	"email": {bson.TypeString}, "hashed_password": {bson.TypeString}, "tokens_not_before": {bson.TypeDateTime, bson.TypeNull},
 	"is_active": {bson.TypeBoolean}, "is_verified": {bson.TypeBoolean}, "is_superuser": {bson.TypeBoolean},
 	"failures": {bson.TypeInt32, bson.TypeInt64}, "last": {bson.TypeDateTime}, "networks": {bson.TypeArray},
 }
 
 // compared are the fields of which Latchkey asks for more than equality.
-var compared = []string{"_id", "created_at", "expires_at"}
+var compared = []string{"_id", "created_at", "expires_at", "tokens_not_before"}
 
 func (c *commandCheck) command(command bson.Raw) {
 	name := command.Index(0).Key()

@@ -186,22 +186,34 @@ func TestAnUpdateTouchesOnlyWhatItChanges(t *testing.T) {
 func TestDocumentsAreAsDocumented(t *testing.T) {
 	db := database(t)
 	tokens := newTokens[uuid.UUID](t, db, mongostore.TokensConfig{})
-	row := strategy.AccessToken[uuid.UUID]{
-		ID: uuid.Must(uuid.NewV7()), Digest: "digest", UserID: uuid.New(),
-		CreatedAt: time.Date(2026, 11, 23, 12, 0, 0, 123e6, time.UTC),
+	at := func(minute int) time.Time { return time.Date(2026, 11, 23, 12, minute, 0, 123e6, time.UTC) }
+	date := func(minute int) bson.DateTime { return bson.NewDateTimeFromTime(at(minute)) }
+	row := strategy.AccessToken[uuid.UUID]{ID: uuid.Must(uuid.NewV7()), Digest: "digest", UserID: uuid.New(), CreatedAt: at(0)}
+	full := strategy.AccessToken[uuid.UUID]{
+		ID: uuid.Must(uuid.NewV7()), Digest: "another", UserID: uuid.New(), CreatedAt: at(0),
+		LastUsedAt: at(1), AuthenticatedAt: at(2), SeenNotBefore: at(3), ExpiresAt: at(4),
+		Scopes: []string{"read"}, Name: "ci", UserAgent: "curl", ClientAddr: "192.0.2.1",
 	}
-	if err := tokens.Insert(t.Context(), row); err != nil {
-		t.Fatal(err)
-	}
-	var got bson.M
-	if err := db.Collection("access_tokens").FindOne(t.Context(), bson.D{}).Decode(&got); err != nil {
-		t.Fatal(err)
-	}
-	want := bson.M{ // and nothing that is not used
-		"_id": id4(row.ID), "token": "digest", "user_id": id4(row.UserID),
-		"created_at": bson.NewDateTimeFromTime(row.CreatedAt),
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("the document is\n%#v, want\n%#v", got, want)
+	for _, c := range []struct {
+		row  strategy.AccessToken[uuid.UUID]
+		want bson.M // and nothing that is not used
+	}{
+		{row, bson.M{"_id": id4(row.ID), "token": "digest", "user_id": id4(row.UserID), "created_at": date(0)}},
+		{full, bson.M{
+			"_id": id4(full.ID), "token": "another", "user_id": id4(full.UserID), "created_at": date(0),
+			"last_used_at": date(1), "authenticated_at": date(2), "seen_not_before": date(3), "expires_at": date(4),
+			"scopes": bson.A{"read"}, "name": "ci", "user_agent": "curl", "client_addr": "192.0.2.1",
+		}},
+	} {
+		if err := tokens.Insert(t.Context(), c.row); err != nil {
+			t.Fatal(err)
+		}
+		var got bson.M
+		if err := db.Collection("access_tokens").FindOne(t.Context(), bson.D{{Key: "token", Value: c.row.Digest}}).Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("the document is\n%#v, want\n%#v", got, c.want)
+		}
 	}
 }

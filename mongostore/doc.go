@@ -7,7 +7,7 @@
 //	  token        the token's digest                    unique index {token: 1}
 //	  user_id      the application's ID type, natively   index {user_id: 1, created_at: -1}
 //	  created_at   date                                  TTL index {created_at: 1}
-//	  last_used_at, authenticated_at, expires_at, scopes, name, user_agent, client_addr
+//	  last_used_at, authenticated_at, seen_not_before, expires_at, scopes, name, user_agent, client_addr
 //	               optional; a missing one is not used
 //	users
 //	  _id, email, hashed_password, is_active, is_verified, is_superuser, created_at, tokens_not_before

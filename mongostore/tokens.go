@@ -84,6 +84,7 @@ type tokenDoc[ID comparable] struct {
 	CreatedAt       time.Time `bson:"created_at"`
 	LastUsedAt      time.Time `bson:"last_used_at,omitempty"`
 	AuthenticatedAt time.Time `bson:"authenticated_at,omitempty"`
+	SeenNotBefore   time.Time `bson:"seen_not_before,omitempty"`
 	ExpiresAt       time.Time `bson:"expires_at,omitempty"`
 	Scopes          []string  `bson:"scopes,omitempty"`
 	Name            string    `bson:"name,omitempty"`
@@ -184,7 +185,7 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 	defer cancel()
 	doc := tokenDoc[ID]{
 		ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt,
-		LastUsedAt: token.LastUsedAt, AuthenticatedAt: token.AuthenticatedAt, ExpiresAt: token.ExpiresAt,
+		LastUsedAt: token.LastUsedAt, AuthenticatedAt: token.AuthenticatedAt, SeenNotBefore: token.SeenNotBefore, ExpiresAt: token.ExpiresAt,
 		Scopes: token.Scopes, Name: token.Name, UserAgent: token.UserAgent, ClientAddr: token.ClientAddr,
 	}
 	err := retryDeadlock(ctx, func() error {
@@ -231,6 +232,9 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	}
 	if !to.AuthenticatedAt.IsZero() {
 		later = append(later, bson.E{Key: "authenticated_at", Value: to.AuthenticatedAt})
+	}
+	if !to.SeenNotBefore.IsZero() {
+		later = append(later, bson.E{Key: "seen_not_before", Value: to.SeenNotBefore})
 	}
 	if later != nil {
 		update = append(update, bson.E{Key: "$max", Value: later})

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/internal/notify"
@@ -183,8 +185,8 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	return nil
 }
 
-// update sets fields of the account that a filter finds, and NotBefore where it
-// is not later already. It reports whether the filter found one.
+// update sets fields of the account that a filter finds, and moves NotBefore on
+// unless the time is zero. It reports whether the filter found one.
 func (u *Users[U, ID]) update(ctx context.Context, id ID, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
 	matched, err = u.updateOne(ctx, filter, set, notBefore)
 	if matched || err != nil { // without an answer, it may have been made
@@ -196,15 +198,37 @@ func (u *Users[U, ID]) update(ctx context.Context, id ID, filter, set bson.D, no
 func (u *Users[U, ID]) updateOne(ctx context.Context, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
-	var update bson.D
-	if set != nil {
-		update = append(update, bson.E{Key: "$set", Value: set})
+	const field = "tokens_not_before"
+	for !notBefore.IsZero() {
+		earlier := bson.E{Key: "$or", Value: bson.A{
+			bson.D{{Key: field, Value: bson.D{{Key: "$lt", Value: notBefore}}}},
+			bson.D{{Key: field, Value: nil}}, // or missing
+		}}
+		matched, err = u.set(ctx, append(slices.Clip(filter), earlier), append(slices.Clip(set), bson.E{Key: field, Value: notBefore}))
+		if matched || err != nil {
+			return matched, err
+		}
+		// There is no such account, or it is as late already: a login can have seen that.
+		var is struct {
+			NotBefore time.Time `bson:"tokens_not_before"`
+		}
+		err = u.coll.FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: field, Value: 1}})).Decode(&is)
+		switch {
+		case errors.Is(err, mongo.ErrNoDocuments):
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		if next := is.NotBefore.Add(time.Millisecond); next.After(notBefore) {
+			notBefore = next
+		}
 	}
-	if !notBefore.IsZero() {
-		update = append(update, bson.E{Key: "$max", Value: bson.D{{Key: "tokens_not_before", Value: notBefore}}})
-	}
+	return u.set(ctx, filter, set)
+}
+
+func (u *Users[U, ID]) set(ctx context.Context, filter, set bson.D) (matched bool, err error) {
 	err = retryDeadlock(ctx, func() error {
-		res, err := u.coll.UpdateOne(ctx, filter, update)
+		res, err := u.coll.UpdateOne(ctx, filter, bson.D{{Key: "$set", Value: set}})
 		if err == nil {
 			matched = res.MatchedCount > 0
 		}

@@ -65,6 +65,8 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 			t.LastUsedAt, ok = timeOf(v)
 		case "authenticated_at":
 			t.AuthenticatedAt, ok = timeOf(v)
+		case "seen_not_before":
+			t.SeenNotBefore, ok = timeOf(v)
 		case "expires_at":
 			t.ExpiresAt, ok = timeOf(v)
 		case "scopes":

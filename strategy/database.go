@@ -115,7 +115,7 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	now := d.now()
 	secret, digest := d.format.New()
 	row := AccessToken[ID]{
-		ID: id, Digest: digest, UserID: user.UserID(), CreatedAt: now,
+		ID: id, Digest: digest, UserID: user.UserID(), CreatedAt: now, SeenNotBefore: seenNotBefore(user),
 		Scopes: slices.Clone(o.scopes), Name: o.name, UserAgent: o.userAgent, ClientAddr: o.clientAddr,
 	}
 	if d.cfg.MaxSessions > 0 && d.cfg.WhenFull == EvictOldest && row.Scopes == nil {
@@ -126,8 +126,8 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	if o.hasLifetime {
 		row.ExpiresAt = row.CreatedAt.Add(o.lifetime).Truncate(time.Millisecond)
 	}
-	// Clocks of several instances differ: who has just logged in is not older
-	// than what their account accepted when it was looked up for that.
+	// For instances of older versions, which go by this and not by SeenNotBefore:
+	// whatever its clock says, a new login is not older than its account accepts.
 	at := o.authenticatedAt.UTC().Truncate(time.Millisecond)
 	if at.IsZero() {
 		at = now
@@ -334,7 +334,12 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key t
 
 // read returns the row of a token that is good, and its user where that is asked
 // for.
-func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthenticatedAt time.Time, withUser bool) (row AccessToken[ID], user U, err error) {
+func (d *Database[U, ID]) read(ctx context.Context, digest string, now, _ time.Time, withUser bool) (row AccessToken[ID], user U, err error) {
+	return d.readFor(ctx, digest, now, Rotation{}, withUser)
+}
+
+// readFor is read for a rotation: of a row with the credentials that it brings.
+func (d *Database[U, ID]) readFor(ctx context.Context, digest string, now time.Time, to Rotation, withUser bool) (row AccessToken[ID], user U, err error) {
 	var createdAfter time.Time
 	if d.cfg.Lifetime > 0 {
 		createdAfter = now.Add(-d.cfg.Lifetime)
@@ -347,9 +352,10 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthen
 	case err != nil:
 		return row, user, d.failed(ctx, "look up the token", err)
 	}
-	if !reauthenticatedAt.IsZero() {
-		row.AuthenticatedAt = latest(row.authenticatedAt(), reauthenticatedAt)
+	if !to.AuthenticatedAt.IsZero() {
+		row.AuthenticatedAt = latest(row.authenticatedAt(), to.AuthenticatedAt)
 	}
+	row.SeenNotBefore = latest(row.SeenNotBefore, to.SeenNotBefore)
 	if why := d.dead(&row, row.usedAt(), now); why != nil {
 		return row, user, d.denied(ctx, why, row)
 	}
@@ -370,7 +376,7 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now, reauthen
 		return row, user, d.failed(ctx, "look up the user", err)
 	case !user.IsActive():
 		return row, user, d.denied(ctx, denyUserInactive, row)
-	case superseded(&row, notBefore(user)):
+	case supersededByUser(&row, notBefore(user)):
 		return row, user, d.denied(ctx, denySuperseded, row)
 	}
 	return row, user, nil
@@ -395,6 +401,17 @@ func (d *Database[U, ID]) dead(row *AccessToken[ID], used, now time.Time) *denia
 // to be.
 func superseded[ID comparable](row *AccessToken[ID], notBefore time.Time) bool {
 	return row.authenticatedAt().Before(notBefore)
+}
+
+// supersededByUser reports whether a user accepts only later logins than a row's.
+// It goes by what the login saw of the user, not by clocks, which differ: a login
+// that was complete before a change cannot have seen it. Of a row that does not say
+// what was seen only the time is known.
+func supersededByUser[ID comparable](row *AccessToken[ID], notBefore time.Time) bool {
+	if row.SeenNotBefore.IsZero() {
+		return superseded(row, notBefore)
+	}
+	return notBefore.After(row.SeenNotBefore)
 }
 
 // DestroyToken implements [Strategy]. A malformed token causes no I/O.
@@ -429,7 +446,11 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 	if err != nil {
 		return Secret{}, Session[U]{}, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
-	row, user, err := d.read(ctx, old, now, at, true)
+	to := Rotation{AuthenticatedAt: at}
+	if !at.IsZero() {
+		to.SeenNotBefore = seenNotBefore(o.user)
+	}
+	row, user, err := d.readFor(ctx, old, now, to, true)
 	if err != nil {
 		return Secret{}, Session[U]{}, err
 	}
@@ -437,7 +458,7 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w: Reauthenticated names another user", ErrInvalidOption)
 	}
 	secret, digest := d.format.New()
-	to := Rotation{Digest: digest}
+	to.Digest = digest
 	if !at.IsZero() {
 		to.AuthenticatedAt = row.AuthenticatedAt // a store knows no default for it
 	}

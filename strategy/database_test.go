@@ -213,7 +213,7 @@ func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
 	if session.ID.Version() != 7 {
 		t.Errorf("session ID: got version %d, want 7", session.ID.Version())
 	}
-	wantRow := row{ID: session.ID, Digest: sha256Of(token), UserID: h.ann.ID, CreatedAt: issuedAt}
+	wantRow := row{ID: session.ID, Digest: sha256Of(token), UserID: h.ann.ID, CreatedAt: issuedAt, SeenNotBefore: epoch}
 	if got, want := h.row(t, token), wantRow; !reflect.DeepEqual(got, want) {
 		t.Errorf("row: got %+v, want %+v", got, want)
 	}

@@ -76,7 +76,7 @@ const (
 	ReasonUnknown        Reason = "unknown"         // never issued, revoked, or expired
 	ReasonExpired        Reason = "expired"         // expired, and the store did not say so
 	ReasonIdle           Reason = "idle"            // not used for longer than the idle timeout
-	ReasonSuperseded     Reason = "superseded"      // older than the user, or the configuration, accepts
+	ReasonSuperseded     Reason = "superseded"      // from before what the user, or the configuration, accepts
 	ReasonOverLimit      Reason = "over_limit"      // the user has too many sessions
 	ReasonReplaced       Reason = "replaced"        // its token came with another login
 	ReasonUserGone       Reason = "user_gone"       // the user no longer exists

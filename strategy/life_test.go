@@ -3,6 +3,7 @@ package strategy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 // issuedAt is when a harness issues its first token: its clock, in UTC and whole
@@ -46,6 +48,19 @@ func (h *harness) notBefore(t testing.TB, at time.Time) {
 		t.Fatalf("Apply: %v", err)
 	}
 	h.reload(t)
+}
+
+// olderVersion makes the row of a token as a version without SeenNotBefore wrote it.
+func (h *harness) olderVersion(t testing.TB, token string) {
+	t.Helper()
+	row, err := h.tokens.store.Delete(t.Context(), sha256Of(token))
+	row.SeenNotBefore = time.Time{}
+	if err == nil {
+		err = h.tokens.store.Insert(t.Context(), row)
+	}
+	if err != nil {
+		t.Fatalf("rewrite the row: %v", err)
+	}
 }
 
 // reload makes h.ann what the store holds, as a login does.
@@ -141,37 +156,44 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 		}, strategy.ReasonIdle},
 		{"the idle timeout of a login by a clock that is ahead", idling, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(time.Minute))}, at(idle), strategy.ReasonIdle},
 
-		{"the user's not-before", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+		{"the user's not-before, of a row of an older version", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+			h.olderVersion(t, token)
 			h.notBefore(t, issuedAt.Add(d))
 			return h, token
 		}, strategy.ReasonSuperseded},
-		{"the user's not-before with a remainder", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+		{"the user's not-before, of a row of an older version, with a remainder", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+			h.olderVersion(t, token)
 			h.notBefore(t, issuedAt.Add(d-ms+1))
 			return h, token
 		}, strategy.ReasonSuperseded},
-		{"the user's not-before, later", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+		{"the user's not-before, of a row of an older version, later", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
 			h.now = issuedAt.Add(time.Hour)
+			h.olderVersion(t, token)
 			h.notBefore(t, issuedAt.Add(d))
 			return h, token
 		}, strategy.ReasonSuperseded},
-		{"the user's not-before for a token with scopes", lasting, []strategy.TokenOption{deploy}, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+		{"the user's not-before, of a row of an older version, for a token with scopes", lasting, []strategy.TokenOption{deploy}, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+			h.olderVersion(t, token)
 			h.notBefore(t, issuedAt.Add(d))
 			return h, token
 		}, strategy.ReasonSuperseded},
-		{"the user's not-before, by the time of the credentials", lasting, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(-time.Minute))},
+		{"the user's not-before, of a row of an older version, by the time of the credentials", lasting, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(-time.Minute))},
 			func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+				h.olderVersion(t, token)
 				h.notBefore(t, issuedAt.Add(-time.Minute+d))
 				return h, token
 			}, strategy.ReasonSuperseded},
-		{"the user's not-before after a rotation", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+		{"the user's not-before, of a row of an older version, after a rotation", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
 			h.now = issuedAt.Add(time.Hour)
 			token = h.rotates(t, token)
+			h.olderVersion(t, token)
 			h.notBefore(t, issuedAt.Add(d))
 			return h, token
 		}, strategy.ReasonSuperseded},
-		{"the user's not-before after the credentials were given again", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+		{"the user's not-before, of a row of an older version, after the credentials were given again", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
 			h.now = issuedAt.Add(time.Hour)
 			token = h.rotates(t, token, strategy.Reauthenticated(h.ann, h.now))
+			h.olderVersion(t, token)
 			h.notBefore(t, issuedAt.Add(time.Hour+d))
 			return h, token
 		}, strategy.ReasonSuperseded},
@@ -733,6 +755,7 @@ func TestALoginBesideAChange(t *testing.T) {
 		{"all happens in one millisecond", 0, 0, 0, strategy.ErrInvalidToken},
 		{"the change began before the login, and was written after the account was read", 0, -50 * ms, 100 * ms, strategy.ErrInvalidToken},
 		{"it was changed meanwhile by a clock that is some seconds behind", 0, -5 * time.Second, 100 * ms, strategy.ErrInvalidToken},
+		{"it was changed meanwhile by a clock that is an hour behind", 0, -time.Hour, 100 * ms, strategy.ErrInvalidToken},
 		{"it has changed before the account was read", 20 * ms, 10 * ms, 100 * ms, nil},
 		{"it has changed just before", 0, -ms, 100 * ms, nil},
 		{"it has changed in the same millisecond, before", 1, 0, 1, nil},
@@ -770,16 +793,183 @@ func TestALoginBesideAChange(t *testing.T) {
 				h.now = begin.Add(c.write)
 			}
 			h.reads(t, "after all that", token, c.want)
-			// The next change, by whatever clock is not behind, ends it.
-			h.now = begin.Add(max(c.write, c.change))
-			change = func() {
+			// The next change ends it, by whatever clock.
+			for _, d := range []time.Duration{max(c.write, c.change) + ms, -time.Hour} {
+				h.now = begin.Add(max(c.write, c.change))
+				h.reload(t)
+				token, _ := h.issue(t)
+				h.reads(t, "of a login after that", token, nil)
+				h.now = begin.Add(d)
 				if err := m.RevokeTokens(t.Context(), h.ann.ID); err != nil {
 					t.Fatalf("RevokeTokens: %v", err)
 				}
+				h.reads(t, "after the next change", token, strategy.ErrInvalidToken)
 			}
-			h.now = h.now.Add(ms)
-			change()
-			h.reads(t, "after the next change", token, strategy.ErrInvalidToken)
+			h.reads(t, "at the end", token, strategy.ErrInvalidToken)
+		})
+	}
+}
+
+// plainUser is a user that knows no time before which tokens are invalid.
+type plainUser struct{ id int64 }
+
+func (u plainUser) UserID() int64   { return u.id }
+func (plainUser) IsActive() bool    { return true }
+func (plainUser) IsVerified() bool  { return true }
+func (plainUser) IsSuperuser() bool { return false }
+
+// ByID makes it its own source.
+func (u plainUser) ByID(context.Context, int64) (plainUser, error) { return u, nil }
+
+var epoch = time.UnixMilli(0).UTC()
+
+func TestARowKeepsWhatTheLoginSaw(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		at, want time.Time
+	}{
+		{"no not-before", time.Time{}, epoch},
+		{"a not-before", issuedAt.Add(-time.Hour), issuedAt.Add(-time.Hour)},
+		{"a not-before with a remainder, in another zone", issuedAt.Add(1 - ms).In(time.FixedZone("elsewhere", 7200)), issuedAt},
+		{"a not-before by a clock that is ahead", issuedAt.Add(time.Hour), issuedAt.Add(time.Hour)},
+		{"a not-before of long ago", epoch.Add(-time.Hour), epoch},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarness(t, strategy.Config{})
+			h.ann.NotBefore = c.at
+			if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.NotBefore = c.at }); err != nil {
+				t.Fatal(err)
+			}
+			token, row := h.issue(t)
+			if !row.SeenNotBefore.Equal(c.want) || row.SeenNotBefore.Location() != time.UTC {
+				t.Errorf("the row has %v, want %v", row.SeenNotBefore, c.want)
+			}
+			h.reads(t, "at once", token, nil)
+		})
+	}
+	t.Run("a user that knows none", func(t *testing.T) {
+		tokens, bob := memstore.NewTokens[int64](), plainUser{1}
+		d, err := strategy.NewDatabase(tokens, bob, strategy.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret, _, err := d.WriteToken(t.Context(), bob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rotated, _, err := d.RotateToken(t.Context(), secret.Reveal(), strategy.Reauthenticated(bob, issuedAt))
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := tokens.ByToken(t.Context(), sha256Of(rotated.Reveal()), time.Time{})
+		if err != nil || !row.SeenNotBefore.IsZero() {
+			t.Errorf("the row has %v (error %v), want none", row.SeenNotBefore, err)
+		}
+	})
+}
+
+// A login is ordered by what it saw of the user: clocks differ.
+func TestAChangeEndsTheLoginsThatHaveNotSeenIt(t *testing.T) {
+	for _, seen := range []time.Time{{}, issuedAt.Add(-time.Hour), issuedAt.Add(24 * time.Hour)} {
+		for _, ahead := range []time.Duration{0, -24 * time.Hour, 24 * time.Hour} {
+			for _, opts := range [][]strategy.TokenOption{nil, {strategy.WithScopes("deploy:write")}} {
+				h := newHarness(t, strategy.Config{})
+				set := func(at time.Time) {
+					t.Helper()
+					if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.NotBefore = at }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				set(seen)
+				h.reload(t)
+				h.now = issuedAt.Add(ahead)
+				token, row := h.issue(t, opts...)
+				for _, c := range []struct {
+					to   time.Time
+					want error
+				}{
+					{seen, nil},
+					{row.SeenNotBefore.Add(-time.Minute), nil},
+					{row.SeenNotBefore.Add(1), strategy.ErrInvalidToken},
+					{row.SeenNotBefore.Add(ms), strategy.ErrInvalidToken},
+					{time.Time{}, nil},
+				} {
+					set(c.to)
+					h.events.take()
+					h.reads(t, fmt.Sprintf("of a login %v ahead that saw %v, the user's not-before %v", ahead, seen, c.to), token, c.want)
+					if got := h.events.take(); c.want != nil && (len(got) != 1 || got[0].Reason != strategy.ReasonSuperseded) {
+						t.Errorf("got the events %+v, want one with the reason %s", got, strategy.ReasonSuperseded)
+					}
+					page, err := h.Sessions(t.Context(), h.ann.ID, strategy.Page{})
+					if listed := len(page.Sessions) == 1; err != nil || listed != (c.want == nil) {
+						t.Errorf("listed: %v, %v, want %v", listed, err, c.want == nil)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Whoever gives the credentials again has seen what the account was then, and no
+// more: not even by a clock that is far ahead.
+func TestARotationKeepsWhatWasSeen(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// What the row and the user who gave the credentials again saw, and what the
+		// account has by now, by their distance from the epoch; -1 is a row of an
+		// older version, and nobody.
+		row, again, now time.Duration
+		want            time.Duration // -2: refused
+	}{
+		{"a plain one", time.Hour, -1, time.Hour, time.Hour},
+		{"a plain one of an older version's row", -1, -1, time.Hour, -1},
+		{"with the account as it is", time.Hour, 2 * time.Hour, 2 * time.Hour, 2 * time.Hour},
+		{"with the account as it is, of an older version's row", -1, 2 * time.Hour, 2 * time.Hour, 2 * time.Hour},
+		{"without a not-before, of an older version's row", -1, 0, 0, 0},
+		{"with an account that was read before the login", time.Hour, 0, time.Hour, time.Hour},
+		{"with the account as it was before a change", 0, time.Hour, time.Hour + ms, -2},
+		{"the same, of an older version's row", -1, time.Hour, time.Hour + ms, -2},
+		{"a plain one after a change", 0, -1, ms, -2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarness(t, strategy.Config{})
+			account := func(since time.Duration) user {
+				u := h.ann
+				if since > 0 {
+					u.NotBefore = epoch.Add(since)
+				}
+				return u
+			}
+			secret, _, err := h.WriteToken(t.Context(), account(max(c.row, 0)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			token := secret.Reveal()
+			if c.row < 0 {
+				h.olderVersion(t, token)
+			}
+			if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.NotBefore = account(c.now).NotBefore }); err != nil {
+				t.Fatal(err)
+			}
+			var opts []strategy.RotateOption
+			if c.again >= 0 {
+				opts = append(opts, strategy.Reauthenticated(account(c.again), h.now.Add(time.Hour)))
+			}
+			rotated, _, err := h.RotateToken(t.Context(), token, opts...)
+			if refused := errors.Is(err, strategy.ErrInvalidToken); refused != (c.want == -2) || err != nil && !refused {
+				t.Fatalf("got %v, want a refusal: %v", err, c.want == -2)
+			}
+			if err != nil {
+				return
+			}
+			var want time.Time
+			if c.want >= 0 {
+				want = epoch.Add(c.want)
+			}
+			if got := h.row(t, rotated.Reveal()).SeenNotBefore; !got.Equal(want) {
+				t.Errorf("the row has %v, want %v", got, want)
+			}
+			h.reads(t, "afterwards", rotated.Reveal(), nil)
 		})
 	}
 }

@@ -29,8 +29,7 @@ func WithLifetime(d time.Duration) TokenOption {
 }
 
 // WithAuthenticatedAt says when the user gave their credentials. Default: now.
-// Take the time before the credentials are checked: if they are changed while
-// the check runs, the token is then older than the change (see [NotBefore]).
+// Take the time before the credentials are checked.
 func WithAuthenticatedAt(t time.Time) TokenOption {
 	return func(o *tokenOptions) { o.authenticatedAt = t }
 }
@@ -117,8 +116,8 @@ type rotateOptions struct {
 // Reauthenticated says that the user has just given their credentials again: the
 // user as the check of the credentials returned it, and the time before that
 // check. The session counts as a fresh login from then on. It is accepted although
-// it was older than the user accepts by now (see [NotBefore]): so whoever has
-// just changed the password can keep the session. Another user than the session's
+// it was from before what that user accepts (see [NotBefore]): so whoever has just
+// changed the password can keep the session. Another user than the session's
 // is [ErrInvalidOption].
 func Reauthenticated(user any, at time.Time) RotateOption {
 	return func(o *rotateOptions) { o.reauthenticatedAt, o.user = latest(at, notBefore(user)), user }
@@ -132,6 +131,15 @@ func notBefore(user any) time.Time {
 		return time.Time{}
 	}
 	return ceil(u.TokensNotBefore())
+}
+
+// seenNotBefore returns notBefore as a row keeps it, where the zero time means that
+// it is not known.
+func seenNotBefore(user any) time.Time {
+	if _, ok := user.(NotBefore); !ok {
+		return time.Time{}
+	}
+	return latest(time.UnixMilli(0).UTC(), notBefore(user))
 }
 
 // ceil rounds up to the millisecond.

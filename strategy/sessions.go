@@ -80,7 +80,7 @@ func (d *Database[U, ID]) live(ctx context.Context, user U, after Position, limi
 			return nil, d.failed(ctx, "list the sessions", err)
 		}
 		for _, row := range rows {
-			if d.dead(&row, row.usedAt(), now) == nil && !superseded(&row, oldest) {
+			if d.dead(&row, row.usedAt(), now) == nil && !supersededByUser(&row, oldest) {
 				if live = append(live, row); len(live) == limit {
 					return live, nil
 				}

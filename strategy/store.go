@@ -27,6 +27,10 @@ type AccessToken[ID comparable] struct {
 	// AuthenticatedAt is when the user last gave their credentials, where that
 	// is not when the session began.
 	AuthenticatedAt time.Time
+	// SeenNotBefore is the user's TokensNotBefore (see [NotBefore]) when they last
+	// gave their credentials, the Unix epoch for none. Zero means that it is not
+	// known: the row is of an older version, or the user has no such time.
+	SeenNotBefore time.Time
 	// ExpiresAt is the last moment at which the token is accepted, where it is
 	// earlier than the lifetime of all tokens says.
 	ExpiresAt time.Time
@@ -61,9 +65,9 @@ func latest(times ...time.Time) (last time.Time) {
 type Rotation struct {
 	// Digest is the new secret's.
 	Digest string
-	// LastUsedAt and AuthenticatedAt are set to these times, unless they are later
-	// already; the zero time leaves them as they are.
-	LastUsedAt, AuthenticatedAt time.Time
+	// LastUsedAt, AuthenticatedAt and SeenNotBefore are set to these times, unless
+	// they are later already; the zero time leaves them as they are.
+	LastUsedAt, AuthenticatedAt, SeenNotBefore time.Time
 }
 
 // Position is a place in a user's sessions, newest first: behind the session

@@ -35,11 +35,15 @@ type UserSource[U User[ID], ID comparable] interface {
 	ByID(ctx context.Context, id ID) (U, error)
 }
 
-// NotBefore is an optional capability of a user: tokens for which the user gave
-// their credentials earlier than this are invalid, at once and without being
-// touched. account.User has it.
+// NotBefore is an optional capability of a user: whenever the time moves on, all
+// tokens of before are invalid, at once and without being touched. Those are the
+// tokens that were issued for the user as they were with an earlier time, whatever
+// the clocks of the instances said. Of tokens that do not know it, of older versions
+// of this library, those are invalid for which the user gave their credentials
+// earlier than the time. account.User has it.
 type NotBefore interface {
 	// TokensNotBefore returns the time; the zero time means that there is none.
+	// Every change that is to end tokens must move it on, by a millisecond at least.
 	TokensNotBefore() time.Time
 }
 
@@ -111,7 +115,9 @@ func (s *Session[U]) own() Session[U] {
 // needs. Implementations must be safe for concurrent use. [Database] is the one
 // that this library brings.
 type Strategy[U any] interface {
-	// WriteToken issues a new token for a user. It returns an error wrapping
+	// WriteToken issues a new token for a user, as they were read when their
+	// credentials were checked: of a user with a time before which tokens are invalid
+	// (see [NotBefore]), it is invalid if the time has moved on since. It returns an error wrapping
 	// [ErrUserInactive] for an inactive one, [ErrTooManySessions] for one who may
 	// have no more, [ErrInvalidOption] for an option that cannot be honoured.
 	// After any error no token was handed out.

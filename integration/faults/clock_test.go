@@ -222,53 +222,185 @@ func TestClockRevocationsHoldWhateverItSays(t *testing.T) {
 	}
 }
 
-// The change is dated 10 seconds ahead: that is how far clocks may be apart.
-func TestClockAChangeEndsLoginsOfClocksThatAre10SecondsAhead(t *testing.T) {
-	for name := range changes {
-		for _, by := range []time.Duration{0, 5 * time.Second, 10*time.Second - time.Millisecond} {
-			t.Run(fmt.Sprint(name, " ", by), func(t *testing.T) {
-				slow, fast := apart(t, by, strategy.Config{Lifetime: time.Hour})
-				for _, from := range []*clocked{slow, fast} {
-					for _, on := range []*clocked{slow, fast} {
-						before := from.login()
-						on.change(name)
-						after := from.login()
-						for _, i := range []*clocked{slow, fast} {
-							i.want(false, before, "a token of before")
-							i.want(true, after, "a token of afterwards")
+// A login is ordered with changes by what it saw of the account, not by the clocks.
+func TestClockAChangeEndsLoginsOfClocksThatAreFarAhead(t *testing.T) {
+	for _, by := range []time.Duration{0, 10*time.Second - time.Millisecond, 30 * time.Second, time.Hour} {
+		for _, cached := range []bool{false, true} {
+			// Longer than the clocks are apart: else lifetimes would hide something.
+			cfg := strategy.Config{Lifetime: 24 * time.Hour}
+			if cached {
+				cfg.Cache.MaxStaleness = time.Minute
+			}
+			for name := range changes {
+				t.Run(fmt.Sprintf("%s, %v apart, cached %v", name, by, cached), func(t *testing.T) {
+					slow, fast := apart(t, by, cfg)
+					for _, from := range []*clocked{slow, fast} {
+						for _, on := range []*clocked{slow, fast} {
+							var before []string
+							for range 3 { // long before, and just before
+								before = append(before, from.login(), from.login(strategy.WithScopes("read")))
+								pass(11*time.Second, slow, fast)
+							}
+							before = append(before, from.login())
+							for _, token := range before {
+								slow.want(true, token, "before")
+								fast.want(true, token, "before")
+							}
+							on.change(name)
+							after := []string{slow.login(), fast.login()}
+							for _, i := range []*clocked{slow, fast} {
+								for _, token := range before {
+									i.want(false, token, "a token of before")
+								}
+								for _, token := range after {
+									i.want(true, token, "a token of afterwards")
+								}
+							}
 						}
 					}
-				}
-			})
+				})
+			}
 		}
 	}
 }
 
-// A change on an instance whose clock is further behind misses the latest logins of
-// the others; one on an instance that is ahead misses none. Ending the rows too
-// (ginauth's Renew does) misses none either way.
-func TestClockAChangeMissesLoginsOfClocksThatAreFurtherAhead(t *testing.T) {
+// The same over MongoDB, where the change is one update.
+func TestClockAChangeEndsLoginsOfClocksThatAreFarAheadOnAServer(t *testing.T) {
+	c := newClocks(t, onServer(t))
+	cfg := strategy.Config{Lifetime: 24 * time.Hour}
+	slow, fast := c.at(noon, cfg), c.at(noon.Add(time.Hour), cfg)
 	for name := range changes {
-		t.Run(name, func(t *testing.T) {
-			slow, fast := apart(t, 30*time.Second, strategy.Config{Lifetime: time.Hour})
-			earlier := fast.login()
-			pass(20*time.Second+time.Millisecond, slow, fast)
-			missed := fast.login()
-			slow.change(name)
-			slow.want(false, earlier, "a login more than 20 seconds before the change")
-			slow.want(true, missed, "one just before the change")
-			if err := slow.DestroyAll(t.Context(), slow.user.ID); err != nil {
-				t.Fatal(err)
-			}
-			slow.want(false, missed, "after its row was ended")
-
-			before := slow.login()
-			fast.change(name)
+		for _, on := range []*clocked{slow, fast} {
+			before := fast.login()
+			slow.want(true, before, "before")
+			on.change(name)
 			after := slow.login()
-			slow.want(false, before, "before a change on the fast one")
-			slow.want(true, after, "after a change on the fast one")
-			fast.want(true, after, "after a change on the fast one, there")
-		})
+			for _, i := range []*clocked{slow, fast} {
+				i.want(false, before, name+", a token of before")
+				i.want(true, after, name+", a token of afterwards")
+			}
+		}
+	}
+}
+
+// besides runs something once, before a change is written.
+type besides struct {
+	userStore
+	do func()
+}
+
+func (s *besides) before() {
+	if do := s.do; do != nil {
+		s.do = nil
+		do()
+	}
+}
+
+func (s *besides) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+	s.before()
+	return s.userStore.ReplacePassword(ctx, id, old, new, notBefore)
+}
+
+func (s *besides) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
+	s.before()
+	return s.userStore.Apply(ctx, id, change)
+}
+
+// Another change can come between the look at an account and the write of a change,
+// by a clock that is ahead, and a login that has seen it: nobody stays in with an old
+// password.
+func TestClockAChangeEndsLoginsThatSawAnotherBesideIt(t *testing.T) {
+	for _, stores := range []struct {
+		name string
+		new  func() (tokenStore, userStore, func(time.Duration, func() time.Time) error)
+	}{{"memory", inMemory}, {"MongoDB", onServer(t)}} {
+		for name := range changes {
+			for _, by := range []time.Duration{0, time.Second, time.Hour} {
+				t.Run(fmt.Sprintf("%s, %s, %v apart", stores.name, name, by), func(t *testing.T) {
+					c := newClocks(t, stores.new)
+					users := &besides{userStore: c.users}
+					cfg := strategy.Config{Lifetime: 24 * time.Hour}
+					fast := c.at(noon.Add(by), cfg)
+					c.users = users
+					slow := c.at(noon, cfg)
+					var beside string
+					users.do = func() {
+						fast.change("revoked")
+						beside = fast.login()
+						slow.want(true, beside, "before the change is written")
+					}
+					slow.change(name)
+					for _, i := range []*clocked{slow, fast} {
+						i.want(false, beside, "of beside the change")
+						i.want(true, slow.login(), "of afterwards")
+					}
+				})
+			}
+		}
+	}
+}
+
+// Whoever changes the password keeps the session, on whichever instance.
+func TestClockARenewedSessionOutlivesTheChange(t *testing.T) {
+	for _, by := range []time.Duration{0, time.Hour} {
+		slow, fast := apart(t, by, strategy.Config{Lifetime: 24 * time.Hour})
+		for _, from := range []*clocked{slow, fast} {
+			for _, on := range []*clocked{slow, fast} {
+				own, other := from.login(), from.login()
+				at := on.clock.now()
+				user, err := on.accounts.ChangePassword(t.Context(), on.user.ID, *on.password, *on.password+"!")
+				if err != nil {
+					t.Fatal(err)
+				}
+				*on.password += "!"
+				renewed, _, err := on.RotateToken(t.Context(), own, strategy.Reauthenticated(user, at))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, i := range []*clocked{slow, fast} {
+					i.want(true, renewed.Reveal(), "the session that was renewed")
+					i.want(false, other, "another one")
+				}
+			}
+		}
+	}
+}
+
+// Rows that do not say what the login saw, of a version that did not write it, go
+// by the clocks: those of instances that are less than 10 seconds ahead of the one
+// that makes the change are ended.
+func TestClockRowsOfOlderVersionsGoByIt(t *testing.T) {
+	for name := range changes {
+		for by, survives := range map[time.Duration]bool{
+			0: false, 10*time.Second - time.Millisecond: false, 10 * time.Second: true, 30 * time.Second: true,
+		} {
+			t.Run(fmt.Sprint(name, " ", by), func(t *testing.T) {
+				c := newClocks(t, inMemory)
+				now := c.tokens
+				cfg := strategy.Config{Lifetime: time.Hour}
+				c.tokens = forgetsSeen{now}
+				old := c.at(noon.Add(by), cfg)
+				c.tokens = now
+				slow := c.at(noon, cfg)
+				before := old.login()
+				slow.change(name)
+				slow.want(survives, before, "a row of an older version")
+				old.want(survives, before, "a row of an older version, where it was written")
+				after := old.login()
+				slow.want(true, after, "one of afterwards")
+				// Which one gets who gives the password again.
+				user, err := slow.accounts.Reauthenticate(t.Context(), slow.user, *slow.password)
+				if err != nil {
+					t.Fatal(err)
+				}
+				renewed, _, err := slow.RotateToken(t.Context(), after, strategy.Reauthenticated(user, slow.clock.now()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				slow.change(name)
+				slow.want(false, renewed.Reveal(), "one that was renewed by this version")
+			})
+		}
 	}
 }
 
@@ -417,16 +549,23 @@ func TestClockSetBackAnHour(t *testing.T) {
 			i.want(false, later, "of before the second change")
 			i.want(true, i.login(), "of after it")
 		})
-		// As with clocks that are far apart.
-		t.Run("a change after the jump misses logins of before, "+name, func(t *testing.T) {
+		t.Run("a change after the jump ends logins of before, "+name, func(t *testing.T) {
 			i, token := jumped(t, cfg)
 			pass(-time.Hour, i)
 			i.change(name)
+			i.want(false, token, "of before the jump")
+			i.want(true, i.login(), "of after the change")
+		})
+		t.Run("so does one after changes before the jump, "+name, func(t *testing.T) {
+			i, _ := jumped(t, cfg)
+			i.change(name)
+			i.change(name) // in the same millisecond
+			token := i.login()
 			i.want(true, token, "of before the jump")
-			if err := i.DestroyAll(t.Context(), i.user.ID); err != nil {
-				t.Fatal(err)
-			}
-			i.want(false, token, "after its row was ended")
+			pass(-time.Hour, i)
+			i.change(name)
+			i.want(false, token, "of before the jump, after it")
+			i.want(true, i.login(), "of after the change")
 		})
 	}
 	t.Run("logins go on at the limit", func(t *testing.T) {

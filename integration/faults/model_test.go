@@ -44,6 +44,7 @@ type modelSession struct {
 	// The zero time: used means not written down, expires that only the lifetime
 	// of all tokens ends it.
 	created, used, authenticated, expires time.Time
+	seen                                  time.Time // the user's limit as the login saw it
 	scopes                                []string
 	name                                  string
 	ended                                 bool // revoked, replaced or over the limit
@@ -104,9 +105,10 @@ func (m *model) runs(s *modelSession, authenticated, now time.Time) bool {
 	return !authenticated.Before(m.notBefore)
 }
 
-// admits reports whether a session is good and its user lets it in.
-func (m *model) admits(s *modelSession, authenticated, now time.Time) bool {
-	return m.runs(s, authenticated, now) && s.user.active && !authenticated.Before(s.user.notBefore)
+// admits reports whether a session is good and its user lets it in, had they given
+// their credentials at a time and seen a limit.
+func (m *model) admits(s *modelSession, authenticated, seen, now time.Time) bool {
+	return m.runs(s, authenticated, now) && s.user.active && !s.user.notBefore.After(seen)
 }
 
 func (m *model) byToken(token string) *modelSession {
@@ -125,11 +127,10 @@ func newestFirst(sessions []*modelSession) []*modelSession {
 	return sessions
 }
 
-// list returns what a user sees of their sessions, where they accept tokens from a
-// time on.
+// list returns what a user sees of their sessions, where their limit is at a time.
 func (m *model) list(u *modelUser, notBefore, now time.Time) (sessions []*modelSession) {
 	for _, s := range m.sessions {
-		if s.user == u && m.runs(s, s.authenticated, now) && !s.authenticated.Before(notBefore) {
+		if s.user == u && m.runs(s, s.authenticated, now) && !notBefore.After(s.seen) {
 			sessions = append(sessions, s)
 		}
 	}
@@ -159,7 +160,7 @@ func (m *model) login(u *modelUser, l modelLogin, now time.Time) *modelSession {
 	if l.at.IsZero() {
 		l.at = now
 	}
-	s.authenticated = later(l.at, l.as.notBefore)
+	s.authenticated, s.seen = later(l.at, l.as.notBefore), l.as.notBefore
 	if l.lifetime > 0 {
 		s.expires = s.created.Add(l.lifetime)
 	}
@@ -193,7 +194,7 @@ func (m *model) login(u *modelUser, l modelLogin, now time.Time) *modelSession {
 // read returns the session of a token, nil where that is refused.
 func (m *model) read(token string, withUser bool, now time.Time) *modelSession {
 	s := m.byToken(token)
-	if s == nil || !m.runs(s, s.authenticated, now) || withUser && !m.admits(s, s.authenticated, now) {
+	if s == nil || !m.runs(s, s.authenticated, now) || withUser && !m.admits(s, s.authenticated, s.seen, now) {
 		return nil
 	}
 	if m.touch > 0 && now.Sub(later(s.created, s.used)) >= m.touch {
@@ -203,20 +204,21 @@ func (m *model) read(token string, withUser bool, now time.Time) *modelSession {
 }
 
 // rotate returns the session of a token that is exchanged. at is when the
-// credentials were given again, the zero time where they were not.
-func (m *model) rotate(token string, at, now time.Time) *modelSession {
+// credentials were given again, and seen the user's limit then; the zero time where
+// they were not.
+func (m *model) rotate(token string, at, seen, now time.Time) *modelSession {
 	s := m.byToken(token)
 	if s == nil {
 		return nil
 	}
-	at = later(s.authenticated, at)
-	if !m.admits(s, at, now) {
+	at, seen = later(s.authenticated, at), later(s.seen, seen)
+	if !m.admits(s, at, seen, now) {
 		return nil
 	}
 	if m.touch > 0 {
 		s.used = later(s.used, now)
 	}
-	s.authenticated = at
+	s.authenticated, s.seen = at, seen
 	return s
 }
 
@@ -271,6 +273,8 @@ type modelled struct {
 	// stores returns stores for a sequence, and what collects rows, if anything.
 	stores func() (tokenStore, userStore, func(lifetime time.Duration, now func() time.Time) error)
 	cached bool
+	// apart is by how much the clock of a second instance is ahead; 0 is none.
+	apart time.Duration
 	// wrap and now replace something by something that is wrong.
 	wrap func(subject, func() time.Time) subject
 	now  func(*fakeClock) func() time.Time
@@ -361,14 +365,20 @@ func onServer(t *testing.T) func() (tokenStore, userStore, func(time.Duration, f
 	}
 }
 
-// machine does the same to the model and to what is compared with it.
-type machine struct {
-	*model
+// instance is one of an application's.
+type instance struct {
 	clock    *fakeClock
 	subject  subject
 	accounts *account.Manager[contract.Member, uuid.UUID]
-	purge    func() error
-	of       *modelled
+}
+
+// machine does the same to the model and to what is compared with it.
+type machine struct {
+	*model
+	*instance // the one that has its turn
+	instances []*instance
+	purge     func() error
+	of        *modelled
 
 	issued  []string  // all tokens of all times
 	pending []pending // logins whose password was looked at
@@ -405,16 +415,15 @@ func drawConfig(t *rapid.T, start time.Time) strategy.Config {
 
 func newMachine(t *rapid.T, of *modelled) *machine {
 	start := time.Now().UTC().Truncate(time.Second)
-	m := &machine{clock: &fakeClock{at: start}, of: of}
+	m := &machine{of: of}
 	cfg := drawConfig(t, start)
+	if of.apart > 0 {
+		cfg.MaxSessions, cfg.WhenFull = 0, 0 // which sessions go first depends on the clocks
+	}
 	m.model = newModel(cfg)
 	tokens, users, purge := of.stores()
-	if purge != nil {
-		m.purge = func() error { return purge(cfg.Lifetime, m.clock.now) }
-	}
-	cfg.Now = m.clock.now
-	if of.now != nil {
-		cfg.Now = of.now(m.clock)
+	if purge != nil { // by the clock that is behind: what has ended by it has ended by all
+		m.purge = func() error { return purge(cfg.Lifetime, m.instances[0].clock.now) }
 	}
 	counting := countingTokens{tokens, &of.looked}
 	store := tokenStore(counting)
@@ -424,22 +433,12 @@ func newMachine(t *rapid.T, of *modelled) *machine {
 			store, cfg.Cache.FollowInterval = followedTokens{counting, log}, 20*time.Millisecond
 		}
 	}
-	sessions, err := strategy.NewDatabase(store, strategy.UserSource[contract.Member, uuid.UUID](users), cfg)
-	if err != nil {
-		t.Fatal(err)
+	for _, ahead := range []time.Duration{0, of.apart} {
+		if len(m.instances) == 0 || ahead > 0 {
+			m.instances = append(m.instances, newInstance(t, of, store, users, cfg, start.Add(ahead)))
+		}
 	}
-	t.Cleanup(sessions.Close)
-	m.subject = sessions
-	if of.wrap != nil {
-		m.subject = of.wrap(sessions, m.clock.now)
-	}
-	m.accounts, err = account.NewManager(users, uuid.New, account.Config{
-		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
-		InsecureNoLimiter: true, Now: m.clock.now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m.instance = m.instances[0]
 	m.register(t)
 	m.register(t)
 	t.Cleanup(func() { // leaves room for the next sequence
@@ -448,6 +447,31 @@ func newMachine(t *rapid.T, of *modelled) *machine {
 		}
 	})
 	return m
+}
+
+func newInstance(t *rapid.T, of *modelled, tokens tokenStore, users userStore, cfg strategy.Config, start time.Time) *instance {
+	i := &instance{clock: &fakeClock{at: start}}
+	cfg.Now = i.clock.now
+	if of.now != nil {
+		cfg.Now = of.now(i.clock)
+	}
+	sessions, err := strategy.NewDatabase(tokens, strategy.UserSource[contract.Member, uuid.UUID](users), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sessions.Close)
+	i.subject = sessions
+	if of.wrap != nil {
+		i.subject = of.wrap(sessions, i.clock.now)
+	}
+	i.accounts, err = account.NewManager(users, uuid.New, account.Config{
+		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
+		InsecureNoLimiter: true, Now: i.clock.now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
 }
 
 // outcome names the errors that callers tell apart.
@@ -708,7 +732,7 @@ func (m *machine) readUnknown(t *rapid.T) {
 
 func (m *machine) rotate(t *rapid.T) {
 	token := m.drawToken(t)
-	m.exchange(t, token, m.model.rotate(token, time.Time{}, m.clock.ms()))
+	m.exchange(t, token, m.model.rotate(token, time.Time{}, time.Time{}, m.clock.ms()))
 }
 
 // reauthenticate rotates a token after the password was asked for again, perhaps
@@ -723,7 +747,7 @@ func (m *machine) reauthenticate(t *rapid.T) {
 	user, err := m.accounts.Reauthenticate(t.Context(), contract.Member{User: account.User[uuid.UUID]{ID: u.id}}, u.password)
 	agree(t, "reauthenticate", err, refusedIf(!u.active, account.ErrBadCredentials))
 	if err == nil {
-		want := m.model.rotate(token, later(at.Truncate(time.Millisecond), u.notBefore), m.clock.ms())
+		want := m.model.rotate(token, later(at.Truncate(time.Millisecond), u.notBefore), u.notBefore, m.clock.ms())
 		m.exchange(t, token, want, strategy.Reauthenticated(user, at))
 	}
 }
@@ -801,7 +825,7 @@ func (m *machine) changePassword(t *rapid.T) {
 	// The session in which this was done can be kept.
 	if sessions := m.list(u, time.Time{}, m.clock.ms()); len(sessions) > 0 && rapid.Bool().Draw(t, "renew") {
 		token := sessions[0].token
-		want := m.model.rotate(token, u.notBefore, m.clock.ms())
+		want := m.model.rotate(token, u.notBefore, u.notBefore, m.clock.ms())
 		m.exchange(t, token, want, strategy.Reauthenticated(user, m.clock.now()))
 	}
 }
@@ -830,7 +854,14 @@ func (m *machine) passTime(t *rapid.T) {
 		time.Microsecond, 999 * time.Microsecond, time.Millisecond, 7 * time.Millisecond, 300 * time.Millisecond, time.Second,
 		5 * time.Second, 10*time.Second - time.Millisecond, 10 * time.Second, 31 * time.Second, 2 * time.Hour,
 	}, "for")
-	m.clock.pass(d)
+	m.pass(d)
+}
+
+// pass lets time pass for all instances.
+func (m *machine) pass(d time.Duration) {
+	for _, i := range m.instances {
+		i.clock.pass(d)
+	}
 }
 
 // passToALimit goes to the millisecond before, at or after something ends.
@@ -843,8 +874,8 @@ func (m *machine) passToALimit(t *rapid.T) {
 	limit := drawFrom(t, slices.Sorted(maps.Keys(limits)), "limit")
 	beside := drawFrom(t, []time.Duration{-time.Millisecond, 0, time.Millisecond - 1, time.Millisecond}, "beside")
 	at := limits[limit].Add(beside)
-	if at.After(m.clock.now()) {
-		m.clock.set(at)
+	if d := at.Sub(m.clock.now()); d > 0 {
+		m.pass(d)
 	}
 }
 
@@ -928,6 +959,9 @@ func (m *machine) step(t *rapid.T) {
 		actions[a.name] = a.do
 		names = append(names, slices.Repeat([]string{a.name}, a.often)...)
 	}
+	if len(m.instances) > 1 {
+		m.instance = drawFrom(t, m.instances, "instance")
+	}
 	actions[drawFrom(t, names, "step")](t)
 }
 
@@ -968,7 +1002,10 @@ func TestModelAgrees(t *testing.T) {
 	}{
 		{"memory", &modelled{stores: inMemory}, false, 300, 50},
 		{"memory with a cache", &modelled{stores: inMemory, cached: true}, false, 300, 50},
+		{"memory, clocks 30 seconds apart", &modelled{stores: inMemory, apart: 30 * time.Second}, false, 300, 50},
+		{"memory, clocks an hour apart", &modelled{stores: inMemory, apart: time.Hour}, false, 300, 50},
 		{"MongoDB", &modelled{}, true, 20, 25},
+		{"MongoDB, clocks an hour apart", &modelled{apart: time.Hour}, true, 20, 25},
 		{"MongoDB with a cache", &modelled{cached: true}, true, 20, 25},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -1040,6 +1077,8 @@ type (
 	listsOldestFirst struct{ tokenStore }
 	listsOne         struct{ tokenStore }
 	forgetsLogin     struct{ tokenStore }
+	forgetsSeen      struct{ tokenStore }
+	forgetsSeenAgain struct{ tokenStore }
 	ignoresAge       struct{ tokenStore }
 	keepsOldSecrets  struct {
 		tokenStore
@@ -1090,6 +1129,16 @@ func (s listsOne) ByUser(ctx context.Context, id uuid.UUID, after strategy.Posit
 
 func (s forgetsLogin) Rotate(ctx context.Context, digest string, to strategy.Rotation) (row, error) {
 	to.AuthenticatedAt = time.Time{}
+	return s.tokenStore.Rotate(ctx, digest, to)
+}
+
+func (s forgetsSeen) Insert(ctx context.Context, token row) error {
+	token.SeenNotBefore = time.Time{}
+	return s.tokenStore.Insert(ctx, token)
+}
+
+func (s forgetsSeenAgain) Rotate(ctx context.Context, digest string, to strategy.Rotation) (row, error) {
+	to.SeenNotBefore = time.Time{}
 	return s.tokenStore.Rotate(ctx, digest, to)
 }
 
@@ -1193,27 +1242,31 @@ func TestModelObjects(t *testing.T) {
 			return func() time.Time { return c.now().Add(off) }
 		}}
 	}
+	forgetful := with(func(s tokenStore) tokenStore { return forgetsSeen{s} }, nil)
+	forgetful.apart = time.Hour
 	uninformed := with(nil, func(u userStore) userStore { return tellsNobody{u} })
 	uninformed.cached = true
 	rapidFlags(t, map[string]string{"checks": "300", "steps": "50", "nofailfile": "true", "shrinktime": "0s"})
 	for name, of := range map[string]*modelled{
-		"a delete that does nothing":     with(func(s tokenStore) tokenStore { return keepsRevoked{s} }, nil),
-		"exceptions are forgotten":       with(func(s tokenStore) tokenStore { return forgetsExcept{s} }, nil),
-		"touches are not kept":           with(func(s tokenStore) tokenStore { return neverTouches{s} }, nil),
-		"a token's own end is not kept":  with(func(s tokenStore) tokenStore { return dropsOwnEnd{s} }, nil),
-		"times are in seconds":           with(func(s tokenStore) tokenStore { return keepsSeconds{s} }, nil),
-		"oldest first":                   with(func(s tokenStore) tokenStore { return listsOldestFirst{s} }, nil),
-		"one row is listed":              with(func(s tokenStore) tokenStore { return listsOne{s} }, nil),
-		"a new login is not written":     with(func(s tokenStore) tokenStore { return forgetsLogin{s} }, nil),
-		"a rotated token goes on":        with(func(s tokenStore) tokenStore { return keepsOldSecrets{s, map[string]string{}} }, nil),
-		"sessions of others are ended":   with(func(s tokenStore) tokenStore { return endsAnybodys{s, map[uuid.UUID]uuid.UUID{}} }, nil),
-		"a new password ends no session": with(nil, func(u userStore) userStore { return forgetsNotBefore{u} }),
-		"nobody is deactivated":          with(nil, func(u userStore) userStore { return neverDeactivates{u} }),
-		"the password stays":             with(nil, func(u userStore) userStore { return keepsPasswords{u} }),
-		"a cache that is not told":       uninformed,
-		"a cache that is naive":          {stores: inMemory, wrap: newCachesNaively},
-		"a clock 1 ms ahead":             clock(time.Millisecond),
-		"a clock 1 ms behind":            clock(-time.Millisecond),
+		"a delete that does nothing":                      with(func(s tokenStore) tokenStore { return keepsRevoked{s} }, nil),
+		"exceptions are forgotten":                        with(func(s tokenStore) tokenStore { return forgetsExcept{s} }, nil),
+		"touches are not kept":                            with(func(s tokenStore) tokenStore { return neverTouches{s} }, nil),
+		"a token's own end is not kept":                   with(func(s tokenStore) tokenStore { return dropsOwnEnd{s} }, nil),
+		"times are in seconds":                            with(func(s tokenStore) tokenStore { return keepsSeconds{s} }, nil),
+		"oldest first":                                    with(func(s tokenStore) tokenStore { return listsOldestFirst{s} }, nil),
+		"one row is listed":                               with(func(s tokenStore) tokenStore { return listsOne{s} }, nil),
+		"a new login is not written":                      with(func(s tokenStore) tokenStore { return forgetsLogin{s} }, nil),
+		"what a login saw is not kept":                    forgetful,
+		"what it saw when it was given again is not kept": with(func(s tokenStore) tokenStore { return forgetsSeenAgain{s} }, nil),
+		"a rotated token goes on":                         with(func(s tokenStore) tokenStore { return keepsOldSecrets{s, map[string]string{}} }, nil),
+		"sessions of others are ended":                    with(func(s tokenStore) tokenStore { return endsAnybodys{s, map[uuid.UUID]uuid.UUID{}} }, nil),
+		"a new password ends no session":                  with(nil, func(u userStore) userStore { return forgetsNotBefore{u} }),
+		"nobody is deactivated":                           with(nil, func(u userStore) userStore { return neverDeactivates{u} }),
+		"the password stays":                              with(nil, func(u userStore) userStore { return keepsPasswords{u} }),
+		"a cache that is not told":                        uninformed,
+		"a cache that is naive":                           {stores: inMemory, wrap: newCachesNaively},
+		"a clock 1 ms ahead":                              clock(time.Millisecond),
+		"a clock 1 ms behind":                             clock(-time.Millisecond),
 	} {
 		t.Run(name, func(t *testing.T) {
 			objects, said := of.objects(t)

@@ -411,7 +411,7 @@ func TestForeignTokens(t *testing.T) {
 		{"created_at", absent}, {"created_at", "2026-01-01T00:00:00Z"}, {"created_at", int64(4e12)}, {"created_at", nil},
 		{"token", 12345}, {"token", absent},
 		{"scopes", "admin"}, {"scopes", bson.A{1, 2}}, {"scopes", bson.D{}},
-		{"expires_at", "tomorrow"}, {"expires_at", int64(4e12)}, {"last_used_at", "yesterday"}, {"authenticated_at", 7.5},
+		{"expires_at", "tomorrow"}, {"expires_at", int64(4e12)}, {"last_used_at", "yesterday"}, {"authenticated_at", 7.5}, {"seen_not_before", "never"},
 		{"name", 7}, {"user_agent", bson.A{}}, {"client_addr", true},
 	} {
 		t.Run(c.String(), func(t *testing.T) {

@@ -105,6 +105,9 @@ func (s *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	if to.AuthenticatedAt.After(token.AuthenticatedAt) {
 		token.AuthenticatedAt = to.AuthenticatedAt
 	}
+	if to.SeenNotBefore.After(token.SeenNotBefore) {
+		token.SeenNotBefore = to.SeenNotBefore
+	}
 	s.byDigest[token.Digest] = token
 	s.digests[token.ID] = token.Digest
 	return own(token), nil

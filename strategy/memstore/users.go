@@ -111,8 +111,11 @@ func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 }
 
 func postpone[ID comparable](a *account.User[ID], notBefore time.Time) {
-	if notBefore.After(a.NotBefore) {
+	switch {
+	case notBefore.After(a.NotBefore):
 		a.NotBefore = notBefore
+	case !notBefore.IsZero():
+		a.NotBefore = a.NotBefore.Add(time.Millisecond)
 	}
 }
 

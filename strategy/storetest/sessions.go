@@ -233,13 +233,14 @@ func rotateTimes[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 			return err
 		}
 		// Times by their distance from instant; 0 is the zero time.
-		for _, to := range []struct{ used, authenticated time.Duration }{
-			{2 * time.Hour, 0},
-			{0, 3 * time.Hour},
-			{time.Hour, time.Hour},
-			{4*time.Hour + time.Millisecond, 5*time.Hour + time.Millisecond},
-			{4 * time.Hour, 6 * time.Hour},
-			{0, 0},
+		for _, to := range []struct{ used, authenticated, seen time.Duration }{
+			{2 * time.Hour, 0, 0},
+			{0, 3 * time.Hour, 0},
+			{0, 0, 4 * time.Hour},
+			{time.Hour, time.Hour, time.Hour},
+			{4*time.Hour + time.Millisecond, 5*time.Hour + time.Millisecond, 6*time.Hour + time.Millisecond},
+			{4 * time.Hour, 6 * time.Hour, 7 * time.Hour},
+			{0, 0, 0},
 		} {
 			old := token.Digest
 			token.Digest = digest()
@@ -250,18 +251,31 @@ func rotateTimes[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 			if to.authenticated != 0 {
 				rotation.AuthenticatedAt = instant.Add(to.authenticated)
 			}
+			if to.seen != 0 {
+				rotation.SeenNotBefore = instant.Add(to.seen)
+			}
 			if rotation.LastUsedAt.After(token.LastUsedAt) {
 				token.LastUsedAt = rotation.LastUsedAt
 			}
 			if rotation.AuthenticatedAt.After(token.AuthenticatedAt) {
 				token.AuthenticatedAt = rotation.AuthenticatedAt
 			}
+			if rotation.SeenNotBefore.After(token.SeenNotBefore) {
+				token.SeenNotBefore = rotation.SeenNotBefore
+			}
 			if err := s.rotated(ctx, old, rotation, token); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	// The epoch is a time like any other: set where there was none.
+	token := s.token(instant)
+	if err := s.insertAll(ctx, token); err != nil {
+		return err
+	}
+	old := token.Digest
+	token.Digest, token.SeenNotBefore = digest(), time.UnixMilli(0).UTC()
+	return s.rotated(ctx, old, strategy.Rotation{Digest: token.Digest, SeenNotBefore: token.SeenNotBefore}, token)
 }
 
 func rotateMissing[ID comparable](ctx context.Context, s tokenStore[ID]) error {
@@ -278,7 +292,7 @@ func rotateMissing[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 		return err
 	}
 	for _, missing := range []string{deleted.Digest, old.Digest, digest(), ""} {
-		to := strategy.Rotation{Digest: digest(), LastUsedAt: instant.Add(time.Hour), AuthenticatedAt: instant.Add(time.Hour)}
+		to := strategy.Rotation{Digest: digest(), LastUsedAt: instant.Add(time.Hour), AuthenticatedAt: instant.Add(time.Hour), SeenNotBefore: instant.Add(time.Hour)}
 		got, err := s.Rotate(ctx, missing, to)
 		if err := wantError("Rotate of a missing token", got, err, strategy.ErrTokenNotFound); err != nil {
 			return err

@@ -97,6 +97,7 @@ func (s tokenStore[ID]) full(userID ID, at time.Time) strategy.AccessToken[ID] {
 	token.UserID = userID
 	token.LastUsedAt = at.Add(time.Minute + 7*time.Millisecond)
 	token.AuthenticatedAt = at.Add(time.Second + time.Millisecond)
+	token.SeenNotBefore = at.Add(-time.Hour + 3*time.Millisecond)
 	token.ExpiresAt = at.Add(time.Hour + 999*time.Millisecond)
 	token.Scopes = []string{"deploy:write", "a", "deploy:read"}
 	token.Name, token.UserAgent, token.ClientAddr = "Änne's 🔑", "Mozilla/5.0 (X11)", "2001:db8::1"
@@ -160,6 +161,7 @@ func sameToken[ID comparable](op string, got, want strategy.AccessToken[ID]) err
 		{"CreatedAt", got.CreatedAt, want.CreatedAt},
 		{"LastUsedAt", got.LastUsedAt, want.LastUsedAt},
 		{"AuthenticatedAt", got.AuthenticatedAt, want.AuthenticatedAt},
+		{"SeenNotBefore", got.SeenNotBefore, want.SeenNotBefore},
 		{"ExpiresAt", got.ExpiresAt, want.ExpiresAt},
 	} {
 		switch {
@@ -209,6 +211,8 @@ func roundTrip[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	for _, unset := range []func(*strategy.AccessToken[ID]){
 		func(t *strategy.AccessToken[ID]) { t.LastUsedAt = time.Time{} },
 		func(t *strategy.AccessToken[ID]) { t.AuthenticatedAt = time.Time{} },
+		func(t *strategy.AccessToken[ID]) { t.SeenNotBefore = time.Time{} },
+		func(t *strategy.AccessToken[ID]) { t.SeenNotBefore = time.UnixMilli(0).UTC() }, // which is not the zero time
 		func(t *strategy.AccessToken[ID]) { t.ExpiresAt = time.Time{} },
 		func(t *strategy.AccessToken[ID]) { t.Scopes = nil },
 		func(t *strategy.AccessToken[ID]) { t.Name = "" },

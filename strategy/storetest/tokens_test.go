@@ -460,6 +460,17 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		}},
 		{"forgets the last use", roundTrip, forgetting(func(t *token) { t.LastUsedAt = time.Time{} })},
 		{"forgets the time of authentication", roundTrip, forgetting(func(t *token) { t.AuthenticatedAt = time.Time{} })},
+		{"forgets what the login saw", roundTrip, forgetting(func(t *token) { t.SeenNotBefore = time.Time{} })},
+		{"takes the epoch for nothing seen", roundTrip, forgetting(func(t *token) {
+			if t.SeenNotBefore.Equal(time.UnixMilli(0)) {
+				t.SeenNotBefore = time.Time{}
+			}
+		})},
+		{"takes nothing seen for the epoch", roundTrip, forgetting(func(t *token) {
+			if t.SeenNotBefore.IsZero() {
+				t.SeenNotBefore = time.UnixMilli(0).UTC()
+			}
+		})},
 		{"forgets the end", roundTrip, forgetting(func(t *token) { t.ExpiresAt = time.Time{} })},
 		{"forgets the scopes", roundTrip, forgetting(func(t *token) { t.Scopes = nil })},
 		{"sorts the scopes", roundTrip, forgetting(func(t *token) { slices.Sort(t.Scopes) })},
@@ -610,6 +621,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		{"loses the name in a rotation", rotate, losing(func(t *token) { t.Name = "" })},
 		{"loses the scopes in a rotation", rotate, losing(func(t *token) { t.Scopes = nil })},
 		{"loses the end in a rotation", rotate, losing(func(t *token) { t.ExpiresAt = time.Time{} })},
+		{"loses what the login saw in a rotation", rotate, losing(func(t *token) { t.SeenNotBefore = time.Time{} })},
 		{"loses the last use in a rotation", rotate, losing(func(t *token) { t.LastUsedAt = time.Time{} })},
 		{"ends the user's other sessions with a rotation", rotate, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.Rotate(ctx, digest, to)
@@ -620,6 +632,17 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		})},
 		{"ignores a rotation's last use", rotateTimes, rotating(func(r *strategy.Rotation) { r.LastUsedAt = time.Time{} })},
 		{"ignores a rotation's authentication", rotateTimes, rotating(func(r *strategy.Rotation) { r.AuthenticatedAt = time.Time{} })},
+		{"ignores what a rotation saw", rotateTimes, rotating(func(r *strategy.Rotation) { r.SeenNotBefore = time.Time{} })},
+		{"takes an authentication for what it saw", rotateTimes, rotating(func(r *strategy.Rotation) {
+			if r.SeenNotBefore.IsZero() {
+				r.SeenNotBefore = r.AuthenticatedAt
+			}
+		})},
+		{"ignores a rotation that saw no not-before", rotateTimes, rotating(func(r *strategy.Rotation) {
+			if r.SeenNotBefore.Equal(time.UnixMilli(0)) {
+				r.SeenNotBefore = time.Time{}
+			}
+		})},
 		{"takes a rotation for an authentication", rotateTimes, rotating(func(r *strategy.Rotation) {
 			if r.AuthenticatedAt.IsZero() {
 				r.AuthenticatedAt = r.LastUsedAt
@@ -630,6 +653,14 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			if err == nil && !to.AuthenticatedAt.IsZero() {
 				t.AuthenticatedAt = to.AuthenticatedAt
 				_ = s.change(ctx, to.Digest, func(t *token) { t.AuthenticatedAt = to.AuthenticatedAt })
+			}
+			return t, err
+		})},
+		{"sets what was seen back in a rotation", rotateTimes, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+			t, err := s.Tokens.Rotate(ctx, digest, to)
+			if err == nil && !to.SeenNotBefore.IsZero() {
+				t.SeenNotBefore = to.SeenNotBefore
+				_ = s.change(ctx, to.Digest, func(t *token) { t.SeenNotBefore = to.SeenNotBefore })
 			}
 			return t, err
 		})},

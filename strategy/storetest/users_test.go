@@ -88,9 +88,9 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 		takenID   = "a taken ID is ErrConflict and changes nothing"
 		untouched = "replacing a password touches nothing else"
 		conflict  = "replacing a password that has changed is ErrConflict"
-		postpones = "replacing a password postpones not-before in the same update, never backwards"
+		postpones = "replacing a password moves not-before on in the same update"
 		applies   = "a change is made and touches nothing else"
-		forwards  = "not-before never goes backwards"
+		forwards  = "not-before is moved on by a millisecond at least"
 		noAccount = "a change to a missing account is ErrUserNotFound and makes none"
 		atOnce    = "changes at once do not undo each other"
 		cancelled = "a cancelled context stops every method"
@@ -273,6 +273,14 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 				return err
 			}
 		}},
+		{"leaves not-before with the password where it is as late", postpones, func(s *users) {
+			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
+				if m, err := s.Users.ByID(ctx, id); err == nil && !notBefore.After(m.NotBefore) {
+					notBefore = time.Time{}
+				}
+				return s.Users.ReplacePassword(ctx, id, old, new, notBefore)
+			}
+		}},
 		{"removes not-before with the password", postpones, func(s *users) {
 			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
 				err := s.Users.ReplacePassword(ctx, id, old, new, notBefore)
@@ -315,6 +323,32 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 					err = s.Update(ctx, id, func(m *member) { m.NotBefore = change.NotBefore })
 				}
 				return err
+			}
+		}},
+		{"leaves not-before where it is as late", forwards, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				if m, err := s.Users.ByID(ctx, id); err == nil && !change.NotBefore.After(m.NotBefore) {
+					change.NotBefore = time.Time{}
+				}
+				return s.Users.Apply(ctx, id, change)
+			}
+		}},
+		{"looks how late not-before is, then sets it", atOnce, func(s *users) {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				m, err := s.Users.ByID(ctx, id)
+				if err != nil || change.NotBefore.IsZero() {
+					return s.Users.Apply(ctx, id, change)
+				}
+				pause()
+				if !change.NotBefore.After(m.NotBefore) {
+					change.NotBefore = m.NotBefore.Add(time.Millisecond)
+				}
+				return s.Update(ctx, id, func(m *member) {
+					m.NotBefore = change.NotBefore
+					if change.Active != nil {
+						m.Active = *change.Active
+					}
+				})
 			}
 		}},
 		{"drops a change whose not-before is earlier", forwards, func(s *users) {
