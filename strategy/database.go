@@ -226,7 +226,7 @@ func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) 
 		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
 	now := d.now()
-	row, user, err := d.read(ctx, key.digest(), now, time.Time{}, withUser)
+	row, user, err := d.read(ctx, key.digest(), now, withUser)
 	if err != nil {
 		return nil, err
 	}
@@ -317,7 +317,7 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key t
 	e := &entry[U, ID]{hasUser: withUser, readAt: momentOf(d.cfg.Now()), seq: d.cache.marks.seq.Load()}
 	keep := d.cache.usable(e.readAt)
 	digest := key.digest()
-	row, u, err := d.read(ctx, digest, wholeMS(e.readAt.clock), time.Time{}, withUser)
+	row, u, err := d.read(ctx, digest, wholeMS(e.readAt.clock), withUser)
 	if err != nil {
 		f.row = row
 		return err
@@ -334,7 +334,7 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key t
 
 // read returns the row of a token that is good, and its user where that is asked
 // for.
-func (d *Database[U, ID]) read(ctx context.Context, digest string, now, _ time.Time, withUser bool) (row AccessToken[ID], user U, err error) {
+func (d *Database[U, ID]) read(ctx context.Context, digest string, now time.Time, withUser bool) (row AccessToken[ID], user U, err error) {
 	return d.readFor(ctx, digest, now, Rotation{}, withUser)
 }
 
