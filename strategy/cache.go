@@ -29,7 +29,8 @@ import (
 // user is an account.User[uuid.UUID] and a name; a larger user takes more.
 type Cache struct {
 	// MaxStaleness turns the cache on. It is how old what is accepted may be: after
-	// that a session is read again. It is 1 millisecond to 1 minute. Where revocations
+	// that, or up to a quarter sooner, a session is read again. It is 1 millisecond to
+	// 1 minute. Where revocations
 	// cannot be followed for that long, nothing from the cache is accepted, until they
 	// can.
 	MaxStaleness time.Duration
@@ -76,14 +77,14 @@ type cache[U User[ID], ID comparable] struct {
 	// of others are known; followed is until when they are, nil before they first
 	// were.
 	follows  bool
-	followed atomic.Pointer[moment]
+	followed atomic.Pointer[time.Time]
 	closed   atomic.Bool
 }
 
 // entry is a token that was good when it was read.
 type entry[U User[ID], ID comparable] struct {
 	// readAt is when the reading began, and seq what had been revoked by then.
-	readAt  moment
+	readAt  time.Time
 	seq     uint64
 	slots   [3]uint32
 	hasUser bool  // else the token alone was read
@@ -116,18 +117,11 @@ func (e *entry[U, ID]) touched(now time.Time) {
 	}
 }
 
-// moment is a time by the monotonic clock, which stands still while a machine is
-// suspended, and by the wall clock, which may be set.
-type moment struct {
-	clock time.Time
-	wall  int64 // UnixNano
-}
-
-func momentOf(t time.Time) moment { return moment{t, t.UnixNano()} }
-
-// apart returns how far two moments are from each other, by the clock that says more.
-func (m moment) apart(other moment) time.Duration {
-	return max(m.clock.Sub(other.clock).Abs(), time.Duration(m.wall-other.wall).Abs())
+// apart returns how far two times are from each other: by the monotonic clock, which
+// stands still while a machine is suspended, or by the wall clock, which may be set;
+// by the one that says more.
+func apart(a, b time.Time) time.Duration {
+	return max(a.Sub(b).Abs(), time.Duration(a.UnixNano()-b.UnixNano()).Abs())
 }
 
 func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
@@ -142,12 +136,12 @@ func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
 
 // get returns what is known of a token, if that is recent and nothing of it has
 // been revoked since.
-func (c *cache[U, ID]) get(key tokenKey, now moment, wantUser bool) *entry[U, ID] {
+func (c *cache[U, ID]) get(key tokenKey, now time.Time, wantUser bool) *entry[U, ID] {
 	if !c.usable(now) {
 		return nil
 	}
 	e, ok := c.entries.GetIfPresent(key)
-	if !ok || !c.recent(e.readAt, now) || c.marks.after(e.seq, &e.slots) || wantUser && !e.hasUser {
+	if !ok || apart(e.readAt, now) > c.patience(e) || c.marks.after(e.seq, &e.slots) || wantUser && !e.hasUser {
 		return nil
 	}
 	return e
@@ -155,18 +149,22 @@ func (c *cache[U, ID]) get(key tokenKey, now moment, wantUser bool) *entry[U, ID
 
 // usable reports whether entries may be used at all, and new ones kept: what is
 // read while revocations are not followed may be what they do not mention.
-func (c *cache[U, ID]) usable(now moment) bool { return !c.closed.Load() && c.following(now) }
+func (c *cache[U, ID]) usable(now time.Time) bool { return !c.closed.Load() && c.following(now) }
 
 // following reports whether the revocations of others are known, where they must be.
-func (c *cache[U, ID]) following(now moment) bool {
+func (c *cache[U, ID]) following(now time.Time) bool {
 	if !c.follows {
 		return true
 	}
 	at := c.followed.Load()
-	return at != nil && c.recent(*at, now)
+	return at != nil && apart(*at, now) <= c.cfg.MaxStaleness
 }
 
-func (c *cache[U, ID]) recent(at, now moment) bool { return now.apart(at) <= c.cfg.MaxStaleness }
+// patience is how old an entry may be: MaxStaleness, or up to a quarter less, so that
+// what was read at once after a start is not read again at once.
+func (c *cache[U, ID]) patience(e *entry[U, ID]) time.Duration {
+	return c.cfg.MaxStaleness - c.cfg.MaxStaleness/4/time.Duration(len(c.marks.last))*time.Duration(e.slots[0])
+}
 
 // put keeps what was read of a good token.
 func (c *cache[U, ID]) put(key tokenKey, e *entry[U, ID]) { c.entries.Set(key, e) }

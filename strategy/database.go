@@ -243,7 +243,7 @@ func (d *Database[U, ID]) useCached(ctx context.Context, token string, withUser 
 		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
 	key := keyOf(token)
-	now := momentOf(d.cfg.Now()) // with its monotonic reading, which no change of the clock disturbs
+	now := d.cfg.Now() // with its monotonic reading, which no change of the clock disturbs
 	e := d.cached(key, now, withUser)
 	if e == nil { // else the token is well-formed
 		if !d.format.wellFormed(token) {
@@ -256,7 +256,7 @@ func (d *Database[U, ID]) useCached(ctx context.Context, token string, withUser 
 	}
 	s := e.session.Load()
 	if d.cfg.TouchInterval > 0 {
-		if at := wholeMS(now.clock); d.touchDue(&s.SessionInfo, at) && d.touch(ctx, &s.SessionInfo, key.digest(), at) {
+		if at := wholeMS(now); d.touchDue(&s.SessionInfo, at) && d.touch(ctx, &s.SessionInfo, key.digest(), at) {
 			e.touched(at)
 			s = e.session.Load()
 		}
@@ -266,7 +266,7 @@ func (d *Database[U, ID]) useCached(ctx context.Context, token string, withUser 
 
 // cached returns what is known of a token, if that says yes; it cannot say no:
 // another process may have used the session since, and it would not be idle.
-func (d *Database[U, ID]) cached(key tokenKey, now moment, withUser bool) *entry[U, ID] {
+func (d *Database[U, ID]) cached(key tokenKey, now time.Time, withUser bool) *entry[U, ID] {
 	e := d.cache.get(key, now, withUser)
 	if e == nil || !d.lives(e, now) {
 		return nil
@@ -276,21 +276,21 @@ func (d *Database[U, ID]) cached(key tokenKey, now moment, withUser bool) *entry
 
 // lives reports whether an entry is good by its times, of which the last use is
 // that which this process knows of.
-func (d *Database[U, ID]) lives(e *entry[U, ID], now moment) bool {
-	if now.clock.UnixMilli() > e.until {
+func (d *Database[U, ID]) lives(e *entry[U, ID], now time.Time) bool {
+	if now.UnixMilli() > e.until {
 		return false
 	}
 	if d.cfg.IdleTimeout == 0 {
 		return true
 	}
 	s := e.session.Load()
-	return s.Scoped() || !s.usedAt().Before(wholeMS(now.clock).Add(-d.cfg.IdleTimeout))
+	return s.Scoped() || !s.usedAt().Before(wholeMS(now).Add(-d.cfg.IdleTimeout))
 }
 
 // readThrough reads a token from the stores and keeps it. Of many requests at once
 // one reads, and none takes an answer from before what it must know of: neither a
 // revocation, nor the end of a limit since.
-func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, now moment, withUser bool) (*entry[U, ID], error) {
+func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, now time.Time, withUser bool) (*entry[U, ID], error) {
 	for {
 		of := flightKey{key, withUser, d.cache.marks.seq.Load()}
 		f, own, err := d.cache.flights.do(ctx, of, func(f *flight[U, ID]) error {
@@ -305,7 +305,7 @@ func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, now mom
 			return nil, d.denied(ctx, why, f.row) // an event for each request
 		case err != nil:
 			return nil, err
-		case own, now.clock.Sub(f.entry.readAt.clock) <= d.cfg.Cache.MaxStaleness && d.lives(f.entry, now):
+		case own, now.Sub(f.entry.readAt) <= d.cfg.Cache.MaxStaleness && d.lives(f.entry, now):
 			return f.entry, nil
 		}
 	}
@@ -314,10 +314,10 @@ func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, now mom
 // readEntry makes the entry of a token. It tells what it has found of the row beside
 // an error too.
 func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key tokenKey, withUser bool) error {
-	e := &entry[U, ID]{hasUser: withUser, readAt: momentOf(d.cfg.Now()), seq: d.cache.marks.seq.Load()}
+	e := &entry[U, ID]{hasUser: withUser, readAt: d.cfg.Now(), seq: d.cache.marks.seq.Load()}
 	keep := d.cache.usable(e.readAt)
 	digest := key.digest()
-	row, u, err := d.read(ctx, digest, wholeMS(e.readAt.clock), withUser)
+	row, u, err := d.read(ctx, digest, wholeMS(e.readAt), withUser)
 	if err != nil {
 		f.row = row
 		return err

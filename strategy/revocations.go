@@ -99,7 +99,7 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 	var failing, suspended bool
 	for {
 		// What was published before this is known afterwards.
-		asked := momentOf(d.cfg.Now())
+		asked := d.cfg.Now()
 		revocations, err := d.next(ctx, follower)
 		switch {
 		case ctx.Err() != nil:
@@ -118,7 +118,7 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 				_ = d.failed(ctx, "follow the revocations", err)
 			}
 			failing = true
-			if !suspended && !d.cache.following(momentOf(d.cfg.Now())) {
+			if !suspended && !d.cache.following(d.cfg.Now()) {
 				suspended = true
 				d.emit(ctx, Event{Kind: EventCacheSuspended, Err: fmt.Errorf("strategy: follow the revocations: %w", err)})
 			}

@@ -54,6 +54,8 @@ type SessionInfo struct {
 	// UserID is the ID of the user whose session it is, of the application's ID
 	// type.
 	UserID any
+	// Scopes are what the token may be used for. nil means everything: a login.
+	Scopes []string
 	// CreatedAt is when the session began.
 	CreatedAt time.Time
 	// LastUsedAt is when it was last used, up to [Config.TouchInterval] ago. Zero
@@ -65,8 +67,6 @@ type SessionInfo struct {
 	// ExpiresAt is the last moment at which the token is accepted, however often
 	// it is used; zero means that it does not expire.
 	ExpiresAt time.Time
-	// Scopes are what the token may be used for. nil means everything: a login.
-	Scopes []string
 	// Name, UserAgent and ClientAddr are as they were given at the login; ""
 	// where they were not.
 	Name, UserAgent, ClientAddr string
