@@ -28,6 +28,8 @@ func (s *store) run(c command) (*wirebson.Document, error) {
 		return s.createIndexes(c)
 	case "listIndexes":
 		return s.listIndexes(c)
+	case "buildInfo":
+		return wirebson.MustDocument("version", "0.0.0 (wirestub)", "ok", 1.0), nil
 	case "dropDatabase":
 		db, _ := c.target()
 		delete(s.databases, db)

@@ -12,6 +12,7 @@
 //
 //	go test ./integration/faults                                             # the short form, about a minute
 //	go test ./integration/faults -run TestNetwork -v -soak=30m -timeout=1h   # as long as you like: TestNetwork, TestServer, TestLoad
+//	go test ./integration/faults -run TestLoad -v -sessions=100000           # that many sessions, on any server that does not scan
 //
 // A run prints its seed; -seed repeats the choices of one.
 package faults

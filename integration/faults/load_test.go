@@ -23,6 +23,9 @@ func TestLoad(t *testing.T) {
 	if server.Capabilities.Explain {
 		sessions, think = 100_000, 0
 	}
+	if *sessionsWanted > 0 {
+		sessions, think = *sessionsWanted, 0
+	}
 	duration := max(*soak, 6*time.Second)
 
 	db := newDatabase(t)

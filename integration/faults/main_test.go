@@ -21,8 +21,9 @@ import (
 )
 
 var (
-	soak = flag.Duration("soak", 0, "how long each of TestNetwork, TestServer and TestLoad goes on, in random repetition; 0 is the short form")
-	seed = flag.Uint64("seed", 0, "what random choices are made by; 0 is another one each time")
+	soak           = flag.Duration("soak", 0, "how long each of TestNetwork, TestServer and TestLoad goes on, in random repetition; 0 is the short form")
+	sessionsWanted = flag.Int("sessions", 0, "how many live sessions TestLoad has, and its clients do not pause; 0 is 100,000 where the server has indexes, and 200 with pauses elsewhere")
+	seed           = flag.Uint64("seed", 0, "what random choices are made by; 0 is another one each time")
 )
 
 var (
