@@ -225,13 +225,13 @@ func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) 
 	if err != nil {
 		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
-	now := d.now()
-	row, user, err := d.read(ctx, key.digest(), now, withUser)
+	now, digest := d.now(), key.digest()
+	row, user, err := d.read(ctx, digest, now, withUser)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session[U]{d.info(row), user}
-	if d.touchDue(&s.SessionInfo, now) && d.touch(ctx, &s.SessionInfo, row.Digest, now) {
+	if d.touchDue(&s.SessionInfo, now) && d.touch(ctx, &s.SessionInfo, digest, now) {
 		s.LastUsedAt = now
 	}
 	return s, nil
