@@ -191,7 +191,7 @@ func (c *cache[U, ID]) forget(r Revocation[ID]) {
 type marks struct {
 	seed maphash.Seed
 	seq  atomic.Uint64
-	last [1 << 14]atomic.Uint64
+	last [1 << 16]atomic.Uint64
 }
 
 func (m *marks) slot(kind byte, sum uint64) uint32 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,10 +55,17 @@ type UserNotifier[ID comparable] interface {
 // nothing to revoke (then too, because an attempt before this one can have failed
 // halfway), or a failure, of which others need not know: the client tries again.
 func (d *Database[U, ID]) revoked(ctx context.Context, r Revocation[ID], err error) error {
+	if d.cache == nil && d.log == nil {
+		return err
+	}
+	unfound := errors.Is(err, ErrTokenNotFound)
+	if unfound && !d.unfound.spend(time.Now(), maxUnfound) {
+		return errTooManyUnfound
+	}
 	if d.cache != nil {
 		d.cache.forget(r)
 	}
-	if d.log == nil || err != nil && !errors.Is(err, ErrTokenNotFound) {
+	if d.log == nil || err != nil && !unfound {
 		return err
 	}
 	// It is done, also where nobody waits for it any more.
@@ -65,6 +73,34 @@ func (d *Database[U, ID]) revoked(ctx context.Context, r Revocation[ID], err err
 		return fmt.Errorf("publish the revocation: %w", published)
 	}
 	return err
+}
+
+// maxUnfound is how many revocations of what is not there are made known in a
+// second. Anybody can make tokens up and log out with them: each such revocation is
+// a document, and some entries of every cache. More of them are failures: that a
+// token is nowhere accepted is not known then.
+const maxUnfound = 500
+
+var errTooManyUnfound = fmt.Errorf("more than %d revocations a second of what is not there", maxUnfound)
+
+// budget is what may be spent in a second. The zero value is ready.
+type budget struct {
+	mu    sync.Mutex
+	since time.Time
+	spent int
+}
+
+func (b *budget) spend(now time.Time, most int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.since) >= time.Second {
+		b.since, b.spent = now, 0
+	}
+	if b.spent >= most {
+		return false
+	}
+	b.spent++
+	return true
 }
 
 // ForgetUser makes a [Cache] read a user again, here and in other processes: call

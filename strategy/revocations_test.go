@@ -336,6 +336,59 @@ func TestWhoDoesNotPublishIsBoundedByMaxStaleness(t *testing.T) {
 	})
 }
 
+// Anybody can make up tokens that look right, and log out with them.
+func TestAFloodOfLogOutsWithMadeUpTokens(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		const flood, bound = 1_000, 500
+		c := newCluster(t)
+		here, there := c.instance(t), c.instance(t)
+		follow()
+		token, _ := c.cached(t, here, there)
+		other, _ := c.cached(t, here, there)
+		made := make([]string, flood)
+		for i := range made {
+			secret, _ := mustFormat(t, "").New()
+			made[i] = secret.Reveal()
+		}
+		destroyed := func() (n int) {
+			t.Helper()
+			for _, token := range made {
+				err := here.DestroyToken(t.Context(), token)
+				if errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, strategy.ErrTokenNotFound) {
+					t.Fatalf("DestroyToken: got %v, want nil or a failure", err)
+				}
+				if err == nil {
+					n++
+				}
+			}
+			return n
+		}
+		before := here.log.published.Load()
+		for range 2 {
+			if n := destroyed(); n != bound {
+				t.Errorf("%d of %d were successes, want %d", n, flood, bound)
+			}
+			if n := here.log.published.Swap(before) - before; n != bound {
+				t.Errorf("%d revocations were published in a second, want %d", n, bound)
+			}
+			time.Sleep(time.Second)
+		}
+		// Sessions that are there end all the same, in the middle of it.
+		destroyed()
+		if err := here.DestroyToken(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		here.reads(t, "after a log-out", token, strategy.ErrInvalidToken, 1)
+		time.Sleep(every)
+		synctest.Wait()
+		there.reads(t, "after a log-out, elsewhere", token, strategy.ErrInvalidToken, 1)
+		if _, err := there.ReadToken(t.Context(), other); err != nil {
+			t.Errorf("another session: %v", err)
+		}
+	})
+}
+
 func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
