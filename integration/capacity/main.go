@@ -1,0 +1,202 @@
+// Capacity measures what sessions take of a MongoDB server: how many bytes each is on
+// disk and in every index, and how many the server removes in a second when they have
+// ended. It works in a database of its own, which it removes.
+//
+//	go run ./integration/capacity -mongodb-uri mongodb://… -sessions 1000000
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey/integration/devmongo"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "capacity:", err)
+		os.Exit(1)
+	}
+}
+
+const lifetime, grace = time.Hour, time.Second
+
+func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
+	flags := flag.NewFlagSet("capacity", flag.ContinueOnError)
+	uri := flags.String("mongodb-uri", "", "MongoDB to measure; empty is devmongo in this process, whose storage is not MongoDB's")
+	n := flags.Int("sessions", 2_000, "how many sessions there are")
+	patience := flags.Duration("patience", 5*time.Minute, "how long the removal may take")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case *n < 1 || *patience <= 0:
+		return errors.New("-sessions and -patience must be more than 0")
+	}
+	if *uri == "" {
+		server, err := devmongo.Start(devmongo.Config{})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, server.Close()) }()
+		*uri = server.URI()
+	}
+	client, err := mongo.Connect(options.Client().ApplyURI(*uri))
+	if err != nil {
+		return err
+	}
+	db := client.Database(fmt.Sprintf("latchkey_capacity_%d_%d", os.Getpid(), time.Now().UnixNano()))
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		err = errors.Join(err, db.Drop(ctx), client.Disconnect(ctx))
+	}()
+	if err := sizes(ctx, db, *n, stdout); err != nil {
+		return err
+	}
+	return removal(ctx, db, *n, *patience, stdout)
+}
+
+// sizes prints what sessions take that live.
+func sizes(ctx context.Context, db *mongo.Database, n int, stdout io.Writer) error {
+	live, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Collection: "live", Lifetime: lifetime, TTLGrace: grace, PurgeInterval: time.Hour})
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	if err := live.EnsureIndexes(ctx); err != nil {
+		return err
+	}
+	took, err := insert(ctx, live, n, time.Now())
+	if err != nil {
+		return err
+	}
+	// Sizes on disk are those of the last checkpoint. Not everybody may ask for one.
+	_ = db.Client().Database("admin").RunCommand(ctx, bson.D{{Key: "fsync", Value: 1}}).Err()
+	var stats struct {
+		Size    int64            `bson:"size"`
+		Storage int64            `bson:"storageSize"`
+		Indexes map[string]int64 `bson:"indexSizes"`
+		Total   int64            `bson:"totalIndexSize"`
+	}
+	err = db.RunCommand(ctx, bson.D{{Key: "collStats", Value: "live"}}).Decode(&stats)
+	var refused mongo.CommandError
+	switch {
+	case errors.As(err, &refused):
+		fmt.Fprintf(stdout, "This server does not tell sizes: %v\n\n", err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("collStats: %w", err)
+	}
+	each := func(bytes int64) string { return fmt.Sprintf("%.0f", float64(bytes)/float64(n)) }
+	fmt.Fprintf(stdout, "%d sessions, of browsers, in use; written in %v\n\n| | bytes a session |\n|---|--:|\n", n, took.Round(time.Millisecond))
+	fmt.Fprintf(stdout, "| documents, before compression | %s |\n| documents on disk | %s |\n", each(stats.Size), each(stats.Storage))
+	for _, name := range slices.Sorted(maps.Keys(stats.Indexes)) {
+		fmt.Fprintf(stdout, "| index %s | %s |\n", name, each(stats.Indexes[name]))
+	}
+	fmt.Fprintf(stdout, "| all indexes | %s |\n\n", each(stats.Total))
+	return nil
+}
+
+// removal prints how soon sessions are gone that have ended.
+func removal(ctx context.Context, db *mongo.Database, n int, patience time.Duration, stdout io.Writer) error {
+	ended, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Collection: "ended", Lifetime: lifetime, TTLGrace: grace})
+	if err != nil {
+		return err
+	}
+	defer ended.Close()
+	if _, err := insert(ctx, ended, n, time.Now().Add(-2*lifetime)); err != nil {
+		return err
+	}
+	err = ended.EnsureIndexes(ctx)
+	if errors.Is(err, mongostore.ErrTTLUnsupported) {
+		begin := time.Now()
+		gone, err := ended.Purge(ctx)
+		if err != nil {
+			return err
+		}
+		took := time.Since(begin)
+		fmt.Fprintf(stdout, "No TTL indexes: Purge removed %d sessions in %v, %.0f a second.\n", gone, took.Round(time.Millisecond), float64(gone)/took.Seconds())
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return watch(ctx, db.Collection("ended"), n, patience, stdout)
+}
+
+// watch waits until the server has removed all, and prints what it saw of that: from
+// the first that was gone, because the TTL monitor sleeps before.
+func watch(ctx context.Context, coll *mongo.Collection, n int, patience time.Duration, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	indexed := time.Now()
+	for begin := indexed; ; {
+		left, err := coll.EstimatedDocumentCount(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("wait for the TTL monitor: %w", err)
+		case int(left) == n:
+			begin = time.Now()
+		case left == 0:
+			took := time.Since(begin)
+			fmt.Fprintf(stdout, "The TTL monitor began within %v, and removed %d sessions in %v, %.0f a second.\n",
+				begin.Sub(indexed).Round(100*time.Millisecond), n, took.Round(time.Millisecond), float64(n)/took.Seconds())
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the TTL monitor: %d of %d sessions are left: %w", left, n, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// insert stores sessions as those of browsers that are in use, several at a time.
+func insert(ctx context.Context, tokens *mongostore.Tokens[uuid.UUID], n int, created time.Time) (time.Duration, error) {
+	const workers = 8
+	format, err := strategy.NewTokenFormat("")
+	if err != nil {
+		return 0, err
+	}
+	created = created.UTC().Truncate(time.Millisecond)
+	begin := time.Now()
+	var next atomic.Int64
+	var group sync.WaitGroup
+	errs := make([]error, workers)
+	for w := range workers {
+		group.Go(func() {
+			for errs[w] == nil && next.Add(1) <= int64(n) {
+				_, digest := format.New()
+				errs[w] = tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{
+					ID: uuid.Must(uuid.NewV7()), Digest: digest, UserID: uuid.New(), CreatedAt: created, LastUsedAt: created.Add(time.Minute),
+					SeenNotBefore: time.UnixMilli(0).UTC(), ClientAddr: "203.0.113.195",
+					UserAgent: "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+				})
+			}
+		})
+	}
+	group.Wait()
+	return time.Since(begin), errors.Join(errs...)
+}
