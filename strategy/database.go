@@ -23,8 +23,8 @@ type Database[U User[ID], ID comparable] struct {
 
 	cache *cache[U, ID]     // nil: none
 	log   RevocationLog[ID] // nil: nobody is told of revocations
-	// unfound is for revocations of what is not there.
-	unfound budget
+	// unfound bounds the revocations of what is not there.
+	unfound unfound[ID]
 
 	owners *otter.Cache[string, ID] // nil: the user is read after the token
 

@@ -59,18 +59,26 @@ func (d *Database[U, ID]) revoked(ctx context.Context, r Revocation[ID], err err
 		return err
 	}
 	unfound := errors.Is(err, ErrTokenNotFound)
-	if unfound && !d.unfound.spend(time.Now(), maxUnfound) {
-		return errTooManyUnfound
+	if unfound {
+		known, ok := d.unfound.admit(time.Now(), r)
+		switch {
+		case known:
+			return err
+		case !ok:
+			return errTooManyUnfound
+		}
 	}
 	if d.cache != nil {
 		d.cache.forget(r)
 	}
-	if d.log == nil || err != nil && !unfound {
-		return err
+	if d.log != nil && (err == nil || unfound) {
+		// It is done, also where nobody waits for it any more.
+		if published := d.log.PublishRevocation(context.WithoutCancel(ctx), r); published != nil {
+			return fmt.Errorf("publish the revocation: %w", published)
+		}
 	}
-	// It is done, also where nobody waits for it any more.
-	if published := d.log.PublishRevocation(context.WithoutCancel(ctx), r); published != nil {
-		return fmt.Errorf("publish the revocation: %w", published)
+	if unfound {
+		d.unfound.done(r)
 	}
 	return err
 }
@@ -83,24 +91,35 @@ const maxUnfound = 500
 
 var errTooManyUnfound = fmt.Errorf("more than %d revocations a second of what is not there", maxUnfound)
 
-// budget is what may be spent in a second. The zero value is ready.
-type budget struct {
-	mu    sync.Mutex
-	since time.Time
-	spent int
+// unfound bounds these, and remembers which were made known within the second: who
+// revokes something again and again has no need of more. The zero value is ready.
+type unfound[ID comparable] struct {
+	mu       sync.Mutex
+	since    time.Time
+	admitted int
+	known    map[Revocation[ID]]bool
 }
 
-func (b *budget) spend(now time.Time, most int) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if now.Sub(b.since) >= time.Second {
-		b.since, b.spent = now, 0
+// admit reports whether a revocation is known already, and else whether it may be
+// made known.
+func (u *unfound[ID]) admit(now time.Time, r Revocation[ID]) (known, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if now.Sub(u.since) >= time.Second {
+		u.since, u.admitted, u.known = now, 0, make(map[Revocation[ID]]bool)
 	}
-	if b.spent >= most {
-		return false
+	if u.known[r] {
+		return true, true
 	}
-	b.spent++
-	return true
+	u.admitted++
+	return false, u.admitted <= maxUnfound
+}
+
+// done says that a revocation was made known.
+func (u *unfound[ID]) done(r Revocation[ID]) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.known[r] = true
 }
 
 // ForgetUser makes a [Cache] read a user again, here and in other processes: call

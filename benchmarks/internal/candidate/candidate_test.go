@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/latchkey-go/latchkey/benchmarks/internal/candidate"
 	"github.com/latchkey-go/latchkey/benchmarks/wirestub"
@@ -55,10 +56,19 @@ func TestCandidates(t *testing.T) {
 			}
 			guarded(t, c, site, data)
 
-			n.Store(0)
-			get(site, site.Sessions[0])
-			if got := n.Load(); got != commands[c.Work] {
-				t.Errorf("a request took %d commands, want %d", got, commands[c.Work])
+			want := commands[c.Work]
+			if strings.HasPrefix(c.Reads, "nothing") {
+				want = 0
+			}
+			// The cache is not used before revocations are followed, which it asks for meanwhile.
+			got, deadline := int64(-1), time.Now().Add(10*time.Second)
+			for got != want && time.Now().Before(deadline) {
+				n.Store(0)
+				get(site, site.Sessions[0])
+				got = n.Load()
+			}
+			if got != want {
+				t.Errorf("a request took %d commands, want %d", got, want)
 			}
 		})
 	}

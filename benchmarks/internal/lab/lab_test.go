@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,8 +64,8 @@ func TestDelay(t *testing.T) {
 	}
 	defer func() { _ = db.Close(t.Context()) }()
 	start := time.Now()
-	if _, err := candidate.ServerVersion(t.Context(), data); err == nil {
-		t.Error("the stub claims a version")
+	if version, err := candidate.ServerVersion(t.Context(), data); err != nil || !strings.Contains(version, "wirestub") {
+		t.Errorf("the stub claims to be %q, %v", version, err)
 	}
 	// It connects, pings, and asks for the version.
 	if took := time.Since(start); took < 3*delay {
