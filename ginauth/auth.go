@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -662,9 +661,6 @@ func clientAddr(c *gin.Context) string {
 		return addr
 	}
 	addr := c.ClientIP()
-	if host, ok := strings.CutPrefix(c.Request.RemoteAddr, addr); ok && strings.HasPrefix(host, ":") {
-		return addr // as most are: what the connection says
-	}
 	// Gin takes the header of a TrustedPlatform for an address as it is.
 	if _, err := netip.ParseAddr(addr); err != nil {
 		return ""

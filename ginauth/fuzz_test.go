@@ -109,6 +109,7 @@ func FuzzForwardedFor(f *testing.F) {
 		{"", "203.0.113.7", ""},
 		{"10.0.0.1", "203.0.113.7", ""},
 		{" 10.0.0.1:1 ", " 203.0.113.7 ", ""},
+		{"0:1", "0", ""},
 	} {
 		f.Add(seed.peer, seed.forwardedFor, seed.realIP)
 	}
