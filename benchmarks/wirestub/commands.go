@@ -16,6 +16,8 @@ func (s *store) run(c command) (*wirebson.Document, error) {
 	switch c.name {
 	case "find":
 		return s.find(c)
+	case "aggregate":
+		return s.aggregate(c)
 	case "insert":
 		return s.insert(c)
 	case "update":
@@ -319,12 +321,9 @@ func (c *collection) upsert(filter, update *wirebson.Document) (*row, error) {
 
 // updated returns a row with an update's changes to a document.
 func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
-	after := wirebson.MakeDocument(doc.Len())
-	for i := range doc.Len() {
-		name, value := doc.GetByIndex(i)
-		if err := after.Add(name, value); err != nil {
-			return nil, err
-		}
+	after, err := clone(doc)
+	if err != nil {
+		return nil, err
 	}
 	for i := range update.Len() {
 		op, _ := update.GetByIndex(i)
@@ -375,6 +374,18 @@ func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
 func newObjectID() (id wirebson.ObjectID) {
 	_, _ = rand.Read(id[:]) // never fails
 	return id
+}
+
+// clone returns a document with the same values, to change.
+func clone(doc *wirebson.Document) (*wirebson.Document, error) {
+	other := wirebson.MakeDocument(doc.Len() + 1)
+	for i := range doc.Len() {
+		name, value := doc.GetByIndex(i)
+		if err := other.Add(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return other, nil
 }
 
 func set(doc *wirebson.Document, name string, value any) error {

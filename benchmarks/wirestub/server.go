@@ -215,6 +215,7 @@ const (
 	codeCommandNotFound  = 59
 	codeNotImplemented   = 238
 	codeDuplicateKey     = 11000
+	codeUnknownStage     = 40324
 )
 
 func refusal(err error) *wirebson.Document {

@@ -205,6 +205,12 @@ func (c *collection) findInOrder(filter *wirebson.Document, field string, newest
 
 // byField returns the rows in which a field has a value.
 func (c *collection) byField(field string, value any) []*row {
+	if field == "_id" {
+		if r := c.rows[key(value)]; r != nil {
+			return []*row{r}
+		}
+		return nil
+	}
 	values := c.fields[field]
 	if values == nil {
 		values = make(map[string][]*row)
@@ -230,12 +236,6 @@ func (c *collection) find(filter *wirebson.Document, limit int64) (found []*row,
 		name, value := filter.GetByIndex(i)
 		if _, composite := value.(wirebson.RawDocument); composite || strings.HasPrefix(name, "$") {
 			continue
-		}
-		if name == "_id" {
-			if r := c.rows[key(value)]; r != nil {
-				_, err = take(r)
-			}
-			return found, err
 		}
 		for _, r := range c.byField(name, value) {
 			if full, err := take(r); full || err != nil {

@@ -74,6 +74,7 @@ func All() []Candidate {
 		scsSessions(),
 		latchkeyToken(),
 		floorUser(),
+		floorJoined(),
 		latchkeyUser(),
 		latchkeyAhead(),
 		latchkeyCached(),

@@ -1,12 +1,17 @@
 package candidate_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/benchmarks/internal/candidate"
 	"github.com/latchkey-go/latchkey/benchmarks/wirestub"
@@ -41,7 +46,6 @@ func spoilt(session candidate.Header) candidate.Header {
 
 func TestCandidates(t *testing.T) {
 	data := seed(t, 10, 30)
-	commands := map[candidate.Work]int64{candidate.Session: 1, candidate.User: 2}
 	for _, c := range candidate.All() {
 		t.Run(c.Name, func(t *testing.T) {
 			var n atomic.Int64
@@ -56,10 +60,7 @@ func TestCandidates(t *testing.T) {
 			}
 			guarded(t, c, site, data)
 
-			want := commands[c.Work]
-			if strings.HasPrefix(c.Reads, "nothing") {
-				want = 0
-			}
+			want := commands(c)
 			// The cache is not used before revocations are followed, which it asks for meanwhile.
 			got, deadline := int64(-1), time.Now().Add(10*time.Second)
 			for got != want && time.Now().Before(deadline) {
@@ -69,6 +70,81 @@ func TestCandidates(t *testing.T) {
 			}
 			if got != want {
 				t.Errorf("a request took %d commands, want %d", got, want)
+			}
+		})
+	}
+}
+
+// commands is how many commands a request to a candidate takes.
+func commands(c candidate.Candidate) int64 {
+	switch {
+	case strings.HasPrefix(c.Reads, "nothing"):
+		return 0
+	case c.Work == candidate.Session, strings.Contains(c.Reads, "$lookup"):
+		return 1
+	case c.Work == candidate.User:
+		return 2
+	default:
+		return 0
+	}
+}
+
+// TestRefused checks what the candidates promise that refuse a deactivated user at once.
+func TestRefused(t *testing.T) {
+	cases := []struct {
+		name   string
+		change func(ctx context.Context, users, tokens *mongo.Collection, user any) error
+	}{
+		{"of a deactivated user", func(ctx context.Context, users, _ *mongo.Collection, user any) error {
+			_, err := users.UpdateByID(ctx, user, bson.M{"$set": bson.M{"is_active": false}})
+			return err
+		}},
+		{"of a deleted user", func(ctx context.Context, users, _ *mongo.Collection, user any) error {
+			_, err := users.DeleteOne(ctx, bson.M{"_id": user})
+			return err
+		}},
+		{"revoked", func(ctx context.Context, _, tokens *mongo.Collection, user any) error {
+			_, err := tokens.DeleteOne(ctx, bson.M{"user_id": user})
+			return err
+		}},
+		{"expired", func(ctx context.Context, _, tokens *mongo.Collection, user any) error {
+			old := time.Now().Add(-candidate.Lifetime - time.Second)
+			_, err := tokens.UpdateOne(ctx, bson.M{"user_id": user}, bson.M{"$set": bson.M{"created_at": old}})
+			return err
+		}},
+	}
+	for _, c := range candidate.All() {
+		if c.Deactivated != "yes" {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			data := seed(t, len(cases), len(cases))
+			db, err := candidate.Open(t.Context(), data, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = db.Close(t.Context()) }()
+			site, err := c.Build(t.Context(), db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := mongo.Connect(options.Client().ApplyURI(data.URI))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = client.Disconnect(t.Context()) }()
+			users, tokens := client.Database(data.Database).Collection("users"), client.Database(data.Database).Collection("access_tokens")
+			for i, change := range cases {
+				if w := get(site, site.Sessions[i]); w.Code != http.StatusOK {
+					t.Errorf("before it was %s: status %d", change.name, w.Code)
+				}
+				user := bson.Binary{Subtype: bson.TypeBinaryUUID, Data: data.UserIDs[i][:]}
+				if err := change.change(t.Context(), users, tokens, user); err != nil {
+					t.Fatal(err)
+				}
+				if w := get(site, site.Sessions[i]); w.Code != http.StatusUnauthorized {
+					t.Errorf("%s: status %d", change.name, w.Code)
+				}
 			}
 		})
 	}
