@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"reflect"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/ctxkey"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -648,24 +648,13 @@ func (a *Auth[U]) emit(ctx context.Context, e strategy.Event) {
 	a.cfg.OnEvent(ctx, e)
 }
 
-// context returns the context of a request with the address of its client.
+// context returns the context of a request with the address of its client: what the
+// context knows already, or by Gin's rules for trusted proxies, never what a header
+// says that anybody can set.
 func (a *Auth[U]) context(c *gin.Context) context.Context {
-	return strategy.ContextWithClientAddr(c.Request.Context(), clientAddr(c))
-}
-
-// clientAddr returns the address of a request's client: what its context knows
-// already, or by Gin's rules for trusted proxies, never what a header says that
-// anybody can set.
-func clientAddr(c *gin.Context) string {
-	if addr := strategy.ClientAddr(c.Request.Context()); addr != "" {
-		return addr
-	}
-	addr := c.ClientIP()
-	// Gin takes the header of a TrustedPlatform for an address as it is.
-	if _, err := netip.ParseAddr(addr); err != nil {
-		return ""
-	}
-	return addr
+	client := ctxkey.ClientOf(c.Request.Context(), c)
+	client.Know()
+	return &client
 }
 
 // userID returns the ID of a user, for events; nil where the strategy does not

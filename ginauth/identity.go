@@ -36,7 +36,7 @@ type identityKey struct{}
 // visitor returns an identity of nobody yet, with the request's context. It must
 // enter or leave.
 func (a *Auth[U]) visitor(c *gin.Context) *identity[U] {
-	return &identity[U]{client: ctxkey.ClientOf(c.Request.Context(), (*client)(c)), auth: a, header: headerOf(c.Request)}
+	return &identity[U]{client: ctxkey.ClientOf(c.Request.Context(), c), auth: a, header: headerOf(c.Request)}
 }
 
 // enter makes the identity that of the request.
@@ -49,12 +49,6 @@ func (id *identity[U]) enter(c *gin.Context) {
 // leave ends an identity that did not enter. Most that are turned away are not
 // asked for their address, which takes longer than to see that a token is none.
 func (id *identity[U]) leave() { id.client.Forget() }
-
-// client finds the address of a request's client.
-type client gin.Context
-
-// ClientAddr implements ctxkey.Request.
-func (c *client) ClientAddr() string { return clientAddr((*gin.Context)(c)) }
 
 // identity returns what a guard of this Auth found out, or nil. Another Auth may
 // take other transports. A context can be handed to another request by the

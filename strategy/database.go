@@ -156,7 +156,7 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 		return Secret{}, Session[U]{}, err
 	}
 	d.emit(ctx, Event{Kind: EventTokenIssued, UserID: row.UserID, SessionID: row.ID})
-	return secret, Session[U]{d.info(row), user}, nil
+	return secret, Session[U]{SessionInfo: d.info(row), User: user}, nil
 }
 
 // resolve returns the rows of tokens that are about to be replaced. They are ended
@@ -232,7 +232,7 @@ func (d *Database[U, ID]) use(ctx context.Context, token string, withUser bool) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Session[U]{d.info(row), user}
+	s := &Session[U]{SessionInfo: d.info(row), User: user}
 	if d.touchDue(&s.SessionInfo, now) && d.touch(ctx, &s.SessionInfo, digest, now) {
 		s.LastUsedAt = now
 	}
@@ -326,7 +326,7 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key t
 	}
 	m := &d.cache.marks
 	e.slots = [3]uint32{m.digest(digest), m.session(row.ID), user(m, row.UserID)}
-	e.keep(Session[U]{d.info(row), u})
+	e.keep(Session[U]{SessionInfo: d.info(row), User: u})
 	f.entry = e
 	if keep {
 		d.cache.put(key, e)
@@ -476,7 +476,7 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 		return Secret{}, Session[U]{}, d.failed(ctx, "rotate the token", err)
 	}
 	d.emit(ctx, Event{Kind: EventTokenRotated, UserID: row.UserID, SessionID: row.ID})
-	return secret, Session[U]{d.info(row), user}, nil
+	return secret, Session[U]{SessionInfo: d.info(row), User: user}, nil
 }
 
 // info returns what is known of a row's session.

@@ -49,13 +49,13 @@ type NotBefore interface {
 
 // SessionInfo is what is known of a session. Nothing in it is a credential.
 type SessionInfo struct {
+	// Scopes are what the token may be used for. nil means everything: a login.
+	Scopes []string
 	// ID is the session's public handle. It is safe to show and to log.
 	ID uuid.UUID
 	// UserID is the ID of the user whose session it is, of the application's ID
 	// type.
 	UserID any
-	// Scopes are what the token may be used for. nil means everything: a login.
-	Scopes []string
 	// CreatedAt is when the session began.
 	CreatedAt time.Time
 	// LastUsedAt is when it was last used, up to [Config.TouchInterval] ago. Zero
@@ -101,14 +101,14 @@ func (s SessionInfo) HasScopes(scopes ...string) bool {
 
 // Session is a live access token with its user, as a guard sees it.
 type Session[U any] struct {
-	SessionInfo
 	// User is the user as it was read for this request.
 	User U
+	SessionInfo
 }
 
 // own returns a copy for the caller alone, but for what fields of the user point to.
 func (s *Session[U]) own() Session[U] {
-	return Session[U]{s.SessionInfo.own(), s.User}
+	return Session[U]{User: s.User, SessionInfo: s.SessionInfo.own()}
 }
 
 // Strategy issues, reads and destroys access tokens: all that the Gin plugin
