@@ -53,6 +53,8 @@ const (
 	codeConflictingOperation  = 117
 	codeNotImplemented        = 238
 	codeBackgroundOperation   = 12587
+	codeLookupSharded         = 28769 // $lookup from a sharded collection, before MongoDB 5.1
+	codeUnknownStage          = 40324
 	codeDocumentDBDeadlock    = 16908292
 )
 

@@ -107,3 +107,15 @@ func tokensWanted(lifetime, grace time.Duration) wanted {
 	t := &Tokens[uuid.UUID]{cfg: TokensConfig{Lifetime: lifetime, TTLGrace: grace}}
 	return t.wanted()
 }
+
+// What a look-up sends, and what is made of a server's answer to it.
+var (
+	TokenFilter = tokenFilter
+	CannotJoin  = cannotJoin
+)
+
+// JoinPipeline is the pipeline of a joined look-up as the driver takes it.
+func JoinPipeline(filter, lookup bson.Raw) bson.ValueMarshaler { return joinPipeline(filter, lookup) }
+
+// Lookup is what a joined look-up gives to $lookup.
+func (j *JoinedUsers[U, ID]) Lookup() bson.Raw { return j.lookup }

@@ -146,9 +146,13 @@ func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (U, erro
 	case err != nil:
 		return none, fmt.Errorf("mongostore: find the account: %w", err)
 	}
+	return u.inUTC(user), nil
+}
+
+func (u *Users[U, ID]) inUTC(user U) U {
 	a := u.of(&user)
 	a.CreatedAt, a.NotBefore = utc(a.CreatedAt), utc(a.NotBefore)
-	return user, nil
+	return user
 }
 
 // ReplacePassword implements account.Store.

@@ -38,6 +38,34 @@ func tokenFilter(digest string, createdAfter time.Time) bson.Raw {
 	return b
 }
 
+// pipeline is one in BSON already.
+type pipeline []byte
+
+// MarshalBSONValue implements bson.ValueMarshaler.
+func (p pipeline) MarshalBSONValue() (typ byte, data []byte, err error) {
+	return byte(bson.TypeArray), p, nil
+}
+
+// joinPipeline is [{$match: filter}, {$lookup: lookup}].
+func joinPipeline(filter, lookup bson.Raw) pipeline {
+	b := make([]byte, 4, 64+len(filter)+len(lookup)) // the length comes last
+	for i, stage := range [...]struct {
+		name string
+		spec bson.Raw
+	}{{"$match", filter}, {"$lookup", lookup}} {
+		b = append(b, byte(bson.TypeEmbeddedDocument), '0'+byte(i), 0)
+		b = binary.LittleEndian.AppendUint32(b, uint32(4+1+len(stage.name)+1+len(stage.spec)+1))
+		b = append(b, byte(bson.TypeEmbeddedDocument))
+		b = append(b, stage.name...)
+		b = append(b, 0)
+		b = append(b, stage.spec...)
+		b = append(b, 0)
+	}
+	b = append(b, 0)
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	return b
+}
+
 // parseToken reads a row of the collection. One that has no age is none of ours:
 // without a lifetime it would never end.
 func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.AccessToken[ID], err error) {

@@ -44,12 +44,6 @@ type Config struct {
 	// logs everybody out.
 	TokenPrefix string
 
-	// ReadAhead is of how many tokens it is remembered whose they are, which never
-	// changes: their users are read at the same time as they, which halves the time
-	// that a request waits for a database that is not close by, at the price of a
-	// second connection. 0 means that the user is read after the token.
-	ReadAhead int
-
 	// Cache keeps sessions in memory. Default: none.
 	Cache Cache
 
@@ -103,9 +97,6 @@ func (cfg *Config) prepare() error {
 	}
 	if cfg.WhenFull > RefuseNew {
 		return fmt.Errorf("strategy: Config.WhenFull: %d is none of the choices", cfg.WhenFull)
-	}
-	if cfg.ReadAhead < 0 {
-		return fmt.Errorf("strategy: Config.ReadAhead is negative: %d", cfg.ReadAhead)
 	}
 	if err := cfg.Cache.prepare(); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/maypok86/otter/v2"
 )
 
 // Database is the [Strategy] that keeps tokens in a [Store] and looks every one
@@ -26,7 +25,7 @@ type Database[U User[ID], ID comparable] struct {
 	// unfound bounds the revocations of what is not there.
 	unfound unfound[ID]
 
-	owners *otter.Cache[string, ID] // nil: the user is read after the token
+	joined JoinedSource[U, ID] // nil: the user is read after the token
 
 	closing    sync.Once
 	closers    []func()
@@ -63,14 +62,10 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 		return nil, fmt.Errorf("strategy: Config.TokenPrefix: %w", err)
 	}
 	d := &Database[U, ID]{tokens: tokens, users: users, format: format, cfg: cfg}
+	d.joined, _ = users.(JoinedSource[U, ID])
 	cached := cfg.Cache != Cache{}
 	if cached {
 		if d.cache, err = newCache[U, ID](cfg.Cache); err != nil {
-			return nil, err
-		}
-	}
-	if cfg.ReadAhead > 0 {
-		if d.owners, err = newOwners[ID](cfg.ReadAhead); err != nil {
 			return nil, err
 		}
 	}
@@ -346,9 +341,15 @@ func (d *Database[U, ID]) readFor(ctx context.Context, digest string, now time.T
 	if d.cfg.Lifetime > 0 {
 		createdAfter = now.Add(-d.cfg.Lifetime)
 	}
-	ahead := d.readAhead(ctx, digest, withUser)
-	row, err = d.tokens.ByToken(ctx, digest, createdAfter)
+	joined := withUser && d.joined != nil
+	if joined {
+		row, user, err = d.joined.ByToken(ctx, digest, createdAfter)
+	} else {
+		row, err = d.tokens.ByToken(ctx, digest, createdAfter)
+	}
+	gone := joined && errors.Is(err, ErrUserNotFound)
 	switch {
+	case gone: // what is to be said of the token comes first
 	case errors.Is(err, ErrTokenNotFound):
 		return row, user, d.denied(ctx, denyUnknown, row)
 	case err != nil:
@@ -364,15 +365,12 @@ func (d *Database[U, ID]) readFor(ctx context.Context, digest string, now time.T
 	if !withUser {
 		return row, user, nil
 	}
-	if ahead != nil {
-		found := <-ahead
-		user, err = found.user, found.err
-	} else {
+	if !joined {
 		user, err = d.users.ByID(ctx, row.UserID)
-		d.remember(digest, row.UserID)
+		gone = errors.Is(err, ErrUserNotFound)
 	}
 	switch {
-	case errors.Is(err, ErrUserNotFound):
+	case gone:
 		return row, user, d.denied(ctx, denyUserGone, row)
 	case err != nil:
 		return row, user, d.failed(ctx, "look up the user", err)

@@ -128,6 +128,7 @@ type harness struct {
 	*strategy.Database[user, uuid.UUID]
 	tokens *fakeTokens
 	users  *fakeUsers
+	joined *fakeJoined // what the Database has for its users where withJoined is set
 	events recorder
 	now    time.Time
 	ann    user
@@ -145,13 +146,14 @@ func newHarness(t testing.TB, cfg strategy.Config) *harness {
 		now:    time.Date(2026, 3, 29, 1, 59, 59, 987654321, time.FixedZone("elsewhere", 3600)),
 		ann:    user{ID: uuid.New(), Email: "ann@example.com", Active: true},
 	}
+	h.joined = &fakeJoined{fakeUsers: h.users, tokens: h.tokens}
 	if err := h.users.Insert(t.Context(), h.ann); err != nil {
 		t.Fatalf("Insert the user: %v", err)
 	}
 	cfg.Now = func() time.Time { return h.now }
 	cfg.OnEvent = h.events.record
 	var err error
-	if h.Database, err = strategy.NewDatabase(h.tokens, h.users, cfg); err != nil {
+	if h.Database, err = strategy.NewDatabase(h.tokens, h.source(), cfg); err != nil {
 		t.Fatalf("NewDatabase: %v", err)
 	}
 	return h

@@ -31,11 +31,11 @@ const ms = time.Millisecond
 // application or the same one after a restart would have it.
 func (h *harness) another(t testing.TB, cfg strategy.Config) *harness {
 	t.Helper()
-	o := &harness{tokens: h.tokens, users: h.users, now: h.now, ann: h.ann}
+	o := &harness{tokens: h.tokens, users: h.users, joined: h.joined, now: h.now, ann: h.ann}
 	cfg.Now = func() time.Time { return o.now }
 	cfg.OnEvent = o.events.record
 	var err error
-	if o.Database, err = strategy.NewDatabase(o.tokens, o.users, cfg); err != nil {
+	if o.Database, err = strategy.NewDatabase(o.tokens, o.source(), cfg); err != nil {
 		t.Fatalf("NewDatabase: %v", err)
 	}
 	return o

@@ -133,6 +133,21 @@ type Store[ID comparable] interface {
 	DeleteByUser(ctx context.Context, userID ID, except ...uuid.UUID) (int64, error)
 }
 
+// JoinedSource is an optional capability of a [UserSource]: to read a token and its
+// user at once, which [Database] then does wherever it needs both. It takes the place
+// of the Store's ByToken and of ByID there: a type that embeds a JoinedSource and has
+// a ByID of its own needs a ByToken of its own too. storetest checks it
+// (RunJoined).
+type JoinedSource[U User[ID], ID comparable] interface {
+	UserSource[U, ID]
+
+	// ByToken returns what the Store's ByToken returns, with its errors, and the
+	// user whose token it is, as ByID does. Where there is the token and not the
+	// user, it must return the token beside an error wrapping [ErrUserNotFound].
+	// The user must be as after every change that was acknowledged before it began.
+	ByToken(ctx context.Context, digest string, createdAfter time.Time) (AccessToken[ID], U, error)
+}
+
 // Retainer is an optional capability of a [Store] that removes old tokens by
 // itself. [NewDatabase] uses it to refuse a store that would remove tokens which
 // are still live.

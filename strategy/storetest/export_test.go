@@ -56,3 +56,13 @@ func NotifierResults[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]
 	}
 	return results
 }
+
+// JoinedResults does the same for [RunJoined].
+func JoinedResults[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](ctx context.Context, t testing.TB, newUser func(email string) U,
+	open func(testing.TB) (strategy.Store[ID], account.Store[U, ID], strategy.JoinedSource[U, ID])) map[string]error {
+	results := make(map[string]error)
+	for _, c := range joinedChecks[U, ID]() {
+		results[c.name] = c.run(ctx, openJoined[U, ID, P](t, newUser, open))
+	}
+	return results
+}

@@ -184,7 +184,9 @@ func wantError(op string, got any, err, want error) error {
 	return nil
 }
 
-func roundTrip[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+// variety returns tokens of a user that differ in which of their fields are set.
+func (s tokenStore[ID]) variety(userID ID) []strategy.AccessToken[ID] {
+	var tokens []strategy.AccessToken[ID]
 	for _, at := range []time.Time{
 		instant,
 		instant.Truncate(time.Second),
@@ -192,23 +194,13 @@ func roundTrip[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 		time.UnixMilli(-1).UTC(),
 		time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC),
 	} {
-		token, err := s.insert(ctx, at)
-		if err != nil {
-			return err
-		}
-		if err := s.holds(ctx, token); err != nil {
-			return err
-		}
-	}
-	full := s.full(s.newID(), instant)
-	if err := s.insertAll(ctx, full); err != nil {
-		return err
-	}
-	if err := s.holds(ctx, full); err != nil {
-		return err
+		token := s.token(at)
+		token.UserID = userID
+		tokens = append(tokens, token)
 	}
 	// Fields are optional one by one.
 	for _, unset := range []func(*strategy.AccessToken[ID]){
+		func(*strategy.AccessToken[ID]) {},
 		func(t *strategy.AccessToken[ID]) { t.LastUsedAt = time.Time{} },
 		func(t *strategy.AccessToken[ID]) { t.AuthenticatedAt = time.Time{} },
 		func(t *strategy.AccessToken[ID]) { t.SeenNotBefore = time.Time{} },
@@ -219,8 +211,16 @@ func roundTrip[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 		func(t *strategy.AccessToken[ID]) { t.UserAgent = "" },
 		func(t *strategy.AccessToken[ID]) { t.ClientAddr = "" },
 	} {
-		token := s.full(s.newID(), instant)
+		token := s.full(userID, instant)
 		unset(&token)
+		tokens = append(tokens, token)
+	}
+	return tokens
+}
+
+func roundTrip[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+	for _, token := range s.variety(s.newID()) {
+		token.UserID = s.newID() // another for each
 		if err := s.insertAll(ctx, token); err != nil {
 			return err
 		}
