@@ -50,6 +50,12 @@ func newApp(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strateg
 func newAppOn(t testing.TB, db *mongo.Database, tokens strategy.Store[uuid.UUID], cfg strategy.Config) *app {
 	t.Helper()
 	users := newUsers[contract.Member](t, db)
+	return newAppOf(t, tokens, users, users, cfg)
+}
+
+// newAppOf is newApp of stores that are given. source are the users too.
+func newAppOf(t testing.TB, tokens strategy.Store[uuid.UUID], users account.Store[contract.Member, uuid.UUID], source strategy.UserSource[contract.Member, uuid.UUID], cfg strategy.Config) *app {
+	t.Helper()
 	accounts, err := account.NewManager(users, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 	})
@@ -60,7 +66,7 @@ func newAppOn(t testing.TB, db *mongo.Database, tokens strategy.Store[uuid.UUID]
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, cfg)
+	sessions, err := strategy.NewDatabase(tokens, source, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,8 +243,13 @@ func TestEveryCallHasATimeBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	joined, err := mongostore.Join(tokens, users)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
+		"ByToken, joined": func() error { _, _, err := joined.ByToken(ctx, "x", time.Time{}); return err },
 		"Insert":          func() error { return tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{}) },
 		"ByToken":         func() error { _, err := tokens.ByToken(ctx, "x", time.Time{}); return err },
 		"Touch":           func() error { return tokens.Touch(ctx, "x", time.Now()) },

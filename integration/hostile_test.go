@@ -23,7 +23,8 @@ func TestHostileRequestsReachNoQuery(t *testing.T) {
 		client, sent := connect(tb)
 		recorders = append(recorders, sent)
 		db := testserver.Database(tb, client)
-		return contract.Backend{Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}), Users: newUsers[contract.Member](tb, db)}
+		tokens, users := newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}), newUsers[contract.Member](tb, db)
+		return contract.Backend{Tokens: tokens, Users: users, Joined: newJoined(tb, tokens, users)}
 	})
 	c := check(t, recorders)
 	for _, want := range []string{"email " + contract.HostileUsername, "user_agent " + contract.HostileUserAgent, "email ann\x00@example.com", "email $where"} {
@@ -31,7 +32,7 @@ func TestHostileRequestsReachNoQuery(t *testing.T) {
 			t.Errorf("%q did not reach the database, want it there as a string", want)
 		}
 	}
-	for _, name := range []string{"find", "insert", "update", "findAndModify"} {
+	for _, name := range []string{"aggregate", "find", "insert", "update", "findAndModify"} {
 		if c.names[name] == 0 {
 			t.Errorf("no %s was sent, want some to look at: %v", name, c.names)
 		}
@@ -101,6 +102,16 @@ func (c *commandCheck) command(command bson.Raw) {
 	switch name {
 	case "find":
 		c.filter(name, command.Lookup("filter").Document())
+	case "aggregate":
+		stages := values(command.Lookup("pipeline").Array())
+		if len(stages) != 2 {
+			c.Fatalf("got the command %v, want two stages", command)
+		}
+		c.filter(name, stages[0].Document().Lookup("$match").Document())
+		want := `{"$lookup": {"from": "users","localField": "user_id","foreignField": "_id","as": "user"}}`
+		if got := stages[1].Document().String(); got != want {
+			c.Errorf("%s: got the stage %s, want %s", name, got, want)
+		}
 	case "findAndModify":
 		c.filter(name, command.Lookup("query").Document())
 		if update, ok := command.Lookup("update").DocumentOK(); ok {

@@ -25,6 +25,7 @@ type proxied struct {
 	addr   string
 	handle wireproxy.Handler
 	proxy  *wireproxy.Proxy
+	sent   *recorder // what the client sends
 }
 
 // connectThrough returns a client whose messages pass through a proxy.
@@ -33,7 +34,8 @@ func connectThrough(tb testing.TB, handle wireproxy.Handler) (*mongo.Client, *pr
 	p := &proxied{tb: tb, addr: "127.0.0.1:0", handle: handle}
 	p.start()
 	tb.Cleanup(func() { p.proxy.Close() }) // after the database was dropped
-	client, _ := connect(tb, options.Client().SetHosts([]string{p.addr}).SetDirect(true))
+	var client *mongo.Client
+	client, p.sent = connect(tb, options.Client().SetHosts([]string{p.addr}).SetDirect(true))
 	return client, p
 }
 

@@ -100,7 +100,14 @@ func TestUsers(t *testing.T) {
 }
 
 func testUsers[ID comparable](t *testing.T, newID func() ID) {
-	storetest.RunUsers(t, func(email string) person[ID] {
+	storetest.RunUsers(t, newPerson(newID), func(tb testing.TB) account.Store[person[ID], ID] {
+		return newUsers[person[ID], ID](tb, database(tb))
+	})
+}
+
+// newPerson makes people with all their fields set.
+func newPerson[ID comparable](newID func() ID) func(email string) person[ID] {
+	return func(email string) person[ID] {
 		return person[ID]{
 			User: account.User[ID]{
 				ID: newID(), Email: email, HashedPassword: "$argon2id$…", Active: true, Verified: true, Superuser: true,
@@ -113,9 +120,7 @@ func testUsers[ID comparable](t *testing.T, newID func() ID) {
 			Born:     time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC),
 			Team:     uuid.New(),
 		}
-	}, func(tb testing.TB) account.Store[person[ID], ID] {
-		return newUsers[person[ID], ID](tb, database(tb))
-	})
+	}
 }
 
 func TestAttempts(t *testing.T) {
@@ -126,24 +131,24 @@ func TestAttempts(t *testing.T) {
 
 // The HTTP contract, over a real listener, on the real database.
 func TestContract(t *testing.T) {
-	contract.Run(t, func(tb testing.TB) contract.Backend {
-		db := database(tb)
-		users := newUsers[contract.Member](tb, db)
-		return contract.Backend{
-			Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
-			Users:  users,
-			SetFlags: func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error {
-				_, err := db.Collection("users").UpdateByID(ctx, id4(id), bson.D{{Key: "$set", Value: bson.D{
-					{Key: "is_active", Value: active}, {Key: "is_verified", Value: verified}, {Key: "is_superuser", Value: superuser},
-				}}})
-				return err
-			},
-			DeleteUser: func(ctx context.Context, id uuid.UUID) error {
-				_, err := db.Collection("users").DeleteOne(ctx, bson.D{{Key: "_id", Value: id4(id)}})
-				return err
-			},
-		}
-	})
+	contract.Run(t, func(tb testing.TB) contract.Backend { return newBackend(tb, database(tb)) })
+}
+
+func newBackend(tb testing.TB, db *mongo.Database) contract.Backend {
+	return contract.Backend{
+		Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
+		Users:  newUsers[contract.Member](tb, db),
+		SetFlags: func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error {
+			_, err := db.Collection("users").UpdateByID(ctx, id4(id), bson.D{{Key: "$set", Value: bson.D{
+				{Key: "is_active", Value: active}, {Key: "is_verified", Value: verified}, {Key: "is_superuser", Value: superuser},
+			}}})
+			return err
+		},
+		DeleteUser: func(ctx context.Context, id uuid.UUID) error {
+			_, err := db.Collection("users").DeleteOne(ctx, bson.D{{Key: "_id", Value: id4(id)}})
+			return err
+		},
+	}
 }
 
 // id4 is a UUID as a client without Latchkey's registry writes it.

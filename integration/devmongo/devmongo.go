@@ -26,6 +26,10 @@ type Config struct {
 	// Default: a temporary directory, which Close removes.
 	Dir string
 
+	// PostgreSQL is the URL of a PostgreSQL database that holds the data in the place of Dir, of one server at a
+	// time. Default: SQLite in Dir.
+	PostgreSQL string
+
 	// Logger receives FerretDB's log. Default: none is kept.
 	Logger *slog.Logger
 }
@@ -52,11 +56,11 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("devmongo: %w", err) // it names the address
 	}
-	dir, cleanup, err := dataDir(cfg.Dir)
+	dir, cleanup, err := dataDir(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("devmongo: data directory: %w", errors.Join(err, listener.Close()))
 	}
-	db, err := newFerretDB(cfg.Logger, dir)
+	db, err := newFerretDB(cfg, dir)
 	if err != nil {
 		return nil, fmt.Errorf("devmongo: start: %w", errors.Join(err, listener.Close(), cleanup()))
 	}
@@ -88,26 +92,27 @@ func (s *Server) URI() string { return "mongodb://" + s.addr + "/" }
 // Addr is the address the server listens on, host:port.
 func (s *Server) Addr() string { return s.addr }
 
-// Dir is the directory that holds the data.
+// Dir is the directory that holds the data, "" where PostgreSQL does.
 func (s *Server) Dir() string { return s.dir }
 
 // Close ends the server and the connections of its clients, and removes a temporary directory. Further calls return
 // what the first did.
 func (s *Server) Close() error { return s.close() }
 
-func newFerretDB(logger *slog.Logger, dir string) (*ferretdb.FerretDB, error) {
+func newFerretDB(cfg Config, dir string) (*ferretdb.FerretDB, error) {
 	starting.Lock()
 	defer starting.Unlock()
-	return ferretdb.New(&ferretdb.Config{
-		Listener:  ferretdb.ListenerConfig{TCP: "127.0.0.1:0"},
-		Logger:    logger,
-		Handler:   "sqlite",
-		SQLiteURL: (&url.URL{Scheme: "file", Path: dir + "/"}).String(),
-	})
+	c := &ferretdb.Config{Listener: ferretdb.ListenerConfig{TCP: "127.0.0.1:0"}, Logger: cfg.Logger}
+	if cfg.PostgreSQL != "" {
+		c.Handler, c.PostgreSQLURL = "postgresql", cfg.PostgreSQL
+	} else {
+		c.Handler, c.SQLiteURL = "sqlite", (&url.URL{Scheme: "file", Path: dir + "/"}).String()
+	}
+	return ferretdb.New(c)
 }
 
 // oneWriteAtATime lets one write through at a time. MongoDB applies every update of a single document atomically;
-// FerretDB v1 on SQLite reads the document, changes it and writes it back, so that of two conditional updates at once
+// FerretDB v1 reads the document, changes it and writes it back, so that of two conditional updates at once
 // both can succeed. Programs rely on the difference.
 func oneWriteAtATime() wireproxy.Handler {
 	var writing sync.Mutex
@@ -122,7 +127,14 @@ func oneWriteAtATime() wireproxy.Handler {
 }
 
 // dataDir makes the directory of a server, and the function that disposes of it.
-func dataDir(dir string) (path string, cleanup func() error, err error) {
+func dataDir(cfg Config) (path string, cleanup func() error, err error) {
+	dir := cfg.Dir
+	if cfg.PostgreSQL != "" {
+		if dir != "" {
+			return "", nil, errors.New("Dir and PostgreSQL are both set")
+		}
+		return "", func() error { return nil }, nil
+	}
 	if dir == "" {
 		dir, err = os.MkdirTemp("", "devmongo-")
 		return dir, func() error { return os.RemoveAll(dir) }, err

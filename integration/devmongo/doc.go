@@ -10,4 +10,7 @@
 //
 // A few hundred documents are fine. Never benchmark on it, and never put load on it: the numbers would say nothing
 // about MongoDB.
+//
+// With the data in PostgreSQL it looks strings up by index, where somebody has made the indexes that FerretDB's queries
+// can use, which are not those that it makes itself: see package benchmarks.
 package devmongo

@@ -300,6 +300,48 @@ type followedTokens struct {
 	strategy.RevocationLog[uuid.UUID]
 }
 
+// joinedUsers are read with their tokens.
+type joinedUsers struct {
+	userStore
+	byToken func(ctx context.Context, digest string, createdAfter time.Time) (row, contract.Member, error)
+	looked  *atomic.Int64
+}
+
+// joined returns users that are read with their tokens, in one command where both are
+// on a server.
+func joined(t *rapid.T, tokens tokenStore, users userStore, looked *atomic.Int64) joinedUsers {
+	j := joinedUsers{userStore: users, looked: looked}
+	onServer, ok := tokens.(*mongostore.Tokens[uuid.UUID])
+	if !ok {
+		j.byToken = func(ctx context.Context, digest string, createdAfter time.Time) (token row, user contract.Member, err error) {
+			if token, err = tokens.ByToken(ctx, digest, createdAfter); err == nil {
+				user, err = users.ByID(ctx, token.UserID)
+			}
+			return token, user, err
+		}
+		return j
+	}
+	source, err := mongostore.Join(onServer, users.(*mongostore.Users[contract.Member, uuid.UUID]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.byToken = source.ByToken
+	return j
+}
+
+func (s joinedUsers) ByToken(ctx context.Context, digest string, createdAfter time.Time) (row, contract.Member, error) {
+	s.looked.Add(1)
+	return s.byToken(ctx, digest, createdAfter)
+}
+
+// OnUserChange tells of what the users tell of.
+func (s joinedUsers) OnUserChange(f func(context.Context, uuid.UUID) error) (stop func()) {
+	if told, ok := s.userStore.(strategy.UserNotifier[uuid.UUID]); ok {
+		return told.OnUserChange(f)
+	}
+	return func() {}
+}
+
 func inMemory() (tokenStore, userStore, func(time.Duration, func() time.Time) error) {
 	return memstore.NewTokens[uuid.UUID](), memstore.NewUsers[contract.Member](), nil
 }
@@ -400,7 +442,6 @@ func drawConfig(t *rapid.T, start time.Time) strategy.Config {
 		IdleTimeout: drawFrom(t, []time.Duration{0, time.Second, 30 * time.Second}, "IdleTimeout"),
 		MaxSessions: drawFrom(t, []int{0, 1, 2, 3}, "MaxSessions"),
 		NotBefore:   drawFrom(t, []time.Time{{}, {}, start.Add(-time.Hour), start.Add(3 * time.Second)}, "NotBefore"),
-		ReadAhead:   drawFrom(t, []int{0, 8}, "ReadAhead"),
 	}
 	if cfg.MaxSessions > 0 {
 		cfg.WhenFull = drawFrom(t, []strategy.WhenFull{strategy.EvictOldest, strategy.RefuseNew}, "WhenFull")
@@ -432,6 +473,9 @@ func newMachine(t *rapid.T, of *modelled) *machine {
 		if log, ok := tokens.(strategy.RevocationLog[uuid.UUID]); ok && rapid.Bool().Draw(t, "follows") {
 			store, cfg.Cache.FollowInterval = followedTokens{counting, log}, 20*time.Millisecond
 		}
+	}
+	if rapid.Bool().Draw(t, "joined") {
+		users = joined(t, tokens, users, &of.looked)
 	}
 	for _, ahead := range []time.Duration{0, of.apart} {
 		if len(m.instances) == 0 || ahead > 0 {

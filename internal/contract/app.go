@@ -109,7 +109,11 @@ func (w world) app(t *testing.T, options ...func(*settings)) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.tokens, err = strategy.NewDatabase(tokens, users, set.tokens)
+	source := strategy.UserSource[Member, uuid.UUID](users)
+	if w.backend.Joined != nil {
+		source = joinedStore{users, w.backend.Joined}
+	}
+	a.tokens, err = strategy.NewDatabase(tokens, source, set.tokens)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package contract
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -194,4 +195,26 @@ func (s userStore) ByID(ctx context.Context, id uuid.UUID) (Member, error) {
 
 func (s userStore) ByEmail(ctx context.Context, email string) (Member, error) {
 	return through(s.db, findAccount, email, func() (Member, error) { return s.Store.ByEmail(ctx, email) })
+}
+
+// joinedStore is the backend's joined source behind a database's faults: those of
+// either half.
+type joinedStore struct {
+	userStore
+	joined strategy.JoinedSource[Member, uuid.UUID]
+}
+
+func (s joinedStore) ByToken(ctx context.Context, digest string, createdAfter time.Time) (token accessToken, user Member, err error) {
+	var gone error
+	token, err = through(s.db, findToken, digest, func() (found accessToken, err error) {
+		found, user, err = s.joined.ByToken(ctx, digest, createdAfter)
+		if errors.Is(err, strategy.ErrUserNotFound) {
+			gone, err = err, nil
+		}
+		return found, err
+	})
+	if err == nil {
+		user, err = through(s.db, findUser, "", func() (Member, error) { return user, gone })
+	}
+	return token, user, err
 }

@@ -17,7 +17,7 @@ type Capabilities struct {
 	Version string // "8.0.4", or "7.0.42 (FerretDB)": the MongoDB it says it is
 
 	TTL           bool // indexes with expireAfterSeconds
-	Lookup        bool // the $lookup stage
+	Lookup        bool // a $lookup behind a $match, as a token is read with its user
 	Transactions  bool
 	ChangeStreams bool
 	Explain       bool // explain shows the winning plan, and so the index
@@ -121,16 +121,31 @@ func ttl(ctx context.Context, docs *mongo.Collection) error {
 }
 
 func lookup(ctx context.Context, docs *mongo.Collection) error {
-	cursor, err := docs.Aggregate(ctx, bson.A{bson.D{{Key: "$lookup", Value: bson.D{
-		{Key: "from", Value: docs.Name()},
-		{Key: "localField", Value: "_id"},
-		{Key: "foreignField", Value: "_id"},
-		{Key: "as", Value: "same"},
-	}}}})
+	cursor, err := docs.Aggregate(ctx, bson.A{
+		bson.D{{Key: "$match", Value: bson.D{{Key: "created_at", Value: bson.D{{Key: "$gte", Value: time.UnixMilli(0)}}}}}},
+		bson.D{{Key: "$lookup", Value: bson.D{
+			{Key: "from", Value: docs.Name()},
+			{Key: "localField", Value: "_id"},
+			{Key: "foreignField", Value: "_id"},
+			{Key: "as", Value: "same"},
+		}}},
+	})
 	if err != nil {
 		return err
 	}
-	return cursor.Close(ctx)
+	var found []struct {
+		ID   bson.ObjectID `bson:"_id"`
+		Same []struct {
+			ID bson.ObjectID `bson:"_id"`
+		} `bson:"same"`
+	}
+	if err := cursor.All(ctx, &found); err != nil {
+		return err
+	}
+	if len(found) != 1 || len(found[0].Same) != 1 || found[0].Same[0].ID != found[0].ID {
+		return errLacks
+	}
+	return nil
 }
 
 func explain(ctx context.Context, docs *mongo.Collection) error {

@@ -1,11 +1,14 @@
-// Package ttlproxy gives a server that has no TTL indexes the look of one: it stands before it, takes
-// expireAfterSeconds out of createIndexes, shows it in listIndexes, lets collMod change it, and deletes what has
-// expired once a second. So the suites' TTL parts, which a real MongoDB would run, run without one too.
+// Package ttlproxy gives a server that has no TTL indexes and no $lookup the look of one that has: it stands before it,
+// takes expireAfterSeconds out of createIndexes, shows it in listIndexes, lets collMod change it, and deletes what has
+// expired once a second; and it answers the aggregate that reads a token with its user from two finds. So the suites'
+// parts that a real MongoDB would run run without one too.
 package ttlproxy
 
 import (
 	"context"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,7 +92,7 @@ func (p *Proxy) handle(request wireproxy.Message, send func(wireproxy.Message) (
 	var command bson.D
 	name := request.Command()
 	switch name {
-	case "createIndexes", "listIndexes", "collMod", "dropIndexes", "drop", "dropDatabase":
+	case "aggregate", "createIndexes", "listIndexes", "collMod", "dropIndexes", "drop", "dropDatabase":
 		if err := bson.Unmarshal(request.Body(), &command); err != nil {
 			return nil, err
 		}
@@ -100,6 +103,8 @@ func (p *Proxy) handle(request wireproxy.Message, send func(wireproxy.Message) (
 	coll, _ := get(command, name).(string)
 	at := place{db, coll}
 	switch name {
+	case "aggregate":
+		return join(coll, command, request, send)
 	case "createIndexes":
 		return p.create(at, command, request, send)
 	case "listIndexes":
@@ -210,6 +215,66 @@ func (p *Proxy) forget(command string, at place, doc bson.D) {
 			}
 		}
 	}
+}
+
+// join answers an aggregate of $match and $lookup by equality from a find of each. It passes on any other.
+func join(coll string, command bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+	pipeline, _ := get(command, "pipeline").(bson.A)
+	if coll == "" || len(pipeline) != 2 {
+		return send(request)
+	}
+	match, first := stage(pipeline[0], "$match")
+	lookup, second := stage(pipeline[1], "$lookup")
+	from, _ := get(lookup, "from").(string)
+	local, _ := get(lookup, "localField").(string)
+	foreign, _ := get(lookup, "foreignField").(string)
+	as, _ := get(lookup, "as").(string)
+	if !first || !second || len(lookup) != 4 || from == "" || local == "" || foreign == "" || as == "" || strings.Contains(local+as, ".") {
+		return send(request)
+	}
+	find := func(coll string, filter bson.D) (reply wireproxy.Message, answer bson.D, found bson.A, err error) {
+		body := bson.D{{Key: "find", Value: coll}, {Key: "filter", Value: filter}, {Key: "batchSize", Value: int32(1 << 20)}, {Key: "singleBatch", Value: true}}
+		for _, e := range command { // the session, the time limit and the like
+			if e.Key != "aggregate" && e.Key != "pipeline" && e.Key != "cursor" {
+				body = append(body, e)
+			}
+		}
+		changed, err := request.WithBody(body)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if reply, err = send(changed); err != nil {
+			return nil, nil, nil, err
+		}
+		answer = document(reply)
+		cursor, _ := get(answer, "cursor").(bson.D)
+		found, _ = get(cursor, "firstBatch").(bson.A)
+		return reply, answer, found, nil
+	}
+	reply, answer, found, err := find(coll, match)
+	if err != nil || get(answer, "ok") != 1.0 {
+		return reply, err
+	}
+	for i := range found {
+		doc, _ := found[i].(bson.D)
+		refused, theirs, joined, err := find(from, bson.D{{Key: foreign, Value: bson.D{{Key: "$eq", Value: get(doc, local)}}}})
+		if err != nil || get(theirs, "ok") != 1.0 {
+			return refused, err
+		}
+		doc = slices.DeleteFunc(doc, func(e bson.E) bool { return e.Key == as })
+		found[i] = append(doc, bson.E{Key: as, Value: joined})
+	}
+	return reply.WithBody(answer)
+}
+
+// stage is what a stage of a pipeline says, if it is of this name.
+func stage(v any, name string) (bson.D, bool) {
+	s, _ := v.(bson.D)
+	if len(s) != 1 || s[0].Key != name {
+		return nil, false
+	}
+	spec, ok := s[0].Value.(bson.D)
+	return spec, ok
 }
 
 func (p *Proxy) refuse(code int32, name, text string, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {

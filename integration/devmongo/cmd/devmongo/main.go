@@ -29,6 +29,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("devmongo", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:27017", "`address` to listen on")
 	dir := flags.String("dir", "", "`directory` of the data (default: a temporary one, removed at the end)")
+	postgresql := flags.String("postgresql", "", "`URL` of a PostgreSQL database that holds the data instead")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {
@@ -38,11 +39,15 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return fmt.Errorf("devmongo: unexpected argument %q", flags.Arg(0))
 	}
 
-	server, err := devmongo.Start(devmongo.Config{Listen: *listen, Dir: *dir})
+	server, err := devmongo.Start(devmongo.Config{Listen: *listen, Dir: *dir, PostgreSQL: *postgresql})
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "devmongo: listening on %s, data in %s\n", server.URI(), server.Dir())
+	data := server.Dir()
+	if *postgresql != "" {
+		data = "PostgreSQL" // the URL may have a password
+	}
+	_, err = fmt.Fprintf(stdout, "devmongo: listening on %s, data in %s\n", server.URI(), data)
 	if err == nil {
 		<-ctx.Done()
 	}
