@@ -42,7 +42,7 @@ type settings struct {
 	stub                  bool
 	delay, logins, tokens bool
 	revocations           bool
-	out                   string
+	out, note             string
 
 	progress io.Writer
 }
@@ -61,7 +61,8 @@ func parse(args []string, output io.Writer) (*settings, error) {
 	flags.StringVar(&s.benchtime, "benchtime", "300ms", "how long a candidate is measured in the process in a round, as for go test")
 	flags.Var((*ints)(&s.conns), "conns", "numbers of connections, with commas between (default 1,16,64)")
 	flags.Var((*ints)(&s.sizes), "sizes", "numbers of tokens for -tokens (default 1000,1000000)")
-	flags.BoolVar(&s.stub, "stub", false, "measure on the stub even where "+lab.URIVariable+" names a server, and -tokens too")
+	flags.BoolVar(&s.stub, "stub", false, "measure on the stub even where "+lab.URIVariable+" names a server: all but few and many tokens, or with -tokens these")
+	flags.StringVar(&s.note, "note", "", "`sentence` about the server that is measured with few and many tokens, for the report")
 	flags.BoolVar(&s.delay, "delay", false, "measure only with a delay on the way to the database")
 	flags.BoolVar(&s.logins, "logins", false, "measure only guarded requests beside logins")
 	flags.BoolVar(&s.tokens, "tokens", false, "measure only with few and with many tokens in the collection")

@@ -60,9 +60,9 @@ func (r *results) conditions(p *page) {
 	switch {
 	case r.server == "":
 	case r.stub:
-		p.para("**There is no database in these figures.** Where one would be stands `benchmarks/wirestub`, a program that answers MongoDB's wire protocol from maps in memory, on the same machine. So they show what a candidate itself costs, with its driver and its round trips. With a database, and a network before it, every look-up takes longer, and the candidates that do the same look-ups are closer together.")
+		p.para("**There is no database in these figures.** Where one would be stands `benchmarks/wirestub`, a program that answers MongoDB's wire protocol from maps in memory, on the same machine. So they show what a candidate itself costs, with its driver and its round trips. With a database, and a network before it, every look-up takes longer, and the candidates that do the same look-ups are closer together. A `$lookup` is one more map here; what a database takes to plan and run it is not in these figures.")
 	default:
-		p.para("The database is MongoDB %s, where `%s` says.", r.server, lab.URIVariable)
+		p.para("The database is %s, where `%s` says.", r.server, lab.URIVariable)
 	}
 	p.line("- %s, %d cores, %s, %s, %s", r.machine.cpu, r.machine.cores, r.machine.system, runtime.Version(), r.machine.date.Format(time.DateOnly))
 	p.line("- Client, candidate and database are processes of their own **on these cores**, and take them from each other.")
@@ -100,7 +100,7 @@ func (r *results) moduleVersion(module string) string {
 
 func (r *results) underLoad(p *page) {
 	p.para("## Under load")
-	p.para("Over loopback. \"Of bare\" is the rate as a part of the bare route's, \"of the floor\" as a part of that of the look-up by hand which does the same work.")
+	p.para("Over loopback. \"Of bare\" is the rate as a part of the bare route's, \"of the floor\" as a part of that of the look-up by hand which reads the same, one FindOne for each collection. The commands are those of a request; a cache sends another one a second, whatever the load.")
 	p.para("![Latencies of the candidates](benchmarks.svg)")
 	for _, conns := range r.settings.conns {
 		rates := make(map[string][]float64)
@@ -110,20 +110,32 @@ func (r *results) underLoad(p *page) {
 			}
 		}
 		p.para("%s:", connections(conns))
-		p.table("", "requests/s", "of bare", "of the floor", "p50", "p95", "p99")
+		p.table("", "requests/s", "of bare", "of the floor", "p50", "p95", "p99", "commands to the database")
 		for _, l := range r.loopback {
 			if l.conns == conns {
 				p.row(l.candidate.Name, rate(l.rates), ratio(l.rates, rates[bareName]), ratio(l.rates, rates[floorOf(l.candidate)]),
-					short(l.p50), short(l.p95), short(l.p99))
+					short(l.p50), short(l.p95), short(l.p99), r.commandsOf(l.candidate))
 			}
 		}
 		p.line("")
 	}
 }
 
+// commandsOf is how many commands a request took where they were counted, which was not under load: a monitor takes time.
+func (r *results) commandsOf(c candidate.Candidate) string {
+	for _, b := range r.inProcess {
+		if b.candidate.Name == c.Name {
+			return commands(b.commands)
+		}
+	}
+	return "—"
+}
+
+func commands(n float64) string { return fmt.Sprintf("%.2g", n) }
+
 func (r *results) inOneProcess(p *page) {
 	p.para("## In one process")
-	p.para("`ServeHTTP` with prepared requests, one after the other: no HTTP connection. The database is another process, so that the allocations are those of the candidate and its driver. \"Of the floor\" is the time as a multiple of that of the look-up by hand which does the same work.")
+	p.para("`ServeHTTP` with prepared requests, one after the other: no HTTP connection. The database is another process, so that the allocations are those of the candidate and its driver. \"Of the floor\" is the time as a multiple of that of the look-up by hand which reads the same, one FindOne for each collection.")
 	r.benchmarkTable(p, r.inProcess)
 }
 
@@ -153,7 +165,7 @@ func (r *results) benchmarkTable(p *page, benchmarks []benchmark) {
 			floor = "by hand, in memory"
 		}
 		p.row(b.candidate.Name, fmt.Sprintf("%.2f", load.Median(b.ns)/1000), ratio(b.ns, ns[floor]), fmt.Sprintf("%.0f", b.bytes),
-			fmt.Sprintf("%.0f", b.allocs), fmt.Sprintf("%.2g", b.commands))
+			fmt.Sprintf("%.0f", b.allocs), commands(b.commands))
 	}
 	p.line("")
 }
@@ -199,15 +211,29 @@ func (r *results) manyTokens(p *page) {
 		p.para("Not measured: this needs a server with indexes, and `%s` named none. `go run ./benchmarks/report -tokens` measures it there.", lab.URIVariable)
 		return
 	}
-	if r.stub {
+	if r.tokensOnStub {
 		p.para("**On the stub, which has no indexes but maps: this shows that the measurement runs, and nothing about MongoDB.**")
+	} else {
+		p.para("**On %s.**%s", r.tokensServer, spaced(r.settings.note))
 	}
-	p.para("%s, with %s:", latchkeyName, connections(tokenConns))
-	p.table("tokens in the collection", "requests/s", "p50", "p95", "p99")
+	p.para("With %s, %d users, and their sessions asked for in turn. The other tokens are further sessions of theirs. Behind p99 stands the median of the rounds' ratios to p99 with the fewest tokens.", connections(tokenConns), r.tokensUsers)
+	p.table("", "tokens in the collection", "requests/s", "p50", "p95", "p99", "of p99 with the fewest")
+	fewest := make(map[string][]time.Duration)
 	for _, t := range r.tokens {
-		p.row(fmt.Sprint(t.tokens), rate(t.rates), short(t.p50), short(t.p95), short(t.p99))
+		if fewest[t.candidate.Name] == nil {
+			fewest[t.candidate.Name] = t.rounds99
+		}
+		p.row(t.candidate.Name, fmt.Sprint(t.tokens), rate(t.rates), short(t.p50), short(t.p95), short(t.p99), ratio(t.rounds99, fewest[t.candidate.Name]))
 	}
 	p.line("")
+}
+
+// spaced is a sentence behind another, if there is one.
+func spaced(sentence string) string {
+	if sentence == "" {
+		return ""
+	}
+	return " " + sentence
 }
 
 const bareName = "bare Gin route"
@@ -241,13 +267,13 @@ func rate(rounds []float64) string {
 }
 
 // ratio is the median of the rounds' ratios: what disturbs a round disturbs both.
-func ratio(a, b []float64) string {
+func ratio[N float64 | time.Duration](a, b []N) string {
 	if len(b) != len(a) {
 		return "—"
 	}
 	ratios := make([]float64, len(a))
 	for i := range ratios {
-		ratios[i] = a[i] / b[i]
+		ratios[i] = float64(a[i]) / float64(b[i])
 	}
 	return fmt.Sprintf("%.2f", load.Median(ratios))
 }

@@ -27,6 +27,10 @@ type results struct {
 	logins    []besideLogins
 	tokens    []manyTokens // empty where it was skipped
 
+	tokensServer string
+	tokensOnStub bool
+	tokensUsers  int
+
 	revocations []revocations
 }
 
@@ -42,6 +46,7 @@ type benchmark struct {
 type latencies struct {
 	rates         []float64 // by round
 	p50, p95, p99 time.Duration
+	rounds99      []time.Duration // p99, by round
 }
 
 // loopback is a candidate's server under load.
@@ -265,5 +270,5 @@ func (s *slots) add(ctx context.Context, server *server, opts load.Options) erro
 }
 
 func (s *slots) median() latencies {
-	return latencies{s.rates, load.Median(s.p50), load.Median(s.p95), load.Median(s.p99)}
+	return latencies{s.rates, load.Median(s.p50), load.Median(s.p95), load.Median(s.p99), s.p99}
 }

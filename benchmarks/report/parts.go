@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +19,8 @@ import (
 
 const (
 	// latchkeyName is the candidate that the parts about Latchkey alone measure.
-	latchkeyName = "Latchkey, token and user"
+	latchkeyName      = "Latchkey, token and user"
+	latchkeyTokenName = "Latchkey, token only"
 
 	delayConns = 16
 	tokenConns = 16
@@ -217,45 +219,65 @@ func login(ctx context.Context, address, form string) error {
 
 // manyTokens is Latchkey with a number of tokens in the collection.
 type manyTokens struct {
-	tokens int
+	candidate candidate.Candidate
+	tokens    int
 	latencies
 }
 
-// measureTokens needs a server with indexes: the stub looks everything up in maps, and shows only that this works.
+// measureTokens needs a server with indexes: the stub looks everything up in maps, and shows only that this works. With
+// -stub, the whole report has this part alone on the server that the environment names.
 func (r *results) measureTokens(ctx context.Context) error {
-	if !r.settings.stub && !lab.HasServer() {
+	r.tokensOnStub = r.settings.stub && !(r.settings.all() && lab.HasServer())
+	switch {
+	case r.tokensOnStub && r.settings.all():
+		return nil
+	case !r.tokensOnStub && !lab.HasServer():
 		r.say("%s is not set: few and many tokens are skipped (-stub runs this on the stub)", lab.URIVariable)
 		return nil
 	}
-	if r.settings.stub && r.settings.all() {
-		return nil
+	r.tokensUsers = min(r.settings.users, slices.Min(r.settings.sizes)) // the same with all
+	type key struct {
+		candidate string
+		tokens    int
 	}
-	var servers []*server
+	names := []string{latchkeyTokenName, latchkeyName}
+	servers, all := make(map[key]*server), make(map[key]*slots)
 	for _, n := range r.settings.sizes {
 		r.say("inserting %d tokens", n)
-		l, err := r.open(ctx, min(r.settings.users, n), n)
+		l, err := lab.Open(ctx, r.tokensUsers, n, r.tokensOnStub)
 		if err != nil {
 			return err
 		}
 		defer l.Close()
-		s, err := serve(l, latchkeyName, "")
-		if err != nil {
-			return err
+		r.tokensServer = l.Server
+		for _, name := range names {
+			s, err := serve(l, name, "")
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			servers[key{name, n}] = s
 		}
-		defer s.Close()
-		servers = append(servers, s)
 	}
-	all := make(map[int]*slots)
 	for round := range r.settings.rounds {
 		r.say("few and many tokens, round %d of %d", round+1, r.settings.rounds)
-		for i, n := range r.settings.sizes {
-			if err := slotsOf(all, n).add(ctx, servers[i], r.settings.options(tokenConns)); err != nil {
-				return err
+		for _, name := range names {
+			for i := range r.settings.sizes {
+				k := key{name, r.settings.sizes[(i+round)%len(r.settings.sizes)]}
+				if err := slotsOf(all, k).add(ctx, servers[k], r.settings.options(tokenConns)); err != nil {
+					return fmt.Errorf("%s, with %d tokens: %w", k.candidate, k.tokens, err)
+				}
 			}
 		}
 	}
-	for _, n := range r.settings.sizes {
-		r.tokens = append(r.tokens, manyTokens{n, all[n].median()})
+	for _, name := range names {
+		c, err := candidate.ByName(name)
+		if err != nil {
+			return err
+		}
+		for _, n := range r.settings.sizes {
+			r.tokens = append(r.tokens, manyTokens{c, n, all[key{name, n}].median()})
+		}
 	}
 	return nil
 }

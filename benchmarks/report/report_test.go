@@ -43,7 +43,7 @@ func TestReport(t *testing.T) {
 	}
 	for _, want := range []string{
 		"There is no database in these figures", "v1.1.0", "v2.9.0", "v3.5.1", "2 connections", "benchmarks.svg",
-		"| Latchkey, token and user |", "## With a network", "## Beside logins", "Not measured",
+		"| Latchkey, token and user |", "| by hand, one $lookup |", "## With a network", "## Beside logins", "Not measured",
 		"## Revocations across instances", "| under load |",
 	} {
 		if !strings.Contains(stdout, want) {
@@ -66,7 +66,7 @@ func TestReport(t *testing.T) {
 
 func TestTokensOnTheStub(t *testing.T) {
 	stdout, _ := report(t, "-tokens", "-sizes", "10,2000")
-	for _, want := range []string{"has no indexes but maps", "| 10 |", "| 2000 |"} {
+	for _, want := range []string{"has no indexes but maps", "| Latchkey, token only | 10 |", "| Latchkey, token and user | 2000 |", "| 1.00 |"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the report does not mention %q", want)
 		}

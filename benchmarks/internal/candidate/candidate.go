@@ -76,7 +76,7 @@ func All() []Candidate {
 		floorUser(),
 		floorJoined(),
 		latchkeyUser(),
-		latchkeyAhead(),
+		latchkeyJoined(),
 		latchkeyCached(),
 	}
 }

@@ -90,7 +90,7 @@ func (db *DB) Close(ctx context.Context) error {
 // Drop removes the data.
 func (db *DB) Drop(ctx context.Context) error { return db.driver2.Drop(ctx) }
 
-// ServerVersion returns the version that the server reports.
+// ServerVersion returns what the server says that it is.
 func ServerVersion(ctx context.Context, data Data) (string, error) {
 	db, err := Open(ctx, data, nil)
 	if err != nil {
@@ -98,10 +98,18 @@ func ServerVersion(ctx context.Context, data Data) (string, error) {
 	}
 	defer func() { _ = db.Close(ctx) }()
 	var info struct {
-		Version string `bson:"version"`
+		Version  string `bson:"version"`
+		FerretDB string `bson:"ferretdbVersion"`
 	}
 	err = db.driver2.RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Decode(&info)
-	return info.Version, err
+	switch info.FerretDB {
+	case "":
+		return "MongoDB " + info.Version, err
+	case "unknown": // what is built from its module
+		return "FerretDB", err
+	default:
+		return "FerretDB " + info.FerretDB, err
+	}
 }
 
 // Seed inserts users, and tokens that are spread over them evenly. There are as many of each as documents of their
@@ -138,13 +146,16 @@ func Seed(ctx context.Context, data Data, users, tokens int) (Data, error) {
 	}
 	err = insertMany(ctx, db.driver2.Collection("access_tokens", reg), tokens, func(i int) any {
 		secret, digest := format.New()
-		if i < users {
+		user := data.UserIDs[i%users]
+		// Those that are asked for lie all over the collection.
+		if n := len(data.Tokens); n < users && i == n*(tokens/users) {
 			data.Tokens = append(data.Tokens, secret.Reveal())
+			user = data.UserIDs[n]
 		}
 		return bson.D{
 			{Key: "_id", Value: uuid.Must(uuid.NewV7())},
 			{Key: "token", Value: digest},
-			{Key: "user_id", Value: data.UserIDs[i%users]},
+			{Key: "user_id", Value: user},
 			{Key: "created_at", Value: now},
 			{Key: "user_agent", Value: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"},
 			{Key: "client_addr", Value: "192.0.2.1"},

@@ -35,13 +35,13 @@ func latchkeyToken() Candidate {
 	}
 }
 
-// latchkeyAhead reads token and user at the same time.
-func latchkeyAhead() Candidate {
+// latchkeyJoined reads token and user in one command.
+func latchkeyJoined() Candidate {
 	return Candidate{
-		Name: "Latchkey, token and user at once", Work: User, Remembers: true,
-		Reads: "the token row and the user, both at once", Revocable: "yes", Deactivated: "yes",
-		Notes: "`strategy.Config.ReadAhead`",
-		build: settings{tokens: strategy.Config{ReadAhead: 100_000}}.build,
+		Name: "Latchkey, token with user", Work: User,
+		Reads: "the token row with the user, by $lookup", Revocable: "yes", Deactivated: "yes",
+		Notes: "`mongostore.Join`",
+		build: settings{joined: true}.build,
 	}
 }
 
@@ -70,6 +70,7 @@ type settings struct {
 	accounts  account.Config
 	tokens    strategy.Config
 	tokenOnly bool
+	joined    bool
 }
 
 func (s settings) build(_ context.Context, db *DB) (*Site, error) {
@@ -106,7 +107,7 @@ func newLatchkey(db *DB, s settings) (*latchkey, error) {
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := mongostore.NewTokens[uuid.UUID](db.driver2, mongostore.TokensConfig{Lifetime: Lifetime})
+	tokens, err := mongostore.NewTokens[uuid.UUID](db.driver2, mongostore.TokensConfig{Lifetime: Lifetime, PurgeInterval: Lifetime})
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +116,13 @@ func newLatchkey(db *DB, s settings) (*latchkey, error) {
 		return nil, err
 	}
 	s.tokens.Lifetime = Lifetime
-	sessions, err := strategy.NewDatabase(tokens, users, s.tokens)
+	var source strategy.UserSource[Member, uuid.UUID] = users
+	if s.joined {
+		if source, err = mongostore.Join(tokens, users); err != nil {
+			return nil, err
+		}
+	}
+	sessions, err := strategy.NewDatabase(tokens, source, s.tokens)
 	if err != nil {
 		return nil, err
 	}
