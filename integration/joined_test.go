@@ -268,23 +268,10 @@ func TestAJoinedAnswerThatIsCutIsAFailure(t *testing.T) {
 		default:
 			return send(request)
 		}
-		return instead(answer, request, send)
+		return wireproxy.Instead(answer, request, send)
 	})
 	a := newJoinedApp(t, testserver.Database(t, client), strategy.Config{Lifetime: time.Hour})
 	a.want(http.StatusServiceUnavailable, http.MethodGet, "/me", a.login(), "with half an answer")
-}
-
-// instead answers in the server's place. A ping makes the reply's header.
-func instead(answer bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
-	ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
-	if err != nil {
-		return nil, err
-	}
-	reply, err := send(ping)
-	if err != nil {
-		return nil, err
-	}
-	return reply.WithBody(answer)
 }
 
 // answering answers aggregates with an error while there is a code.
@@ -293,7 +280,7 @@ func answering(code *atomic.Int32) wireproxy.Handler {
 		if code.Load() == 0 || request.Command() != "aggregate" {
 			return send(request)
 		}
-		return instead(bson.D{
+		return wireproxy.Instead(bson.D{
 			{Key: "ok", Value: 0.0}, {Key: "code", Value: code.Load()}, {Key: "codeName", Value: "Fake"}, {Key: "errmsg", Value: "no"},
 		}, request, send)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,8 +40,9 @@ type app struct {
 	users  *account.Manager[Member, uuid.UUID]
 	tokens *strategy.Database[Member, uuid.UUID]
 	set    settings
-	// read counts what the application has read from its connections, in bytes.
-	read atomic.Int64
+	// read counts what the application has read from each connection, in bytes: an
+	// *atomic.Int64 by the client's address. It can go on after the answer.
+	read sync.Map
 }
 
 // settings are what a check may want otherwise.
@@ -162,7 +164,7 @@ func (l serverLog) Write(line []byte) (int, error) {
 // countingListener counts what is read from its connections.
 type countingListener struct {
 	net.Listener
-	read *atomic.Int64
+	read *sync.Map
 }
 
 func (l countingListener) Accept() (net.Conn, error) {
@@ -170,7 +172,9 @@ func (l countingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return countingConn{conn.(*net.TCPConn), l.read}, nil
+	n := new(atomic.Int64)
+	l.read.Store(conn.RemoteAddr().String(), n)
+	return countingConn{conn.(*net.TCPConn), n}, nil
 }
 
 type countingConn struct {

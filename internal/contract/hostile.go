@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf16"
@@ -73,6 +74,8 @@ func (s transmission) slow() bool { return s >= stalled }
 type prey struct {
 	*app
 	email, token, superToken string
+	// sent are the names of the attacks by the addresses that they came from.
+	sent map[string]string
 }
 
 // hostileRequests is the table of hostile requests. Nothing of them may reach a
@@ -84,7 +87,7 @@ func hostileRequests(t *testing.T, w world) {
 		// What is stored of a request that succeeds.
 		agent := header("User-Agent", HostileUserAgent)
 		token := a.deliveredToken(a.tryLogin(user, agent, from(HostileUserAgent)))
-		return &prey{a, user.Email, token, a.login(a.user(flags{active: true, superuser: true}))}
+		return &prey{a, user.Email, token, a.login(a.user(flags{active: true, superuser: true})), make(map[string]string)}
 	}
 	patient, impatient := at(time.Minute), at(50*time.Millisecond)
 	n := 0
@@ -102,6 +105,7 @@ func hostileRequests(t *testing.T, w world) {
 				t.Errorf("the sessions afterwards: got %+v, want them alive", got.answer)
 			}
 		}
+		p.readLittle()
 	}
 	t.Logf("%d requests", n)
 }
@@ -110,8 +114,9 @@ func hostileRequests(t *testing.T, w world) {
 func (p *prey) endure(x attack) {
 	p.t.Helper()
 	x.name = x.route + ": " + x.name
-	before, read := len(p.db.since(0)), p.read.Load()
-	got := p.attack(x)
+	before := len(p.db.since(0))
+	got, by := p.attack(x)
+	p.sent[by] = x.name
 	if x.at != nil {
 		p.expectInvalid(x.name, got, anyType, x.at...)
 	} else {
@@ -124,16 +129,23 @@ func (p *prey) endure(x attack) {
 	if asked := p.db.since(before); !slices.Equal(asked, want) {
 		p.t.Errorf("%s: got the calls of the stores %q, want %q", x.name, asked, want)
 	}
-	// The server looks for the end of a body that nobody reads, and gives up soon.
+}
+
+// readLittle checks what was read of each request. The server looks for the end of a
+// body that nobody reads, also when it has answered, and gives up soon.
+func (p *prey) readLittle() {
+	p.t.Helper()
 	const most = 1 << 20
-	if n := p.read.Load() - read; n > most {
-		p.t.Errorf("%s: got %d bytes read, want at most %d", x.name, n, most)
+	for by, name := range p.sent {
+		if n, ok := p.read.Load(by); ok && n.(*atomic.Int64).Load() > most {
+			p.t.Errorf("%s: got %d bytes read, want at most %d", name, n.(*atomic.Int64).Load(), most)
+		}
 	}
 }
 
 // attack sends a request over a connection of its own, byte by byte as it is
-// meant, and returns the answer.
-func (p *prey) attack(x attack) reply {
+// meant, and returns the answer, and its own address.
+func (p *prey) attack(x attack) (answer reply, by string) {
 	p.t.Helper()
 	address := strings.TrimPrefix(p.url, "http://")
 	dialled, err := net.Dial("tcp", address)
@@ -199,7 +211,7 @@ func (p *prey) attack(x attack) reply {
 	resp, err := http.ReadResponse(in, &http.Request{Method: method})
 	if err != nil {
 		p.t.Errorf("%s: got no answer: %v", x.name, err)
-		return reply{}
+		return reply{}, conn.LocalAddr().String()
 	}
 	defer resp.Body.Close()
 	answered, err := io.ReadAll(resp.Body)
@@ -215,7 +227,7 @@ func (p *prey) attack(x attack) reply {
 	if strings.HasPrefix(path, "/auth/") {
 		expectNotStored(p.t, x.name, resp)
 	}
-	return replyOf(resp, string(answered))
+	return replyOf(resp, string(answered)), conn.LocalAddr().String()
 }
 
 // blanks has no end.

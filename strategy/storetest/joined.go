@@ -205,17 +205,7 @@ func joinedAgeLimit[U strategy.User[ID], ID comparable](ctx context.Context, s j
 	if err := s.tokens.insertAll(ctx, alone); err != nil {
 		return err
 	}
-	for _, c := range []struct {
-		createdAfter time.Time
-		found        bool
-	}{
-		{instant.Add(-time.Hour), true},
-		{instant.Add(-time.Millisecond), true},
-		{instant, true},
-		{instant.In(time.FixedZone("elsewhere", 5*3600)), true},
-		{instant.Add(time.Millisecond), false},
-		{instant.Add(time.Hour), false},
-	} {
+	for _, c := range ageLimits {
 		when := fmt.Sprintf("created at %v, with the limit %v", instant, c.createdAfter)
 		if !c.found {
 			if err := errors.Join(s.lacks(ctx, token.Digest, c.createdAfter), s.lacks(ctx, alone.Digest, c.createdAfter)); err != nil {

@@ -322,22 +322,25 @@ func duplicateRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	return s.holds(ctx, stored[0])
 }
 
+// ageLimits are limits with which a token of the instant is found, or not.
+var ageLimits = []struct {
+	createdAfter time.Time
+	found        bool
+}{
+	{instant.Add(-time.Hour), true},
+	{instant.Add(-time.Millisecond), true},
+	{instant, true},
+	{instant.In(time.FixedZone("elsewhere", 5*3600)), true},
+	{instant.Add(time.Millisecond), false},
+	{instant.Add(time.Hour), false},
+}
+
 func ageLimit[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	token, err := s.insert(ctx, instant)
 	if err != nil {
 		return err
 	}
-	for _, c := range []struct {
-		createdAfter time.Time
-		found        bool
-	}{
-		{instant.Add(-time.Hour), true},
-		{instant.Add(-time.Millisecond), true},
-		{instant, true},
-		{instant.In(time.FixedZone("elsewhere", 5*3600)), true},
-		{instant.Add(time.Millisecond), false},
-		{instant.Add(time.Hour), false},
-	} {
+	for _, c := range ageLimits {
 		got, err := s.ByToken(ctx, token.Digest, c.createdAfter)
 		op := fmt.Sprintf("ByToken of a token created at %v with the limit %v", token.CreatedAt, c.createdAfter)
 		if !c.found {

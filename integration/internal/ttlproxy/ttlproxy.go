@@ -196,7 +196,7 @@ func (p *Proxy) change(at place, command bson.D, request wireproxy.Message, send
 	}
 	x.seconds = number(get(spec, "expireAfterSeconds"))
 	p.ttl[at][name] = x
-	return answer(bson.D{{Key: "ok", Value: 1.0}}, request, send)
+	return wireproxy.Instead(bson.D{{Key: "ok", Value: 1.0}}, request, send)
 }
 
 func (p *Proxy) forget(command string, at place, doc bson.D) {
@@ -278,20 +278,7 @@ func stage(v any, name string) (bson.D, bool) {
 }
 
 func (p *Proxy) refuse(code int32, name, text string, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
-	return answer(bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: text}, {Key: "code", Value: code}, {Key: "codeName", Value: name}}, request, send)
-}
-
-// answer answers in the server's place. A ping makes the reply's header.
-func answer(doc bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
-	ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
-	if err != nil {
-		return nil, err
-	}
-	reply, err := send(ping)
-	if err != nil {
-		return nil, err
-	}
-	return reply.WithBody(doc)
+	return wireproxy.Instead(bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: text}, {Key: "code", Value: code}, {Key: "codeName", Value: name}}, request, send)
 }
 
 func document(m wireproxy.Message) (doc bson.D) {

@@ -79,3 +79,16 @@ func (m Message) WithBody(doc any) (Message, error) {
 	binary.LittleEndian.PutUint32(out, uint32(len(out)))
 	return out, nil
 }
+
+// Instead answers a request in the server's place. A ping makes the reply's header.
+func Instead(answer any, request Message, send func(Message) (Message, error)) (Message, error) {
+	ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
+	if err != nil {
+		return nil, err
+	}
+	reply, err := send(ping)
+	if err != nil {
+		return nil, err
+	}
+	return reply.WithBody(answer)
+}
