@@ -106,7 +106,7 @@ func (r *results) compare(ctx context.Context) error {
 	if r.inMemory, err = r.benchmark(ctx, l, candidate.InMemory()); err != nil {
 		return err
 	}
-	r.loopback, err = r.measureLoopback(ctx, l, candidate.All())
+	r.loopback, err = r.measureLoopback(ctx, l, candidate.UnderLoad())
 	return err
 }
 

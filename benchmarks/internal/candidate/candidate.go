@@ -81,6 +81,9 @@ func All() []Candidate {
 	}
 }
 
+// UnderLoad returns the candidates to be compared under load: all, and beside the cache what is written by hand for maps.
+func UnderLoad() []Candidate { return append(All(), byHandInMemory()) }
+
 // ByName returns a candidate.
 func ByName(name string) (Candidate, error) {
 	for _, c := range slices.Concat(All(), InMemory(), Logins()) {

@@ -19,7 +19,7 @@ func floorSession() Candidate {
 	return Candidate{
 		Name: "by hand, one FindOne", Module: "go.mongodb.org/mongo-driver/v2", Work: Session,
 		Reads: "Latchkey's token row, by its digest", Revocable: "yes", Deactivated: "no",
-		Notes: "written with the driver: no check of the token's form, no events, no scopes, no distinction of errors",
+		Notes: "written with the driver: no check of the token's form, no events, no scopes, no distinction of errors, no time limit for a call",
 		build: func(_ context.Context, db *DB) (*Site, error) {
 			r := engine()
 			r.GET(Path, floorGuard(db), func(c *gin.Context) { answerID(c, c.MustGet("user").(uuid.UUID).String()) })

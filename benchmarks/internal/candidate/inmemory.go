@@ -20,21 +20,7 @@ func InMemory() []Candidate {
 	bare := bare()
 	return []Candidate{
 		bare,
-		{
-			Name: "by hand, in memory", Work: User, Reads: "two maps",
-			build: func(_ context.Context, db *DB) (*Site, error) {
-				m, err := newMaps(db)
-				if err != nil {
-					return nil, err
-				}
-				r := engine()
-				r.GET(Path, m.guard, func(c *gin.Context) {
-					user := c.MustGet("user").(Member)
-					answerUser(c, user.ID.String(), user.Email, user.Name)
-				})
-				return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
-			},
-		},
+		byHandInMemory(),
 		{Name: "Latchkey, in memory", Work: User, Reads: "two maps", build: inMemory(strategy.Config{})},
 		{
 			Name: "Latchkey, cached, in memory", Work: User, Reads: "nothing", Remembers: true,
@@ -43,6 +29,25 @@ func InMemory() []Candidate {
 		ginJWT(),
 		malformed("Latchkey, a malformed token", func(token string) string { return token[:len(token)-1] + "-" }),
 		malformed("Latchkey, a malformed token of 8,000 bytes", func(token string) string { return token + strings.Repeat("x", 8_000-len(token)) }),
+	}
+}
+
+// byHandInMemory guards with maps that never change, as one would write it.
+func byHandInMemory() Candidate {
+	return Candidate{
+		Name: "by hand, in memory", Work: User, Reads: "two maps",
+		build: func(_ context.Context, db *DB) (*Site, error) {
+			m, err := newMaps(db)
+			if err != nil {
+				return nil, err
+			}
+			r := engine()
+			r.GET(Path, m.guard, func(c *gin.Context) {
+				user := c.MustGet("user").(Member)
+				answerUser(c, user.ID.String(), user.Email, user.Name)
+			})
+			return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
+		},
 	}
 }
 
