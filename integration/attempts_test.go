@@ -231,15 +231,7 @@ func TestAnAddThatWasTooSlowIsTriedAgain(t *testing.T) {
 				if request.Command() != "findAndModify" || failing.Add(-1) < 0 {
 					return send(request)
 				}
-				ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
-				if err != nil {
-					return nil, err
-				}
-				reply, err := send(ping)
-				if err != nil {
-					return nil, err
-				}
-				return reply.WithBody(bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: c.code}, {Key: "errmsg", Value: c.text}})
+				return wireproxy.Instead(bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: c.code}, {Key: "errmsg", Value: c.text}}, request, send)
 			})
 			attempts := newAttempts(t, testserver.Database(t, client), mongostore.AttemptsConfig{})
 			key, now := uuid.NewString(), time.Now().UTC().Truncate(time.Millisecond)

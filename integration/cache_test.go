@@ -531,17 +531,9 @@ func TestCacheThatCannotFollowIsNotUsed(t *testing.T) {
 		instead func(find wireproxy.Message, mended <-chan struct{}, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error)
 	}{
 		"revocations cannot be read": {func(find wireproxy.Message, _ <-chan struct{}, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
-			ping, err := find.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
-			if err != nil {
-				return nil, err
-			}
-			reply, err := send(ping)
-			if err != nil {
-				return nil, err
-			}
-			return reply.WithBody(bson.D{
+			return wireproxy.Instead(bson.D{
 				{Key: "ok", Value: 0.0}, {Key: "code", Value: 13}, {Key: "codeName", Value: "Unauthorized"}, {Key: "errmsg", Value: "not authorized"},
-			})
+			}, find, send)
 		}},
 		"reading revocations hangs": {func(_ wireproxy.Message, mended <-chan struct{}, _ func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 			<-mended

@@ -154,18 +154,10 @@ func TestALogoutOnAShardedCollection(t *testing.T) {
 			return send(request)
 		}
 		refused++
-		ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
-		if err != nil {
-			return nil, err
-		}
-		reply, err := send(ping)
-		if err != nil {
-			return nil, err
-		}
-		return reply.WithBody(bson.D{
+		return wireproxy.Instead(bson.D{
 			{Key: "ok", Value: 0.0}, {Key: "code", Value: 61}, {Key: "codeName", Value: "ShardKeyNotFound"},
 			{Key: "errmsg", Value: "Query for sharded findAndModify must contain the shard key"},
-		})
+		}, request, send)
 	})
 	a := newApp(t, testserver.Database(t, client), 0, strategy.Config{Lifetime: time.Hour})
 	token, other := a.login(), a.login()

@@ -209,15 +209,7 @@ func (o *objecting) handle(request wireproxy.Message, send func(wireproxy.Messag
 		return send(request)
 	}
 	o.refused.Add(1)
-	ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}}) // for the header of its answer
-	if err != nil {
-		return nil, err
-	}
-	reply, err := send(ping)
-	if err != nil {
-		return nil, err
-	}
-	return reply.WithBody(bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: o.code}, {Key: "codeName", Value: o.name}, {Key: "errmsg", Value: o.text}})
+	return wireproxy.Instead(bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: o.code}, {Key: "codeName", Value: o.name}, {Key: "errmsg", Value: o.text}}, request, send)
 }
 
 var (
