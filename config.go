@@ -1,0 +1,205 @@
+package latchkey
+
+import (
+	"context"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Config configures a [Latchkey]. The zero value is usable: tokens that are valid
+// until they are revoked, by bearer header and by cookie. A field that is described
+// here in one line has more to it in the package that it names.
+type Config struct {
+	// Lifetime is how long a token is valid after the login, to the millisecond.
+	// Default 0: until it is revoked. NIST SP 800-63B-4 §2.2.3 recommends at most 24
+	// hours at AAL2.
+	Lifetime time.Duration
+
+	// IdleTimeout ends a session that was not used for longer. Default 0: never.
+	IdleTimeout time.Duration
+
+	// BriefLifetime is the lifetime of a login that does not ask to be remembered,
+	// shorter than Lifetime; see ginauth.Config. Default 0: Lifetime for all.
+	BriefLifetime time.Duration
+
+	// MaxSessions is how many sessions a user may have; a login beyond that ends the
+	// oldest. Default 0: any number.
+	MaxSessions int
+
+	// RequireVerified rejects logins of users who are not verified. Default false.
+	RequireVerified bool
+
+	// Cookie is the cookie of browsers. Default: "__Host-latchkey"; see
+	// ginauth.Cookie.
+	Cookie ginauth.Cookie
+
+	// Bearer is the Authorization header. Default: the realm "latchkey"; see
+	// ginauth.Bearer.
+	Bearer ginauth.Bearer
+
+	// TrustedOrigins are other origins (scheme://host[:port]) whose pages may send
+	// unsafe requests with the cookie. Default none; see ginauth.Config.
+	TrustedOrigins []string
+
+	// OnUnauthorized answers a request that a guard rejects with 401, for example
+	// with a redirect to the login page. Default: the JSON answer; see
+	// ginauth.Config.
+	OnUnauthorized func(c *gin.Context, err error)
+
+	// Cache keeps sessions in memory, so that most requests need no database.
+	// Default none; see strategy.Cache.
+	Cache strategy.Cache
+
+	// Limiter bounds how often passwords can be guessed. The counters are in MongoDB,
+	// shared by all instances. Default: on, with the limits that
+	// account.LimiterConfig names.
+	Limiter account.LimiterConfig
+
+	// InsecureNoLimiter turns the Limiter off. Default false.
+	InsecureNoLimiter bool
+
+	// MinPasswordLength is the least number of characters in a new password. Default
+	// 8.
+	MinPasswordLength int
+
+	// CheckPassword may reject a new password; see account.Config. Default: no
+	// further check.
+	CheckPassword func(ctx context.Context, password string) error
+
+	// Argon2 are the parameters of new password hashes. Default: 64 MiB, 3 passes, 4
+	// lanes.
+	Argon2 account.Argon2
+
+	// InsecureArgon2 allows weaker Argon2 parameters, for tests. Default false.
+	InsecureArgon2 bool
+
+	// MaxConcurrentHashes is how many passwords are hashed at once. Default: as many
+	// as have a processor for each of their threads; see account.Config.
+	MaxConcurrentHashes int
+
+	// MaxHashWait is how long a login waits for its turn to hash. Default 3 seconds.
+	MaxHashWait time.Duration
+
+	// TouchInterval is how often a session's last use is stored, at most. Default a
+	// tenth of IdleTimeout; see strategy.Config.
+	TouchInterval time.Duration
+
+	// NotBefore invalidates every token whose user logged in earlier, for everybody
+	// at once. Default: the zero time, no limit.
+	NotBefore time.Time
+
+	// TokenPrefix begins every token. Default "lk_".
+	TokenPrefix string
+
+	// PublishRevocations tells other processes, which have a Cache, what this one
+	// revokes. A Cache implies it. Default false.
+	PublishRevocations bool
+
+	// BodyTimeout bounds how long a request's body may take. Default 10 seconds; see
+	// ginauth.Config.
+	BodyTimeout time.Duration
+
+	// OmitUserAgent and OmitClientIP keep the user agent and the client IP out of
+	// stored sessions. Default false.
+	OmitUserAgent, OmitClientIP bool
+
+	// Collections are the names of the collections.
+	Collections Collections
+
+	// TTLGrace is how long the row of an expired token is kept, because the server's
+	// clock may differ. Default 5 minutes.
+	TTLGrace time.Duration
+
+	// PurgeInterval deletes expired rows from this process on a server without TTL
+	// indexes. Default 0: such a server is an error of EnsureIndexes.
+	PurgeInterval time.Duration
+
+	// Timeout bounds each database call whose context has no deadline. Default 3
+	// seconds.
+	Timeout time.Duration
+
+	// Registry has the BSON codecs of the user and ID types. Default
+	// mongostore.NewRegistry.
+	Registry *bson.Registry
+
+	// Now is the clock. Default [time.Now].
+	Now func() time.Time
+
+	// OnEvent receives every outcome: logins, denials, revocations, failures. It is
+	// called synchronously, from many goroutines, and must be quick. Default
+	// event.Log(nil), which logs through [log/slog.Default]. To discard events, set a
+	// function that does nothing.
+	OnEvent func(context.Context, event.Event)
+}
+
+// Collections are the names of the collections. An empty name means its default.
+type Collections struct {
+	Users         string // default "users"
+	AccessTokens  string // default "access_tokens"
+	LoginAttempts string // default "login_attempts"
+	Revocations   string // default "revocations"
+}
+
+// fillDefaults sets the defaults that the packages below do not have. All others are
+// theirs.
+func (c *Config) fillDefaults() {
+	if c.OnEvent == nil {
+		c.OnEvent = event.Log(nil)
+	}
+}
+
+func (c *Config) users() mongostore.UsersConfig {
+	return mongostore.UsersConfig{Collection: c.Collections.Users, Timeout: c.Timeout, Registry: c.Registry}
+}
+
+func (c *Config) tokens() mongostore.TokensConfig {
+	return mongostore.TokensConfig{
+		Collection: c.Collections.AccessTokens, Revocations: c.Collections.Revocations,
+		Lifetime: c.Lifetime, TTLGrace: c.TTLGrace, PurgeInterval: c.PurgeInterval,
+		Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
+func (c *Config) attempts() mongostore.AttemptsConfig {
+	return mongostore.AttemptsConfig{
+		Collection: c.Collections.LoginAttempts, PurgeInterval: c.PurgeInterval,
+		Timeout: c.Timeout, Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
+func (c *Config) accounts() account.Config {
+	return account.Config{
+		Argon2: c.Argon2, InsecureArgon2: c.InsecureArgon2,
+		MaxConcurrentHashes: c.MaxConcurrentHashes, MaxHashWait: c.MaxHashWait,
+		Limiter: c.Limiter, InsecureNoLimiter: c.InsecureNoLimiter,
+		MinPasswordLength: c.MinPasswordLength, CheckPassword: c.CheckPassword,
+		Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
+func (c *Config) sessions() strategy.Config {
+	return strategy.Config{
+		Lifetime: c.Lifetime, IdleTimeout: c.IdleTimeout, TouchInterval: c.TouchInterval,
+		MaxSessions: c.MaxSessions, NotBefore: c.NotBefore, TokenPrefix: c.TokenPrefix,
+		Cache: c.Cache, PublishRevocations: c.PublishRevocations,
+		Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
+func (c *Config) ginauth() ginauth.Config {
+	return ginauth.Config{
+		Transports:      []ginauth.Transport{c.Bearer, c.Cookie},
+		RequireVerified: c.RequireVerified, BriefLifetime: c.BriefLifetime,
+		TrustedOrigins: c.TrustedOrigins, OnUnauthorized: c.OnUnauthorized, BodyTimeout: c.BodyTimeout,
+		OmitUserAgent: c.OmitUserAgent, OmitClientIP: c.OmitClientIP,
+		Now: c.Now, OnEvent: c.OnEvent,
+	}
+}

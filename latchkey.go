@@ -1,0 +1,145 @@
+package latchkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Latchkey is login, logout, guards and accounts on one database. Make one with
+// [New]. It is safe for concurrent use. Its fields are for reading only.
+type Latchkey[U strategy.User[ID], ID comparable] struct {
+	// Auth has the routes and guards. It accepts bearer tokens and cookies. Its
+	// login answers with a bearer token in JSON.
+	Auth *ginauth.Auth[U]
+	// Web is Auth with a login that sets a cookie, for browsers. The guards of Auth
+	// and Web are the same.
+	Web *ginauth.Auth[U]
+
+	// Accounts registers users, checks and changes passwords, and deactivates
+	// accounts.
+	Accounts *account.Manager[U, ID]
+	// Sessions issues, lists and revokes access tokens.
+	Sessions *strategy.Database[U, ID]
+
+	// Users, Tokens and Attempts are the stores behind Accounts, Sessions and the
+	// login limits.
+	Users    *mongostore.Users[U, ID]
+	Tokens   *mongostore.Tokens[ID]
+	Attempts *mongostore.Attempts
+}
+
+// New returns a Latchkey on a database: New[Member](db, uuid.New, cfg), for a struct
+// Member that embeds account.User inline. newID makes the IDs of new accounts:
+// uuid.New, bson.NewObjectID or a function of the application's. The other type
+// parameters are inferred.
+//
+// New does no I/O: call EnsureIndexes or VerifyIndexes when the application starts,
+// and Close when it ends. It returns an error that names the field where the
+// configuration is wrong, or where Member cannot be stored.
+func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
+	cfg.fillDefaults()
+	users, err := mongostore.NewUsers[U, ID, P](db, cfg.users())
+	if err != nil {
+		return nil, fmt.Errorf("latchkey: %w", err)
+	}
+	tokens, err := mongostore.NewTokens[ID](db, cfg.tokens())
+	if err != nil {
+		return nil, fmt.Errorf("latchkey: %w", err)
+	}
+	attempts, err := mongostore.NewAttempts(db, cfg.attempts())
+	if err != nil {
+		return nil, fmt.Errorf("latchkey: %w", err)
+	}
+	accounts, err := account.NewManager[U, ID, P](users, attempts, newID, cfg.accounts())
+	if err != nil {
+		return nil, fmt.Errorf("latchkey: %w", err)
+	}
+	sessions, err := strategy.NewDatabase(tokens, users, cfg.sessions())
+	if err != nil {
+		return nil, fmt.Errorf("latchkey: %w", err)
+	}
+	lk := &Latchkey[U, ID]{Accounts: accounts, Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts}
+	accounts.OnTokensRevoked(lk.deleteRows)
+	if lk.Auth, err = ginauth.New(sessions, accounts, cfg.ginauth()); err == nil {
+		lk.Web, err = lk.Auth.AnswerLoginsWith(cfg.Cookie)
+	}
+	if err != nil {
+		sessions.Close()
+		return nil, fmt.Errorf("latchkey: %w", err)
+	}
+	return lk, nil
+}
+
+// deleteRows deletes the rows of a user's revoked tokens. It is a clean-up: the
+// tokens are invalid already, and Sessions reports a failure. It keeps the row of the
+// session that made the change, for ginauth's Renew.
+func (lk *Latchkey[U, ID]) deleteRows(ctx context.Context, userID ID) {
+	var current []uuid.UUID
+	if s, ok := strategy.SessionInfoFromContext(ctx); ok && s.UserID == any(userID) {
+		current = append(current, s.ID)
+	}
+	_ = lk.Sessions.DestroyAll(ctx, userID, current...)
+}
+
+// EnsureIndexes makes the indexes of all collections, if missing. Call it whenever
+// the application starts: it is idempotent, and safe from many instances at once. It
+// sets a TTL index of another lifetime to [Config.Lifetime]; a much shorter lifetime
+// lets the server delete many rows at once.
+//
+// It returns an error wrapping mongostore.ErrIndexMismatch for an index that it cannot
+// mend, and mongostore.ErrTTLUnsupported on a server without TTL indexes unless
+// [Config.PurgeInterval] is set. Without a deadline in ctx it waits at most 10 seconds
+// for a server, and 5 minutes for the indexes of each collection.
+func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
+	return lk.eachStore(ctx, indexer.EnsureIndexes)
+}
+
+// VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
+// mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
+// user may not manage indexes.
+func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
+	return lk.eachStore(ctx, indexer.VerifyIndexes)
+}
+
+// indexer is a store with indexes.
+type indexer interface {
+	EnsureIndexes(context.Context) error
+	VerifyIndexes(context.Context) error
+}
+
+// eachStore calls f for each store, and reports all index problems together. It stops
+// at any other failure: without a server, each store would wait for one.
+func (lk *Latchkey[U, ID]) eachStore(ctx context.Context, f func(indexer, context.Context) error) error {
+	var problems []error
+	for _, store := range []indexer{lk.Users, lk.Tokens, lk.Attempts} {
+		err := f(store, ctx)
+		if err != nil {
+			problems = append(problems, err)
+		}
+		if err != nil && !errors.Is(err, mongostore.ErrIndexMismatch) && !errors.Is(err, mongostore.ErrTTLUnsupported) {
+			break
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("latchkey: %w", err)
+	}
+	return nil
+}
+
+// Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
+// and waits until it has ended. It is idempotent. The MongoDB client is the
+// application's to disconnect, afterwards.
+func (lk *Latchkey[U, ID]) Close() {
+	lk.Sessions.Close()
+	lk.Tokens.Close()
+	lk.Attempts.Close()
+}
