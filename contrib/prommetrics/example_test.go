@@ -9,18 +9,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/latchkey-go/latchkey/contrib/prommetrics"
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
 func Example() {
 	reg := prometheus.NewRegistry()
-	counter, err := prommetrics.New(reg)
+	count, err := prommetrics.New(reg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	// This goes into every OnEvent field.
-	onEvent := strategy.JoinEvents(strategy.CountEvents(counter), strategy.LogEvents(nil))
-	onEvent(context.Background(), strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonWrongPassword})
+	onEvent := event.Join(count, event.Log(nil)) // for latchkey.Config.OnEvent
+	onEvent(context.Background(), event.Event{Kind: event.LoginDenied, Reason: event.ReasonWrongPassword})
 
 	http.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 }

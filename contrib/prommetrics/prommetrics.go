@@ -2,49 +2,45 @@
 //
 //	latchkey_events_total{kind="login.denied",reason="wrong_password"} 12
 //
-// kind and reason are those of the package strategy; reason is "" where an event has
-// none. No label holds a user, a session or an address, so there are a few dozen
-// series. All of them are there from the beginning, at 0: otherwise increase() would
-// miss the first event of each.
+// The labels kind and reason are those of the package event; reason is "" where an
+// event has none. No label holds a user, a session or an address, so there are only a
+// few dozen series. All of them begin at 0: otherwise increase() would miss the first
+// event of each.
 //
-// Alerts that are worth having, with thresholds to be set to what is usual:
+// Useful alerts, with thresholds to adjust to the application's usual traffic:
 //
-//	# the database, or what stands before it, fails
+//	# the database, or the network to it, fails
 //	sum(increase(latchkey_events_total{kind=~"store.failed|login.limiter_failed"}[5m])) > 0
-//	# somebody guesses passwords
+//	# passwords are being guessed
 //	sum(rate(latchkey_events_total{kind="login.denied",reason=~"unknown_user|wrong_password|too_many"}[5m])) > 1
-//	# logins are turned away because too many passwords wait to be hashed
+//	# logins are rejected because too many passwords wait to be hashed
 //	sum(increase(latchkey_events_total{kind="login.overloaded"}[5m])) > 10
-//	# tokens are guessed or made up
+//	# tokens are being guessed
 //	sum(rate(latchkey_events_total{kind="token.denied",reason=~"malformed|unknown"}[5m])) > 10
 //
-// It is a module of its own, so that nobody else inherits Prometheus' client.
+// It is a module of its own, so that other applications do not inherit the Prometheus
+// client.
 package prommetrics
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
-// Counter is a strategy.EventCounter. Make one with [New], and give
-// strategy.CountEvents of it to all OnEvent fields. It is safe for concurrent use.
-type Counter struct {
-	events *prometheus.CounterVec
-}
-
-var _ strategy.EventCounter = (*Counter)(nil)
-
-// New registers latchkey_events_total and returns the Counter that counts in it.
-// It returns an error where reg is nil, and one that wraps a
-// prometheus.AlreadyRegisteredError where the registerer has the metric: one
-// Counter serves all OnEvent fields of a process. To tell two applications in it
-// apart, give each a registerer with a label of its own
+// New registers latchkey_events_total and returns a function for the OnEvent field of
+// a Config, which counts every event. The function is safe for concurrent use; one
+// serves all OnEvent fields. To log events too, use [event.Join].
+//
+// New returns an error where reg is nil, and one that wraps a
+// prometheus.AlreadyRegisteredError where reg already has the metric. To tell two
+// applications in one process apart, give each a registerer with a label of its own
 // (prometheus.WrapRegistererWith).
-func New(reg prometheus.Registerer) (*Counter, error) {
+func New(reg prometheus.Registerer) (func(context.Context, event.Event), error) {
 	if reg == nil {
 		return nil, errors.New("prommetrics: the registerer is nil")
 	}
@@ -60,44 +56,41 @@ func New(reg prometheus.Registerer) (*Counter, error) {
 	if err := reg.Register(events); err != nil {
 		return nil, fmt.Errorf("prommetrics: register latchkey_events_total: %w", err)
 	}
-	return &Counter{events}, nil
+	return func(_ context.Context, e event.Event) {
+		events.WithLabelValues(string(e.Kind), string(e.Reason)).Inc()
+	}, nil
 }
 
-// CountEvent implements strategy.EventCounter.
-func (c *Counter) CountEvent(kind strategy.EventKind, reason strategy.Reason) {
-	c.events.WithLabelValues(string(kind), string(reason)).Inc()
-}
-
-// known are the kinds with their reasons; "" is none.
-var known = map[strategy.EventKind][]strategy.Reason{
-	strategy.EventTokenIssued:   {""},
-	strategy.EventTokenRevoked:  {"", strategy.ReasonOverLimit, strategy.ReasonReplaced},
-	strategy.EventTokensRevoked: {""},
-	strategy.EventTokenRotated:  {""},
-	strategy.EventTouchFailed:   {""},
-	strategy.EventTokenDenied: {
-		strategy.ReasonMalformed, strategy.ReasonUnknown, strategy.ReasonExpired, strategy.ReasonIdle,
-		strategy.ReasonSuperseded, strategy.ReasonUserGone, strategy.ReasonUserInactive,
+// known holds the reasons of each kind; "" means none.
+var known = map[event.Kind][]event.Reason{
+	event.TokenIssued:   {""},
+	event.TokenRevoked:  {"", event.ReasonOverLimit, event.ReasonReplaced},
+	event.TokensRevoked: {""},
+	event.TokenRotated:  {""},
+	event.TouchFailed:   {""},
+	event.TokenDenied: {
+		event.ReasonMalformed, event.ReasonUnknown, event.ReasonExpired, event.ReasonIdle,
+		event.ReasonSuperseded, event.ReasonUserGone, event.ReasonUserInactive,
 	},
-	strategy.EventStoreFailed:    {""},
-	strategy.EventCacheSuspended: {""},
-	strategy.EventCacheResumed:   {""},
+	event.StoreFailed:    {""},
+	event.CacheSuspended: {""},
+	event.CacheResumed:   {""},
 
-	strategy.EventLoginSucceeded:  {""},
-	strategy.EventReauthenticated: {""},
-	strategy.EventLoginDenied: {
-		strategy.ReasonUnknownUser, strategy.ReasonWrongPassword, strategy.ReasonUserInactive, strategy.ReasonUserUnverified,
-		strategy.ReasonUnusableHash, strategy.ReasonTooMany, strategy.ReasonOverLimit, strategy.ReasonCrossOrigin,
+	event.LoginSucceeded:  {""},
+	event.Reauthenticated: {""},
+	event.LoginDenied: {
+		event.ReasonUnknownUser, event.ReasonWrongPassword, event.ReasonUserInactive, event.ReasonUserUnverified,
+		event.ReasonUnusableHash, event.ReasonTooMany, event.ReasonOverLimit, event.ReasonCrossOrigin,
 	},
-	strategy.EventOverloaded:        {""},
-	strategy.EventLimiterFailed:     {""},
-	strategy.EventAccountRegistered: {""},
-	strategy.EventAccountChanged:    {"", strategy.ReasonUserInactive},
-	strategy.EventPasswordChanged:   {""},
-	strategy.EventPasswordRehashed:  {""},
+	event.Overloaded:        {""},
+	event.LimiterFailed:     {""},
+	event.AccountRegistered: {""},
+	event.AccountChanged:    {"", event.ReasonUserInactive},
+	event.PasswordChanged:   {""},
+	event.PasswordRehashed:  {""},
 
-	strategy.EventAccessDenied: {
-		strategy.ReasonNoCredentials, strategy.ReasonBadRequest, strategy.ReasonCrossOrigin,
-		strategy.ReasonForbidden, strategy.ReasonScope, strategy.ReasonNotFresh,
+	event.AccessDenied: {
+		event.ReasonNoCredentials, event.ReasonBadRequest, event.ReasonCrossOrigin,
+		event.ReasonForbidden, event.ReasonScope, event.ReasonNotFresh,
 	},
 }

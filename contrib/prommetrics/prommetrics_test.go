@@ -1,6 +1,7 @@
 package prommetrics_test
 
 import (
+	"context"
 	"errors"
 	"go/ast"
 	"go/parser"
@@ -15,19 +16,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/latchkey-go/latchkey/contrib/prommetrics"
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
 const metric = "latchkey_events_total"
 
-func newCounter(t *testing.T) (*prommetrics.Counter, *prometheus.Registry) {
+func newListener(t *testing.T) (func(context.Context, event.Event), *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	counter, err := prommetrics.New(reg)
+	count, err := prommetrics.New(reg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return counter, reg
+	return count, reg
 }
 
 // labels are those of a series.
@@ -38,7 +39,7 @@ func series(t *testing.T, reg *prometheus.Registry) map[labels]float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil || len(families) != 1 || families[0].GetName() != metric {
-		t.Fatalf("got %v, %v, want %s alone", families, err, metric)
+		t.Fatalf("got %v, %v, want only %s", families, err, metric)
 	}
 	got := make(map[labels]float64)
 	for _, m := range families[0].GetMetric() {
@@ -50,7 +51,7 @@ func series(t *testing.T, reg *prometheus.Registry) map[labels]float64 {
 			case "reason":
 				l.reason = pair.GetValue()
 			default:
-				t.Errorf("got the label %s, want kind and reason alone", pair.GetName())
+				t.Errorf("got the label %s, want only kind and reason", pair.GetName())
 			}
 		}
 		got[l] = m.GetCounter().GetValue()
@@ -59,15 +60,14 @@ func series(t *testing.T, reg *prometheus.Registry) map[labels]float64 {
 }
 
 func TestEventsAreCountedByKindAndReason(t *testing.T) {
-	counter, reg := newCounter(t)
-	count := strategy.CountEvents(counter)
+	count, reg := newListener(t)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 100 {
-				count(t.Context(), strategy.Event{Kind: strategy.EventTokenIssued, UserID: "ann", ClientAddr: "192.0.2.7"})
-				count(t.Context(), strategy.Event{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonUnknown})
-				count(t.Context(), strategy.Event{Kind: "own.kind", Reason: "own_reason"})
+				count(t.Context(), event.Event{Kind: event.TokenIssued, UserID: "ann", ClientIP: "192.0.2.7"})
+				count(t.Context(), event.Event{Kind: event.TokenDenied, Reason: event.ReasonUnknown})
+				count(t.Context(), event.Event{Kind: "own.kind", Reason: "own_reason"})
 			}
 		})
 	}
@@ -76,7 +76,7 @@ func TestEventsAreCountedByKindAndReason(t *testing.T) {
 	got := series(t, reg)
 	for _, l := range counted {
 		if _, ok := got[l]; !ok {
-			t.Errorf("%+v is not there", l)
+			t.Errorf("series %+v is missing", l)
 		}
 	}
 	for l, got := range got {
@@ -90,16 +90,16 @@ func TestEventsAreCountedByKindAndReason(t *testing.T) {
 	}
 }
 
-func TestTheMetricIsAsPrometheusWants(t *testing.T) {
-	_, reg := newCounter(t)
+func TestMetricPassesPrometheusLint(t *testing.T) {
+	_, reg := newListener(t)
 	problems, err := testutil.GatherAndLint(reg)
 	if err != nil || len(problems) != 0 {
 		t.Errorf("got %v, %v, want no problems", problems, err)
 	}
 }
 
-func TestAllKindsAndReasonsAreThereFromTheBeginning(t *testing.T) {
-	_, reg := newCounter(t)
+func TestAllSeriesBeginAtZero(t *testing.T) {
+	_, reg := newListener(t)
 	kinds, reasons := make(map[string]bool), make(map[string]bool)
 	for l, value := range series(t, reg) {
 		if value != 0 {
@@ -107,10 +107,10 @@ func TestAllKindsAndReasonsAreThereFromTheBeginning(t *testing.T) {
 		}
 		kinds[l.kind], reasons[l.reason] = true, true
 		if strings.HasSuffix(l.kind, ".denied") && l.reason == "" {
-			t.Errorf("got %+v, and a denial has a reason", l)
+			t.Errorf("got %+v, want a reason for every denial", l)
 		}
 	}
-	for _, kind := range constants(t, "EventKind") {
+	for _, kind := range constants(t, "Kind") {
 		if !kinds[kind] {
 			t.Errorf("no series of the kind %s", kind)
 		}
@@ -122,10 +122,10 @@ func TestAllKindsAndReasonsAreThereFromTheBeginning(t *testing.T) {
 	}
 }
 
-// constants returns the values of the constants of a type in strategy.
+// constants returns the values of the constants of a type in the package event.
 func constants(t *testing.T, typeName string) (values []string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../../strategy/event.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "../../event/event.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,25 +152,25 @@ func constants(t *testing.T, typeName string) (values []string) {
 	return values
 }
 
-func TestWhereItCannotBeRegistered(t *testing.T) {
-	if c, err := prommetrics.New(nil); c != nil || err == nil {
-		t.Errorf("no registerer: got %v, %v, want an error alone", c, err)
+func TestRegistrationErrors(t *testing.T) {
+	if f, err := prommetrics.New(nil); f != nil || err == nil {
+		t.Errorf("no registerer: got a listener: %t, error: %v, want only an error", f != nil, err)
 	}
-	_, reg := newCounter(t)
-	c, err := prommetrics.New(reg)
-	if taken := (prometheus.AlreadyRegisteredError{}); c != nil || !errors.As(err, &taken) {
-		t.Errorf("again: got %v, %v, want an AlreadyRegisteredError alone", c, err)
+	_, reg := newListener(t)
+	f, err := prommetrics.New(reg)
+	if taken := (prometheus.AlreadyRegisteredError{}); f != nil || !errors.As(err, &taken) {
+		t.Errorf("again: got a listener: %t, error: %v, want only an AlreadyRegisteredError", f != nil, err)
 	}
 }
 
-func TestTwoApplicationsAreToldApartByALabel(t *testing.T) {
+func TestALabelTellsTwoApplicationsApart(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	for _, app := range []string{"shop", "admin"} {
-		counter, err := prommetrics.New(prometheus.WrapRegistererWith(prometheus.Labels{"app": app}, reg))
+		count, err := prommetrics.New(prometheus.WrapRegistererWith(prometheus.Labels{"app": app}, reg))
 		if err != nil {
 			t.Fatal(err)
 		}
-		counter.CountEvent(strategy.EventTokenIssued, "")
+		count(t.Context(), event.Event{Kind: event.TokenIssued})
 	}
 	families, err := reg.Gather()
 	if err != nil || len(families) != 1 {
@@ -185,13 +185,13 @@ func TestTwoApplicationsAreToldApartByALabel(t *testing.T) {
 	}
 }
 
-func BenchmarkCountEvent(b *testing.B) {
-	counter, err := prommetrics.New(prometheus.NewRegistry())
+func BenchmarkListener(b *testing.B) {
+	count, err := prommetrics.New(prometheus.NewRegistry())
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		counter.CountEvent(strategy.EventTokenDenied, strategy.ReasonMalformed)
+		count(b.Context(), event.Event{Kind: event.TokenDenied, Reason: event.ReasonMalformed})
 	}
 }
