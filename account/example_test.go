@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
+	"github.com/latchkey-go/latchkey/memstore"
 )
 
 // Customer is an application's user: an account, and fields of its own.

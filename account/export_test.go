@@ -28,7 +28,7 @@ var NetworkOf = networkOf
 
 // Herds is how many accounts, and networks of accounts, have attempts under way or
 // waiting.
-func (l *Limiter) Herds() int {
+func (l *limiter) Herds() int {
 	n := 0
 	for _, s := range []*herds{&l.herds, &l.turns} {
 		s.mu.Lock()

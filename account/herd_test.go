@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
 // slow makes look-ups of accounts take until release is closed.
@@ -133,7 +133,7 @@ func TestAttemptsThatHaveWaitedAreStillLimited(t *testing.T) {
 				if n > 5 || g.lookups.Load() != int64(n) {
 					t.Errorf("%d were denied and %d accounts looked up, want at most 5", n, g.lookups.Load())
 				}
-				if slices.Contains(kinds(g.take()), strategy.EventLimiterFailed) {
+				if slices.Contains(kinds(g.take()), event.LimiterFailed) {
 					t.Error("an event says that the limiter failed, want none: it did not")
 				}
 			})

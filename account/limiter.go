@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
 // Limit says how many failed attempts are free, and how long one has to wait
@@ -99,13 +99,6 @@ type LimiterConfig struct {
 	// FailClosed refuses logins while the store of attempts fails. Default false:
 	// they go on without a limit, each with an event.
 	FailClosed bool
-
-	// Now is the clock. Default [time.Now].
-	Now func() time.Time
-
-	// OnEvent is told when the store fails; see strategy.Config.OnEvent. nil means
-	// that nobody listens.
-	OnEvent func(context.Context, strategy.Event)
 }
 
 const (
@@ -126,7 +119,7 @@ const (
 //
 // Nobody can lock a user out who comes from a network from which they logged in
 // before: what others do elsewhere does not count there. Where the client's
-// address is not known (see strategy.ContextWithClientAddr), only the account's
+// address is not known (see event.ContextWithClientIP), only the account's
 // failures count.
 //
 // After at most 100 attempts on an account that failed in a row (with the default
@@ -136,20 +129,19 @@ const (
 //
 // Make one with [NewLimiter], or leave it to [NewManager]. It is safe for
 // concurrent use.
-type Limiter struct {
-	store AttemptStore
-	herds herds // by account
-	turns herds // by account and network
-	cfg   LimiterConfig
+type limiter struct {
+	store   AttemptStore
+	herds   herds // by account
+	turns   herds // by account and network
+	cfg     LimiterConfig
+	clock   func() time.Time
+	onEvent func(context.Context, event.Event)
 }
 
 // NewLimiter returns a Limiter with its counters in a store: mongostore.Attempts,
 // which all instances share, or [MemoryAttempts]. It returns an error that names
 // the field where the configuration is wrong.
-func NewLimiter(store AttemptStore, cfg LimiterConfig) (*Limiter, error) {
-	if store == nil {
-		return nil, errors.New("account: the limiter's store is nil")
-	}
+func newLimiter(store AttemptStore, cfg LimiterConfig, clock func() time.Time, onEvent func(context.Context, event.Event)) (*limiter, error) {
 	const day = 24 * time.Hour
 	for _, l := range []struct {
 		name    string
@@ -164,38 +156,35 @@ func NewLimiter(store AttemptStore, cfg LimiterConfig) (*Limiter, error) {
 		l.limit.fill(l.byDflt)
 		switch c := *l.limit; {
 		case c.Failures < 1:
-			return nil, fmt.Errorf("account: LimiterConfig.%s.Failures is %d, want at least 1", l.name, c.Failures)
+			return nil, fmt.Errorf("account: Config.Limiter.%s.Failures is %d, want at least 1", l.name, c.Failures)
 		case c.Delay < time.Second:
-			return nil, fmt.Errorf("account: LimiterConfig.%s.Delay is %v, want at least 1s", l.name, c.Delay)
+			return nil, fmt.Errorf("account: Config.Limiter.%s.Delay is %v, want at least 1s", l.name, c.Delay)
 		case c.MaxDelay < c.Delay:
-			return nil, fmt.Errorf("account: LimiterConfig.%s.MaxDelay is %v, want at least Delay, %v", l.name, c.MaxDelay, c.Delay)
+			return nil, fmt.Errorf("account: Config.Limiter.%s.MaxDelay is %v, want at least Delay, %v", l.name, c.MaxDelay, c.Delay)
 		case l.longest && c.MaxDelay < leastMaxDelay:
-			return nil, fmt.Errorf("account: LimiterConfig.%s.MaxDelay is %v, want at least %v", l.name, c.MaxDelay, leastMaxDelay)
+			return nil, fmt.Errorf("account: Config.Limiter.%s.MaxDelay is %v, want at least %v", l.name, c.MaxDelay, leastMaxDelay)
 		case c.Window <= c.MaxDelay:
-			return nil, fmt.Errorf("account: LimiterConfig.%s.Window is %v, want longer than MaxDelay, %v", l.name, c.Window, c.MaxDelay)
+			return nil, fmt.Errorf("account: Config.Limiter.%s.Window is %v, want longer than MaxDelay, %v", l.name, c.Window, c.MaxDelay)
 		}
 	}
 	switch {
 	case cfg.KnownNetworks < 0:
-		return nil, fmt.Errorf("account: LimiterConfig.KnownNetworks is negative: %d", cfg.KnownNetworks)
+		return nil, fmt.Errorf("account: Config.Limiter.KnownNetworks is negative: %d", cfg.KnownNetworks)
 	case cfg.KnownNetworks == 0:
 		cfg.KnownNetworks = 3
 	}
 	switch {
 	case cfg.KnownFor < 0:
-		return nil, fmt.Errorf("account: LimiterConfig.KnownFor is negative: %v", cfg.KnownFor)
+		return nil, fmt.Errorf("account: Config.Limiter.KnownFor is negative: %v", cfg.KnownFor)
 	case cfg.KnownFor == 0:
 		cfg.KnownFor = 90 * day
 	}
 	// What can fail in a row: from networks that are not known, from each that is,
 	// and behind a session.
 	if n := cfg.Account.quick() + (min(cfg.KnownNetworks, maxConsecutive)+1)*cfg.Pair.quick(); n > maxConsecutive {
-		return nil, fmt.Errorf("account: LimiterConfig.Account, Pair and KnownNetworks allow %d attempts on an account to fail in a row before MaxDelay is reached, want at most %d (NIST SP 800-63B-4 §3.2.2)", n, maxConsecutive)
+		return nil, fmt.Errorf("account: Config.Limiter.Account, Pair and KnownNetworks allow %d attempts on an account to fail in a row before MaxDelay is reached, want at most %d (NIST SP 800-63B-4 §3.2.2)", n, maxConsecutive)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	return &Limiter{store: store, cfg: cfg}, nil
+	return &limiter{store: store, cfg: cfg, clock: clock, onEvent: onEvent}, nil
 }
 
 // TooManyAttemptsError is [ErrTooManyAttempts] with the time to wait.
@@ -215,7 +204,7 @@ func (e *TooManyAttemptsError) Is(target error) bool { return target == ErrTooMa
 // attempt is a login, or another use of a password, that the limiter let through
 // and has counted as a failure, for now. It ends with one of its methods.
 type attempt struct {
-	limiter *Limiter
+	limiter *limiter
 	account string // the key under which others at the same time find it
 	herd    *herd
 	pair    string // the key under which it takes turns with others
@@ -240,11 +229,11 @@ type rule struct {
 // begin counts an attempt on an account by its name, before its password is looked
 // at. It returns a *TooManyAttemptsError where too many have failed, and counts
 // nothing then; an error of the store with FailClosed.
-func (l *Limiter) begin(ctx context.Context, name string) (*attempt, error) {
+func (l *limiter) begin(ctx context.Context, name string) (*attempt, error) {
 	a := &attempt{limiter: l, account: digest("account", name)}
 	a.pair = a.account
 	atHome, keys := "", []string{a.account}
-	if network := networkOf(strategy.ClientAddr(ctx)); network != "" {
+	if network := networkOf(event.ClientIP(ctx)); network != "" {
 		a.network = digest("network", network)
 		a.known = digest("known", a.account)
 		a.pair = digest("pair", a.account, a.network)
@@ -272,7 +261,7 @@ func (l *Limiter) begin(ctx context.Context, name string) (*attempt, error) {
 
 // beginWithin is begin for somebody who has a session of the account: nobody else
 // can exhaust its counter.
-func (l *Limiter) beginWithin(ctx context.Context, name string) (*attempt, error) {
+func (l *limiter) beginWithin(ctx context.Context, name string) (*attempt, error) {
 	a := &attempt{limiter: l, account: digest("session", digest("account", name))}
 	a.pair = a.account
 	return a, a.begin(ctx, func() ([]rule, error) {
@@ -466,10 +455,10 @@ func (a *attempt) withdraw(ctx context.Context, from []rule, n int) error {
 
 // failed reports a failure of the store, and returns it only where logins are to
 // fail with it.
-func (l *Limiter) failed(ctx context.Context, doing string, err error) error {
+func (l *limiter) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("account: limit attempts: %s: %w", doing, err)
-	if l.cfg.OnEvent != nil && ctx.Err() == nil { // else the client has gone
-		l.cfg.OnEvent(ctx, strategy.Event{Kind: strategy.EventLimiterFailed, Time: l.now(), ClientAddr: strategy.ClientAddr(ctx), Err: err})
+	if l.onEvent != nil && ctx.Err() == nil { // else the client has gone
+		l.onEvent(ctx, event.Event{Kind: event.LimiterFailed, Time: l.now(), ClientIP: event.ClientIP(ctx), Err: err})
 	}
 	if l.cfg.FailClosed {
 		return err
@@ -477,7 +466,7 @@ func (l *Limiter) failed(ctx context.Context, doing string, err error) error {
 	return nil
 }
 
-func (l *Limiter) now() time.Time { return l.cfg.Now().UTC().Truncate(time.Millisecond) }
+func (l *limiter) now() time.Time { return l.clock().UTC().Truncate(time.Millisecond) }
 
 // digest makes a key. The names of accounts that do not exist are people's
 // addresses too, or passwords typed into the wrong field: they are not kept.

@@ -18,8 +18,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/memstore"
 )
 
 // clock is a clock that stands still until it is moved.
@@ -172,7 +172,7 @@ func newGuardedWith(t testing.TB, cfg account.LimiterConfig, managers account.Co
 	g := &guarded{clock: newClock()}
 	g.attempts = newRecorder(t, g.clock)
 	cfg.Now = g.clock.now
-	cfg.OnEvent = func(_ context.Context, e strategy.Event) {
+	cfg.OnEvent = func(_ context.Context, e event.Event) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.events = append(g.events, e)
@@ -201,7 +201,7 @@ func from(addr string) context.Context {
 	if addr == "" {
 		return context.Background()
 	}
-	return strategy.ContextWithClientAddr(context.Background(), addr)
+	return event.ContextWithClientIP(context.Background(), addr)
 }
 
 // elsewhere is an address in a network of its own, for each n from 0 to 65,535.
@@ -345,7 +345,7 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 						if got, want := g.attempts.since(nil), map[string]int{"Counters": 1}; g.lookups.Load() != looked || !reflect.DeepEqual(got, want) {
 							t.Errorf("wait %d: %d accounts were looked up and the counters got %v, want 0 and %v", i+1, g.lookups.Load()-looked, got, want)
 						}
-						want := strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonTooMany}
+						want := event.Event{Kind: event.LoginDenied, Reason: event.ReasonTooMany}
 						if c.id {
 							want.UserID = g.ann.ID
 						}
@@ -1200,9 +1200,9 @@ func TestWhereTheCountersFail(t *testing.T) {
 						want = denied
 					}
 					events := g.take()
-					var failures []strategy.Event
+					var failures []event.Event
 					for _, e := range events {
-						if e.Kind == strategy.EventLimiterFailed {
+						if e.Kind == event.LimiterFailed {
 							failures = append(failures, e)
 						}
 					}
@@ -1210,7 +1210,7 @@ func TestWhereTheCountersFail(t *testing.T) {
 						t.Errorf("password %q: got the events %+v, want %d that the limiter failed", p, events, c.events)
 					}
 					for _, e := range failures {
-						if !errors.Is(e.Err, down) || e.ClientAddr != home || !e.Time.Equal(g.clock.now()) {
+						if !errors.Is(e.Err, down) || e.ClientIP != home || !e.Time.Equal(g.clock.now()) {
 							t.Errorf("got the event %+v, want the failure, the client's address and the time", e)
 						}
 					}
@@ -1250,7 +1250,7 @@ func TestBehindASessionWhereTheCountersFail(t *testing.T) {
 			})
 			g.take()
 			_, err := g.Reauthenticate(from(home), g.ann, password)
-			got := slices.Contains(kinds(g.take()), strategy.EventLimiterFailed)
+			got := slices.Contains(kinds(g.take()), event.LimiterFailed)
 			if got != (call != "Withdraw") { // there is nothing to withdraw
 				t.Errorf("%s fails, closed %v: an event says so: %v", call, closed, got)
 			}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -31,13 +32,11 @@ type Config struct {
 	// finds too many waiting, gets [ErrBusy]. Default 3 seconds.
 	MaxHashWait time.Duration
 
-	// Limiter bounds how often passwords can be guessed. Default: one with the
-	// default limits, whose counters are in this process; several instances share
-	// theirs by one over mongostore.Attempts.
-	Limiter *Limiter
+	// Limiter limits failed logins. The zero value has safe defaults; see its fields.
+	Limiter LimiterConfig
 
-	// InsecureNoLimiter goes without a Limiter. Default false. It is meant for
-	// applications that limit logins by other means.
+	// InsecureNoLimiter disables the limiter; NewManager takes nil attempts then.
+	// Default false. It is meant for applications that limit logins by other means.
 	InsecureNoLimiter bool
 
 	// MinPasswordLength is the least number of characters in a new password.
@@ -55,7 +54,7 @@ type Config struct {
 
 	// OnEvent is called synchronously with everything that happens; see
 	// strategy.Config.OnEvent. nil means that nobody listens.
-	OnEvent func(context.Context, strategy.Event)
+	OnEvent func(context.Context, event.Event)
 }
 
 // Manager registers accounts, authenticates their users and changes their
@@ -66,8 +65,10 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 	of      func(*U) *User[ID]
 	hasher  *hasher
 	slots   *slots
-	limiter *Limiter // nil: none
+	limiter *limiter // nil with InsecureNoLimiter
 	cfg     Config
+
+	onTokensRevoked []func(ctx context.Context, id ID)
 }
 
 // NewManager returns a Manager of the accounts in a store. newID makes the IDs
@@ -75,7 +76,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 // means that accounts are registered with their ID set. All type parameters are
 // inferred. It returns an error that names the field where the configuration is
 // wrong.
-func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], newID func() ID, cfg Config) (*Manager[U, ID], error) {
+func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], attempts AttemptStore, newID func() ID, cfg Config) (*Manager[U, ID], error) {
 	if store == nil {
 		return nil, errors.New("account: store is nil")
 	}
@@ -104,29 +105,47 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if cfg.MaxConcurrentHashes == 0 {
 		cfg.MaxConcurrentHashes = max(1, runtime.GOMAXPROCS(0)/int(h.params.Parallelism))
 	}
-	limiter, err := cfg.limiter()
+	limiter, err := cfg.limiter(attempts)
 	if err != nil {
 		return nil, err
 	}
 	of := func(u *U) *User[ID] { return P(u).Account() }
 	const queue = 32 // for each that runs
 	s := newSlots(cfg.MaxConcurrentHashes, queue*cfg.MaxConcurrentHashes, cfg.MaxHashWait)
-	return &Manager[U, ID]{store, newID, of, h, s, limiter, cfg}, nil
+	return &Manager[U, ID]{store: store, newID: newID, of: of, hasher: h, slots: s, limiter: limiter, cfg: cfg}, nil
 }
 
-// limiter returns the one that is asked for, nil for none.
-func (cfg Config) limiter() (*Limiter, error) {
+// limiter returns the limiter that cfg asks for, or nil with InsecureNoLimiter.
+func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 	switch {
-	case cfg.Limiter != nil && cfg.InsecureNoLimiter:
-		return nil, errors.New("account: Config.InsecureNoLimiter is set, and Config.Limiter too")
-	case cfg.Limiter != nil || cfg.InsecureNoLimiter:
-		return cfg.Limiter, nil
+	case cfg.InsecureNoLimiter && (attempts != nil || cfg.Limiter != LimiterConfig{}):
+		return nil, errors.New("account: Config.InsecureNoLimiter is set together with an AttemptStore or Config.Limiter")
+	case cfg.InsecureNoLimiter:
+		return nil, nil
+	case attempts == nil:
+		return nil, errors.New("account: attempts is nil: pass mongostore.NewAttempts, or memstore.NewAttempts for a single process")
 	}
-	attempts, err := NewMemoryAttempts(0)
-	if err != nil {
-		return nil, err
+	return newLimiter(attempts, cfg.Limiter, cfg.Now, cfg.OnEvent)
+}
+
+// OnTokensRevoked registers f. The Manager calls it after each change that invalidated
+// an account's tokens ([Manager.ChangePassword], [Manager.Deactivate],
+// [Manager.RevokeTokens]), and also when the store failed to answer, because the change
+// may have been made. It does not call it after [ErrUserNotFound] or [ErrConflict].
+//
+// The context has the values of the request's, but is not cancelled with it. f can
+// delete the tokens' rows: a clean-up, as the tokens are invalid already.
+//
+// OnTokensRevoked must not be called concurrently with the other methods.
+func (m *Manager[U, ID]) OnTokensRevoked(f func(ctx context.Context, id ID)) {
+	m.onTokensRevoked = append(m.onTokensRevoked, f)
+}
+
+func (m *Manager[U, ID]) tokensRevoked(ctx context.Context, id ID) {
+	ctx = context.WithoutCancel(ctx)
+	for _, f := range m.onTokensRevoked {
+		f(ctx, id)
 	}
-	return NewLimiter(attempts, LimiterConfig{Now: cfg.Now, OnEvent: cfg.OnEvent})
 }
 
 // Register creates the account of somebody who signs up: active, not verified,
@@ -143,14 +162,14 @@ func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) 
 	a.Active, a.Verified, a.Superuser = true, false, false
 	// Neither are these a stranger's to choose: an ID can be that of an account
 	// that was deleted, and whose tokens are still there.
-	a.NotBefore = time.Time{}
+	a.Version = 0
 	if m.newID != nil {
 		a.ID = m.newID()
 	}
 	return m.Create(ctx, user, password)
 }
 
-// Create creates an account with the flags, the NotBefore and, unless it is zero,
+// Create creates an account with the flags, the Version and, unless it is zero,
 // the ID that user carries. It is for administrators, imports and seeds;
 // [Manager.Register] is for strangers. All else is as there.
 func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U, error) {
@@ -178,7 +197,7 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 	if err := m.store.Insert(ctx, user); err != nil {
 		return nobody, m.unless(ctx, "insert the account", err, ErrEmailTaken, ErrConflict)
 	}
-	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountRegistered, UserID: a.ID})
+	m.emit(ctx, event.Event{Kind: event.AccountRegistered, UserID: a.ID})
 	return user, nil
 }
 
@@ -191,11 +210,11 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 // failure to do so is an event, and the login goes on.
 //
 // The limiter counts by the client's address in ctx; see
-// strategy.ContextWithClientAddr.
+// event.ContextWithClientIP.
 func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password string) (U, error) {
 	var user U
 	if !plausible(password) {
-		return user, m.denied(ctx, strategy.ReasonWrongPassword, nil)
+		return user, m.denied(ctx, event.ReasonWrongPassword, nil)
 	}
 	name, err := NormalizeEmail(email)
 	if err != nil {
@@ -209,7 +228,7 @@ func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password strin
 		var nobody U
 		return nobody, err
 	}
-	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginSucceeded, UserID: user.UserID()})
+	m.emit(ctx, event.Event{Kind: event.LoginSucceeded, UserID: user.UserID()})
 	return user, nil
 }
 
@@ -222,7 +241,7 @@ func (m *Manager[U, ID]) authenticate(ctx context.Context, name, password string
 		if err := m.pretend(ctx, password); err != nil {
 			return user, m.failed(ctx, "check the password", err)
 		}
-		return user, m.denied(ctx, strategy.ReasonUnknownUser, nil)
+		return user, m.denied(ctx, event.ReasonUnknownUser, nil)
 	case err != nil:
 		return user, m.failed(ctx, "look up the account", err)
 	}
@@ -250,7 +269,7 @@ func (m *Manager[U, ID]) limited(ctx context.Context, id any, begin func() (*att
 	attempt, err := begin()
 	switch {
 	case errors.Is(err, ErrTooManyAttempts):
-		m.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonTooMany, UserID: id})
+		m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: event.ReasonTooMany, UserID: id})
 		return fmt.Errorf("account: %w", err)
 	case err != nil:
 		return err
@@ -268,7 +287,7 @@ func (m *Manager[U, ID]) limited(ctx context.Context, id any, begin func() (*att
 func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password string) (U, error) {
 	confirmed, err := m.confirm(ctx, user.UserID(), password)
 	if err == nil {
-		m.emit(ctx, strategy.Event{Kind: strategy.EventReauthenticated, UserID: confirmed.UserID()})
+		m.emit(ctx, event.Event{Kind: event.Reauthenticated, UserID: confirmed.UserID()})
 	}
 	return confirmed, err
 }
@@ -277,12 +296,12 @@ func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password st
 func (m *Manager[U, ID]) confirm(ctx context.Context, id ID, password string) (U, error) {
 	var nobody U
 	if !plausible(password) {
-		return nobody, m.denied(ctx, strategy.ReasonWrongPassword, id)
+		return nobody, m.denied(ctx, event.ReasonWrongPassword, id)
 	}
 	user, err := m.store.ByID(ctx, id)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		return nobody, m.denied(ctx, strategy.ReasonUnknownUser, nil)
+		return nobody, m.denied(ctx, event.ReasonUnknownUser, nil)
 	case err != nil:
 		return nobody, m.failed(ctx, "look up the account", err)
 	}
@@ -317,14 +336,18 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 		return nobody, m.failed(ctx, "hash the password", err)
 	}
 	a := m.of(&user)
-	notBefore := m.notBefore(a.NotBefore)
-	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, notBefore); err != nil {
+	err = m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, true)
+	if !errors.Is(err, ErrConflict) {
+		defer m.tokensRevoked(ctx, id)
+	}
+	if err != nil {
 		return nobody, m.unless(ctx, "store the password", err, ErrConflict)
 	}
-	// Where another change came between, the store's NotBefore is later, and Renew
-	// keeps no session: that change ends it.
-	a.HashedPassword, a.NotBefore = hash, notBefore
-	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordChanged, UserID: id})
+	// If another change came in between, the store's version is greater by now, and
+	// Renew does not keep the session: the other change ended it.
+	a.HashedPassword = hash
+	a.Version++
+	m.emit(ctx, event.Event{Kind: event.PasswordChanged, UserID: id})
 	return user, nil
 }
 
@@ -333,7 +356,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 // [ErrUserNotFound].
 func (m *Manager[U, ID]) Deactivate(ctx context.Context, id ID) error {
 	active := false
-	return m.revoke(ctx, id, Change{Active: &active}, strategy.ReasonUserInactive)
+	return m.apply(ctx, id, Change{Active: &active, RevokeTokens: true}, event.ReasonUserInactive)
 }
 
 // Activate makes an account active again. It returns an error wrapping
@@ -346,24 +369,18 @@ func (m *Manager[U, ID]) Activate(ctx context.Context, id ID) error {
 // RevokeTokens logs an account out everywhere, in one write: all its tokens are
 // invalid from then on. It returns an error wrapping [ErrUserNotFound].
 func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
-	return m.revoke(ctx, id, Change{}, "")
+	return m.apply(ctx, id, Change{RevokeTokens: true}, "")
 }
 
-// revoke makes a change that ends all tokens of before.
-func (m *Manager[U, ID]) revoke(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
-	user, err := m.store.ByID(ctx, id)
-	if err != nil {
-		return m.unless(ctx, "look up the account", err, ErrUserNotFound)
+func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason event.Reason) error {
+	err := m.store.Apply(ctx, id, change)
+	if change.RevokeTokens && !errors.Is(err, ErrUserNotFound) {
+		defer m.tokensRevoked(ctx, id)
 	}
-	change.NotBefore = m.notBefore(m.of(&user).NotBefore)
-	return m.apply(ctx, id, change, reason)
-}
-
-func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason strategy.Reason) error {
-	if err := m.store.Apply(ctx, id, change); err != nil {
+	if err != nil {
 		return m.unless(ctx, "change the account", err, ErrUserNotFound)
 	}
-	m.emit(ctx, strategy.Event{Kind: strategy.EventAccountChanged, UserID: id, Reason: reason})
+	m.emit(ctx, event.Event{Kind: event.AccountChanged, UserID: id, Reason: reason})
 	return nil
 }
 
@@ -381,7 +398,7 @@ func (m *Manager[U, ID]) unless(ctx context.Context, doing string, err error, an
 // check compares a password with an account's hash and returns why the user may
 // not in, or "". It does the work of one hash in any case. Where the hash is
 // outdated it is replaced, in the store and in user.
-func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (strategy.Reason, error) {
+func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (event.Reason, error) {
 	var (
 		a            = m.of(user)
 		ok, outdated bool
@@ -395,11 +412,11 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (s
 		if err := m.pretend(ctx, password); err != nil {
 			return "", err
 		}
-		return strategy.ReasonUnusableHash, nil
+		return event.ReasonUnusableHash, nil
 	case !ok:
-		return strategy.ReasonWrongPassword, nil
+		return event.ReasonWrongPassword, nil
 	case !(*user).IsActive():
-		return strategy.ReasonUserInactive, nil
+		return event.ReasonUserInactive, nil
 	}
 	if outdated {
 		m.rehash(ctx, a, password)
@@ -410,7 +427,7 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (s
 func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password string) {
 	hash, err := m.hash(ctx, password)
 	if err == nil {
-		err = m.store.ReplacePassword(ctx, a.ID, a.HashedPassword, hash, time.Time{})
+		err = m.store.ReplacePassword(ctx, a.ID, a.HashedPassword, hash, false)
 	}
 	switch {
 	case err == nil:
@@ -420,7 +437,7 @@ func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password strin
 	default:
 		err = fmt.Errorf("account: rehash the password: %w", err)
 	}
-	m.emit(ctx, strategy.Event{Kind: strategy.EventPasswordRehashed, UserID: a.ID, Err: err})
+	m.emit(ctx, event.Event{Kind: event.PasswordRehashed, UserID: a.ID, Err: err})
 }
 
 // pretend does the work of a check where there is nothing to check.
@@ -458,43 +475,25 @@ func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) 
 
 func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
 
-// settling is how far ahead of the clock tokens are made invalid. That is for tokens
-// of which only the time is known, those of older versions: a login that looked the
-// account up just before the change can be dated after it, by as much as the write
-// takes and clocks differ; one that looked it up afterwards knows of the change, and
-// strategy.Database dates it accordingly.
-const settling = 10 * time.Second
-
-// notBefore returns from when on tokens are valid after a change, where it was old
-// before. It moves on although a clock that is ahead wrote old, or another change
-// did in the same millisecond: logins of before have seen no more than old.
-func (m *Manager[U, ID]) notBefore(old time.Time) time.Time {
-	at := m.now().Add(settling)
-	if !at.After(old) {
-		at = old.Add(time.Millisecond)
-	}
-	return at
-}
-
-func (m *Manager[U, ID]) denied(ctx context.Context, reason strategy.Reason, id any) error {
-	m.emit(ctx, strategy.Event{Kind: strategy.EventLoginDenied, Reason: reason, UserID: id})
+func (m *Manager[U, ID]) denied(ctx context.Context, reason event.Reason, id any) error {
+	m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: reason, UserID: id})
 	return fmt.Errorf("account: %w", ErrBadCredentials)
 }
 
 func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("account: %s: %w", doing, err)
-	kind := strategy.EventStoreFailed
+	kind := event.StoreFailed
 	if errors.Is(err, ErrBusy) {
-		kind = strategy.EventOverloaded
+		kind = event.Overloaded
 	}
-	m.emit(ctx, strategy.Event{Kind: kind, Err: err})
+	m.emit(ctx, event.Event{Kind: kind, Err: err})
 	return err
 }
 
-func (m *Manager[U, ID]) emit(ctx context.Context, e strategy.Event) {
+func (m *Manager[U, ID]) emit(ctx context.Context, e event.Event) {
 	if m.cfg.OnEvent == nil {
 		return
 	}
-	e.Time, e.ClientAddr = m.now(), strategy.ClientAddr(ctx)
+	e.Time, e.ClientIP = m.now(), event.ClientIP(ctx)
 	m.cfg.OnEvent(ctx, e)
 }

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/memstore"
 )
 
 // cheap makes hashing cost next to nothing.
@@ -80,7 +80,7 @@ type harness struct {
 	store *fakeStore
 
 	mu     sync.Mutex
-	events []strategy.Event
+	events []event.Event
 }
 
 var now = time.Date(2026, 3, 29, 1, 59, 59, 987654321, time.FixedZone("elsewhere", 3600))
@@ -98,7 +98,7 @@ func newHarness(t testing.TB, cfg account.Config) *harness {
 	cfg.InsecureArgon2 = true
 	cfg.InsecureNoLimiter = cfg.Limiter == nil // limiter_test.go has its tests
 	cfg.Now = func() time.Time { return now }
-	cfg.OnEvent = func(_ context.Context, e strategy.Event) {
+	cfg.OnEvent = func(_ context.Context, e event.Event) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.events = append(h.events, e)
@@ -111,7 +111,7 @@ func newHarness(t testing.TB, cfg account.Config) *harness {
 }
 
 // take returns the events since the last call.
-func (h *harness) take() []strategy.Event {
+func (h *harness) take() []event.Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	events := h.events
@@ -375,22 +375,22 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 	for _, c := range []struct {
 		name, email, password string
 		hashes                int
-		reason                strategy.Reason
+		reason                event.Reason
 	}{
-		{"a wrong password", "ann@example.com", "wrong", 1, strategy.ReasonWrongPassword},
-		{"an unknown address", "bob@example.com", password, 1, strategy.ReasonUnknownUser},
-		{"no address", "not an address", password, 1, strategy.ReasonUnknownUser},
-		{"an empty address", "", password, 1, strategy.ReasonUnknownUser},
-		{"an inactive account, the right password", "inactive@example.com", password, 1, strategy.ReasonUserInactive},
-		{"an inactive account, a wrong password", "inactive@example.com", "wrong", 1, strategy.ReasonWrongPassword},
-		{"an account without a password", "passwordless@example.com", password, 1, strategy.ReasonUnusableHash},
-		{"an account with a broken hash", "unusable@example.com", password, 1, strategy.ReasonUnusableHash},
+		{"a wrong password", "ann@example.com", "wrong", 1, event.ReasonWrongPassword},
+		{"an unknown address", "bob@example.com", password, 1, event.ReasonUnknownUser},
+		{"no address", "not an address", password, 1, event.ReasonUnknownUser},
+		{"an empty address", "", password, 1, event.ReasonUnknownUser},
+		{"an inactive account, the right password", "inactive@example.com", password, 1, event.ReasonUserInactive},
+		{"an inactive account, a wrong password", "inactive@example.com", "wrong", 1, event.ReasonWrongPassword},
+		{"an account without a password", "passwordless@example.com", password, 1, event.ReasonUnusableHash},
+		{"an account with a broken hash", "unusable@example.com", password, 1, event.ReasonUnusableHash},
 		// No account has such passwords, so there is nothing to hide.
-		{"an empty password", "ann@example.com", "", 0, strategy.ReasonWrongPassword},
-		{"an empty password, unknown address", "bob@example.com", "", 0, strategy.ReasonWrongPassword},
-		{"an empty password, none set", "passwordless@example.com", "", 0, strategy.ReasonWrongPassword},
-		{"a password beyond the bound", "ann@example.com", long, 0, strategy.ReasonWrongPassword},
-		{"a password beyond the bound, unknown address", "bob@example.com", long, 0, strategy.ReasonWrongPassword},
+		{"an empty password", "ann@example.com", "", 0, event.ReasonWrongPassword},
+		{"an empty password, unknown address", "bob@example.com", "", 0, event.ReasonWrongPassword},
+		{"an empty password, none set", "passwordless@example.com", "", 0, event.ReasonWrongPassword},
+		{"a password beyond the bound", "ann@example.com", long, 0, event.ReasonWrongPassword},
+		{"a password beyond the bound, unknown address", "bob@example.com", long, 0, event.ReasonWrongPassword},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h.take()
@@ -499,9 +499,9 @@ func TestHashesOfFastAPIUsersAreReplacedAtLogin(t *testing.T) {
 			if string(user.HashedPassword) != got {
 				t.Errorf("the user carries %q, want what the store holds, %q", string(user.HashedPassword), got)
 			}
-			want := []strategy.EventKind{strategy.EventLoginSucceeded}
+			want := []event.Kind{event.LoginSucceeded}
 			if c.replaced {
-				want = []strategy.EventKind{strategy.EventPasswordRehashed, strategy.EventLoginSucceeded}
+				want = []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
 			}
 			if got := kinds(h.take()); !reflect.DeepEqual(got, want) {
 				t.Errorf("events: got %v, want %v", got, want)
@@ -516,7 +516,7 @@ func TestHashesOfFastAPIUsersAreReplacedAtLogin(t *testing.T) {
 	}
 }
 
-func kinds(events []strategy.Event) (kinds []strategy.EventKind) {
+func kinds(events []event.Event) (kinds []event.Kind) {
 	for _, e := range events {
 		kinds = append(kinds, e.Kind)
 	}
@@ -569,7 +569,7 @@ func TestARehashDoesNotUndoAPasswordChange(t *testing.T) {
 	}
 	h.logsIn(t, "while the password changes", ann.Email, password, nil)
 	events := h.take()
-	if len(events) != 1 || events[0].Kind != strategy.EventLoginSucceeded {
+	if len(events) != 1 || events[0].Kind != event.LoginSucceeded {
 		t.Errorf("events: got %+v, want the login alone: nothing is outdated any more", events)
 	}
 	h.logsIn(t, "with the old password", ann.Email, password, account.ErrBadCredentials)
@@ -586,7 +586,7 @@ func TestALoginGoesOnWhereTheRehashIsNotStored(t *testing.T) {
 		t.Errorf("the user carries %q, want what the store holds, %q", string(got.HashedPassword), old)
 	}
 	events := h.take()
-	want := []strategy.EventKind{strategy.EventPasswordRehashed, strategy.EventLoginSucceeded}
+	want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
 	if !reflect.DeepEqual(kinds(events), want) || !errors.Is(events[0].Err, down) || events[1].Err != nil {
 		t.Errorf("events: got %+v, want %v, the first with the failure", events, want)
 	}
@@ -599,7 +599,7 @@ func TestAHostileHashIsADenial(t *testing.T) {
 		h.change(t, ann.ID, func(m *member) { m.HashedPassword = account.PasswordHash(hash) })
 		h.take()
 		h.logsIn(t, "with the hash: "+name, ann.Email, password, account.ErrBadCredentials)
-		if got := h.take(); len(got) != 1 || got[0].Reason != strategy.ReasonUnusableHash || got[0].UserID != ann.ID {
+		if got := h.take(); len(got) != 1 || got[0].Reason != event.ReasonUnusableHash || got[0].UserID != ann.ID {
 			t.Errorf("%s: got the events %+v, want one of Ann's with the reason unusable_hash", name, got)
 		}
 		if _, err := h.ChangePassword(t.Context(), ann.ID, password, "another password"); !errors.Is(err, account.ErrBadCredentials) {
@@ -704,17 +704,17 @@ func TestReauthenticate(t *testing.T) {
 	for _, c := range []struct {
 		name, password string
 		change         func(*member)
-		want           strategy.Reason // "" for success
+		want           event.Reason // "" for success
 	}{
 		{"the right password", password, nil, ""},
-		{"a wrong password", "wrong", nil, strategy.ReasonWrongPassword},
-		{"no password", "", nil, strategy.ReasonWrongPassword},
-		{"a password that is too long", strings.Repeat("x", account.MaxPasswordBytes+1), nil, strategy.ReasonWrongPassword},
-		{"an inactive account", password, func(m *member) { m.Active = false }, strategy.ReasonUserInactive},
-		{"an account without a password", password, func(m *member) { m.HashedPassword = "" }, strategy.ReasonUnusableHash},
+		{"a wrong password", "wrong", nil, event.ReasonWrongPassword},
+		{"no password", "", nil, event.ReasonWrongPassword},
+		{"a password that is too long", strings.Repeat("x", account.MaxPasswordBytes+1), nil, event.ReasonWrongPassword},
+		{"an inactive account", password, func(m *member) { m.Active = false }, event.ReasonUserInactive},
+		{"an account without a password", password, func(m *member) { m.HashedPassword = "" }, event.ReasonUnusableHash},
 		{"an account with another password by now", password, func(m *member) {
 			m.HashedPassword = account.PasswordHash(phc(64, 1, 1, salt, keyOf("changed", salt, 32)))
-		}, strategy.ReasonWrongPassword},
+		}, event.ReasonWrongPassword},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHarness(t, account.Config{})
@@ -727,14 +727,14 @@ func TestReauthenticate(t *testing.T) {
 			got, err := h.Reauthenticate(t.Context(), session, c.password)
 			events := h.take()
 			if c.want == "" {
-				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 1 || events[0].Kind != strategy.EventReauthenticated {
+				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 1 || events[0].Kind != event.Reauthenticated {
 					t.Errorf("got %+v, %v and the events %+v, want the account as it is now, %+v, and that it was", got, err, events, before)
 				}
 			} else {
 				if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" || !reflect.DeepEqual(got, member{}) {
 					t.Errorf("got %+v, %v, want ErrBadCredentials alone", got, err)
 				}
-				if len(events) != 1 || events[0].Kind != strategy.EventLoginDenied || events[0].Reason != c.want || events[0].UserID != session.ID {
+				if len(events) != 1 || events[0].Kind != event.LoginDenied || events[0].Reason != c.want || events[0].UserID != session.ID {
 					t.Errorf("got the events %+v, want one login.denied of Ann's with the reason %s", events, c.want)
 				}
 			}
@@ -875,7 +875,7 @@ func TestAStoreFailureIsNoDenial(t *testing.T) {
 				t.Errorf("%s with the failure %q: got %v, want it wrapped, and no ErrBadCredentials", op, cause, err)
 			}
 			events := h.take()
-			if len(events) != 1 || events[0].Kind != strategy.EventStoreFailed || !errors.Is(events[0].Err, cause) {
+			if len(events) != 1 || events[0].Kind != event.StoreFailed || !errors.Is(events[0].Err, cause) {
 				t.Errorf("%s with the failure %q: got the events %+v, want one store.failed with it", op, cause, events)
 			}
 		}
@@ -963,28 +963,28 @@ func TestEvents(t *testing.T) {
 	h.store.breakDown(down)
 	_, _ = h.Authenticate(ctx, "ann@example.com", second)
 
-	want := []strategy.Event{
-		{Kind: strategy.EventAccountRegistered, UserID: ann.ID},
-		{Kind: strategy.EventLoginSucceeded, UserID: ann.ID},
-		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonWrongPassword},
-		{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUnknownUser},
-		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonWrongPassword},
-		{Kind: strategy.EventPasswordChanged, UserID: ann.ID},
-		{Kind: strategy.EventPasswordRehashed, UserID: ann.ID},
-		{Kind: strategy.EventLoginSucceeded, UserID: ann.ID},
-		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
-		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
-		{Kind: strategy.EventAccountChanged, UserID: ann.ID},
-		{Kind: strategy.EventReauthenticated, UserID: ann.ID},
-		{Kind: strategy.EventLoginDenied, UserID: ann.ID, Reason: strategy.ReasonWrongPassword},
-		{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonUnknownUser},
-		{Kind: strategy.EventAccountChanged, UserID: ann.ID},
-		{Kind: strategy.EventAccountChanged, UserID: ann.ID, Reason: strategy.ReasonUserInactive},
-		{Kind: strategy.EventStoreFailed, Err: down},
+	want := []event.Event{
+		{Kind: event.AccountRegistered, UserID: ann.ID},
+		{Kind: event.LoginSucceeded, UserID: ann.ID},
+		{Kind: event.LoginDenied, UserID: ann.ID, Reason: event.ReasonWrongPassword},
+		{Kind: event.LoginDenied, Reason: event.ReasonUnknownUser},
+		{Kind: event.LoginDenied, UserID: ann.ID, Reason: event.ReasonWrongPassword},
+		{Kind: event.PasswordChanged, UserID: ann.ID},
+		{Kind: event.PasswordRehashed, UserID: ann.ID},
+		{Kind: event.LoginSucceeded, UserID: ann.ID},
+		{Kind: event.LoginDenied, UserID: ann.ID, Reason: event.ReasonUserInactive},
+		{Kind: event.LoginDenied, UserID: ann.ID, Reason: event.ReasonUserInactive},
+		{Kind: event.AccountChanged, UserID: ann.ID},
+		{Kind: event.Reauthenticated, UserID: ann.ID},
+		{Kind: event.LoginDenied, UserID: ann.ID, Reason: event.ReasonWrongPassword},
+		{Kind: event.LoginDenied, Reason: event.ReasonUnknownUser},
+		{Kind: event.AccountChanged, UserID: ann.ID},
+		{Kind: event.AccountChanged, UserID: ann.ID, Reason: event.ReasonUserInactive},
+		{Kind: event.StoreFailed, Err: down},
 	}
 	got := h.take()
 	var shown strings.Builder
-	log := strategy.LogEvents(slog.New(slog.NewJSONHandler(&shown, nil)))
+	log := event.Log(slog.New(slog.NewJSONHandler(&shown, nil)))
 	for i := range got {
 		fmt.Fprintf(&shown, "%+v\n", got[i])
 		log(ctx, got[i])

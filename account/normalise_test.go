@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
 // One password as different keyboards type it.
@@ -55,7 +55,7 @@ func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
 					if hash == "" {
 						hash = bob.HashedPassword
 					}
-					if bob.HashedPassword != hash || !reflect.DeepEqual(kinds(h.take()), []strategy.EventKind{strategy.EventLoginSucceeded}) {
+					if bob.HashedPassword != hash || !reflect.DeepEqual(kinds(h.take()), []event.Kind{event.LoginSucceeded}) {
 						t.Errorf("typed %s: the hash was replaced", typedAs)
 					}
 					if _, err := h.Reauthenticate(t.Context(), bob, p); err != nil {
@@ -108,7 +108,7 @@ func TestHashesOfPasswordsAsTypedVerifyAndAreReplaced(t *testing.T) {
 				}
 				h.take()
 				got := h.logsIn(t, "as it was typed", ann.Email, typed, nil)
-				if want := []strategy.EventKind{strategy.EventPasswordRehashed, strategy.EventLoginSucceeded}; !reflect.DeepEqual(kinds(h.take()), want) {
+				if want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}; !reflect.DeepEqual(kinds(h.take()), want) {
 					t.Errorf("got other events than %v", want)
 				}
 				fresh := h.hash(t, ann.ID)

@@ -13,8 +13,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/memstore"
 )
 
 func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
@@ -75,13 +75,13 @@ func TestSlotsBoundTheWait(t *testing.T) {
 func TestAFloodOfLoginsIsAnsweredAlike(t *testing.T) {
 	users := memstore.NewUsers[member]()
 	var mu sync.Mutex
-	kinds := map[strategy.EventKind]int{}
+	kinds := map[event.Kind]int{}
 	m, err := account.NewManager(users, uuid.New, account.Config{
 		Argon2:              account.Argon2{MemoryKiB: 8192, Iterations: 1, Parallelism: 1},
 		InsecureArgon2:      true,
 		MaxConcurrentHashes: 1,
 		MaxHashWait:         time.Nanosecond,
-		OnEvent: func(_ context.Context, e strategy.Event) {
+		OnEvent: func(_ context.Context, e event.Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			kinds[e.Kind]++
@@ -111,11 +111,11 @@ func TestAFloodOfLoginsIsAnsweredAlike(t *testing.T) {
 	if busy[0].Load() == 0 || busy[1].Load() == 0 {
 		t.Errorf("turned away: %d logins of Ann's, %d of nobody's; want some of each", busy[0].Load(), busy[1].Load())
 	}
-	if got := int64(kinds[strategy.EventOverloaded]); got != busy[0].Load()+busy[1].Load() {
+	if got := int64(kinds[event.Overloaded]); got != busy[0].Load()+busy[1].Load() {
 		t.Errorf("got %d events of overload, want %d", got, busy[0].Load()+busy[1].Load())
 	}
-	if kinds[strategy.EventStoreFailed] != 0 {
-		t.Errorf("got %d events of a failing store, want none", kinds[strategy.EventStoreFailed])
+	if kinds[event.StoreFailed] != 0 {
+		t.Errorf("got %d events of a failing store, want none", kinds[event.StoreFailed])
 	}
 }
 

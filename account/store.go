@@ -1,9 +1,6 @@
 package account
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // Store keeps accounts. E-mail addresses reach it normalised.
 //
@@ -28,14 +25,15 @@ type Store[U any, ID comparable] interface {
 	// [ErrUserNotFound].
 	ByEmail(ctx context.Context, email string) (U, error)
 
-	// ReplacePassword sets the password hash of the account where it still is
-	// old, and NotBefore as Apply does, in one update. Where there is no such
-	// account, or its hash is another by now, it must return an error wrapping
-	// [ErrConflict] and change nothing: two changes at once must not both succeed.
-	ReplacePassword(ctx context.Context, id ID, old, new PasswordHash, notBefore time.Time) error
+	// ReplacePassword sets the account's password hash to new, if it is still old.
+	// With revoke, it adds 1 to the token version in the same update. Where there is
+	// no such account, or its hash is not old, it must return an error wrapping
+	// [ErrConflict] and change nothing: of concurrent changes only one succeeds.
+	ReplacePassword(ctx context.Context, id ID, old, new PasswordHash, revoke bool) error
 
 	// Apply makes a change to an account in one update that touches no other
-	// field, or returns an error wrapping [ErrUserNotFound].
+	// field. Where there is no such account, it must return an error wrapping
+	// [ErrUserNotFound].
 	Apply(ctx context.Context, id ID, change Change) error
 }
 
@@ -43,8 +41,7 @@ type Store[U any, ID comparable] interface {
 type Change struct {
 	// Active sets the flag; nil leaves it as it is.
 	Active *bool
-	// NotBefore moves [User].NotBefore on: to this time, or by a millisecond where it
-	// is as late already, so that logins which have seen that end too. The zero time
-	// leaves it as it is.
-	NotBefore time.Time
+	// RevokeTokens adds 1 to the token version, which invalidates every token issued
+	// earlier; see [User].
+	RevokeTokens bool
 }

@@ -29,11 +29,11 @@ type User[ID comparable] struct {
 	Superuser bool `bson:"is_superuser" json:"is_superuser"`
 	// CreatedAt is in UTC and whole milliseconds.
 	CreatedAt time.Time `bson:"created_at" json:"created_at"`
-	// NotBefore makes all tokens of before invalid whenever it moves on; see
-	// strategy.NotBefore. The zero time means that there was no such change yet. The
-	// Manager sets it 10 seconds ahead, for tokens of older versions, of which only
-	// the time is known.
-	NotBefore time.Time `bson:"tokens_not_before,omitempty" json:"-" xml:"-"`
+	// Version is the token version. Raising it invalidates every token issued
+	// earlier: a token is valid only while the version that its login saw is the
+	// account's. A [Store] raises it with [Store.ReplacePassword] and [Change];
+	// applications have no reason to set it. A new account has 0.
+	Version int64 `bson:"token_version,omitempty" json:"-" xml:"-"`
 }
 
 // UserID returns the account's ID.
@@ -48,8 +48,8 @@ func (u User[ID]) IsVerified() bool { return u.Verified }
 // IsSuperuser reports whether the account is a superuser's.
 func (u User[ID]) IsSuperuser() bool { return u.Superuser }
 
-// TokensNotBefore implements strategy.NotBefore.
-func (u User[ID]) TokensNotBefore() time.Time { return u.NotBefore }
+// TokenVersion returns the account's token version.
+func (u User[ID]) TokenVersion() int64 { return u.Version }
 
 // Account returns u itself. Embedding promotes it: so the packages of Latchkey
 // find the account inside the application's struct.

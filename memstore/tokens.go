@@ -59,14 +59,14 @@ func (s *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 }
 
 // ByToken implements strategy.Store.
-func (s *Tokens[ID]) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[ID], error) {
+func (s *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
 	if err := ctx.Err(); err != nil {
 		return strategy.AccessToken[ID]{}, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	token, ok := s.byDigest[digest]
-	if !ok || token.CreatedAt.Before(createdAfter) {
+	if !ok {
 		return strategy.AccessToken[ID]{}, strategy.ErrTokenNotFound
 	}
 	return own(token), nil
@@ -105,9 +105,7 @@ func (s *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	if to.AuthenticatedAt.After(token.AuthenticatedAt) {
 		token.AuthenticatedAt = to.AuthenticatedAt
 	}
-	if to.SeenNotBefore.After(token.SeenNotBefore) {
-		token.SeenNotBefore = to.SeenNotBefore
-	}
+	token.TokenVersion = max(token.TokenVersion, to.TokenVersion)
 	s.byDigest[token.Digest] = token
 	s.digests[token.ID] = token.Digest
 	return own(token), nil
@@ -189,3 +187,6 @@ func (s *Tokens[ID]) remove(token strategy.AccessToken[ID]) {
 	delete(s.byDigest, token.Digest)
 	delete(s.digests, token.ID)
 }
+
+// Retention implements strategy.Store: the store keeps tokens until they are deleted.
+func (s *Tokens[ID]) Retention() time.Duration { return 0 }

@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"github.com/latchkey-go/latchkey/memstore"
+	"github.com/latchkey-go/latchkey/storetest"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
-	"github.com/latchkey-go/latchkey/strategy/storetest"
 )
 
 func TestRevocationsKeepTheContract(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/internal/notify"
@@ -82,14 +81,16 @@ func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 }
 
 // ReplacePassword implements account.Store.
-func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, notBefore time.Time) error {
+func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
 	err := s.change(ctx, id, func(user *U) error {
 		a := s.of(user)
 		if a.HashedPassword != old {
 			return account.ErrConflict
 		}
 		a.HashedPassword = new
-		postpone(a, notBefore)
+		if revoke {
+			a.Version++
+		}
 		return nil
 	})
 	if errors.Is(err, account.ErrUserNotFound) {
@@ -105,18 +106,11 @@ func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 		if change.Active != nil {
 			a.Active = *change.Active
 		}
-		postpone(a, change.NotBefore)
+		if change.RevokeTokens {
+			a.Version++
+		}
 		return nil
 	})
-}
-
-func postpone[ID comparable](a *account.User[ID], notBefore time.Time) {
-	switch {
-	case notBefore.After(a.NotBefore):
-		a.NotBefore = notBefore
-	case !notBefore.IsZero():
-		a.NotBefore = a.NotBefore.Add(time.Millisecond)
-	}
 }
 
 // change changes an account that is there, unless f returns an error.
