@@ -1,6 +1,6 @@
-// Consumer is a program that imports what an application imports. CI builds it
-// as a module of its own and looks into its go.sum: nothing of Docker,
-// testcontainers or FerretDB may be in there.
+// Consumer is a program that imports what an application imports. CI builds it as a
+// module of its own and reads its go.sum, which must not name Docker,
+// testcontainers or FerretDB.
 package main
 
 import (
@@ -9,10 +9,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/ginauth"
-	"github.com/latchkey-go/latchkey/mongostore"
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
 type user struct {
@@ -22,18 +20,10 @@ type user struct {
 func main() {
 	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://127.0.0.1:27017"))
 	check(err)
-	db := client.Database("consumer")
-	users, err := mongostore.NewUsers[user](db, mongostore.UsersConfig{})
+	lk, err := latchkey.New[user](client.Database("consumer"), uuid.New, latchkey.Config{})
 	check(err)
-	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{})
-	check(err)
-	accounts, err := account.NewManager(users, uuid.New, account.Config{})
-	check(err)
-	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{})
-	check(err)
-	auth, err := ginauth.New(sessions, accounts, ginauth.Config{})
-	check(err)
-	auth.Routes(gin.New())
+	defer lk.Close()
+	lk.Auth.Routes(gin.New())
 }
 
 func check(err error) {

@@ -26,7 +26,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	// An interrupt while it starts is no failure either.
+	// An interrupt during the start is not a failure.
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "quickstart:", err)
 		os.Exit(1)
@@ -38,8 +38,7 @@ type settings struct {
 	mongoURI string
 	database string
 	demo     bool
-	sessions sessionSettings
-	login    loginSettings
+	options
 }
 
 func parseFlags(args []string, stderr io.Writer) (settings, error) {
@@ -49,19 +48,19 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	fs.StringVar(&s.addr, "addr", "127.0.0.1:8080", "address to listen on")
 	fs.StringVar(&s.mongoURI, "mongodb-uri", os.Getenv("MONGODB_URI"), "MongoDB to use; empty runs one in this process, with demo accounts (default $MONGODB_URI)")
 	fs.StringVar(&s.database, "db", "latchkey_quickstart", "name of the database")
-	fs.BoolVar(&s.demo, "demo-accounts", false, "make the demo accounts in a MongoDB of yours too; anybody knows their password")
-	fs.DurationVar(&s.sessions.lifetime, "lifetime", time.Hour, "how long an access token lives; 0 means until it is revoked")
-	fs.DurationVar(&s.sessions.remember, "remember", 0, "how long it lives where the login asks to be remembered; 0 means that it cannot")
-	fs.DurationVar(&s.sessions.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means as long as it lives")
-	fs.IntVar(&s.sessions.maxSessions, "max-sessions", 0, "how many sessions a user may have, the oldest going first; 0 means any number")
-	fs.DurationVar(&s.sessions.cacheStaleness, "cache-staleness", 0, "how old what is known of a session may be, up to 1m, so that most requests read no database; 0 means no cache")
-	fs.IntVar(&s.login.limit, "login-limit", 5, "how many wrong passwords for an account from one network are free, before the delays begin (1 to 14); 0 means no limit at all")
-	fs.IntVar(&s.login.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each in 64 MiB; 0 means one for each processor")
+	fs.BoolVar(&s.demo, "demo-accounts", false, "make the demo accounts in a MongoDB of yours too; their password is public")
+	fs.DurationVar(&s.lifetime, "lifetime", time.Hour, "how long an access token is valid; 0 means until it is revoked")
+	fs.DurationVar(&s.remember, "remember", 0, "how long it is valid if the login asks to be remembered; 0 means that logins cannot ask")
+	fs.DurationVar(&s.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means no limit")
+	fs.IntVar(&s.maxSessions, "max-sessions", 0, "how many sessions a user may have; a login beyond that ends the oldest; 0 means any number")
+	fs.DurationVar(&s.cacheStaleness, "cache-staleness", 0, "the longest a cached session is used before it is read again, up to 1m; 0 means no cache")
+	fs.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for an account from one network are free before delays begin (1 to 14); 0 means no limit")
+	fs.IntVar(&s.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each with 64 MiB and 4 threads; 0 means a quarter of the processors, at least 1")
 	if err := fs.Parse(args); err != nil {
 		return s, err
 	}
-	if r := s.sessions.remember; r != 0 && (s.sessions.lifetime == 0 || r <= s.sessions.lifetime) {
-		return s, fmt.Errorf("-remember is %v, want longer than -lifetime, %v (0 means for ever)", r, s.sessions.lifetime)
+	if r := s.remember; r != 0 && (s.lifetime == 0 || r <= s.lifetime) {
+		return s, fmt.Errorf("-remember is %v, want longer than -lifetime, %v (0 means no expiry)", r, s.lifetime)
 	}
 	if fs.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
@@ -96,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
 
-	app, err := newApp(ctx, client.Database(s.database), s.sessions, s.login)
+	app, err := newApp(ctx, client.Database(s.database), s.options)
 	if err != nil {
 		return err
 	}
@@ -116,7 +115,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if s.demo {
 		fmt.Fprint(stdout, curlLines("http://"+serve.Reachable(listener.Addr())))
 	} else {
-		fmt.Fprintln(stdout, "It has the accounts of that database; -demo-accounts makes some to try it with.")
+		fmt.Fprintln(stdout, "Log in with an account of that database; -demo-accounts makes some to try it with.")
 	}
 	return serve.Until(ctx, listener, handler)
 }
@@ -128,19 +127,19 @@ Try it, in another shell:
   # log in, and keep the token
   TOKEN=$(curl -s %[1]s/auth/login -d username=member@example.com --data-urlencode 'password=%[2]s' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
   # a guarded route
-  curl -i %[1]s/me -H "Authorization: Bearer $TOKEN"
+  curl -iw '\n' %[1]s/me -H "Authorization: Bearer $TOKEN"
   # log out; then the same token is refused
-  curl -i -X POST %[1]s/auth/logout -H "Authorization: Bearer $TOKEN"
-  curl -i %[1]s/me -H "Authorization: Bearer $TOKEN"
+  curl -iw '\n' -X POST %[1]s/auth/logout -H "Authorization: Bearer $TOKEN"
+  curl -iw '\n' %[1]s/me -H "Authorization: Bearer $TOKEN"
 
   # the same with a cookie, and the login in JSON
-  curl -i %[1]s/auth/cookie/login -c jar.txt -H 'Content-Type: application/json' -d '{"username":"admin@example.com","password":"%[2]s"}'
-  curl -i %[1]s/superuser -b jar.txt
-  # its sessions; then a fresh login, which /fresh wants every minute
-  curl -s %[1]s/auth/cookie/sessions -b jar.txt
-  curl -i %[1]s/auth/cookie/reauthenticate -b jar.txt -c jar.txt --data-urlencode 'password=%[2]s'
-  curl -i %[1]s/fresh -b jar.txt
-  curl -i -X POST %[1]s/auth/cookie/logout -b jar.txt -c jar.txt
+  curl -iw '\n' %[1]s/auth/cookie/login -c jar.txt -H 'Content-Type: application/json' -d '{"username":"admin@example.com","password":"%[2]s"}'
+  curl -iw '\n' %[1]s/superuser -b jar.txt
+  # its sessions; then the password again, because /fresh wants a login of the last minute
+  curl -sw '\n' %[1]s/auth/cookie/sessions -b jar.txt
+  curl -iw '\n' %[1]s/auth/cookie/reauthenticate -b jar.txt -c jar.txt --data-urlencode 'password=%[2]s'
+  curl -iw '\n' %[1]s/fresh -b jar.txt
+  curl -iw '\n' -X POST %[1]s/auth/cookie/logout -b jar.txt -c jar.txt
 
 Accounts, all with the password "%[2]s":
   member@example.com    verified@example.com    admin@example.com (superuser)    inactive@example.com

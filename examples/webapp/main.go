@@ -16,8 +16,9 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	mongooptions "go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/examples/internal/serve"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/integration/devmongo"
@@ -27,7 +28,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	gin.SetMode(gin.ReleaseMode)
-	// An interrupt while it starts is no failure either.
+	// An interrupt during the start is not a failure.
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "webapp:", err)
 		os.Exit(1)
@@ -49,8 +50,8 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	fs.StringVar(&s.addr, "addr", "127.0.0.1:8081", "address to listen on")
 	fs.StringVar(&s.mongoURI, "mongodb-uri", os.Getenv("MONGODB_URI"), "MongoDB to use; empty runs one in this process, with demo accounts (default $MONGODB_URI)")
 	fs.StringVar(&s.database, "db", "latchkey_webapp", "name of the database")
-	fs.BoolVar(&s.demo, "demo-accounts", false, "make the demo accounts in a MongoDB of yours too; anybody knows their password")
-	fs.BoolVar(&s.insecureHTTP, "insecure-http", false, "for development: a cookie without Secure, to try it over plain HTTP from another machine, or in a browser that takes no Secure cookie from localhost")
+	fs.BoolVar(&s.demo, "demo-accounts", false, "make the demo accounts in a MongoDB of yours too; their password is public")
+	fs.BoolVar(&s.insecureHTTP, "insecure-http", false, "for development: a cookie without Secure, for plain HTTP from another machine, or for a browser that rejects Secure cookies from localhost")
 	if err := fs.Parse(args); err != nil {
 		return s, err
 	}
@@ -80,17 +81,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		defer func() { _ = server.Close() }()
 		s.mongoURI = server.URI()
 	}
-	client, err := mongo.Connect(mongooptions.Client().ApplyURI(s.mongoURI))
+	client, err := mongo.Connect(options.Client().ApplyURI(s.mongoURI))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
 
-	var opts options
+	var cfg latchkey.Config
 	if s.insecureHTTP {
-		opts.cookie = ginauth.Cookie{Name: "latchkey", InsecureHTTP: true}
+		cfg.Cookie = ginauth.Cookie{Name: "latchkey", InsecureHTTP: true}
 	}
-	app, err := newApp(ctx, client.Database(s.database), opts)
+	app, err := newApp(ctx, client.Database(s.database), cfg)
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			fmt.Fprintf(stdout, "  %s\n", demo.Email)
 		}
 	} else {
-		fmt.Fprintln(stdout, "It has the accounts of that database; -demo-accounts makes some to try it with.")
+		fmt.Fprintln(stdout, "Sign in with an account of that database; -demo-accounts makes some to try it with.")
 	}
 	return serve.Until(ctx, listener, handler)
 }

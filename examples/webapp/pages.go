@@ -12,27 +12,28 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"github.com/mileusna/useragent"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// view is what a template may show.
+// view is the data of a template.
 type view struct {
 	Title  string
-	User   *Member // nil where nobody is signed in
-	Notice string  // what has just been done
-	Error  string  // what is wrong with the form, or the request
+	User   *Member // nil for a visitor
+	Notice string  // what was just done
+	Error  string  // what is wrong with the form or the request
 
-	// The forms'.
+	// For forms.
 	Next, Email string
 	Remember    bool
 
-	// The page of sessions'.
+	// For the page of sessions.
 	Sessions []listed
-	After    string // the page is not the first one
-	Older    string // where the next page begins
+	After    string // where this page begins; "" for the first
+	Older    string // where the next page begins; "" for the last
 }
 
 type listed struct {
@@ -40,8 +41,8 @@ type listed struct {
 	Current bool
 }
 
-// notices are what pages can say was done. A redirect names one: its text is never
-// in the address, where anybody could write it.
+// notices are the texts of view.Notice. A redirect names one by its key, so that a
+// link cannot put text of its own onto a page.
 var notices = map[string]string{
 	"password": "Your password is changed. All other sessions are ended.",
 	"ended":    "The session is ended.",
@@ -49,16 +50,16 @@ var notices = map[string]string{
 	"all":      "You are signed out everywhere.",
 }
 
-// page answers with a page.
+// page renders a page.
 func (a *app) page(c *gin.Context, status int, template string, v view) {
-	if user, ok := a.auth.CurrentUser(c); ok {
+	if user, ok := a.Web.CurrentUser(c); ok {
 		v.User = &user
 	}
 	v.Notice = notices[c.Query("done")]
 	c.HTML(status, template, v)
 }
 
-// problem answers with a page that only says what is wrong.
+// problem renders a page that only says what is wrong.
 func (a *app) problem(c *gin.Context, status int, title, text string) {
 	a.page(c, status, "problem.html", view{Title: title, Error: text})
 }
@@ -67,8 +68,7 @@ func (a *app) notFound(c *gin.Context) {
 	a.problem(c, http.StatusNotFound, "Not found", "There is no such page here.")
 }
 
-// unavailable answers where the database fails: nobody knows then, and nobody is
-// signed out for it.
+// unavailable renders the answer to a database failure, which never signs a user out.
 func (a *app) unavailable(c *gin.Context) {
 	c.Header("Retry-After", "1")
 	a.problem(c, http.StatusServiceUnavailable, "Out of order", "Something does not work on our side. Please try again in a moment.")
@@ -78,13 +78,13 @@ func (a *app) crossOrigin(c *gin.Context) {
 	a.problem(c, http.StatusForbidden, "Not from here", "This form was sent from another site, and nothing was done.")
 }
 
-// onUnauthorized is the guards' answer to browsers: the page where one signs in,
-// or gives the password again, which then leads back.
+// onUnauthorized redirects to the login page, or to the page that asks for the
+// password again. Both lead back afterwards.
 func onUnauthorized(c *gin.Context, err error) {
 	to := "/login"
 	switch {
 	case errors.Is(err, ginauth.ErrNotFresh):
-		// A form that asks for a fresh login stands at the address it is sent to.
+		// A form that wants a fresh login has the address that it is sent to.
 		to = "/confirm?next=" + url.QueryEscape(c.Request.URL.RequestURI())
 	case c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead:
 		to += "?next=" + url.QueryEscape(c.Request.URL.RequestURI())
@@ -92,19 +92,19 @@ func onUnauthorized(c *gin.Context, err error) {
 	c.Redirect(http.StatusSeeOther, to)
 }
 
-// localPath returns next if it is a path on this site, and the members' page
-// otherwise: it comes from the address, and must not lead to another site.
+// localPath returns next if it is a path on this site, and else the members' page.
+// next comes from the URL, and must not redirect to another site.
 func localPath(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") ||
-		// Browsers take a backslash for a slash, and leave control characters out.
+		// Browsers read a backslash as a slash, and drop control characters.
 		strings.ContainsFunc(next, func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }) {
 		return "/members"
 	}
 	return next
 }
 
-// refusal returns status and text for a form whose password was not accepted.
+// refusal returns the status and the text for a rejected password.
 func refusal(c *gin.Context, err error, wrong string) (int, string) {
 	var tooMany *account.TooManyAttemptsError
 	switch {
@@ -119,7 +119,7 @@ func refusal(c *gin.Context, err error, wrong string) (int, string) {
 	return http.StatusServiceUnavailable, "We cannot check passwords right now. Please try again in a moment."
 }
 
-// inWords rounds a time to wait up.
+// inWords formats a time to wait, rounded up.
 func inWords(d time.Duration) string {
 	switch {
 	case d <= 10*time.Second:
@@ -130,7 +130,7 @@ func inWords(d time.Duration) string {
 	return fmt.Sprintf("%d minutes", (d+time.Minute-1)/time.Minute)
 }
 
-// moment is a time as pages show it.
+// moment formats a time.
 func moment(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") }
 
 func (a *app) home(c *gin.Context) {
@@ -147,7 +147,7 @@ func (a *app) showLogin(c *gin.Context) {
 
 func (a *app) login(c *gin.Context) {
 	v := view{Title: "Sign in", Next: c.PostForm("next"), Email: c.PostForm("email"), Remember: c.PostForm("remember") != ""}
-	_, err := a.auth.LoginWithPassword(c, v.Email, c.PostForm("password"), v.Remember)
+	_, err := a.Web.LoginWithPassword(c, v.Email, c.PostForm("password"), v.Remember)
 	switch {
 	case errors.Is(err, ginauth.ErrCrossOrigin):
 		a.crossOrigin(c)
@@ -161,7 +161,7 @@ func (a *app) login(c *gin.Context) {
 }
 
 func (a *app) logout(c *gin.Context) {
-	err := a.auth.Logout(c)
+	err := a.Web.Logout(c)
 	switch {
 	case errors.Is(err, ginauth.ErrCrossOrigin):
 		a.crossOrigin(c)
@@ -173,24 +173,23 @@ func (a *app) logout(c *gin.Context) {
 }
 
 func (a *app) logoutAll(c *gin.Context) {
-	user, _ := a.auth.CurrentUser(c)
-	// It goes through even where the browser has gone; the store bounds it.
+	user, _ := a.Web.CurrentUser(c)
+	// It goes through even if the browser goes away; the store bounds it.
 	ctx := context.WithoutCancel(c.Request.Context())
-	// This ends logins too that are under way.
-	if err := a.accounts.RevokeTokens(ctx, user.ID); err != nil {
+	// This also ends logins that are in flight.
+	if err := a.Accounts.RevokeTokens(ctx, user.ID); err != nil {
 		a.unavailable(c)
 		return
 	}
-	// All tokens are dead. What follows cleans up: the rows, and the cookie.
-	_ = a.sessions.DestroyAll(ctx, user.ID)
-	_ = a.auth.Logout(c)
+	// Every token is invalid now. Logging out clears the cookie.
+	_ = a.Web.Logout(c)
 	c.Redirect(http.StatusSeeOther, "/?done=all")
 }
 
 func (a *app) listSessions(c *gin.Context) {
-	session, _ := a.auth.CurrentSession(c)
+	session, _ := a.Web.CurrentSession(c)
 	v := view{Title: "Your sessions", After: c.Query("after")}
-	found, err := a.sessions.Sessions(c.Request.Context(), session.User.ID, strategy.Page{Limit: 10, After: v.After})
+	found, err := a.Sessions.Sessions(c.Request.Context(), session.User.ID, strategy.Page{Limit: 10, After: v.After})
 	switch {
 	case errors.Is(err, strategy.ErrInvalidCursor):
 		a.notFound(c)
@@ -207,14 +206,14 @@ func (a *app) listSessions(c *gin.Context) {
 }
 
 func (a *app) endSession(c *gin.Context) {
-	user, _ := a.auth.CurrentUser(c)
+	user, _ := a.Web.CurrentUser(c)
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
 		a.notFound(c)
 		return
 	}
-	// One that is not there was ended already. Another's is not there either.
-	err = a.sessions.DestroySession(context.WithoutCancel(c.Request.Context()), user.ID, id)
+	// A session that does not exist was ended already.
+	err = a.Sessions.DestroySession(context.WithoutCancel(c.Request.Context()), user.ID, id)
 	if err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
 		a.unavailable(c)
 		return
@@ -228,9 +227,9 @@ func (a *app) showConfirm(c *gin.Context) {
 
 func (a *app) confirm(c *gin.Context) {
 	v := view{Title: "Confirm that it is you", Next: c.PostForm("next")}
-	err := a.auth.Reauthenticate(c, c.PostForm("password"))
+	_, err := a.Web.Reauthenticate(c, c.PostForm("password"))
 	switch {
-	case errors.Is(err, strategy.ErrInvalidToken): // the session was ended meanwhile
+	case errors.Is(err, strategy.ErrInvalidToken): // the session has just ended
 		c.Redirect(http.StatusSeeOther, "/login")
 	case err != nil:
 		var status int
@@ -253,8 +252,8 @@ func (a *app) changePassword(c *gin.Context) {
 		refuse(http.StatusBadRequest, "The new passwords are not the same.")
 		return
 	}
-	user, _ := a.auth.CurrentUser(c)
-	changed, err := a.accounts.ChangePassword(c.Request.Context(), user.ID, c.PostForm("current"), c.PostForm("new"))
+	user, _ := a.Web.CurrentUser(c)
+	changed, err := a.Accounts.ChangePassword(c.Request.Context(), user.ID, c.PostForm("current"), c.PostForm("new"))
 	switch {
 	case errors.Is(err, account.ErrInvalidPassword):
 		refuse(http.StatusBadRequest, "The new password needs at least 8 characters.")
@@ -266,9 +265,23 @@ func (a *app) changePassword(c *gin.Context) {
 		refuse(refusal(c, err, "The current password is not right."))
 		return
 	}
-	// The change has made all tokens invalid. This session gets a new one.
-	if err := a.auth.Renew(c, changed); err != nil {
-		return // Renew has answered
+	// The change has invalidated every token. This session gets a new one.
+	if _, err := a.Web.Renew(c, changed); err != nil {
+		a.unavailable(c)
+		return
 	}
 	c.Redirect(http.StatusSeeOther, "/members?done=password")
+}
+
+// browser names the browser and the system of a User-Agent header, such as "Chrome on
+// Linux".
+func browser(userAgent string) string {
+	agent := useragent.Parse(userAgent)
+	switch {
+	case agent.Name == "":
+		return "Unknown browser"
+	case agent.OS == "":
+		return agent.Name
+	}
+	return agent.Name + " on " + agent.OS
 }

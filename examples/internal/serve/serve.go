@@ -1,4 +1,4 @@
-// Package serve is what the examples' servers have in common.
+// Package serve runs the examples' HTTP servers.
 package serve
 
 import (
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Until serves until ctx is done, and then lets the requests under way finish.
+// Until serves until ctx is done, and then waits up to 10 seconds for requests in flight.
 func Until(ctx context.Context, listener net.Listener, h http.Handler) error {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, IdleTimeout: time.Minute}
 	failed := make(chan error, 1)
@@ -23,8 +23,9 @@ func Until(ctx context.Context, listener net.Listener, h http.Handler) error {
 	return server.Shutdown(ctx)
 }
 
-// Reachable is an address to connect to: one that listens everywhere does so here
-// too, and curl and browsers send secure cookies over plain HTTP only here.
+// Reachable returns an address to connect to: for a listener on all interfaces the
+// loopback address, the only one to which curl and browsers send secure cookies over
+// plain HTTP.
 func Reachable(addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
