@@ -21,7 +21,11 @@ type Customer struct {
 // Register an account, log in, change the password.
 func ExampleManager() {
 	ctx := context.Background()
-	accounts, err := account.NewManager(memstore.NewUsers[Customer](), uuid.New, account.Config{})
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, account.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -26,11 +26,11 @@ func (s *Slots) Run(ctx context.Context, f func()) error { return s.run(ctx, f) 
 // NetworkOf is the network that an address is counted by.
 var NetworkOf = networkOf
 
-// Herds is how many accounts, and networks of accounts, have attempts under way or
-// waiting.
-func (l *limiter) Herds() int {
+// InFlight returns the number of accounts, and of pairs of account and network, that
+// have attempts in flight.
+func (m *Manager[U, ID]) InFlight() int {
 	n := 0
-	for _, s := range []*herds{&l.herds, &l.turns} {
+	for _, s := range []*herds{&m.limiter.herds, &m.limiter.turns} {
 		s.mu.Lock()
 		n += len(s.of)
 		s.mu.Unlock()

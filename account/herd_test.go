@@ -17,10 +17,10 @@ import (
 )
 
 // slow makes look-ups of accounts take until release is closed.
-func (g *guarded) slow() (release chan struct{}) {
+func (r *limitedRig) slow() (release chan struct{}) {
 	release = make(chan struct{})
-	good := g.store.byEmail
-	g.store.byEmail = func(ctx context.Context, email string) (member, error) {
+	good := r.store.byEmail
+	r.store.byEmail = func(ctx context.Context, email string) (member, error) {
 		m, err := good(ctx, email)
 		<-release
 		return m, err
@@ -29,9 +29,9 @@ func (g *guarded) slow() (release chan struct{}) {
 }
 
 // fill starts five attempts on Ann's account from home: as many as are free.
-func (g *guarded) fill(wg *sync.WaitGroup, password string) {
+func (r *limitedRig) fill(wg *sync.WaitGroup, password string) {
 	for range 5 {
-		wg.Go(func() { _, _ = g.Authenticate(from(home), annsAddress, password) })
+		wg.Go(func() { _, _ = r.Authenticate(from(home), annsAddress, password) })
 	}
 	synctest.Wait()
 }
@@ -39,21 +39,21 @@ func (g *guarded) fill(wg *sync.WaitGroup, password string) {
 // Waiting for others has an end: here, by a bubble's clock.
 func TestAnAttemptDoesNotWaitForOthersForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		release := g.slow()
+		r := newLimitedRig(t, account.LimiterConfig{})
+		release := r.slow()
 		var wg sync.WaitGroup
-		g.fill(&wg, password)
+		r.fill(&wg, password)
 
 		start := time.Now()
-		g.expect(t, "a sixth", home, annsAddress, password, wait(30*time.Second))
+		r.expect(t, "a sixth", home, annsAddress, password, wait(30*time.Second))
 		if took := time.Since(start); took != 3*time.Second {
 			t.Errorf("it waited %v for the others, want 3 s", took)
 		}
 		// Other accounts and whoever is behind a session do not wait for those.
 		start = time.Now()
-		g.store.byEmail = g.store.Users.ByEmail
-		g.expect(t, "another account", home, strangers(0), "wrong", denied)
-		if _, err := g.Reauthenticate(from(home), g.ann, password); err != nil {
+		r.store.byEmail = r.store.Users.ByEmail
+		r.expect(t, "another account", home, strangers(0), "wrong", denied)
+		if _, err := r.Reauthenticate(from(home), r.ann, password); err != nil {
 			t.Errorf("Reauthenticate: got %v, want nil", err)
 		}
 		if took := time.Since(start); took != 0 {
@@ -61,7 +61,7 @@ func TestAnAttemptDoesNotWaitForOthersForever(t *testing.T) {
 		}
 		close(release)
 		wg.Wait()
-		if left := g.attempts.left(t); !reflect.DeepEqual(left, []int{1, 1, 1}) {
+		if left := r.attempts.left(t); !reflect.DeepEqual(left, []int{1, 1, 1}) {
 			t.Errorf("afterwards the counters are at %v, want the stranger's failure alone", left)
 		}
 	})
@@ -69,17 +69,17 @@ func TestAnAttemptDoesNotWaitForOthersForever(t *testing.T) {
 
 func TestAnAttemptGoesOnWhenAnotherEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		release := g.slow()
+		r := newLimitedRig(t, account.LimiterConfig{})
+		release := r.slow()
 		var wg sync.WaitGroup
-		g.fill(&wg, password)
+		r.fill(&wg, password)
 		for _, p := range []string{password, "wrong"} {
 			wg.Go(func() {
 				want, start := in, time.Now()
 				if p == "wrong" {
 					want = denied
 				}
-				g.expect(t, "one that waits", home, annsAddress, p, want)
+				r.expect(t, "one that waits", home, annsAddress, p, want)
 				if took := time.Since(start); took != time.Second {
 					t.Errorf("it waited for %v, want 1 s", took)
 				}
@@ -97,16 +97,16 @@ func TestAttemptsThatHaveWaitedAreStillLimited(t *testing.T) {
 	for before := time.Duration(0); before < 100*time.Millisecond; before += 5*time.Millisecond - 1 {
 		t.Run(fmt.Sprint(before), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGuarded(t, account.LimiterConfig{})
-				good, release := g.store.byEmail, make(chan struct{})
-				g.store.byEmail = func(context.Context, string) (member, error) {
+				r := newLimitedRig(t, account.LimiterConfig{})
+				good, release := r.store.byEmail, make(chan struct{})
+				r.store.byEmail = func(context.Context, string) (member, error) {
 					<-release
 					return member{}, account.ErrBusy
 				}
 				var wg sync.WaitGroup
-				g.fill(&wg, "wrong")
-				g.store.byEmail = good
-				g.attempts.since(func(ctx context.Context, _ string, _ int) error {
+				r.fill(&wg, "wrong")
+				r.store.byEmail = good
+				r.attempts.since(func(ctx context.Context, _ string, _ int) error {
 					select {
 					case <-time.After(10 * time.Millisecond): // a database's latency
 						return nil
@@ -116,7 +116,7 @@ func TestAttemptsThatHaveWaitedAreStillLimited(t *testing.T) {
 				})
 				got := make(chan string, 20)
 				for range 20 {
-					wg.Go(func() { got <- g.login(home, annsAddress, "wrong") })
+					wg.Go(func() { got <- r.login(home, annsAddress, "wrong") })
 				}
 				time.Sleep(3*time.Second - before)
 				close(release)
@@ -130,10 +130,10 @@ func TestAttemptsThatHaveWaitedAreStillLimited(t *testing.T) {
 						t.Errorf("got %q, want %q or a wait of 30 s", o, denied)
 					}
 				}
-				if n > 5 || g.lookups.Load() != int64(n) {
-					t.Errorf("%d were denied and %d accounts looked up, want at most 5", n, g.lookups.Load())
+				if n > 5 || r.lookups.Load() != int64(n) {
+					t.Errorf("%d were denied and %d accounts looked up, want at most 5", n, r.lookups.Load())
 				}
-				if slices.Contains(kinds(g.take()), event.LimiterFailed) {
+				if slices.Contains(kinds(r.takeEvents()), event.LimiterFailed) {
 					t.Error("an event says that the limiter failed, want none: it did not")
 				}
 			})
@@ -143,43 +143,43 @@ func TestAttemptsThatHaveWaitedAreStillLimited(t *testing.T) {
 
 func TestWhoeverHangsUpDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		release := g.slow()
+		r := newLimitedRig(t, account.LimiterConfig{})
+		release := r.slow()
 		var wg sync.WaitGroup
-		g.fill(&wg, password)
+		r.fill(&wg, password)
 		for range 10 {
 			ctx, cancel := context.WithTimeout(from(home), time.Second)
 			defer cancel()
 			start := time.Now()
-			_, err := g.Authenticate(ctx, annsAddress, password)
+			_, err := r.Authenticate(ctx, annsAddress, password)
 			if took := time.Since(start); took != time.Second || err == nil || errors.Is(err, account.ErrBadCredentials) {
 				t.Errorf("got %v after %v, want a failure that is no denial after 1 s", err, took)
 			}
 		}
 		close(release)
 		wg.Wait()
-		if left := g.attempts.left(t); left != nil {
+		if left := r.attempts.left(t); left != nil {
 			t.Errorf("afterwards the counters are at %v, want all at 0", left)
 		}
-		g.expect(t, "a login", home, annsAddress, password, in)
+		r.expect(t, "a login", home, annsAddress, password, in)
 	})
 }
 
 // A flood must not pile up.
 func TestOnlySoManyWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		release := g.slow()
+		r := newLimitedRig(t, account.LimiterConfig{})
+		release := r.slow()
 		var wg sync.WaitGroup
-		g.fill(&wg, password)
+		r.fill(&wg, password)
 		const most = 256
 		for range most - 5 {
-			wg.Go(func() { g.expect(t, "one that waits", home, annsAddress, password, in) })
+			wg.Go(func() { r.expect(t, "one that waits", home, annsAddress, password, in) })
 		}
 		synctest.Wait()
 		start := time.Now()
 		for range 10 {
-			g.expect(t, "one too many", home, annsAddress, password, wait(30*time.Second))
+			r.expect(t, "one too many", home, annsAddress, password, wait(30*time.Second))
 		}
 		if took := time.Since(start); took != 0 {
 			t.Errorf("those too many waited for %v, want 0", took)
@@ -191,29 +191,29 @@ func TestOnlySoManyWait(t *testing.T) {
 
 // Whatever panics, nobody waits for it afterwards.
 func TestNothingIsLeftOfAPanic(t *testing.T) {
-	login := func(g *guarded, p string) (panicked any) {
+	login := func(r *limitedRig, p string) (panicked any) {
 		defer func() { panicked = recover() }()
-		_, _ = g.Authenticate(from(home), annsAddress, p)
+		_, _ = r.Authenticate(from(home), annsAddress, p)
 		return nil
 	}
 	t.Run("the accounts' store", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.fail(t, 3, always(home), always(annsAddress))
-		good := g.store.byEmail
-		g.store.byEmail = func(context.Context, string) (member, error) { panic("a bug") }
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.fail(t, 3, always(home), always(annsAddress))
+		good := r.store.byEmail
+		r.store.byEmail = func(context.Context, string) (member, error) { panic("a bug") }
 		for range 20 {
-			if login(g, password) == nil {
+			if login(r, password) == nil {
 				t.Fatal("the panic was swallowed")
 			}
 		}
-		g.store.byEmail = good
-		if left := g.attempts.left(t); !slices.Equal(left, []int{3, 3, 3}) || g.limiter.Herds() != 0 {
-			t.Errorf("the counters are at %v and %d accounts have attempts under way, want [3 3 3] as before, and none", left, g.limiter.Herds())
+		r.store.byEmail = good
+		if left := r.attempts.left(t); !slices.Equal(left, []int{3, 3, 3}) || r.InFlight() != 0 {
+			t.Errorf("the counters are at %v and %d accounts have attempts under way, want [3 3 3] as before, and none", left, r.InFlight())
 		}
-		if n := g.attempts.since(nil)["Remember"]; n != 0 {
+		if n := r.attempts.since(nil)["Remember"]; n != 0 {
 			t.Errorf("the network was remembered %d times, want 0", n)
 		}
-		g.expect(t, "a login", home, annsAddress, password, in)
+		r.expect(t, "a login", home, annsAddress, password, in)
 	})
 	for _, c := range []struct {
 		call     string
@@ -225,24 +225,24 @@ func TestNothingIsLeftOfAPanic(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("the counters' store, %s %d, %s", c.call, c.n, c.password), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGuarded(t, account.LimiterConfig{})
+				r := newLimitedRig(t, account.LimiterConfig{})
 				for range 20 {
-					g.attempts.since(func(_ context.Context, call string, n int) error {
+					r.attempts.since(func(_ context.Context, call string, n int) error {
 						if call == c.call && n == c.n {
 							panic("a bug")
 						}
 						return nil
 					})
 					start := time.Now()
-					if login(g, c.password) == nil {
+					if login(r, c.password) == nil {
 						break // refused before: what a panic interrupts can stay counted
 					}
 					if took := time.Since(start); took != 0 {
 						t.Errorf("an attempt waited for %v for those that are no more", took)
 					}
 				}
-				g.attempts.since(nil)
-				if n := g.limiter.Herds(); n != 0 {
+				r.attempts.since(nil)
+				if n := r.InFlight(); n != 0 {
 					t.Errorf("%d accounts have attempts under way, want 0", n)
 				}
 			})
@@ -261,14 +261,14 @@ func TestLatencyChangesNothing(t *testing.T) {
 		run := func(t *testing.T, n int, right func(i int) bool, after bool) (got map[string]int, left []int) {
 			t.Helper()
 			synctest.Test(t, func(t *testing.T) {
-				g := newGuarded(t, account.LimiterConfig{})
+				r := newLimitedRig(t, account.LimiterConfig{})
 				if after {
-					g.fail(t, 5, always(home), always(annsAddress))
-					g.clock.advance(30 * time.Second)
+					r.fail(t, 5, always(home), always(annsAddress))
+					r.clock.advance(30 * time.Second)
 				}
-				g.attempts.since(func(context.Context, string, int) error { time.Sleep(latency()); return nil })
-				good := g.store.byEmail
-				g.store.byEmail = func(ctx context.Context, email string) (member, error) {
+				r.attempts.since(func(context.Context, string, int) error { time.Sleep(latency()); return nil })
+				good := r.store.byEmail
+				r.store.byEmail = func(ctx context.Context, email string) (member, error) {
 					time.Sleep(latency())
 					return good(ctx, email)
 				}
@@ -277,11 +277,11 @@ func TestLatencyChangesNothing(t *testing.T) {
 					if right(i) {
 						p = password
 					}
-					_, err := g.Authenticate(from(home), annsAddress, p)
+					_, err := r.Authenticate(from(home), annsAddress, p)
 					return err
 				})
-				g.attempts.since(nil)
-				left = g.attempts.left(t)
+				r.attempts.since(nil)
+				left = r.attempts.left(t)
 			})
 			return got, left
 		}

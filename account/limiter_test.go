@@ -44,7 +44,7 @@ func (c *clock) advance(d time.Duration) {
 
 // recorder is an AttemptStore in memory that remembers what it was asked.
 type recorder struct {
-	*account.MemoryAttempts
+	*memstore.Attempts
 	clock *clock
 	// before is called before each call with its name and its number, from 1 on;
 	// its error is the call's.
@@ -57,11 +57,7 @@ type recorder struct {
 
 func newRecorder(t testing.TB, c *clock) *recorder {
 	t.Helper()
-	inner, err := account.NewMemoryAttempts(0)
-	if err != nil {
-		t.Fatalf("NewMemoryAttempts: %v", err)
-	}
-	return &recorder{MemoryAttempts: inner, clock: c, calls: map[string]int{}, keys: map[string]bool{}}
+	return &recorder{Attempts: newAttempts(t), clock: c, calls: map[string]int{}, keys: map[string]bool{}}
 }
 
 func (r *recorder) record(ctx context.Context, call string, keys ...string) error {
@@ -94,7 +90,7 @@ func (r *recorder) left(t testing.TB) []int {
 	r.mu.Lock()
 	keys := slices.Collect(maps.Keys(r.keys))
 	r.mu.Unlock()
-	found, err := r.MemoryAttempts.Counters(context.Background(), r.clock.now(), keys...)
+	found, err := r.Attempts.Counters(context.Background(), r.clock.now(), keys...)
 	if err != nil {
 		t.Fatalf("Counters: %v", err)
 	}
@@ -112,41 +108,40 @@ func (r *recorder) Counters(ctx context.Context, now time.Time, keys ...string) 
 	if err := r.record(ctx, "Counters", keys...); err != nil {
 		return nil, err
 	}
-	return r.MemoryAttempts.Counters(ctx, now, keys...)
+	return r.Attempts.Counters(ctx, now, keys...)
 }
 
 func (r *recorder) Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
 	if err := r.record(ctx, "Add", key); err != nil {
 		return account.AttemptCounter{}, err
 	}
-	return r.MemoryAttempts.Add(ctx, key, now, expires, postpone)
+	return r.Attempts.Add(ctx, key, now, expires, postpone)
 }
 
 func (r *recorder) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
 	if err := r.record(ctx, "Withdraw", key); err != nil {
 		return err
 	}
-	return r.MemoryAttempts.Withdraw(ctx, now, key, n)
+	return r.Attempts.Withdraw(ctx, now, key, n)
 }
 
 func (r *recorder) Clear(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
 	if err := r.record(ctx, "Clear", key); err != nil {
 		return account.AttemptCounter{}, err
 	}
-	return r.MemoryAttempts.Clear(ctx, now, key)
+	return r.Attempts.Clear(ctx, now, key)
 }
 
 func (r *recorder) Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
 	if err := r.record(ctx, "Remember", append([]string{key}, networks...)...); err != nil {
 		return err
 	}
-	return r.MemoryAttempts.Remember(ctx, key, networks, now, expires)
+	return r.Attempts.Remember(ctx, key, networks, now, expires)
 }
 
-// guarded is a Manager with a limiter, a clock to set and one account, Ann's.
-type guarded struct {
-	*harness
-	limiter  *account.Limiter
+// limitedRig is a Manager with a limiter, a clock to set and one account, Ann's.
+type limitedRig struct {
+	*rig
 	attempts *recorder
 	clock    *clock
 	ann      member
@@ -161,39 +156,29 @@ const (
 // tiny makes hashing cost nothing at all.
 var tiny = account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}
 
-func newGuarded(t testing.TB, cfg account.LimiterConfig) *guarded {
+func newLimitedRig(t testing.TB, cfg account.LimiterConfig) *limitedRig {
 	t.Helper()
 	// So many that all who are looked at at once find a slot.
-	return newGuardedWith(t, cfg, account.Config{Argon2: tiny, MaxConcurrentHashes: 100})
+	return newLimitedRigWith(t, cfg, account.Config{Argon2: tiny, MaxConcurrentHashes: 100})
 }
 
-func newGuardedWith(t testing.TB, cfg account.LimiterConfig, managers account.Config) *guarded {
+func newLimitedRigWith(t testing.TB, cfg account.LimiterConfig, managers account.Config) *limitedRig {
 	t.Helper()
-	g := &guarded{clock: newClock()}
-	g.attempts = newRecorder(t, g.clock)
-	cfg.Now = g.clock.now
-	cfg.OnEvent = func(_ context.Context, e event.Event) {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.events = append(g.events, e)
-	}
-	var err error
-	if g.limiter, err = account.NewLimiter(g.attempts, cfg); err != nil {
-		t.Fatalf("NewLimiter: %v", err)
-	}
-	managers.Limiter = g.limiter
-	g.harness = newHarness(t, managers)
-	g.ann = g.register(t)
-	g.store.byEmail = func(ctx context.Context, email string) (member, error) {
-		g.lookups.Add(1)
-		return g.store.Users.ByEmail(ctx, email)
+	r := &limitedRig{clock: newClock()}
+	r.attempts = newRecorder(t, r.clock)
+	managers.Limiter, managers.Now = cfg, r.clock.now
+	r.rig = newRigWith(t, r.attempts, managers)
+	r.ann = r.register(t)
+	r.store.byEmail = func(ctx context.Context, email string) (member, error) {
+		r.lookups.Add(1)
+		return r.store.Users.ByEmail(ctx, email)
 	}
 	t.Cleanup(func() {
-		if n := g.limiter.Herds(); n != 0 {
+		if n := r.InFlight(); n != 0 {
 			t.Errorf("at the end %d accounts have attempts under way, want 0", n)
 		}
 	})
-	return g
+	return r
 }
 
 // from is a request's context; "" means that the client's address is not known.
@@ -230,24 +215,24 @@ func outcome(err error) string {
 	}
 }
 
-func (g *guarded) login(addr, email, password string) string {
-	_, err := g.Authenticate(from(addr), email, password)
+func (r *limitedRig) login(addr, email, password string) string {
+	_, err := r.Authenticate(from(addr), email, password)
 	return outcome(err)
 }
 
 // expect makes one attempt and says how it should go.
-func (g *guarded) expect(t *testing.T, what, addr, email, password, want string) {
+func (r *limitedRig) expect(t *testing.T, what, addr, email, password, want string) {
 	t.Helper()
-	if got := g.login(addr, email, password); got != want {
+	if got := r.login(addr, email, password); got != want {
 		t.Errorf("%s: got %q, want %q", what, got, want)
 	}
 }
 
 // fail makes n attempts on an account that must all be looked at and denied.
-func (g *guarded) fail(t *testing.T, n int, addr func(int) string, email func(int) string) {
+func (r *limitedRig) fail(t *testing.T, n int, addr func(int) string, email func(int) string) {
 	t.Helper()
 	for i := range n {
-		if got := g.login(addr(i), email(i), "wrong"); got != denied {
+		if got := r.login(addr(i), email(i), "wrong"); got != denied {
 			t.Fatalf("wrong attempt %d from %s: got %q, want %q", i+1, addr(i), got, denied)
 		}
 	}
@@ -258,10 +243,10 @@ func always(s string) func(int) string { return func(int) string { return s } }
 func strangers(n int) string { return fmt.Sprintf("stranger%d@example.com", n) }
 
 // exhaust uses up the account's own counter from many networks.
-func (g *guarded) exhaust(t *testing.T, email string) {
+func (r *limitedRig) exhaust(t *testing.T, email string) {
 	t.Helper()
-	g.fail(t, 10, elsewhere, always(email))
-	g.expect(t, "the control, from one more network", elsewhere(999), email, password, wait(time.Minute))
+	r.fail(t, 10, elsewhere, always(email))
+	r.expect(t, "the control, from one more network", elsewhere(999), email, password, wait(time.Minute))
 }
 
 func doubling(d, longest time.Duration, more int) (waits []time.Duration) {
@@ -275,56 +260,56 @@ func doubling(d, longest time.Duration, more int) (waits []time.Duration) {
 }
 
 func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
-	reauthenticate := func(g *guarded, n int, password string) error {
-		_, err := g.Reauthenticate(from(elsewhere(n)), g.ann, password)
+	reauthenticate := func(r *limitedRig, n int, password string) error {
+		_, err := r.Reauthenticate(from(elsewhere(n)), r.ann, password)
 		return err
 	}
 	for _, c := range []struct {
 		name  string
-		try   func(g *guarded, n int, password string) error
+		try   func(r *limitedRig, n int, password string) error
 		free  int
 		waits []time.Duration
 		id    bool // the account is known before the limiter is asked
 	}{
-		{"one account from one network", func(g *guarded, _ int, password string) error {
-			_, err := g.Authenticate(from(home), annsAddress, password)
+		{"one account from one network", func(r *limitedRig, _ int, password string) error {
+			_, err := r.Authenticate(from(home), annsAddress, password)
 			return err
 		}, 5, doubling(30*time.Second, time.Hour, 4), false},
-		{"one account from a new network each time", func(g *guarded, n int, password string) error {
-			_, err := g.Authenticate(from(elsewhere(n)), annsAddress, password)
+		{"one account from a new network each time", func(r *limitedRig, n int, password string) error {
+			_, err := r.Authenticate(from(elsewhere(n)), annsAddress, password)
 			return err
 		}, 10, doubling(time.Minute, time.Hour, 4), false},
-		{"one account from nowhere", func(g *guarded, _ int, password string) error {
-			_, err := g.Authenticate(from(""), annsAddress, password)
+		{"one account from nowhere", func(r *limitedRig, _ int, password string) error {
+			_, err := r.Authenticate(from(""), annsAddress, password)
 			return err
 		}, 10, doubling(time.Minute, time.Hour, 4), false},
-		{"a new account from one network each time", func(g *guarded, n int, password string) error {
+		{"a new account from one network each time", func(r *limitedRig, n int, password string) error {
 			name := strangers(n)
 			if password != "wrong" {
 				name = annsAddress
 			}
-			_, err := g.Authenticate(from(home), name, password)
+			_, err := r.Authenticate(from(home), name, password)
 			return err
 		}, 100, doubling(time.Second, 5*time.Minute, 3), false},
 		{"Reauthenticate, from anywhere", reauthenticate, 5, doubling(30*time.Second, time.Hour, 4), true},
-		{"ChangePassword, from anywhere", func(g *guarded, n int, password string) error {
-			_, err := g.ChangePassword(from(elsewhere(n)), g.ann.ID, password, "a better password")
+		{"ChangePassword, from anywhere", func(r *limitedRig, n int, password string) error {
+			_, err := r.ChangePassword(from(elsewhere(n)), r.ann.ID, password, "a better password")
 			return err
 		}, 5, doubling(30*time.Second, time.Hour, 4), true},
-		{"Reauthenticate and ChangePassword in turns", func(g *guarded, n int, password string) error {
+		{"Reauthenticate and ChangePassword in turns", func(r *limitedRig, n int, password string) error {
 			if n%2 == 0 {
-				return reauthenticate(g, n, password)
+				return reauthenticate(r, n, password)
 			}
-			_, err := g.ChangePassword(from(home), g.ann.ID, password, "a better password")
+			_, err := r.ChangePassword(from(home), r.ann.ID, password, "a better password")
 			return err
 		}, 5, doubling(30*time.Second, time.Hour, 4), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGuarded(t, account.LimiterConfig{})
+			r := newLimitedRig(t, account.LimiterConfig{})
 			n := 0
 			fails := func(what string) {
 				t.Helper()
-				if got := outcome(c.try(g, n, "wrong")); got != denied {
+				if got := outcome(c.try(r, n, "wrong")); got != denied {
 					t.Fatalf("%s: got %q, want %q", what, got, denied)
 				}
 				n++
@@ -335,31 +320,31 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 			for i, d := range c.waits {
 				for _, p := range []string{"wrong", password} {
 					for left, after := range map[time.Duration]time.Duration{d: 0, time.Millisecond: d - time.Millisecond} {
-						g.clock.advance(after)
-						looked := g.lookups.Load()
-						g.take()
-						g.attempts.since(nil)
-						if got := outcome(c.try(g, n, p)); got != wait(left) {
+						r.clock.advance(after)
+						looked := r.lookups.Load()
+						r.takeEvents()
+						r.attempts.since(nil)
+						if got := outcome(c.try(r, n, p)); got != wait(left) {
 							t.Errorf("wait %d, %v before its end, password %q: got %q, want %q", i+1, left, p, got, wait(left))
 						}
-						if got, want := g.attempts.since(nil), map[string]int{"Counters": 1}; g.lookups.Load() != looked || !reflect.DeepEqual(got, want) {
-							t.Errorf("wait %d: %d accounts were looked up and the counters got %v, want 0 and %v", i+1, g.lookups.Load()-looked, got, want)
+						if got, want := r.attempts.since(nil), map[string]int{"Counters": 1}; r.lookups.Load() != looked || !reflect.DeepEqual(got, want) {
+							t.Errorf("wait %d: %d accounts were looked up and the counters got %v, want 0 and %v", i+1, r.lookups.Load()-looked, got, want)
 						}
 						want := event.Event{Kind: event.LoginDenied, Reason: event.ReasonTooMany}
 						if c.id {
-							want.UserID = g.ann.ID
+							want.UserID = r.ann.ID
 						}
-						if got := g.take(); len(got) != 1 || got[0].Kind != want.Kind || got[0].Reason != want.Reason || got[0].UserID != want.UserID {
+						if got := r.takeEvents(); len(got) != 1 || got[0].Kind != want.Kind || got[0].Reason != want.Reason || got[0].UserID != want.UserID {
 							t.Errorf("wait %d: got the events %+v, want %+v", i+1, got, want)
 						}
-						g.clock.advance(-after)
+						r.clock.advance(-after)
 					}
 				}
-				g.clock.advance(d)
+				r.clock.advance(d)
 				fails(fmt.Sprintf("the attempt after wait %d", i+1))
 			}
-			g.clock.advance(c.waits[len(c.waits)-1])
-			if got := outcome(c.try(g, n, password)); got != in {
+			r.clock.advance(c.waits[len(c.waits)-1])
+			if got := outcome(c.try(r, n, password)); got != in {
 				t.Errorf("the right password after the last wait: got %q, want %q", got, in)
 			}
 		})
@@ -368,23 +353,23 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 
 // Whoever has to wait must not make the server work.
 func TestARefusedAttemptIsNotHashed(t *testing.T) {
-	g := newGuardedWith(t, account.LimiterConfig{}, account.Config{Argon2: counted})
+	r := newLimitedRigWith(t, account.LimiterConfig{}, account.Config{Argon2: counted})
 	for i, name := range []string{annsAddress, strangers(0), "not an address"} {
-		g.fail(t, 5, always(elsewhere(i)), always(name))
+		r.fail(t, 5, always(elsewhere(i)), always(name))
 		for _, p := range []string{password, "wrong", "cafe\u0301"} {
-			if got := hashes(func() { g.expect(t, name, elsewhere(i), name, p, wait(30*time.Second)) }); got != 0 {
+			if got := hashes(func() { r.expect(t, name, elsewhere(i), name, p, wait(30*time.Second)) }); got != 0 {
 				t.Errorf("%s: a refused attempt took the work of %d hashes, want 0", name, got)
 			}
 		}
 	}
-	g = newGuardedWith(t, account.LimiterConfig{}, account.Config{Argon2: counted})
+	r = newLimitedRigWith(t, account.LimiterConfig{}, account.Config{Argon2: counted})
 	for range 5 {
-		_, _ = g.Reauthenticate(from(home), g.ann, "wrong")
+		_, _ = r.Reauthenticate(from(home), r.ann, "wrong")
 	}
 	var reauthenticate, change error
 	if got := hashes(func() {
-		_, reauthenticate = g.Reauthenticate(from(home), g.ann, password)
-		_, change = g.ChangePassword(from(home), g.ann.ID, password, "a better password")
+		_, reauthenticate = r.Reauthenticate(from(home), r.ann, password)
+		_, change = r.ChangePassword(from(home), r.ann.ID, password, "a better password")
 	}); got != 0 || outcome(reauthenticate) != wait(30*time.Second) || outcome(change) != wait(30*time.Second) {
 		t.Errorf("Reauthenticate: %v, ChangePassword: %v, with the work of %d hashes, want a wait and 0", reauthenticate, change, got)
 	}
@@ -393,17 +378,17 @@ func TestARefusedAttemptIsNotHashed(t *testing.T) {
 // Nobody learns from the limiter who has an account.
 func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 	script := func(name string) (got []string) {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		try := func(addr string) {
-			g.take()
-			o := g.login(addr, name, "wrong")
-			got = append(got, fmt.Sprint(o, " ", kinds(g.take())))
+			r.takeEvents()
+			o := r.login(addr, name, "wrong")
+			got = append(got, fmt.Sprint(o, " ", kinds(r.takeEvents())))
 		}
 		for range 12 {
 			try(home)
 		}
 		for _, d := range []time.Duration{30 * time.Second, time.Second, time.Minute, time.Hour} {
-			g.clock.advance(d)
+			r.clock.advance(d)
 			try(home)
 			try(home)
 		}
@@ -411,7 +396,7 @@ func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 			try(elsewhere(i))
 		}
 		try("")
-		g.clock.advance(24 * time.Hour)
+		r.clock.advance(24 * time.Hour)
 		try(home)
 		return got
 	}
@@ -430,11 +415,11 @@ func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 
 // Another spelling of a name is no way around.
 func TestSpellingsOfANameAreOneAccount(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{})
+	r := newLimitedRig(t, account.LimiterConfig{})
 	for _, name := range []string{"ann@example.com", "ANN@EXAMPLE.COM", " ann@example.com", "Ann@Example.com\r\n", "aNN@example.com\t"} {
-		g.expect(t, name, home, name, "wrong", denied)
+		r.expect(t, name, home, name, "wrong", denied)
 	}
-	g.expect(t, "one more spelling", home, "ann@Example.Com", password, wait(30*time.Second))
+	r.expect(t, "one more spelling", home, "ann@Example.Com", password, wait(30*time.Second))
 }
 
 func TestNetworks(t *testing.T) {
@@ -457,13 +442,13 @@ func TestNetworks(t *testing.T) {
 		{"an IPv4 address and an IPv6 one", "192.0.2.7", "2001:db8::1", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGuarded(t, account.LimiterConfig{})
-			g.fail(t, 5, always(c.one), always(annsAddress))
+			r := newLimitedRig(t, account.LimiterConfig{})
+			r.fail(t, 5, always(c.one), always(annsAddress))
 			want := denied
 			if c.same {
 				want = wait(30 * time.Second)
 			}
-			g.expect(t, "from "+c.other, c.other, annsAddress, "wrong", want)
+			r.expect(t, "from "+c.other, c.other, annsAddress, "wrong", want)
 		})
 	}
 }
@@ -471,96 +456,96 @@ func TestNetworks(t *testing.T) {
 // What is no address is counted like none.
 func TestWithoutAnAddressOnlyTheAccountCounts(t *testing.T) {
 	for _, addr := range []string{"", "unknown", "192.0.2.7:443", "192.0.2.7, 10.0.0.1"} {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		for i := range 200 {
-			g.expect(t, "of another account", addr, strangers(i), "wrong", denied)
+			r.expect(t, "of another account", addr, strangers(i), "wrong", denied)
 		}
-		g.attempts.since(nil)
-		g.expect(t, "a login", addr, annsAddress, password, in)
-		if calls := g.attempts.since(nil); calls["Remember"] != 0 || calls["Add"] != 1 {
+		r.attempts.since(nil)
+		r.expect(t, "a login", addr, annsAddress, password, in)
+		if calls := r.attempts.since(nil); calls["Remember"] != 0 || calls["Add"] != 1 {
 			t.Errorf("from %q: a login asked the counters %v, want 1 Add and no Remember", addr, calls)
 		}
-		g.fail(t, 10, always(addr), always(annsAddress))
-		g.expect(t, "after 10 failures", addr, annsAddress, password, wait(time.Minute))
-		g.expect(t, "from an address", home, annsAddress, password, wait(time.Minute))
-		g.clock.advance(time.Minute)
-		g.expect(t, "after the wait", addr, annsAddress, password, in)
-		g.fail(t, 10, always(addr), always(annsAddress))
+		r.fail(t, 10, always(addr), always(annsAddress))
+		r.expect(t, "after 10 failures", addr, annsAddress, password, wait(time.Minute))
+		r.expect(t, "from an address", home, annsAddress, password, wait(time.Minute))
+		r.clock.advance(time.Minute)
+		r.expect(t, "after the wait", addr, annsAddress, password, in)
+		r.fail(t, 10, always(addr), always(annsAddress))
 	}
 }
 
 func TestNobodyLocksTheOwnerOut(t *testing.T) {
 	t.Run("while the account's counter is exhausted from elsewhere", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.expect(t, "the first login", home, annsAddress, password, in)
-		g.exhaust(t, annsAddress)
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.expect(t, "the first login", home, annsAddress, password, in)
+		r.exhaust(t, annsAddress)
 		n := 1000
 		for _, d := range doubling(time.Minute, time.Hour, 30) {
-			g.expect(t, "Ann at home", home, annsAddress, password, in)
-			g.expect(t, "Ann at home, elsewhere in the network", "192.0.2.99", annsAddress, password, in)
-			g.expect(t, "Ann on a new network", "198.51.100.1", annsAddress, password, wait(d))
-			g.expect(t, "Ann without an address", "", annsAddress, password, wait(d))
-			g.clock.advance(d)
-			g.expect(t, "the attacker", elsewhere(n), annsAddress, "wrong", denied)
+			r.expect(t, "Ann at home", home, annsAddress, password, in)
+			r.expect(t, "Ann at home, elsewhere in the network", "192.0.2.99", annsAddress, password, in)
+			r.expect(t, "Ann on a new network", "198.51.100.1", annsAddress, password, wait(d))
+			r.expect(t, "Ann without an address", "", annsAddress, password, wait(d))
+			r.clock.advance(d)
+			r.expect(t, "the attacker", elsewhere(n), annsAddress, "wrong", denied)
 			n++
 		}
 		// At home, what was mistyped there counts.
-		g.fail(t, 4, always(home), always(annsAddress))
-		g.expect(t, "Ann at home after four mistakes", home, annsAddress, password, in)
-		g.fail(t, 5, always(home), always(annsAddress))
-		g.expect(t, "Ann at home after five mistakes", home, annsAddress, password, wait(30*time.Second))
+		r.fail(t, 4, always(home), always(annsAddress))
+		r.expect(t, "Ann at home after four mistakes", home, annsAddress, password, in)
+		r.fail(t, 5, always(home), always(annsAddress))
+		r.expect(t, "Ann at home after five mistakes", home, annsAddress, password, wait(30*time.Second))
 	})
 	t.Run("while her network's counter is exhausted by others", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.expect(t, "the first login", home, annsAddress, password, in)
-		g.fail(t, 100, always("192.0.2.66"), strangers)
-		g.expect(t, "somebody else there", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
-		g.expect(t, "Ann there", home, annsAddress, password, in)
-		g.fail(t, 4, always(home), always(annsAddress))
-		g.expect(t, "Ann there, after mistakes", home, annsAddress, password, in)
-		g.expect(t, "somebody else there, still", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.expect(t, "the first login", home, annsAddress, password, in)
+		r.fail(t, 100, always("192.0.2.66"), strangers)
+		r.expect(t, "somebody else there", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
+		r.expect(t, "Ann there", home, annsAddress, password, in)
+		r.fail(t, 4, always(home), always(annsAddress))
+		r.expect(t, "Ann there, after mistakes", home, annsAddress, password, in)
+		r.expect(t, "somebody else there, still", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
 	})
 	t.Run("while her account and her network are exhausted", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.expect(t, "the first login", home, annsAddress, password, in)
-		g.fail(t, 100, always("192.0.2.66"), strangers)
-		g.exhaust(t, annsAddress)
-		g.expect(t, "Ann there", home, annsAddress, password, in)
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.expect(t, "the first login", home, annsAddress, password, in)
+		r.fail(t, 100, always("192.0.2.66"), strangers)
+		r.exhaust(t, annsAddress)
+		r.expect(t, "Ann there", home, annsAddress, password, in)
 	})
 	t.Run("behind a session, whatever fails at logins", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.exhaust(t, annsAddress)
-		g.fail(t, 5, always(home), always(strangers(0)))
-		if _, err := g.Reauthenticate(from(elsewhere(0)), g.ann, password); err != nil {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.exhaust(t, annsAddress)
+		r.fail(t, 5, always(home), always(strangers(0)))
+		if _, err := r.Reauthenticate(from(elsewhere(0)), r.ann, password); err != nil {
 			t.Errorf("Reauthenticate: got %v, want nil", err)
 		}
-		if _, err := g.ChangePassword(from(elsewhere(0)), g.ann.ID, password, password); err != nil {
+		if _, err := r.ChangePassword(from(elsewhere(0)), r.ann.ID, password, password); err != nil {
 			t.Errorf("ChangePassword: got %v, want nil", err)
 		}
-		g.expect(t, "a login, still", elsewhere(999), annsAddress, password, wait(time.Minute))
+		r.expect(t, "a login, still", elsewhere(999), annsAddress, password, wait(time.Minute))
 	})
 	t.Run("at logins, whatever fails behind a session", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		for i, want := range []string{denied, denied, denied, denied, denied, wait(30 * time.Second)} {
-			if _, err := g.Reauthenticate(from(home), g.ann, "wrong"); outcome(err) != want {
+			if _, err := r.Reauthenticate(from(home), r.ann, "wrong"); outcome(err) != want {
 				t.Errorf("Reauthenticate %d: got %v, want %q", i+1, err, want)
 			}
 		}
-		g.expect(t, "a login", home, annsAddress, password, in)
-		g.fail(t, 5, always(elsewhere(0)), always(annsAddress))
-		g.exhaustRest(t)
+		r.expect(t, "a login", home, annsAddress, password, in)
+		r.fail(t, 5, always(elsewhere(0)), always(annsAddress))
+		r.exhaustRest(t)
 		// A login clears nothing behind a session.
-		if _, err := g.Reauthenticate(from(home), g.ann, password); outcome(err) != wait(30*time.Second) {
+		if _, err := r.Reauthenticate(from(home), r.ann, password); outcome(err) != wait(30*time.Second) {
 			t.Errorf("Reauthenticate: got %v, want it to wait", err)
 		}
 	})
 }
 
 // exhaustRest checks that five more failures are free for Ann's account.
-func (g *guarded) exhaustRest(t *testing.T) {
+func (r *limitedRig) exhaustRest(t *testing.T) {
 	t.Helper()
-	g.fail(t, 5, func(i int) string { return elsewhere(500 + i) }, always(annsAddress))
-	g.expect(t, "after ten failures", elsewhere(600), annsAddress, password, wait(time.Minute))
+	r.fail(t, 5, func(i int) string { return elsewhere(500 + i) }, always(annsAddress))
+	r.expect(t, "after ten failures", elsewhere(600), annsAddress, password, wait(time.Minute))
 }
 
 // The networks that Ann has logged in from are few, and are forgotten.
@@ -582,18 +567,18 @@ func TestKnownNetworks(t *testing.T) {
 		{"none before the first login", 0, nil, nil, []int{1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGuarded(t, account.LimiterConfig{KnownNetworks: c.known})
+			r := newLimitedRig(t, account.LimiterConfig{KnownNetworks: c.known})
 			net := func(n int) string { return fmt.Sprintf("203.0.%d.1", n) }
 			for _, n := range c.logins {
-				g.expect(t, "a login", net(n), annsAddress, password, in)
-				g.clock.advance(time.Hour)
+				r.expect(t, "a login", net(n), annsAddress, password, in)
+				r.clock.advance(time.Hour)
 			}
-			g.exhaust(t, annsAddress)
+			r.exhaust(t, annsAddress)
 			for _, n := range c.out {
-				g.expect(t, "from "+net(n), net(n), annsAddress, password, wait(time.Minute))
+				r.expect(t, "from "+net(n), net(n), annsAddress, password, wait(time.Minute))
 			}
 			for _, n := range c.in {
-				g.expect(t, "from "+net(n), net(n), annsAddress, password, in)
+				r.expect(t, "from "+net(n), net(n), annsAddress, password, in)
 			}
 		})
 	}
@@ -613,17 +598,17 @@ func TestKnownNetworksAreForgotten(t *testing.T) {
 		{"after the time set", 10 * day, 10 * day, wait(time.Minute)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGuarded(t, account.LimiterConfig{KnownFor: c.knownFor})
-			g.expect(t, "the first login", home, annsAddress, password, in)
-			g.clock.advance(c.after)
-			g.exhaust(t, annsAddress)
-			g.expect(t, "at home", home, annsAddress, password, c.want)
+			r := newLimitedRig(t, account.LimiterConfig{KnownFor: c.knownFor})
+			r.expect(t, "the first login", home, annsAddress, password, in)
+			r.clock.advance(c.after)
+			r.exhaust(t, annsAddress)
+			r.expect(t, "at home", home, annsAddress, password, c.want)
 		})
 	}
 }
 
 func TestKnownNetworksAreWrittenOnceADay(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{KnownFor: 48 * time.Hour})
+	r := newLimitedRig(t, account.LimiterConfig{KnownFor: 48 * time.Hour})
 	for _, c := range []struct {
 		name  string
 		after time.Duration
@@ -642,105 +627,105 @@ func TestKnownNetworksAreWrittenOnceADay(t *testing.T) {
 		{"at home, which is the first", 0, home, 0},
 		{"after all is forgotten", 48 * time.Hour, home, 1},
 	} {
-		g.clock.advance(c.after)
-		g.attempts.since(nil)
-		g.expect(t, c.name, c.addr, annsAddress, password, in)
-		if got := g.attempts.since(nil)["Remember"]; got != c.want {
+		r.clock.advance(c.after)
+		r.attempts.since(nil)
+		r.expect(t, c.name, c.addr, annsAddress, password, in)
+		if got := r.attempts.since(nil)["Remember"]; got != c.want {
 			t.Errorf("%s: the networks were written %d times, want %d", c.name, got, c.want)
 		}
 	}
-	g.attempts.since(nil)
-	g.expect(t, "a failure", elsewhere(2), annsAddress, "wrong", denied)
-	if _, err := g.Reauthenticate(from(elsewhere(2)), g.ann, password); err != nil {
+	r.attempts.since(nil)
+	r.expect(t, "a failure", elsewhere(2), annsAddress, "wrong", denied)
+	if _, err := r.Reauthenticate(from(elsewhere(2)), r.ann, password); err != nil {
 		t.Errorf("Reauthenticate: %v", err)
 	}
-	if got := g.attempts.since(nil)["Remember"]; got != 0 {
+	if got := r.attempts.since(nil)["Remember"]; got != 0 {
 		t.Errorf("a failed login and a reauthentication wrote the networks %d times, want 0", got)
 	}
 }
 
 func TestASuccessForgetsWhatFailedBefore(t *testing.T) {
 	t.Run("of the account from the network", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		for range 10 {
-			g.fail(t, 4, always(home), always(annsAddress))
-			g.expect(t, "the right password", home, annsAddress, password, in)
-			if left := g.attempts.left(t); left != nil {
+			r.fail(t, 4, always(home), always(annsAddress))
+			r.expect(t, "the right password", home, annsAddress, password, in)
+			if left := r.attempts.left(t); left != nil {
 				t.Errorf("after a login the counters are at %v, want all at 0", left)
 			}
 		}
-		g.fail(t, 5, always(home), always(annsAddress))
-		g.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
+		r.fail(t, 5, always(home), always(annsAddress))
+		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
 	})
 	t.Run("also after waits", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.fail(t, 5, always(home), always(annsAddress))
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.fail(t, 5, always(home), always(annsAddress))
 		for _, d := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
-			g.clock.advance(d)
-			g.expect(t, "after a wait", home, annsAddress, "wrong", denied)
+			r.clock.advance(d)
+			r.expect(t, "after a wait", home, annsAddress, "wrong", denied)
 		}
-		g.clock.advance(4 * time.Minute)
-		g.expect(t, "the right password", home, annsAddress, password, in)
-		if left := g.attempts.left(t); left != nil {
+		r.clock.advance(4 * time.Minute)
+		r.expect(t, "the right password", home, annsAddress, password, in)
+		if left := r.attempts.left(t); left != nil {
 			t.Errorf("after a login the counters are at %v, want all at 0", left)
 		}
-		g.fail(t, 5, always(home), always(annsAddress))
-		g.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
+		r.fail(t, 5, always(home), always(annsAddress))
+		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
 	})
 	t.Run("but not what failed from other networks", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.fail(t, 7, elsewhere, always(annsAddress))
-		g.fail(t, 2, always(home), always(annsAddress))
-		g.expect(t, "the first login", home, annsAddress, password, in) // withdraws the two
-		g.fail(t, 4, always(home), always(annsAddress))
-		g.expect(t, "the second, from a known network", home, annsAddress, password, in) // withdraws nothing
-		g.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
-		g.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.fail(t, 7, elsewhere, always(annsAddress))
+		r.fail(t, 2, always(home), always(annsAddress))
+		r.expect(t, "the first login", home, annsAddress, password, in) // withdraws the two
+		r.fail(t, 4, always(home), always(annsAddress))
+		r.expect(t, "the second, from a known network", home, annsAddress, password, in) // withdraws nothing
+		r.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
+		r.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
 	})
 	t.Run("but not what failed from the network on other accounts", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.fail(t, 97, always(home), strangers)
-		g.fail(t, 2, always(home), always(annsAddress))
-		g.expect(t, "the first login", home, annsAddress, password, in)
-		g.fail(t, 4, always(home), always(annsAddress))
-		g.expect(t, "the second, from a known network", home, annsAddress, password, in)
-		g.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
-		g.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.fail(t, 97, always(home), strangers)
+		r.fail(t, 2, always(home), always(annsAddress))
+		r.expect(t, "the first login", home, annsAddress, password, in)
+		r.fail(t, 4, always(home), always(annsAddress))
+		r.expect(t, "the second, from a known network", home, annsAddress, password, in)
+		r.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
+		r.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))
 	})
 	t.Run("nor more than it counted, where the network became known meanwhile", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.fail(t, 7, elsewhere, always(annsAddress))
-		good := g.store.byEmail
-		g.store.byEmail = func(ctx context.Context, email string) (member, error) {
-			g.store.byEmail = good
-			g.expect(t, "a faster login", home, annsAddress, password, in)
-			g.fail(t, 4, always(home), always(annsAddress))
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.fail(t, 7, elsewhere, always(annsAddress))
+		good := r.store.byEmail
+		r.store.byEmail = func(ctx context.Context, email string) (member, error) {
+			r.store.byEmail = good
+			r.expect(t, "a faster login", home, annsAddress, password, in)
+			r.fail(t, 4, always(home), always(annsAddress))
 			return good(ctx, email)
 		}
-		g.expect(t, "a login from a new network", home, annsAddress, password, in)
-		g.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
-		g.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
+		r.expect(t, "a login from a new network", home, annsAddress, password, in)
+		r.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
+		r.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
 	})
 	t.Run("nor of the account from the other networks that are known", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.expect(t, "a login", home, annsAddress, password, in)
-		g.expect(t, "a login elsewhere", elsewhere(0), annsAddress, password, in)
-		g.fail(t, 5, always(elsewhere(0)), always(annsAddress))
-		g.expect(t, "at home", home, annsAddress, password, in)
-		g.expect(t, "elsewhere", elsewhere(0), annsAddress, password, wait(30*time.Second))
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.expect(t, "a login", home, annsAddress, password, in)
+		r.expect(t, "a login elsewhere", elsewhere(0), annsAddress, password, in)
+		r.fail(t, 5, always(elsewhere(0)), always(annsAddress))
+		r.expect(t, "at home", home, annsAddress, password, in)
+		r.expect(t, "elsewhere", elsewhere(0), annsAddress, password, wait(30*time.Second))
 	})
 	t.Run("behind a session", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		for range 5 {
 			for range 4 {
-				if _, err := g.Reauthenticate(from(home), g.ann, "wrong"); outcome(err) != denied {
+				if _, err := r.Reauthenticate(from(home), r.ann, "wrong"); outcome(err) != denied {
 					t.Fatalf("Reauthenticate: got %v, want %q", err, denied)
 				}
 			}
-			if _, err := g.ChangePassword(from(home), g.ann.ID, password, password); err != nil {
+			if _, err := r.ChangePassword(from(home), r.ann.ID, password, password); err != nil {
 				t.Fatalf("ChangePassword: %v", err)
 			}
-			if left := g.attempts.left(t); left != nil {
+			if left := r.attempts.left(t); left != nil {
 				t.Errorf("the counters are at %v, want all at 0", left)
 			}
 		}
@@ -766,25 +751,25 @@ func TestFailuresAreForgotten(t *testing.T) {
 			next := func(f func(int) string) func(int) string { return func(i int) string { return f(n + i) } }
 			run := func(before, after time.Duration, forgotten bool) {
 				t.Helper()
-				g := newGuarded(t, account.LimiterConfig{})
+				r := newLimitedRig(t, account.LimiterConfig{})
 				n = 0
-				g.fail(t, c.free-1, next(c.addr), next(c.email))
+				r.fail(t, c.free-1, next(c.addr), next(c.email))
 				n += c.free
-				g.clock.advance(before)
-				g.fail(t, 1, next(c.addr), next(c.email))
+				r.clock.advance(before)
+				r.fail(t, 1, next(c.addr), next(c.email))
 				n++
-				g.clock.advance(after)
+				r.clock.advance(after)
 				if !forgotten {
-					g.fail(t, 1, next(c.addr), next(c.email))
+					r.fail(t, 1, next(c.addr), next(c.email))
 					n++
-					if got := g.login(next(c.addr)(0), next(c.email)(0), "wrong"); got != wait(c.next) {
+					if got := r.login(next(c.addr)(0), next(c.email)(0), "wrong"); got != wait(c.next) {
 						t.Errorf("%v after the first and %v after the last failure: got %q after one more, want %q", before+after, after, got, wait(c.next))
 					}
 					return
 				}
-				g.fail(t, c.free, next(c.addr), next(c.email))
+				r.fail(t, c.free, next(c.addr), next(c.email))
 				n += c.free
-				if got := g.login(next(c.addr)(0), next(c.email)(0), "wrong"); got != wait(c.first) {
+				if got := r.login(next(c.addr)(0), next(c.email)(0), "wrong"); got != wait(c.first) {
 					t.Errorf("%v after the first and %v after the last failure: got %q after %d more, want %q", before+after, after, got, c.free, wait(c.first))
 				}
 			}
@@ -807,68 +792,68 @@ func TestFailuresAreForgotten(t *testing.T) {
 // An attempt whose password was not looked at is none.
 func TestAnAttemptThatWasNotLookedAtIsTakenBack(t *testing.T) {
 	for _, cause := range []error{account.ErrBusy, errors.New("down"), context.Canceled, context.DeadlineExceeded} {
-		g := newGuarded(t, account.LimiterConfig{})
-		good, goodByID := g.store.byEmail, g.store.byID
+		r := newLimitedRig(t, account.LimiterConfig{})
+		good, goodByID := r.store.byEmail, r.store.byID
 		for range 20 {
-			g.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
-			if _, err := g.Authenticate(from(home), annsAddress, password); !errors.Is(err, cause) {
+			r.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
+			if _, err := r.Authenticate(from(home), annsAddress, password); !errors.Is(err, cause) {
 				t.Fatalf("got %v, want %v", err, cause)
 			}
-			if left := g.attempts.left(t); left != nil {
+			if left := r.attempts.left(t); left != nil {
 				t.Fatalf("after %v the counters are at %v, want all at 0", cause, left)
 			}
 		}
 		// The client hangs up after the attempt was counted.
 		for range 20 {
 			ctx, hangUp := context.WithCancel(from(home))
-			g.store.byEmail = func(ctx context.Context, email string) (member, error) {
+			r.store.byEmail = func(ctx context.Context, email string) (member, error) {
 				hangUp()
 				return good(context.WithoutCancel(ctx), email)
 			}
-			if _, err := g.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
+			if _, err := r.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
 				t.Fatalf("got %v, want context.Canceled", err)
 			}
-			if _, err := g.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
+			if _, err := r.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
 				t.Fatalf("with a context that is over: got %v, want context.Canceled", err)
 			}
 			within, hangUp := context.WithCancel(from(home))
-			g.attempts.since(func(_ context.Context, call string, _ int) error {
+			r.attempts.since(func(_ context.Context, call string, _ int) error {
 				if call == "Add" {
 					hangUp()
 				}
 				return nil
 			})
-			if _, err := g.Reauthenticate(within, g.ann, "wrong"); !errors.Is(err, context.Canceled) {
+			if _, err := r.Reauthenticate(within, r.ann, "wrong"); !errors.Is(err, context.Canceled) {
 				t.Fatalf("Reauthenticate: got %v, want context.Canceled", err)
 			}
-			g.attempts.since(nil)
+			r.attempts.since(nil)
 		}
-		if left := g.attempts.left(t); left != nil {
+		if left := r.attempts.left(t); left != nil {
 			t.Errorf("after clients hung up the counters are at %v, want all at 0", left)
 		}
 		// What failed before stays.
-		g.store.byEmail, g.store.byID = good, goodByID
-		g.fail(t, 4, always(home), always(annsAddress))
-		g.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
-		_ = g.login(home, annsAddress, password)
-		g.store.byEmail = good
-		if left := g.attempts.left(t); !reflect.DeepEqual(left, []int{4, 4, 4}) {
+		r.store.byEmail, r.store.byID = good, goodByID
+		r.fail(t, 4, always(home), always(annsAddress))
+		r.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
+		_ = r.login(home, annsAddress, password)
+		r.store.byEmail = good
+		if left := r.attempts.left(t); !reflect.DeepEqual(left, []int{4, 4, 4}) {
 			t.Errorf("the counters are at %v, want [4 4 4]", left)
 		}
-		g.fail(t, 1, always(home), always(annsAddress))
-		g.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
+		r.fail(t, 1, always(home), always(annsAddress))
+		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
 	}
 }
 
 // Passwords that no account can have cost nothing, and are not counted.
 func TestImpossiblePasswordsAreNotCounted(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{})
+	r := newLimitedRig(t, account.LimiterConfig{})
 	for range 20 {
 		for _, p := range []string{"", strings.Repeat("x", account.MaxPasswordBytes+1)} {
-			g.expect(t, "an impossible password", home, annsAddress, p, denied)
+			r.expect(t, "an impossible password", home, annsAddress, p, denied)
 		}
 	}
-	if calls := g.attempts.since(nil); len(calls) != 0 {
+	if calls := r.attempts.since(nil); len(calls) != 0 {
 		t.Errorf("the counters were asked %v, want nothing", calls)
 	}
 }
@@ -896,9 +881,9 @@ func crowd(n int, attempt func(i int) error) map[string]int {
 }
 
 func TestManyWrongAttemptsAtOnceAreNoWayAround(t *testing.T) {
-	wrong := func(g *guarded, addr, email func(int) string) func(int) error {
+	wrong := func(r *limitedRig, addr, email func(int) string) func(int) error {
 		return func(i int) error {
-			_, err := g.Authenticate(from(addr(i)), email(i), "wrong")
+			_, err := r.Authenticate(from(addr(i)), email(i), "wrong")
 			return err
 		}
 	}
@@ -915,29 +900,29 @@ func TestManyWrongAttemptsAtOnceAreNoWayAround(t *testing.T) {
 		{"on many accounts from one network", always(home), strangers, 100, time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGuarded(t, account.LimiterConfig{})
-			got := crowd(500, wrong(g, c.addr, c.email))
-			if want := map[string]int{denied: c.free, "wait": 500 - c.free}; !reflect.DeepEqual(got, want) || g.lookups.Load() != int64(c.free) {
-				t.Errorf("at once: got %v and %d look-ups, want %v", got, g.lookups.Load(), want)
+			r := newLimitedRig(t, account.LimiterConfig{})
+			got := crowd(500, wrong(r, c.addr, c.email))
+			if want := map[string]int{denied: c.free, "wait": 500 - c.free}; !reflect.DeepEqual(got, want) || r.lookups.Load() != int64(c.free) {
+				t.Errorf("at once: got %v and %d look-ups, want %v", got, r.lookups.Load(), want)
 			}
 			// When the wait is over, one goes.
 			for d := c.wait; d < 10*c.wait; d *= 2 {
-				g.clock.advance(d)
-				g.lookups.Store(0)
-				got := crowd(100, wrong(g, c.addr, c.email))
-				if want := map[string]int{denied: 1, "wait": 99}; !reflect.DeepEqual(got, want) || g.lookups.Load() != 1 {
-					t.Errorf("after a wait of %v: got %v and %d look-ups, want %v", d, got, g.lookups.Load(), want)
+				r.clock.advance(d)
+				r.lookups.Store(0)
+				got := crowd(100, wrong(r, c.addr, c.email))
+				if want := map[string]int{denied: 1, "wait": 99}; !reflect.DeepEqual(got, want) || r.lookups.Load() != 1 {
+					t.Errorf("after a wait of %v: got %v and %d look-ups, want %v", d, got, r.lookups.Load(), want)
 				}
 			}
 		})
 	}
 	t.Run("behind a session", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		wrong := func(int) error { _, err := g.Reauthenticate(from(home), g.ann, "wrong"); return err }
+		r := newLimitedRig(t, account.LimiterConfig{})
+		wrong := func(int) error { _, err := r.Reauthenticate(from(home), r.ann, "wrong"); return err }
 		if got, want := crowd(500, wrong), (map[string]int{denied: 5, "wait": 495}); !reflect.DeepEqual(got, want) {
 			t.Errorf("at once: got %v, want %v", got, want)
 		}
-		g.clock.advance(30 * time.Second)
+		r.clock.advance(30 * time.Second)
 		if got, want := crowd(100, wrong), (map[string]int{denied: 1, "wait": 99}); !reflect.DeepEqual(got, want) {
 			t.Errorf("after the wait: got %v, want %v", got, want)
 		}
@@ -948,44 +933,44 @@ func TestManyWrongAttemptsAtOnceAreNoWayAround(t *testing.T) {
 // never.
 func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 	const n = 64
-	right := func(g *guarded) func(int) error {
-		return func(int) error { _, err := g.Authenticate(from(home), annsAddress, password); return err }
+	right := func(r *limitedRig) func(int) error {
+		return func(int) error { _, err := r.Authenticate(from(home), annsAddress, password); return err }
 	}
 	all := map[string]int{in: n}
 	t.Run("from a new network, then from a known one", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		for range 3 {
-			if got := crowd(n, right(g)); !reflect.DeepEqual(got, all) {
+			if got := crowd(n, right(r)); !reflect.DeepEqual(got, all) {
 				t.Errorf("got %v, want %v", got, all)
 			}
-			if left := g.attempts.left(t); left != nil {
+			if left := r.attempts.left(t); left != nil {
 				t.Errorf("afterwards the counters are at %v, want all at 0", left)
 			}
 		}
 	})
 	t.Run("after failures, and after a wait", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		g.fail(t, 4, always(home), always(annsAddress))
-		if got := crowd(n, right(g)); !reflect.DeepEqual(got, all) {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.fail(t, 4, always(home), always(annsAddress))
+		if got := crowd(n, right(r)); !reflect.DeepEqual(got, all) {
 			t.Errorf("after four failures: got %v, want %v", got, all)
 		}
-		g.fail(t, 5, always(home), always(annsAddress))
-		if got, want := crowd(n, right(g)), (map[string]int{"wait": n}); !reflect.DeepEqual(got, want) {
+		r.fail(t, 5, always(home), always(annsAddress))
+		if got, want := crowd(n, right(r)), (map[string]int{"wait": n}); !reflect.DeepEqual(got, want) {
 			t.Errorf("after five: got %v, want %v", got, want)
 		}
-		g.clock.advance(30 * time.Second)
-		if got := crowd(n, right(g)); !reflect.DeepEqual(got, all) {
+		r.clock.advance(30 * time.Second)
+		if got := crowd(n, right(r)); !reflect.DeepEqual(got, all) {
 			t.Errorf("after the wait: got %v, want %v", got, all)
 		}
 	})
 	t.Run("from many networks and from nowhere", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		got := crowd(n, func(i int) error {
 			addr := elsewhere(i)
 			if i%4 == 0 {
 				addr = ""
 			}
-			_, err := g.Authenticate(from(addr), annsAddress, password)
+			_, err := r.Authenticate(from(addr), annsAddress, password)
 			return err
 		})
 		if !reflect.DeepEqual(got, all) {
@@ -993,19 +978,19 @@ func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 		}
 	})
 	t.Run("behind a session", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
-		if got := crowd(n, func(int) error { _, err := g.Reauthenticate(from(home), g.ann, password); return err }); !reflect.DeepEqual(got, all) {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		if got := crowd(n, func(int) error { _, err := r.Reauthenticate(from(home), r.ann, password); return err }); !reflect.DeepEqual(got, all) {
 			t.Errorf("got %v, want %v", got, all)
 		}
 	})
 	t.Run("among a few wrong ones", func(t *testing.T) {
-		g := newGuarded(t, account.LimiterConfig{})
+		r := newLimitedRig(t, account.LimiterConfig{})
 		got := crowd(n+4, func(i int) error {
 			p := password
 			if i%17 == 3 {
 				p = "wrong"
 			}
-			_, err := g.Authenticate(from(home), annsAddress, p)
+			_, err := r.Authenticate(from(home), annsAddress, p)
 			return err
 		})
 		if want := map[string]int{in: n, denied: 4}; !reflect.DeepEqual(got, want) {
@@ -1016,19 +1001,19 @@ func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 	// free after it: not one more, however they meet.
 	t.Run("among many wrong ones", func(t *testing.T) {
 		for range 5 {
-			g := newGuarded(t, account.LimiterConfig{})
+			r := newLimitedRig(t, account.LimiterConfig{})
 			got := crowd(250, func(i int) error {
 				p := "wrong"
 				if i%60 == 30 {
 					p = password
 				}
-				_, err := g.Authenticate(from(home), annsAddress, p)
+				_, err := r.Authenticate(from(home), annsAddress, p)
 				return err
 			})
 			if got[denied] > 5*(got[in]+1) || got[in]+got[denied]+got["wait"] != 250 {
 				t.Errorf("got %v, want at most five denied for each login, and five more", got)
 			}
-			if left := g.attempts.left(t); len(left) > 0 && slices.Min(left) < 0 {
+			if left := r.attempts.left(t); len(left) > 0 && slices.Min(left) < 0 {
 				t.Errorf("after %v the counters are at %v, want none below 0", got, left)
 			}
 		}
@@ -1054,7 +1039,7 @@ func TestAPersistentAttacker(t *testing.T) {
 		}, 4, 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGuarded(t, c.cfg)
+			r := newLimitedRig(t, c.cfg)
 			type way struct {
 				name   string
 				try    func() error
@@ -1070,31 +1055,31 @@ func TestAPersistentAttacker(t *testing.T) {
 				if n++; n%7 == 0 {
 					addr = "" // or none
 				}
-				_, err := g.Authenticate(from(addr), annsAddress, "wrong")
+				_, err := r.Authenticate(from(addr), annsAddress, "wrong")
 				return err
 			}
 			ways[1].try = func() error {
 				n++
 				if n%2 == 0 {
-					_, err := g.Reauthenticate(from(elsewhere(n)), g.ann, "wrong")
+					_, err := r.Reauthenticate(from(elsewhere(n)), r.ann, "wrong")
 					return err
 				}
-				_, err := g.ChangePassword(from(elsewhere(n)), g.ann.ID, "wrong", "a better password")
+				_, err := r.ChangePassword(from(elsewhere(n)), r.ann.ID, "wrong", "a better password")
 				return err
 			}
 			for i := range c.known {
 				addr := fmt.Sprintf("203.0.%d.1", i)
-				g.expect(t, "a login of Ann's", addr, annsAddress, password, in)
+				r.expect(t, "a login of Ann's", addr, annsAddress, password, in)
 				ways = append(ways, &way{name: addr, try: func() error {
-					_, err := g.Authenticate(from(addr), annsAddress, "wrong")
+					_, err := r.Authenticate(from(addr), annsAddress, "wrong")
 					return err
 				}})
 			}
 			// step makes the attempt of those ways that is possible first.
 			step := func(ways []*way) {
 				w := slices.MinFunc(ways, func(a, b *way) int { return a.next.Compare(b.next) })
-				if d := w.next.Sub(g.clock.now()); d > 0 {
-					g.clock.advance(d)
+				if d := w.next.Sub(r.clock.now()); d > 0 {
+					r.clock.advance(d)
 				}
 				err := w.try()
 				var tooMany *account.TooManyAttemptsError
@@ -1103,13 +1088,13 @@ func TestAPersistentAttacker(t *testing.T) {
 					if w.told || w.slow && tooMany.RetryAfter != time.Hour {
 						t.Fatalf("%s: got %v, at the moment that it said before: %v, where one had to wait for an hour: %v", w.name, err, w.told, w.slow)
 					}
-					w.told, w.slow, w.next = true, tooMany.RetryAfter == time.Hour, g.clock.now().Add(tooMany.RetryAfter)
+					w.told, w.slow, w.next = true, tooMany.RetryAfter == time.Hour, r.clock.now().Add(tooMany.RetryAfter)
 				case false:
 					if outcome(err) != denied || w.slow && !w.told {
 						t.Fatalf("%s: got %v, where one had to wait for an hour: %v", w.name, err, w.slow)
 					}
 					w.failed++
-					w.told, w.next = false, g.clock.now()
+					w.told, w.next = false, r.clock.now()
 				}
 			}
 			failed := func() (n int) {
@@ -1133,8 +1118,8 @@ func TestAPersistentAttacker(t *testing.T) {
 			if got := failed(); got != c.quick {
 				t.Errorf("%d failed before every way in took an hour, want %d", got, c.quick)
 			}
-			before, until := failed(), g.clock.now().Add(20*time.Hour)
-			for g.clock.now().Before(until) {
+			before, until := failed(), r.clock.now().Add(20*time.Hour)
+			for r.clock.now().Before(until) {
 				step(ways)
 			}
 			if got, want := failed()-before, 20*len(ways); got < want-len(ways) || got > want+len(ways) {
@@ -1185,21 +1170,21 @@ func TestWhereTheCountersFail(t *testing.T) {
 		for _, closed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, fail closed %v", c.name, closed), func(t *testing.T) {
 				for _, p := range []string{password, "wrong"} {
-					g := newGuarded(t, account.LimiterConfig{FailClosed: closed})
+					r := newLimitedRig(t, account.LimiterConfig{FailClosed: closed})
 					if c.known {
-						g.expect(t, "the first login", home, annsAddress, password, in)
+						r.expect(t, "the first login", home, annsAddress, password, in)
 					}
-					g.take()
-					g.lookups.Store(0)
-					g.attempts.since(c.fail)
-					_, err := g.Authenticate(from(home), annsAddress, p)
-					g.attempts.since(nil)
+					r.takeEvents()
+					r.lookups.Store(0)
+					r.attempts.since(c.fail)
+					_, err := r.Authenticate(from(home), annsAddress, p)
+					r.attempts.since(nil)
 					fails := p == password || c.wrong
 					want := in
 					if p != password {
 						want = denied
 					}
-					events := g.take()
+					events := r.takeEvents()
 					var failures []event.Event
 					for _, e := range events {
 						if e.Kind == event.LimiterFailed {
@@ -1210,7 +1195,7 @@ func TestWhereTheCountersFail(t *testing.T) {
 						t.Errorf("password %q: got the events %+v, want %d that the limiter failed", p, events, c.events)
 					}
 					for _, e := range failures {
-						if !errors.Is(e.Err, down) || e.ClientIP != home || !e.Time.Equal(g.clock.now()) {
+						if !errors.Is(e.Err, down) || e.ClientIP != home || !e.Time.Equal(r.clock.now()) {
 							t.Errorf("got the event %+v, want the failure, the client's address and the time", e)
 						}
 					}
@@ -1218,16 +1203,16 @@ func TestWhereTheCountersFail(t *testing.T) {
 						if !errors.Is(err, down) || errors.Is(err, account.ErrBadCredentials) || errors.Is(err, account.ErrTooManyAttempts) {
 							t.Errorf("password %q: got %v, want the store's failure and neither ErrBadCredentials nor ErrTooManyAttempts", p, err)
 						}
-						if n := g.lookups.Load(); n != 0 || len(events) != c.events {
+						if n := r.lookups.Load(); n != 0 || len(events) != c.events {
 							t.Errorf("password %q: %d accounts were looked up and the events are %+v, want none", p, n, events)
 						}
 					} else {
-						if outcome(err) != want || g.lookups.Load() != 1 || len(events)-len(failures) != 1 {
-							t.Errorf("password %q: got %q, %d look-ups, the events %+v, want %q as ever", p, outcome(err), g.lookups.Load(), events, want)
+						if outcome(err) != want || r.lookups.Load() != 1 || len(events)-len(failures) != 1 {
+							t.Errorf("password %q: got %q, %d look-ups, the events %+v, want %q as ever", p, outcome(err), r.lookups.Load(), events, want)
 						}
 					}
 					if fails {
-						if left := g.attempts.left(t); !reflect.DeepEqual(left, c.left) {
+						if left := r.attempts.left(t); !reflect.DeepEqual(left, c.left) {
 							t.Errorf("password %q: the counters are at %v, want %v", p, left, c.left)
 						}
 					}
@@ -1240,17 +1225,17 @@ func TestWhereTheCountersFail(t *testing.T) {
 func TestBehindASessionWhereTheCountersFail(t *testing.T) {
 	down := errors.New("down")
 	for _, closed := range []bool{false, true} {
-		g := newGuarded(t, account.LimiterConfig{FailClosed: closed})
+		r := newLimitedRig(t, account.LimiterConfig{FailClosed: closed})
 		for _, call := range []string{"Counters", "Add", "Clear", "Withdraw"} {
-			g.attempts.since(func(_ context.Context, c string, _ int) error {
+			r.attempts.since(func(_ context.Context, c string, _ int) error {
 				if c == call {
 					return down
 				}
 				return nil
 			})
-			g.take()
-			_, err := g.Reauthenticate(from(home), g.ann, password)
-			got := slices.Contains(kinds(g.take()), event.LimiterFailed)
+			r.takeEvents()
+			_, err := r.Reauthenticate(from(home), r.ann, password)
+			got := slices.Contains(kinds(r.takeEvents()), event.LimiterFailed)
 			if got != (call != "Withdraw") { // there is nothing to withdraw
 				t.Errorf("%s fails, closed %v: an event says so: %v", call, closed, got)
 			}
@@ -1258,69 +1243,69 @@ func TestBehindASessionWhereTheCountersFail(t *testing.T) {
 				t.Errorf("%s fails, closed %v: got %v, want an error: %v", call, closed, err, wantErr)
 			}
 		}
-		g.attempts.since(nil)
+		r.attempts.since(nil)
 	}
 }
 
 // The failures of a store that fails for long are not limited, and not more.
 func TestAttemptsGoOnWhileTheCountersFail(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{})
+	r := newLimitedRig(t, account.LimiterConfig{})
 	down := errors.New("down")
-	g.attempts.since(func(context.Context, string, int) error { return down })
+	r.attempts.since(func(context.Context, string, int) error { return down })
 	for range 30 {
-		g.expect(t, "a wrong attempt", home, annsAddress, "wrong", denied)
+		r.expect(t, "a wrong attempt", home, annsAddress, "wrong", denied)
 	}
-	g.expect(t, "the right password", home, annsAddress, password, in)
-	g.attempts.since(nil)
-	g.fail(t, 5, always(home), always(annsAddress))
-	g.expect(t, "when the counters are back", home, annsAddress, password, wait(30*time.Second))
+	r.expect(t, "the right password", home, annsAddress, password, in)
+	r.attempts.since(nil)
+	r.fail(t, 5, always(home), always(annsAddress))
+	r.expect(t, "when the counters are back", home, annsAddress, password, wait(30*time.Second))
 }
 
 // Another instance's clock, or an attempt that began a moment later and was faster,
 // is no reason to wait while failures are free.
 func TestFreeFailuresDoNotWaitForAClock(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{})
-	g.clock.advance(time.Minute)
-	g.expect(t, "a failure by a clock that is ahead", home, annsAddress, "wrong", denied)
-	g.expect(t, "a stranger's", home, strangers(0), "wrong", denied)
-	g.clock.advance(-time.Minute)
-	g.expect(t, "another stranger's, by this clock", home, strangers(1), "wrong", denied)
-	g.expect(t, "the right password, by this clock", home, annsAddress, password, in)
+	r := newLimitedRig(t, account.LimiterConfig{})
+	r.clock.advance(time.Minute)
+	r.expect(t, "a failure by a clock that is ahead", home, annsAddress, "wrong", denied)
+	r.expect(t, "a stranger's", home, strangers(0), "wrong", denied)
+	r.clock.advance(-time.Minute)
+	r.expect(t, "another stranger's, by this clock", home, strangers(1), "wrong", denied)
+	r.expect(t, "the right password, by this clock", home, annsAddress, password, in)
 
-	g = newGuarded(t, account.LimiterConfig{})
-	g.attempts.since(func(_ context.Context, call string, n int) error {
+	r = newLimitedRig(t, account.LimiterConfig{})
+	r.attempts.since(func(_ context.Context, call string, n int) error {
 		if call == "Counters" && n == 1 {
 			// While this one reads, another comes and goes.
-			g.clock.advance(time.Millisecond)
-			g.expect(t, "the faster", home, strangers(1), "wrong", denied)
+			r.clock.advance(time.Millisecond)
+			r.expect(t, "the faster", home, strangers(1), "wrong", denied)
 		}
 		return nil
 	})
-	g.expect(t, "the slower", home, strangers(0), "wrong", denied)
-	g.attempts.since(nil)
+	r.expect(t, "the slower", home, strangers(0), "wrong", denied)
+	r.attempts.since(nil)
 }
 
 // The collection shows nobody who tries to log in, where from, or what they typed.
 func TestTheCountersShowNoNamesAndAddresses(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{})
+	r := newLimitedRig(t, account.LimiterConfig{})
 	const typed = "correct horse battery staple" // into the wrong field
 	names := []string{annsAddress, strangers(0), typed, "", "not an address"}
 	for i, name := range names {
 		for _, addr := range []string{home, "2001:db8::1", ""} {
-			_ = g.login(addr, name, "wrong")
-			_ = g.login(addr, name, password)
-			_ = g.login(elsewhere(i), name, password)
+			_ = r.login(addr, name, "wrong")
+			_ = r.login(addr, name, password)
+			_ = r.login(elsewhere(i), name, password)
 		}
 	}
-	_, _ = g.Reauthenticate(from(home), g.ann, "wrong")
-	if len(g.attempts.keys) < 3*len(names) {
-		t.Fatalf("the counters have only %d keys", len(g.attempts.keys))
+	_, _ = r.Reauthenticate(from(home), r.ann, "wrong")
+	if len(r.attempts.keys) < 3*len(names) {
+		t.Fatalf("the counters have only %d keys", len(r.attempts.keys))
 	}
-	for key := range g.attempts.keys {
+	for key := range r.attempts.keys {
 		if raw, err := base64.RawURLEncoding.DecodeString(key); len(key) != 43 || err != nil || len(raw) != 32 {
 			t.Errorf("the key %q: %v, want a digest of 43 characters", key, err)
 		}
-		for _, secret := range append(names, "ann", "example", "stranger", "192.0.2", "2001:db8", "horse", g.ann.ID.String()) {
+		for _, secret := range append(names, "ann", "example", "stranger", "192.0.2", "2001:db8", "horse", r.ann.ID.String()) {
 			if secret != "" && strings.Contains(strings.ToLower(key), secret) {
 				t.Errorf("the key %q shows %q", key, secret)
 			}
@@ -1353,8 +1338,8 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 	tests := []test{
 		{"the zero value", config{}, ""},
 		{"all limits set", config{Pair: good, Account: good, Network: good}, ""},
-		{"negative known networks", config{KnownNetworks: -1}, "LimiterConfig.KnownNetworks"},
-		{"a negative time to know them", config{KnownFor: -1}, "LimiterConfig.KnownFor"},
+		{"negative known networks", config{KnownNetworks: -1}, "Config.Limiter.KnownNetworks"},
+		{"a negative time to know them", config{KnownFor: -1}, "Config.Limiter.KnownFor"},
 		{"a network's short delay", config{Network: account.Limit{Failures: 1, Delay: time.Second, MaxDelay: time.Second, Window: 2 * time.Second}}, ""},
 
 		// 16 + (KnownNetworks + 1) * 12
@@ -1365,8 +1350,8 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 		{"networks that overflow to few", config{KnownNetworks: 1<<62 - 1}, "KnownNetworks"},
 		// Account.Failures + 6 + 4 * 12
 		{"46 free failures of an account", config{Account: account.Limit{Failures: 46, Delay: time.Minute, MaxDelay: hour, Window: day}}, ""}, // 100
-		{"47 free failures of an account", config{Account: account.Limit{Failures: 47, Delay: time.Minute, MaxDelay: hour, Window: day}}, "LimiterConfig.Account"},
-		{"any number of failures of an account", config{Account: with(func(l *account.Limit) { l.Failures = math.MaxInt })}, "LimiterConfig.Account"},
+		{"47 free failures of an account", config{Account: account.Limit{Failures: 47, Delay: time.Minute, MaxDelay: hour, Window: day}}, "Config.Limiter.Account"},
+		{"any number of failures of an account", config{Account: with(func(l *account.Limit) { l.Failures = math.MaxInt })}, "Config.Limiter.Account"},
 		// 16 + 4 * (Pair.Failures + 7)
 		{"14 free failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = 14 })}, ""}, // 100
 		{"15 free failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = 15 })}, "Pair"},
@@ -1393,7 +1378,7 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 		"Account": func(l account.Limit) config { return config{Account: l} },
 		"Network": func(l account.Limit) config { return config{Network: l} },
 	} {
-		field := "LimiterConfig." + name
+		field := "Config.Limiter." + name
 		tests = append(tests,
 			test{name + " without Failures", set(with(func(l *account.Limit) { l.Failures = 0 })), ""},
 			test{name + " with negative Failures", set(with(func(l *account.Limit) { l.Failures = -1 })), field + ".Failures"},
@@ -1416,70 +1401,58 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 		}
 		tests = append(tests, short, test{name + " with a MaxDelay of 15 minutes", set(with(func(l *account.Limit) { l.MaxDelay = 15 * time.Minute })), ""})
 	}
-	attempts, err := account.NewMemoryAttempts(0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
-			l, err := account.NewLimiter(attempts, c.cfg)
+			m, err := account.NewManager(memstore.NewUsers[member](), newAttempts(t), uuid.New, account.Config{Limiter: c.cfg})
 			if c.want == "" {
-				if l == nil || err != nil {
-					t.Errorf("got %v, %v, want a Limiter", l, err)
+				if m == nil || err != nil {
+					t.Errorf("got %v, %v, want a Manager", m, err)
 				}
-			} else if l != nil || err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, %v, want an error that names %s", l, err, c.want)
+			} else if m != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, %v, want an error that names %s", m, err, c.want)
 			}
 		})
-	}
-	if l, err := account.NewLimiter(nil, config{}); l != nil || err == nil || !strings.Contains(err.Error(), "store") {
-		t.Errorf("without a store: got %v, %v, want an error that names it", l, err)
 	}
 }
 
 // However long the longest delay is, it stays.
 func TestTheLongestDelayStays(t *testing.T) {
 	const year = 365 * 24 * time.Hour
-	g := newGuarded(t, account.LimiterConfig{Account: account.Limit{Failures: 1, Delay: 100 * year, MaxDelay: 290 * year, Window: 291 * year}})
+	r := newLimitedRig(t, account.LimiterConfig{Account: account.Limit{Failures: 1, Delay: 100 * year, MaxDelay: 290 * year, Window: 291 * year}})
 	for _, d := range []time.Duration{100 * year, 200 * year, 290 * year, 290 * year} {
-		g.expect(t, "an attempt", "", annsAddress, "wrong", denied)
-		g.expect(t, "the next", "", annsAddress, "wrong", wait(d))
-		g.clock.advance(d)
+		r.expect(t, "an attempt", "", annsAddress, "wrong", denied)
+		r.expect(t, "the next", "", annsAddress, "wrong", wait(d))
+		r.clock.advance(d)
 	}
 }
 
-func TestManagersHaveALimiterByDefault(t *testing.T) {
-	register := func(t *testing.T, cfg account.Config) (*account.Manager[member, uuid.UUID], error) {
+// The zero Config limits logins, by the Manager's clock.
+func TestLimiterIsOnByDefault(t *testing.T) {
+	register := func(t *testing.T, attempts account.AttemptStore, cfg account.Config) *account.Manager[member, uuid.UUID] {
 		t.Helper()
 		cfg.Argon2, cfg.InsecureArgon2 = tiny, true
-		m, err := account.NewManager(memstore.NewUsers[member](), uuid.New, cfg)
+		m, err := account.NewManager(memstore.NewUsers[member](), attempts, uuid.New, cfg)
 		if err != nil {
-			return nil, err
+			t.Fatalf("NewManager: %v", err)
 		}
 		if _, err := m.Register(t.Context(), newMember(annsAddress), password); err != nil {
 			t.Fatalf("Register: %v", err)
 		}
-		return m, nil
+		return m
 	}
 	c := newClock()
-	m, err := register(t, account.Config{Now: c.now})
-	if err != nil {
-		t.Fatalf("NewManager: %v", err)
-	}
+	m := register(t, newAttempts(t), account.Config{Now: c.now})
 	for i, want := range []string{denied, denied, denied, denied, denied, wait(30 * time.Second)} {
 		if _, err := m.Authenticate(from(home), annsAddress, "wrong"); outcome(err) != want {
 			t.Errorf("wrong attempt %d: got %v, want %q", i+1, err, want)
 		}
 	}
-	c.advance(30 * time.Second) // the Manager's clock is the limiter's
+	c.advance(30 * time.Second)
 	if _, err := m.Authenticate(from(home), annsAddress, password); err != nil {
 		t.Errorf("after the wait: got %v, want nil", err)
 	}
 
-	m, err = register(t, account.Config{InsecureNoLimiter: true})
-	if err != nil {
-		t.Fatalf("NewManager with InsecureNoLimiter: %v", err)
-	}
+	m = register(t, nil, account.Config{InsecureNoLimiter: true})
 	for i := range 200 {
 		if _, err := m.Authenticate(from(home), annsAddress, "wrong"); outcome(err) != denied {
 			t.Fatalf("without a limiter, wrong attempt %d: got %v, want %q", i+1, err, denied)
@@ -1488,34 +1461,29 @@ func TestManagersHaveALimiterByDefault(t *testing.T) {
 	if _, err := m.Reauthenticate(from(home), member{}, "wrong"); outcome(err) != denied {
 		t.Errorf("without a limiter, Reauthenticate: got %v, want %q", err, denied)
 	}
-
-	g := newGuarded(t, account.LimiterConfig{})
-	if m, err := register(t, account.Config{Limiter: g.limiter, InsecureNoLimiter: true}); m != nil || err == nil || !strings.Contains(err.Error(), "Config.InsecureNoLimiter") {
-		t.Errorf("with a limiter and InsecureNoLimiter: got %v, %v, want an error that names the field", m, err)
-	}
 }
 
 // Each field of a Limit has its default by itself.
 func TestALimitOfFailuresAloneKeepsTheOtherDefaults(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{Pair: account.Limit{Failures: 2}})
-	g.fail(t, 2, always(home), always(annsAddress))
-	g.expect(t, "after two failures", home, annsAddress, password, wait(30*time.Second))
+	r := newLimitedRig(t, account.LimiterConfig{Pair: account.Limit{Failures: 2}})
+	r.fail(t, 2, always(home), always(annsAddress))
+	r.expect(t, "after two failures", home, annsAddress, password, wait(30*time.Second))
 }
 
 // An attempt that is called off after a success cleared what it had counted takes
 // nothing back a second time: else one could guess for free on the network's account.
 func TestNothingIsTakenBackTwice(t *testing.T) {
-	g := newGuarded(t, account.LimiterConfig{})
-	g.fail(t, 97, always(home), strangers)
-	good := g.store.byEmail
-	g.store.byEmail = func(context.Context, string) (member, error) {
-		g.store.byEmail = good
-		g.expect(t, "a login meanwhile", home, annsAddress, password, in)
+	r := newLimitedRig(t, account.LimiterConfig{})
+	r.fail(t, 97, always(home), strangers)
+	good := r.store.byEmail
+	r.store.byEmail = func(context.Context, string) (member, error) {
+		r.store.byEmail = good
+		r.expect(t, "a login meanwhile", home, annsAddress, password, in)
 		return member{}, context.Canceled
 	}
-	if _, err := g.Authenticate(from(home), annsAddress, password); err == nil {
+	if _, err := r.Authenticate(from(home), annsAddress, password); err == nil {
 		t.Fatal("the login that was called off: got no error")
 	}
-	g.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
-	g.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))
+	r.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
+	r.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))
 }

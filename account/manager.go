@@ -35,7 +35,7 @@ type Config struct {
 	// Limiter limits failed logins. The zero value has safe defaults; see its fields.
 	Limiter LimiterConfig
 
-	// InsecureNoLimiter disables the limiter; NewManager takes nil attempts then.
+	// InsecureNoLimiter disables the limiter. NewManager accepts nil attempts then.
 	// Default false. It is meant for applications that limit logins by other means.
 	InsecureNoLimiter bool
 
@@ -118,8 +118,8 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 // limiter returns the limiter that cfg asks for, or nil with InsecureNoLimiter.
 func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 	switch {
-	case cfg.InsecureNoLimiter && (attempts != nil || cfg.Limiter != LimiterConfig{}):
-		return nil, errors.New("account: Config.InsecureNoLimiter is set together with an AttemptStore or Config.Limiter")
+	case cfg.InsecureNoLimiter && cfg.Limiter != LimiterConfig{}:
+		return nil, errors.New("account: Config.InsecureNoLimiter and Config.Limiter are both set")
 	case cfg.InsecureNoLimiter:
 		return nil, nil
 	case attempts == nil:

@@ -1,6 +1,7 @@
 package account_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +38,7 @@ type fakeStore struct {
 	insert          func(context.Context, member) error
 	byID            func(context.Context, uuid.UUID) (member, error)
 	byEmail         func(context.Context, string) (member, error)
-	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error
+	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error
 	apply           func(context.Context, uuid.UUID, account.Change) error
 }
 
@@ -52,8 +54,8 @@ func (s *fakeStore) ByID(ctx context.Context, id uuid.UUID) (member, error) {
 func (s *fakeStore) ByEmail(ctx context.Context, email string) (member, error) {
 	return s.byEmail(ctx, email)
 }
-func (s *fakeStore) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
-	return s.replacePassword(ctx, id, old, new, notBefore)
+func (s *fakeStore) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+	return s.replacePassword(ctx, id, old, new, revoke)
 }
 func (s *fakeStore) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
 	return s.apply(ctx, id, change)
@@ -68,14 +70,14 @@ func (s *fakeStore) breakDown(err error) {
 	s.apply = func(context.Context, uuid.UUID, account.Change) error { return err }
 }
 
-func failingReplace(err error) func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, time.Time) error {
-	return func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, time.Time) error {
+func failingReplace(err error) func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
+	return func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
 		return err
 	}
 }
 
-// harness is a Manager over a fake store.
-type harness struct {
+// rig is a Manager over a fake store.
+type rig struct {
 	*account.Manager[member, uuid.UUID]
 	store *fakeStore
 
@@ -85,71 +87,74 @@ type harness struct {
 
 var now = time.Date(2026, 3, 29, 1, 59, 59, 987654321, time.FixedZone("elsewhere", 3600))
 
-// cutOff is far enough after now for logins that looked the account up before a
-// change to be older.
-var cutOff = time.Date(2026, 3, 29, 1, 0, 9, 987e6, time.UTC)
-
-func newHarness(t testing.TB, cfg account.Config) *harness {
+// newRig returns a rig without a limiter; limiter_test.go has rigs with one.
+func newRig(t testing.TB, cfg account.Config) *rig {
 	t.Helper()
-	h := &harness{store: newFakeStore()}
+	cfg.InsecureNoLimiter = true
+	cfg.Now = func() time.Time { return now }
+	return newRigWith(t, nil, cfg)
+}
+
+// newRigWith returns a rig whose login attempts are counted in a store.
+func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config) *rig {
+	t.Helper()
+	r := &rig{store: newFakeStore()}
 	if cfg.Argon2 == (account.Argon2{}) {
 		cfg.Argon2 = cheap
 	}
 	cfg.InsecureArgon2 = true
-	cfg.InsecureNoLimiter = cfg.Limiter == nil // limiter_test.go has its tests
-	cfg.Now = func() time.Time { return now }
 	cfg.OnEvent = func(_ context.Context, e event.Event) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.events = append(h.events, e)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.events = append(r.events, e)
 	}
 	var err error
-	if h.Manager, err = account.NewManager(h.store, uuid.New, cfg); err != nil {
+	if r.Manager, err = account.NewManager(r.store, attempts, uuid.New, cfg); err != nil {
 		t.Fatalf("NewManager: %v", err)
 	}
-	return h
+	return r
 }
 
-// take returns the events since the last call.
-func (h *harness) take() []event.Event {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	events := h.events
-	h.events = nil
+// takeEvents returns the events since the last call.
+func (r *rig) takeEvents() []event.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events := r.events
+	r.events = nil
 	return events
 }
 
 // register registers ann@example.com with password.
-func (h *harness) register(t testing.TB) member {
+func (r *rig) register(t testing.TB) member {
 	t.Helper()
-	ann, err := h.Register(t.Context(), newMember("ann@example.com"), password)
+	ann, err := r.Register(t.Context(), newMember("ann@example.com"), password)
 	if err != nil {
 		t.Fatalf("Register: %v", err)
 	}
-	h.take()
+	r.takeEvents()
 	return ann
 }
 
-// holding registers ann@example.com and puts a hash in the place of hers.
-func (h *harness) holding(t testing.TB, hash string) member {
+// withHash registers ann@example.com and puts a hash in the place of hers.
+func (r *rig) withHash(t testing.TB, hash string) member {
 	t.Helper()
-	ann := h.register(t)
+	ann := r.register(t)
 	ann.HashedPassword = account.PasswordHash(hash)
-	h.change(t, ann.ID, func(m *member) { m.HashedPassword = ann.HashedPassword })
+	r.change(t, ann.ID, func(m *member) { m.HashedPassword = ann.HashedPassword })
 	return ann
 }
 
-func (h *harness) change(t testing.TB, id uuid.UUID, change func(*member)) {
+func (r *rig) change(t testing.TB, id uuid.UUID, change func(*member)) {
 	t.Helper()
-	if err := h.store.Update(t.Context(), id, change); err != nil {
+	if err := r.store.Update(t.Context(), id, change); err != nil {
 		t.Fatalf("Update: %v", err)
 	}
 }
 
 // stored returns the account that the store holds.
-func (h *harness) stored(t testing.TB, id uuid.UUID) member {
+func (r *rig) stored(t testing.TB, id uuid.UUID) member {
 	t.Helper()
-	m, err := h.store.Users.ByID(t.Context(), id)
+	m, err := r.store.Users.ByID(t.Context(), id)
 	if err != nil {
 		t.Fatalf("ByID: %v", err)
 	}
@@ -157,15 +162,15 @@ func (h *harness) stored(t testing.TB, id uuid.UUID) member {
 }
 
 // hash returns the hash that the store holds.
-func (h *harness) hash(t testing.TB, id uuid.UUID) string {
+func (r *rig) hash(t testing.TB, id uuid.UUID) string {
 	t.Helper()
-	return string(h.stored(t, id).HashedPassword)
+	return string(r.stored(t, id).HashedPassword)
 }
 
-// logsIn says how Authenticate answers.
-func (h *harness) logsIn(t *testing.T, when, email, password string, want error) member {
+// authenticate checks how Authenticate answers.
+func (r *rig) authenticate(t *testing.T, when, email, password string, want error) member {
 	t.Helper()
-	got, err := h.Authenticate(t.Context(), email, password)
+	got, err := r.Authenticate(t.Context(), email, password)
 	if !errors.Is(err, want) {
 		t.Errorf("Authenticate %s: got %v, want %v", when, err, want)
 	}
@@ -176,12 +181,12 @@ func (h *harness) logsIn(t *testing.T, when, email, password string, want error)
 }
 
 func TestRegisterStoresAnAccountThatCanLogIn(t *testing.T) {
-	h := newHarness(t, account.Config{})
+	r := newRig(t, account.Config{})
 	stranger := newMember(" Ann@Example.COM ")
 	stranger.Superuser, stranger.Verified, stranger.HashedPassword = true, true, "forged"
 	stranger.CreatedAt = time.UnixMilli(1)
 
-	got, err := h.Register(t.Context(), stranger, password)
+	got, err := r.Register(t.Context(), stranger, password)
 	if err != nil {
 		t.Fatalf("Register: %v", err)
 	}
@@ -201,11 +206,11 @@ func TestRegisterStoresAnAccountThatCanLogIn(t *testing.T) {
 	if !strings.HasPrefix(string(got.HashedPassword), cheapHash) {
 		t.Errorf("the hash begins %.30q, want today's parameters, %q", string(got.HashedPassword), cheapHash)
 	}
-	if stored, err := h.store.Users.ByID(t.Context(), got.ID); !reflect.DeepEqual(stored, got) || err != nil {
+	if stored, err := r.store.Users.ByID(t.Context(), got.ID); !reflect.DeepEqual(stored, got) || err != nil {
 		t.Errorf("the store holds %+v, %v, want %+v", stored, err, got)
 	}
 	for _, email := range []string{"ann@example.com", "ann@example.com\t", "\r\n ANN@EXAMPLE.COM", "Ann@Example.COM"} {
-		if user := h.logsIn(t, "as "+email, email, password, nil); !reflect.DeepEqual(user, got) {
+		if user := r.authenticate(t, "as "+email, email, password, nil); !reflect.DeepEqual(user, got) {
 			t.Errorf("Authenticate as %q: got %+v, want %+v", email, user, got)
 		}
 	}
@@ -215,11 +220,11 @@ func TestCreateKeepsTheFlagsAndTheID(t *testing.T) {
 	for _, c := range []struct{ active, verified, superuser bool }{
 		{true, true, true}, {true, false, true}, {false, true, false}, {false, false, false},
 	} {
-		h := newHarness(t, account.Config{})
+		r := newRig(t, account.Config{})
 		admin := newMember("admin@example.com")
 		admin.ID = uuid.New()
 		admin.Active, admin.Verified, admin.Superuser = c.active, c.verified, c.superuser
-		got, err := h.Create(t.Context(), admin, password)
+		got, err := r.Create(t.Context(), admin, password)
 		if err != nil {
 			t.Fatalf("Create: %v", err)
 		}
@@ -230,28 +235,28 @@ func TestCreateKeepsTheFlagsAndTheID(t *testing.T) {
 		if c.active {
 			want = nil
 		}
-		h.logsIn(t, fmt.Sprintf("with the flags %+v", c), "admin@example.com", password, want)
+		r.authenticate(t, fmt.Sprintf("with the flags %+v", c), "admin@example.com", password, want)
 	}
 }
 
 func TestATakenAddressCannotBeRegistered(t *testing.T) {
-	h := newHarness(t, account.Config{})
-	ann := h.register(t)
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
 	for _, email := range []string{"ann@example.com", " ANN@Example.com\n"} {
-		got, err := h.Register(t.Context(), newMember(email), "another password")
+		got, err := r.Register(t.Context(), newMember(email), "another password")
 		if !errors.Is(err, account.ErrEmailTaken) || !reflect.DeepEqual(got, member{}) {
 			t.Errorf("Register of %q: got %+v, %v, want no user, ErrEmailTaken", email, got, err)
 		}
 	}
-	h.logsIn(t, "with the second password", "ann@example.com", "another password", account.ErrBadCredentials)
-	if got := h.logsIn(t, "with the first password", "ann@example.com", password, nil); got.ID != ann.ID {
+	r.authenticate(t, "with the second password", "ann@example.com", "another password", account.ErrBadCredentials)
+	if got := r.authenticate(t, "with the first password", "ann@example.com", password, nil); got.ID != ann.ID {
 		t.Errorf("Authenticate: got the account %v, want the first, %v", got.ID, ann.ID)
 	}
 }
 
 func TestNoAccountWithoutAnID(t *testing.T) {
 	users := memstore.NewUsers[member]()
-	m, err := account.NewManager(users, nil, account.Config{Argon2: cheap, InsecureArgon2: true})
+	m, err := account.NewManager(users, newAttempts(t), nil, account.Config{Argon2: cheap, InsecureArgon2: true})
 	if err != nil {
 		t.Fatalf("NewManager without newID: %v", err)
 	}
@@ -296,7 +301,7 @@ func TestNewPasswords(t *testing.T) {
 		{"the application's check refuses", "correct horse", 0, breached},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, account.Config{MinPasswordLength: c.min, CheckPassword: func(_ context.Context, password string) error {
+			r := newRig(t, account.Config{MinPasswordLength: c.min, CheckPassword: func(_ context.Context, password string) error {
 				if password == "correct horse" {
 					return breached
 				}
@@ -308,34 +313,34 @@ func TestNewPasswords(t *testing.T) {
 					t.Errorf("%s: got %v, want %v", op, err, c.want)
 				}
 			}
-			_, err := h.Register(t.Context(), newMember("ann@example.com"), c.password)
+			_, err := r.Register(t.Context(), newMember("ann@example.com"), c.password)
 			check("Register", err)
 			if err == nil {
-				h.logsIn(t, "with the new password", "ann@example.com", c.password, nil)
+				r.authenticate(t, "with the new password", "ann@example.com", c.password, nil)
 				// Nothing is cut off or ignored: not an end, not what follows a NUL.
 				last := c.password[:len(c.password)-1]
-				h.logsIn(t, "without its last byte", "ann@example.com", last, account.ErrBadCredentials)
-				h.logsIn(t, "with another last byte", "ann@example.com", last+"!", account.ErrBadCredentials)
+				r.authenticate(t, "without its last byte", "ann@example.com", last, account.ErrBadCredentials)
+				r.authenticate(t, "with another last byte", "ann@example.com", last+"!", account.ErrBadCredentials)
 			}
 
-			bob, err := h.Create(t.Context(), newMember("bob@example.com"), "long enough for all")
+			bob, err := r.Create(t.Context(), newMember("bob@example.com"), "long enough for all")
 			if err != nil {
 				t.Fatalf("Create: %v", err)
 			}
-			h.change(t, bob.ID, func(m *member) { m.Active = true })
-			_, err = h.ChangePassword(t.Context(), bob.ID, "long enough for all", c.password)
+			r.change(t, bob.ID, func(m *member) { m.Active = true })
+			_, err = r.ChangePassword(t.Context(), bob.ID, "long enough for all", c.password)
 			check("ChangePassword", err)
 			if c.want != nil {
-				h.logsIn(t, "after the new password was refused", "bob@example.com", "long enough for all", nil)
+				r.authenticate(t, "after the new password was refused", "bob@example.com", "long enough for all", nil)
 			}
 		})
 	}
 }
 
 func TestABadAddressCannotBeRegistered(t *testing.T) {
-	h := newHarness(t, account.Config{})
+	r := newRig(t, account.Config{})
 	for _, email := range []string{"", "ann", "Ann <ann@example.com>", "ann@example.com\x00"} {
-		if got, err := h.Register(t.Context(), newMember(email), password); !errors.Is(err, account.ErrInvalidEmail) {
+		if got, err := r.Register(t.Context(), newMember(email), password); !errors.Is(err, account.ErrInvalidEmail) {
 			t.Errorf("Register of %q: got %+v, %v, want ErrInvalidEmail", email, got, err)
 		}
 	}
@@ -358,18 +363,18 @@ func hashes(call func()) int {
 // Whoever tries to log in must not learn who has an account: not from the
 // answer, and not from the time that it takes.
 func TestAllDenialsLookTheSame(t *testing.T) {
-	h := newHarness(t, account.Config{Argon2: counted})
-	h.register(t)
+	r := newRig(t, account.Config{Argon2: counted})
+	r.register(t)
 	for email, change := range map[string]func(*member){
 		"inactive@example.com":     func(m *member) { m.Active = false },
 		"passwordless@example.com": func(m *member) { m.HashedPassword = "" },
 		"unusable@example.com":     func(m *member) { m.HashedPassword = "garbage" },
 	} {
-		m, err := h.Register(t.Context(), newMember(email), password)
+		m, err := r.Register(t.Context(), newMember(email), password)
 		if err != nil {
 			t.Fatalf("Register: %v", err)
 		}
-		h.change(t, m.ID, change)
+		r.change(t, m.ID, change)
 	}
 	long := strings.Repeat("x", 1025)
 	for _, c := range []struct {
@@ -393,10 +398,10 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 		{"a password beyond the bound, unknown address", "bob@example.com", long, 0, event.ReasonWrongPassword},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h.take()
+			r.takeEvents()
 			var user member
 			var err error
-			if got := hashes(func() { user, err = h.Authenticate(t.Context(), c.email, c.password) }); got != c.hashes {
+			if got := hashes(func() { user, err = r.Authenticate(t.Context(), c.email, c.password) }); got != c.hashes {
 				t.Errorf("it took the work of %d hashes, want %d", got, c.hashes)
 			}
 			if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" {
@@ -405,12 +410,12 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 			if !reflect.DeepEqual(user, member{}) {
 				t.Errorf("got the user %+v beside an error, want none", user)
 			}
-			if got := h.take(); len(got) != 1 || got[0].Reason != c.reason {
+			if got := r.takeEvents(); len(got) != 1 || got[0].Reason != c.reason {
 				t.Errorf("got the events %+v, want one with the reason %s", got, c.reason)
 			}
 		})
 	}
-	if got := hashes(func() { h.logsIn(t, "", "ann@example.com", password, nil) }); got != 1 {
+	if got := hashes(func() { r.authenticate(t, "", "ann@example.com", password, nil) }); got != 1 {
 		t.Errorf("a login took the work of %d hashes, want 1", got)
 	}
 }
@@ -418,26 +423,26 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 // When nobody waits for the answer, a hash would be work for an attacker who
 // hangs up. Known and unknown addresses must not differ in this either.
 func TestACancelledContextDoesNotHash(t *testing.T) {
-	h := newHarness(t, account.Config{Argon2: counted})
-	ann := h.register(t)
+	r := newRig(t, account.Config{Argon2: counted})
+	ann := r.register(t)
 	// A store that does not notice: the Manager must.
-	good := h.store.Users
-	h.store.byEmail = func(ctx context.Context, email string) (member, error) {
+	good := r.store.Users
+	r.store.byEmail = func(ctx context.Context, email string) (member, error) {
 		return good.ByEmail(context.WithoutCancel(ctx), email)
 	}
-	h.store.byID = func(ctx context.Context, id uuid.UUID) (member, error) {
+	r.store.byID = func(ctx context.Context, id uuid.UUID) (member, error) {
 		return good.ByID(context.WithoutCancel(ctx), id)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, call := range map[string]func() error{
-		"Authenticate":                       func() error { _, err := h.Authenticate(gone, "ann@example.com", password); return err },
-		"Authenticate with a wrong password": func() error { _, err := h.Authenticate(gone, "ann@example.com", "wrong"); return err },
-		"Authenticate of nobody":             func() error { _, err := h.Authenticate(gone, "bob@example.com", password); return err },
-		"Register":                           func() error { _, err := h.Register(gone, newMember("bob@example.com"), password); return err },
-		"ChangePassword":                     func() error { _, err := h.ChangePassword(gone, ann.ID, password, "another password"); return err },
-		"Reauthenticate":                     func() error { _, err := h.Reauthenticate(gone, ann, password); return err },
-		"Reauthenticate, wrong password":     func() error { _, err := h.Reauthenticate(gone, ann, "wrong"); return err },
+		"Authenticate":                       func() error { _, err := r.Authenticate(gone, "ann@example.com", password); return err },
+		"Authenticate with a wrong password": func() error { _, err := r.Authenticate(gone, "ann@example.com", "wrong"); return err },
+		"Authenticate of nobody":             func() error { _, err := r.Authenticate(gone, "bob@example.com", password); return err },
+		"Register":                           func() error { _, err := r.Register(gone, newMember("bob@example.com"), password); return err },
+		"ChangePassword":                     func() error { _, err := r.ChangePassword(gone, ann.ID, password, "another password"); return err },
+		"Reauthenticate":                     func() error { _, err := r.Reauthenticate(gone, ann, password); return err },
+		"Reauthenticate, wrong password":     func() error { _, err := r.Reauthenticate(gone, ann, "wrong"); return err },
 	} {
 		var err error
 		if got := hashes(func() { err = call() }); got != 0 {
@@ -450,14 +455,14 @@ func TestACancelledContextDoesNotHash(t *testing.T) {
 }
 
 func TestAHugePasswordIsNotHashed(t *testing.T) {
-	h := newHarness(t, account.Config{Argon2: counted})
-	ann := h.register(t)
+	r := newRig(t, account.Config{Argon2: counted})
+	ann := r.register(t)
 	huge := strings.Repeat("x", account.MaxPasswordBytes+1)
 	for name, call := range map[string]func() error{
-		"Authenticate":                   func() error { _, err := h.Authenticate(t.Context(), ann.Email, huge); return err },
-		"Register":                       func() error { _, err := h.Register(t.Context(), newMember("bob@example.com"), huge); return err },
-		"ChangePassword from a huge one": func() error { _, err := h.ChangePassword(t.Context(), ann.ID, huge, "another password"); return err },
-		"Reauthenticate":                 func() error { _, err := h.Reauthenticate(t.Context(), ann, huge); return err },
+		"Authenticate":                   func() error { _, err := r.Authenticate(t.Context(), ann.Email, huge); return err },
+		"Register":                       func() error { _, err := r.Register(t.Context(), newMember("bob@example.com"), huge); return err },
+		"ChangePassword from a huge one": func() error { _, err := r.ChangePassword(t.Context(), ann.ID, huge, "another password"); return err },
+		"Reauthenticate":                 func() error { _, err := r.Reauthenticate(t.Context(), ann, huge); return err },
 	} {
 		var err error
 		if got := hashes(func() { err = call() }); got != 0 || err == nil {
@@ -481,17 +486,17 @@ func TestHashesOfFastAPIUsersAreReplacedAtLogin(t *testing.T) {
 		{"bcrypt $2y$", "U*U", "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", cheap, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, account.Config{Argon2: c.today})
-			ann := h.holding(t, c.hash)
+			r := newRig(t, account.Config{Argon2: c.today})
+			ann := r.withHash(t, c.hash)
 
-			h.logsIn(t, "with a wrong password", ann.Email, c.password+"x", account.ErrBadCredentials)
-			if got := h.hash(t, ann.ID); got != c.hash {
+			r.authenticate(t, "with a wrong password", ann.Email, c.password+"x", account.ErrBadCredentials)
+			if got := r.hash(t, ann.ID); got != c.hash {
 				t.Errorf("after a wrong password the store holds %q, want %q", got, c.hash)
 			}
-			h.take()
+			r.takeEvents()
 
-			user := h.logsIn(t, "with the right password", ann.Email, c.password, nil)
-			got := h.hash(t, ann.ID)
+			user := r.authenticate(t, "with the right password", ann.Email, c.password, nil)
+			got := r.hash(t, ann.ID)
 			today := fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$", c.today.MemoryKiB, c.today.Iterations, c.today.Parallelism)
 			if (got != c.hash) != c.replaced || !strings.HasPrefix(got, today) {
 				t.Errorf("the store holds %q, want it replaced: %v, and today's parameters: %q", got, c.replaced, today)
@@ -503,13 +508,13 @@ func TestHashesOfFastAPIUsersAreReplacedAtLogin(t *testing.T) {
 			if c.replaced {
 				want = []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
 			}
-			if got := kinds(h.take()); !reflect.DeepEqual(got, want) {
+			if got := kinds(r.takeEvents()); !reflect.DeepEqual(got, want) {
 				t.Errorf("events: got %v, want %v", got, want)
 			}
 
-			h.logsIn(t, "again", ann.Email, c.password, nil)
-			h.logsIn(t, "with a wrong password, again", ann.Email, c.password+"x", account.ErrBadCredentials)
-			if again := h.hash(t, ann.ID); again != got {
+			r.authenticate(t, "again", ann.Email, c.password, nil)
+			r.authenticate(t, "with a wrong password, again", ann.Email, c.password+"x", account.ErrBadCredentials)
+			if again := r.hash(t, ann.ID); again != got {
 				t.Errorf("the second login replaced the hash %q by %q, want it kept", got, again)
 			}
 		})
@@ -524,12 +529,12 @@ func kinds(events []event.Event) (kinds []event.Kind) {
 }
 
 func TestAnInactiveAccountIsNotRehashed(t *testing.T) {
-	h := newHarness(t, account.Config{})
+	r := newRig(t, account.Config{})
 	old := phc(64, 1, 1, salt, keyOf(password, salt, 16))
-	ann := h.holding(t, old)
-	h.change(t, ann.ID, func(m *member) { m.Active = false })
-	h.logsIn(t, "while inactive", ann.Email, password, account.ErrBadCredentials)
-	if got := h.hash(t, ann.ID); got != old {
+	ann := r.withHash(t, old)
+	r.change(t, ann.ID, func(m *member) { m.Active = false })
+	r.authenticate(t, "while inactive", ann.Email, password, account.ErrBadCredentials)
+	if got := r.hash(t, ann.ID); got != old {
 		t.Errorf("the store holds %q, want %q untouched", got, old)
 	}
 }
@@ -542,50 +547,50 @@ func TestALongPasswordThatBcryptKnowsInPartIsNotRehashed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHarness(t, account.Config{})
-	ann := h.holding(t, string(hash))
-	h.logsIn(t, "with more than bcrypt reads", ann.Email, long+"typo", nil)
-	if got := h.hash(t, ann.ID); got != string(hash) {
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, string(hash))
+	r.authenticate(t, "with more than bcrypt reads", ann.Email, long+"typo", nil)
+	if got := r.hash(t, ann.ID); got != string(hash) {
 		t.Error("the hash was replaced")
 	}
-	h.logsIn(t, "with all that bcrypt reads", ann.Email, long, nil)
-	if got := h.hash(t, ann.ID); got == string(hash) {
+	r.authenticate(t, "with all that bcrypt reads", ann.Email, long, nil)
+	if got := r.hash(t, ann.ID); got == string(hash) {
 		t.Error("the hash was not replaced")
 	}
 }
 
 // A login that is slow to rehash must not bring the old password back.
 func TestARehashDoesNotUndoAPasswordChange(t *testing.T) {
-	h := newHarness(t, account.Config{})
-	ann := h.holding(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 	const changed = "changed meanwhile"
-	h.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
-		h.store.replacePassword = h.store.Users.ReplacePassword
-		if _, err := h.ChangePassword(ctx, id, password, changed); err != nil {
+	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+		r.store.replacePassword = r.store.Users.ReplacePassword
+		if _, err := r.ChangePassword(ctx, id, password, changed); err != nil {
 			t.Errorf("ChangePassword: %v", err)
 		}
-		h.take()
-		return h.store.Users.ReplacePassword(ctx, id, old, new, notBefore)
+		r.takeEvents()
+		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
 	}
-	h.logsIn(t, "while the password changes", ann.Email, password, nil)
-	events := h.take()
+	r.authenticate(t, "while the password changes", ann.Email, password, nil)
+	events := r.takeEvents()
 	if len(events) != 1 || events[0].Kind != event.LoginSucceeded {
 		t.Errorf("events: got %+v, want the login alone: nothing is outdated any more", events)
 	}
-	h.logsIn(t, "with the old password", ann.Email, password, account.ErrBadCredentials)
-	h.logsIn(t, "with the new password", ann.Email, changed, nil)
+	r.authenticate(t, "with the old password", ann.Email, password, account.ErrBadCredentials)
+	r.authenticate(t, "with the new password", ann.Email, changed, nil)
 }
 
 func TestALoginGoesOnWhereTheRehashIsNotStored(t *testing.T) {
-	h := newHarness(t, account.Config{})
+	r := newRig(t, account.Config{})
 	old := phc(64, 1, 1, salt, keyOf(password, salt, 16))
-	ann := h.holding(t, old)
+	ann := r.withHash(t, old)
 	down := errors.New("down")
-	h.store.replacePassword = failingReplace(down)
-	if got := h.logsIn(t, "while the store fails", ann.Email, password, nil); string(got.HashedPassword) != old {
+	r.store.replacePassword = failingReplace(down)
+	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); string(got.HashedPassword) != old {
 		t.Errorf("the user carries %q, want what the store holds, %q", string(got.HashedPassword), old)
 	}
-	events := h.take()
+	events := r.takeEvents()
 	want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
 	if !reflect.DeepEqual(kinds(events), want) || !errors.Is(events[0].Err, down) || events[1].Err != nil {
 		t.Errorf("events: got %+v, want %v, the first with the failure", events, want)
@@ -593,16 +598,16 @@ func TestALoginGoesOnWhereTheRehashIsNotStored(t *testing.T) {
 }
 
 func TestAHostileHashIsADenial(t *testing.T) {
-	h := newHarness(t, account.Config{})
-	ann := h.register(t)
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
 	for name, hash := range hostileHashes {
-		h.change(t, ann.ID, func(m *member) { m.HashedPassword = account.PasswordHash(hash) })
-		h.take()
-		h.logsIn(t, "with the hash: "+name, ann.Email, password, account.ErrBadCredentials)
-		if got := h.take(); len(got) != 1 || got[0].Reason != event.ReasonUnusableHash || got[0].UserID != ann.ID {
+		r.change(t, ann.ID, func(m *member) { m.HashedPassword = account.PasswordHash(hash) })
+		r.takeEvents()
+		r.authenticate(t, "with the hash: "+name, ann.Email, password, account.ErrBadCredentials)
+		if got := r.takeEvents(); len(got) != 1 || got[0].Reason != event.ReasonUnusableHash || got[0].UserID != ann.ID {
 			t.Errorf("%s: got the events %+v, want one of Ann's with the reason unusable_hash", name, got)
 		}
-		if _, err := h.ChangePassword(t.Context(), ann.ID, password, "another password"); !errors.Is(err, account.ErrBadCredentials) {
+		if _, err := r.ChangePassword(t.Context(), ann.ID, password, "another password"); !errors.Is(err, account.ErrBadCredentials) {
 			t.Errorf("%s: ChangePassword: got %v, want ErrBadCredentials", name, err)
 		}
 	}
@@ -631,72 +636,79 @@ func TestChangePassword(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, account.Config{})
-			ann := h.register(t)
+			r := newRig(t, account.Config{})
+			ann := r.register(t)
 			if c.change != nil {
-				h.change(t, ann.ID, c.change)
+				r.change(t, ann.ID, c.change)
 			}
-			before := h.hash(t, ann.ID)
-			got, err := h.ChangePassword(t.Context(), ann.ID, c.current, c.next)
+			before := r.hash(t, ann.ID)
+			got, err := r.ChangePassword(t.Context(), ann.ID, c.current, c.next)
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 			if c.want != nil {
-				if got := h.hash(t, ann.ID); got != before {
+				if got := r.hash(t, ann.ID); got != before {
 					t.Errorf("the store holds %q, want %q untouched", got, before)
 				}
-				if at := h.stored(t, ann.ID).NotBefore; !at.IsZero() || !reflect.DeepEqual(got, member{}) {
-					t.Errorf("got the user %+v and a not-before of %v beside an error, want none", got, at)
+				if version := r.stored(t, ann.ID).Version; version != 0 || !reflect.DeepEqual(got, member{}) {
+					t.Errorf("got the user %+v and the token version %d with an error, want none and 0", got, version)
 				}
 				return
 			}
 			want := ann
-			want.HashedPassword, want.NotBefore = account.PasswordHash(h.hash(t, ann.ID)), cutOff
-			if stored := h.stored(t, ann.ID); !reflect.DeepEqual(got, want) || !reflect.DeepEqual(stored, want) {
+			want.HashedPassword, want.Version = account.PasswordHash(r.hash(t, ann.ID)), 1
+			if stored := r.stored(t, ann.ID); !reflect.DeepEqual(got, want) || !reflect.DeepEqual(stored, want) {
 				t.Errorf("got %+v\nstored %+v\nwant %+v", got, stored, want)
 			}
-			h.logsIn(t, "with the new password", ann.Email, c.next, nil)
+			r.authenticate(t, "with the new password", ann.Email, c.next, nil)
 			if c.next != c.current {
-				h.logsIn(t, "with the old password", ann.Email, c.current, account.ErrBadCredentials)
+				r.authenticate(t, "with the old password", ann.Email, c.current, account.ErrBadCredentials)
 			}
 		})
 	}
-	h := newHarness(t, account.Config{})
-	if _, err := h.ChangePassword(t.Context(), uuid.New(), password, changed); !errors.Is(err, account.ErrBadCredentials) {
+	r := newRig(t, account.Config{})
+	if _, err := r.ChangePassword(t.Context(), uuid.New(), password, changed); !errors.Is(err, account.ErrBadCredentials) {
 		t.Errorf("without an account: got %v, want ErrBadCredentials", err)
 	}
 }
 
-// Whatever clock wrote it, a change must end the tokens that were good before.
-func TestAChangeOfPasswordMovesNotBeforeOn(t *testing.T) {
-	for _, c := range []struct {
-		name         string
-		before, want time.Time
-	}{
-		{"there was none", time.Time{}, cutOff},
-		{"it was long ago", cutOff.AddDate(-1, 0, 0), cutOff},
-		{"it was a millisecond earlier", cutOff.Add(-time.Millisecond), cutOff},
-		{"it was the same", cutOff, cutOff.Add(time.Millisecond)},
-		{"a clock that is ahead wrote it", cutOff.Add(time.Hour), cutOff.Add(time.Hour + time.Millisecond)},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, account.Config{})
-			ann := h.register(t)
-			h.change(t, ann.ID, func(m *member) { m.NotBefore = c.before })
-			got, err := h.ChangePassword(t.Context(), ann.ID, password, "a better password")
-			if err != nil || !got.NotBefore.Equal(c.want) || !h.stored(t, ann.ID).NotBefore.Equal(c.want) {
-				t.Errorf("got %v, stored %v, %v, want %v", got.NotBefore, h.stored(t, ann.ID).NotBefore, err, c.want)
-			}
-		})
+// A change of password ends the tokens issued earlier, whatever the version was.
+func TestPasswordChangeRaisesTokenVersion(t *testing.T) {
+	for _, before := range []int64{0, 1, 41, math.MaxInt32, -1} {
+		r := newRig(t, account.Config{})
+		ann := r.register(t)
+		r.change(t, ann.ID, func(m *member) { m.Version = before })
+		got, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password")
+		if stored := r.stored(t, ann.ID).Version; err != nil || got.Version != before+1 || stored != before+1 {
+			t.Errorf("from version %d: got %d, stored %d, %v, want %d", before, got.Version, stored, err, before+1)
+		}
 	}
 }
 
-func TestALoginMovesNotBeforeNowhere(t *testing.T) {
-	h := newHarness(t, account.Config{})
-	ann := h.holding(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
-	h.logsIn(t, "with an outdated hash", ann.Email, password, nil)
-	if got := h.stored(t, ann.ID); !got.NotBefore.IsZero() || got.HashedPassword == ann.HashedPassword {
-		t.Errorf("after a rehash: got the not-before %v, rehashed: %v, want none, true", got.NotBefore, got.HashedPassword != ann.HashedPassword)
+// If tokens are revoked while a password is changed, the session of the change ends
+// too: the returned version is older than the stored one.
+func TestPasswordChangeReturnsTheVersionItReadPlusOne(t *testing.T) {
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
+	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+		if err := r.RevokeTokens(ctx, id); err != nil {
+			t.Errorf("RevokeTokens: %v", err)
+		}
+		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
+	}
+	got, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password")
+	if stored := r.stored(t, ann.ID).Version; err != nil || got.Version != 1 || stored != 2 {
+		t.Errorf("got version %d, stored %d, %v, want 1 and 2", got.Version, stored, err)
+	}
+}
+
+func TestLoginKeepsTokenVersion(t *testing.T) {
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+	r.change(t, ann.ID, func(m *member) { m.Version = 7 })
+	r.authenticate(t, "with an outdated hash", ann.Email, password, nil)
+	if got := r.stored(t, ann.ID); got.Version != 7 || got.HashedPassword == ann.HashedPassword {
+		t.Errorf("after a rehash: got version %d, rehashed: %v, want 7, true", got.Version, got.HashedPassword != ann.HashedPassword)
 	}
 }
 
@@ -717,15 +729,15 @@ func TestReauthenticate(t *testing.T) {
 		}, event.ReasonWrongPassword},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, account.Config{})
-			session := h.register(t) // as the session's user was read
-			h.change(t, session.ID, func(m *member) { m.Name = "Anna" })
+			r := newRig(t, account.Config{})
+			session := r.register(t) // as the session's user was read
+			r.change(t, session.ID, func(m *member) { m.Name = "Anna" })
 			if c.change != nil {
-				h.change(t, session.ID, c.change)
+				r.change(t, session.ID, c.change)
 			}
-			before := h.stored(t, session.ID)
-			got, err := h.Reauthenticate(t.Context(), session, c.password)
-			events := h.take()
+			before := r.stored(t, session.ID)
+			got, err := r.Reauthenticate(t.Context(), session, c.password)
+			events := r.takeEvents()
 			if c.want == "" {
 				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 1 || events[0].Kind != event.Reauthenticated {
 					t.Errorf("got %+v, %v and the events %+v, want the account as it is now, %+v, and that it was", got, err, events, before)
@@ -738,27 +750,27 @@ func TestReauthenticate(t *testing.T) {
 					t.Errorf("got the events %+v, want one login.denied of Ann's with the reason %s", events, c.want)
 				}
 			}
-			if after := h.stored(t, session.ID); !reflect.DeepEqual(after, before) {
+			if after := r.stored(t, session.ID); !reflect.DeepEqual(after, before) {
 				t.Errorf("the store holds %+v, want %+v untouched", after, before)
 			}
 		})
 	}
 
-	h := newHarness(t, account.Config{})
-	ann := h.register(t)
-	if err := h.store.Delete(t.Context(), ann.ID); err != nil {
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
+	if err := r.store.Delete(t.Context(), ann.ID); err != nil {
 		t.Fatal(err)
 	}
-	got, err := h.Reauthenticate(t.Context(), ann, password)
+	got, err := r.Reauthenticate(t.Context(), ann, password)
 	if !errors.Is(err, account.ErrBadCredentials) || !reflect.DeepEqual(got, member{}) {
 		t.Errorf("of a deleted account: got %+v, %v, want ErrBadCredentials alone", got, err)
 	}
 
 	// An outdated hash is replaced here too.
-	h = newHarness(t, account.Config{})
-	ann = h.holding(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
-	got, err = h.Reauthenticate(t.Context(), ann, password)
-	if stored := h.stored(t, ann.ID); err != nil || got.HashedPassword == ann.HashedPassword || !reflect.DeepEqual(got, stored) {
+	r = newRig(t, account.Config{})
+	ann = r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+	got, err = r.Reauthenticate(t.Context(), ann, password)
+	if stored := r.stored(t, ann.ID); err != nil || got.HashedPassword == ann.HashedPassword || !reflect.DeepEqual(got, stored) {
 		t.Errorf("with an outdated hash: got %v, rehashed: %v, want what the store holds", err, got.HashedPassword != ann.HashedPassword)
 	}
 }
@@ -767,37 +779,37 @@ func TestChangesToAnAccountAreOneUpdate(t *testing.T) {
 	yes, no := true, false
 	for _, c := range []struct {
 		name string
-		do   func(*harness, context.Context, uuid.UUID) error
+		do   func(*rig, context.Context, uuid.UUID) error
 		want account.Change
 	}{
-		{"Deactivate", func(h *harness, ctx context.Context, id uuid.UUID) error { return h.Deactivate(ctx, id) }, account.Change{Active: &no, NotBefore: cutOff}},
-		{"Activate", func(h *harness, ctx context.Context, id uuid.UUID) error { return h.Activate(ctx, id) }, account.Change{Active: &yes}},
-		{"RevokeTokens", func(h *harness, ctx context.Context, id uuid.UUID) error { return h.RevokeTokens(ctx, id) }, account.Change{NotBefore: cutOff}},
+		{"Deactivate", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Deactivate(ctx, id) }, account.Change{Active: &no, RevokeTokens: true}},
+		{"Activate", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Activate(ctx, id) }, account.Change{Active: &yes}},
+		{"RevokeTokens", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.RevokeTokens(ctx, id) }, account.Change{RevokeTokens: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, account.Config{})
-			ann := h.register(t)
+			r := newRig(t, account.Config{})
+			ann := r.register(t)
 			var changes []account.Change
-			h.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+			r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
 				if id != ann.ID {
 					t.Errorf("Apply: got the account %v, want %v", id, ann.ID)
 				}
 				changes = append(changes, change)
-				return h.store.Users.Apply(ctx, id, change)
+				return r.store.Users.Apply(ctx, id, change)
 			}
-			if err := c.do(h, t.Context(), ann.ID); err != nil {
+			if err := c.do(r, t.Context(), ann.ID); err != nil {
 				t.Fatalf("got %v, want nil", err)
 			}
 			if want := []account.Change{c.want}; !reflect.DeepEqual(changes, want) {
 				t.Errorf("got the changes %+v, want %+v", changes, want)
 			}
 
-			h.store.apply = h.store.Users.Apply
-			h.take()
-			if err := c.do(h, t.Context(), uuid.New()); !errors.Is(err, account.ErrUserNotFound) {
+			r.store.apply = r.store.Users.Apply
+			r.takeEvents()
+			if err := c.do(r, t.Context(), uuid.New()); !errors.Is(err, account.ErrUserNotFound) {
 				t.Errorf("without an account: got %v, want ErrUserNotFound", err)
 			}
-			if got := h.take(); len(got) != 0 {
+			if got := r.takeEvents(); len(got) != 0 {
 				t.Errorf("without an account: got the events %+v, want none", got)
 			}
 		})
@@ -805,31 +817,31 @@ func TestChangesToAnAccountAreOneUpdate(t *testing.T) {
 }
 
 func TestADeactivatedAccountLogsInOnlyAfterItIsActivated(t *testing.T) {
-	h := newHarness(t, account.Config{})
-	ann := h.register(t)
-	if err := h.Deactivate(t.Context(), ann.ID); err != nil {
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
+	if err := r.Deactivate(t.Context(), ann.ID); err != nil {
 		t.Fatalf("Deactivate: %v", err)
 	}
-	h.logsIn(t, "while inactive", ann.Email, password, account.ErrBadCredentials)
-	if err := h.Activate(t.Context(), ann.ID); err != nil {
+	r.authenticate(t, "while inactive", ann.Email, password, account.ErrBadCredentials)
+	if err := r.Activate(t.Context(), ann.ID); err != nil {
 		t.Fatalf("Activate: %v", err)
 	}
 	want := ann
-	want.NotBefore = cutOff // stays: what was issued before remains invalid
-	if got := h.logsIn(t, "when active again", ann.Email, password, nil); !reflect.DeepEqual(got, want) {
+	want.Version = 1 // tokens issued before the deactivation stay invalid
+	if got := r.authenticate(t, "when active again", ann.Email, password, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
 func TestOfManyPasswordChangesAtOnceOneSucceeds(t *testing.T) {
-	h := newHarness(t, account.Config{})
-	ann := h.register(t)
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
 	const n = 8
 	var wg sync.WaitGroup
 	errs := make([]error, n)
 	for i := range n {
 		wg.Go(func() {
-			_, errs[i] = h.ChangePassword(t.Context(), ann.ID, password, fmt.Sprint("new password ", i))
+			_, errs[i] = r.ChangePassword(t.Context(), ann.ID, password, fmt.Sprint("new password ", i))
 		})
 	}
 	wg.Wait()
@@ -847,76 +859,84 @@ func TestOfManyPasswordChangesAtOnceOneSucceeds(t *testing.T) {
 	if winners != 1 {
 		t.Fatalf("%d changes succeeded, want 1: %v", winners, errs)
 	}
-	h.logsIn(t, "with the winner's password", ann.Email, fmt.Sprint("new password ", winner), nil)
+	r.authenticate(t, "with the winner's password", ann.Email, fmt.Sprint("new password ", winner), nil)
 }
 
 func TestALostPasswordChangeIsAConflict(t *testing.T) {
-	h := newHarness(t, account.Config{})
-	ann := h.register(t)
-	h.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, notBefore time.Time) error {
-		h.change(t, id, func(m *member) { m.HashedPassword = "somebody else's" })
-		return h.store.Users.ReplacePassword(ctx, id, old, new, notBefore)
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
+	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+		r.change(t, id, func(m *member) { m.HashedPassword = "somebody else's" })
+		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
 	}
-	if _, err := h.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
+	if _, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
 		t.Errorf("got %v, want ErrConflict", err)
 	}
-	if got := h.hash(t, ann.ID); got != "somebody else's" {
+	if got := r.hash(t, ann.ID); got != "somebody else's" {
 		t.Errorf("the store holds %q, want what somebody else wrote", got)
 	}
 }
 
 func TestAStoreFailureIsNoDenial(t *testing.T) {
 	for _, cause := range []error{errors.New("down"), context.Canceled, context.DeadlineExceeded} {
-		h := newHarness(t, account.Config{})
-		ann := h.register(t)
+		r := newRig(t, account.Config{})
+		ann := r.register(t)
 		check := func(op string, err error) {
 			t.Helper()
 			if !errors.Is(err, cause) || errors.Is(err, account.ErrBadCredentials) {
 				t.Errorf("%s with the failure %q: got %v, want it wrapped, and no ErrBadCredentials", op, cause, err)
 			}
-			events := h.take()
+			events := r.takeEvents()
 			if len(events) != 1 || events[0].Kind != event.StoreFailed || !errors.Is(events[0].Err, cause) {
 				t.Errorf("%s with the failure %q: got the events %+v, want one store.failed with it", op, cause, events)
 			}
 		}
-		h.store.replacePassword = failingReplace(cause)
-		got, err := h.ChangePassword(t.Context(), ann.ID, password, "another password")
+		r.store.replacePassword = failingReplace(cause)
+		got, err := r.ChangePassword(t.Context(), ann.ID, password, "another password")
 		check("ChangePassword, at its end", err)
 		if !reflect.DeepEqual(got, member{}) {
 			t.Errorf("ChangePassword: got the user %+v beside an error, want none", got)
 		}
-		h.store.breakDown(cause)
-		_, err = h.Authenticate(t.Context(), ann.Email, password)
+		r.store.breakDown(cause)
+		_, err = r.Authenticate(t.Context(), ann.Email, password)
 		check("Authenticate", err)
-		_, err = h.Register(t.Context(), newMember("bob@example.com"), password)
+		_, err = r.Register(t.Context(), newMember("bob@example.com"), password)
 		check("Register", err)
-		_, err = h.ChangePassword(t.Context(), ann.ID, password, "another password")
+		_, err = r.ChangePassword(t.Context(), ann.ID, password, "another password")
 		check("ChangePassword", err)
-		_, err = h.Reauthenticate(t.Context(), ann, password)
+		_, err = r.Reauthenticate(t.Context(), ann, password)
 		check("Reauthenticate", err)
-		check("Deactivate", h.Deactivate(t.Context(), ann.ID))
-		check("Activate", h.Activate(t.Context(), ann.ID))
-		check("RevokeTokens", h.RevokeTokens(t.Context(), ann.ID))
+		check("Deactivate", r.Deactivate(t.Context(), ann.ID))
+		check("Activate", r.Activate(t.Context(), ann.ID))
+		check("RevokeTokens", r.RevokeTokens(t.Context(), ann.ID))
 	}
 }
 
 func TestConfigErrorsNameTheField(t *testing.T) {
 	users := account.Store[member, uuid.UUID](memstore.NewUsers[member]())
+	attempts := account.AttemptStore(newAttempts(t))
 	for _, c := range []struct {
-		name  string
-		store account.Store[member, uuid.UUID]
-		cfg   account.Config
-		want  string // part of the error; "" for none
+		name     string
+		store    account.Store[member, uuid.UUID]
+		attempts account.AttemptStore
+		cfg      account.Config
+		want     string // part of the error; "" for none
 	}{
-		{"the zero Config is good", users, account.Config{}, ""},
-		{"no store", nil, account.Config{}, "store"},
-		{"a negative minimum", users, account.Config{MinPasswordLength: -1}, "Config.MinPasswordLength"},
-		{"a minimum beyond 64", users, account.Config{MinPasswordLength: 65}, "Config.MinPasswordLength"},
-		{"a minimum of 64", users, account.Config{MinPasswordLength: 64}, ""},
-		{"weak hashing", users, account.Config{Argon2: cheap}, "Config.Argon2"},
+		{"the zero Config", users, attempts, account.Config{}, ""},
+		{"no store", nil, attempts, account.Config{}, "store"},
+		{"no attempts", users, nil, account.Config{}, "memstore.NewAttempts"},
+		{"no attempts, and no limiter", users, nil, account.Config{InsecureNoLimiter: true}, ""},
+		{"attempts, and no limiter", users, attempts, account.Config{InsecureNoLimiter: true}, ""},
+		{"limits, but no limiter", users, nil, account.Config{InsecureNoLimiter: true, Limiter: account.LimiterConfig{FailClosed: true}}, "Config.InsecureNoLimiter"},
+		{"a negative minimum", users, attempts, account.Config{MinPasswordLength: -1}, "Config.MinPasswordLength"},
+		{"a minimum of 65", users, attempts, account.Config{MinPasswordLength: 65}, "Config.MinPasswordLength"},
+		{"a minimum of 64", users, attempts, account.Config{MinPasswordLength: 64}, ""},
+		{"weak hashing", users, attempts, account.Config{Argon2: cheap}, "Config.Argon2"},
+		{"negative concurrent hashes", users, attempts, account.Config{MaxConcurrentHashes: -1}, "Config.MaxConcurrentHashes"},
+		{"a negative wait for a hash", users, attempts, account.Config{MaxHashWait: -1}, "Config.MaxHashWait"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, err := account.NewManager(c.store, uuid.New, c.cfg)
+			m, err := account.NewManager(c.store, c.attempts, uuid.New, c.cfg)
 			if c.want == "" {
 				if m == nil || err != nil {
 					t.Errorf("got %v, %v, want a Manager", m, err)
@@ -929,39 +949,39 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
-	h := newHarness(t, account.Config{})
+	r := newRig(t, account.Config{})
 	ctx := t.Context()
 	const second, third = "the second password", "the third password"
-	ann, err := h.Register(ctx, newMember("ann@example.com"), password)
+	ann, err := r.Register(ctx, newMember("ann@example.com"), password)
 	if err != nil {
 		t.Fatalf("Register: %v", err)
 	}
-	_, _ = h.Register(ctx, newMember("ann@example.com"), password)
-	_, _ = h.Register(ctx, newMember("not an address"), password)
-	_, _ = h.Authenticate(ctx, "ann@example.com", password)
-	_, _ = h.Authenticate(ctx, "ann@example.com", second)
-	_, _ = h.Authenticate(ctx, "bob@example.com", second)
-	_, _ = h.ChangePassword(ctx, ann.ID, second, third)
-	_, _ = h.ChangePassword(ctx, ann.ID, password, "weak")
-	_, _ = h.ChangePassword(ctx, ann.ID, password, second)
+	_, _ = r.Register(ctx, newMember("ann@example.com"), password)
+	_, _ = r.Register(ctx, newMember("not an address"), password)
+	_, _ = r.Authenticate(ctx, "ann@example.com", password)
+	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _ = r.Authenticate(ctx, "bob@example.com", second)
+	_, _ = r.ChangePassword(ctx, ann.ID, second, third)
+	_, _ = r.ChangePassword(ctx, ann.ID, password, "weak")
+	_, _ = r.ChangePassword(ctx, ann.ID, password, second)
 	old := account.PasswordHash(phc(64, 1, 1, salt, keyOf(second, salt, 16)))
-	h.change(t, ann.ID, func(m *member) { m.HashedPassword = old })
-	_, _ = h.Authenticate(ctx, "ann@example.com", second)
-	h.change(t, ann.ID, func(m *member) { m.Active = false })
-	_, _ = h.Authenticate(ctx, "ann@example.com", second)
-	_, _ = h.Reauthenticate(ctx, ann, second)
-	_ = h.Activate(ctx, ann.ID)
-	_, _ = h.Reauthenticate(ctx, ann, second)
-	_, _ = h.Reauthenticate(ctx, ann, password)
-	_, _ = h.Reauthenticate(ctx, newMember("bob@example.com"), second)
-	_ = h.RevokeTokens(ctx, ann.ID)
-	_ = h.Deactivate(ctx, ann.ID)
-	_ = h.Deactivate(ctx, uuid.New())
-	_ = h.Activate(ctx, uuid.New())
-	_ = h.RevokeTokens(ctx, uuid.New())
+	r.change(t, ann.ID, func(m *member) { m.HashedPassword = old })
+	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	r.change(t, ann.ID, func(m *member) { m.Active = false })
+	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _ = r.Reauthenticate(ctx, ann, second)
+	_ = r.Activate(ctx, ann.ID)
+	_, _ = r.Reauthenticate(ctx, ann, second)
+	_, _ = r.Reauthenticate(ctx, ann, password)
+	_, _ = r.Reauthenticate(ctx, newMember("bob@example.com"), second)
+	_ = r.RevokeTokens(ctx, ann.ID)
+	_ = r.Deactivate(ctx, ann.ID)
+	_ = r.Deactivate(ctx, uuid.New())
+	_ = r.Activate(ctx, uuid.New())
+	_ = r.RevokeTokens(ctx, uuid.New())
 	down := errors.New("down")
-	h.store.breakDown(down)
-	_, _ = h.Authenticate(ctx, "ann@example.com", second)
+	r.store.breakDown(down)
+	_, _ = r.Authenticate(ctx, "ann@example.com", second)
 
 	want := []event.Event{
 		{Kind: event.AccountRegistered, UserID: ann.ID},
@@ -982,7 +1002,7 @@ func TestEvents(t *testing.T) {
 		{Kind: event.AccountChanged, UserID: ann.ID, Reason: event.ReasonUserInactive},
 		{Kind: event.StoreFailed, Err: down},
 	}
-	got := h.take()
+	got := r.takeEvents()
 	var shown strings.Builder
 	log := event.Log(slog.New(slog.NewJSONHandler(&shown, nil)))
 	for i := range got {
@@ -1008,7 +1028,7 @@ func TestEvents(t *testing.T) {
 
 // What a login costs with the default parameters, whoever it is that tries.
 func BenchmarkAuthenticate(b *testing.B) {
-	m, err := account.NewManager(memstore.NewUsers[member](), uuid.New, account.Config{})
+	m, err := account.NewManager(memstore.NewUsers[member](), newAttempts(b), uuid.New, account.Config{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -1029,34 +1049,145 @@ func BenchmarkAuthenticate(b *testing.B) {
 	}
 }
 
-// What a stranger's form is bound to must not choose an ID, which can be that of
-// an account that was deleted, or a NotBefore.
-func TestRegisterLetsNobodyChooseTheirID(t *testing.T) {
-	h := newHarness(t, account.Config{})
+// The form of a sign-up must not choose the ID, which can be that of a deleted
+// account, or the token version.
+func TestRegisterResetsIDAndVersion(t *testing.T) {
+	r := newRig(t, account.Config{})
 	stranger := newMember("eve@example.com")
-	stranger.ID, stranger.NotBefore = uuid.New(), time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
-	got, err := h.Register(t.Context(), stranger, password)
-	if err != nil || got.ID == stranger.ID || got.ID == uuid.Nil || !got.NotBefore.IsZero() {
-		t.Errorf("got the ID %v (sent %v) and a not-before of %v, %v; want a new ID and none", got.ID, stranger.ID, got.NotBefore, err)
+	stranger.ID, stranger.Version = uuid.New(), 41
+	got, err := r.Register(t.Context(), stranger, password)
+	if err != nil || got.ID == stranger.ID || got.ID == uuid.Nil || got.Version != 0 {
+		t.Errorf("got the ID %v (sent %v) and version %d, %v; want a new ID and 0", got.ID, stranger.ID, got.Version, err)
 	}
-	created, err := h.Create(t.Context(), member{User: account.User[uuid.UUID]{ID: stranger.ID, Email: "import@example.com"}}, password)
-	if err != nil || created.ID != stranger.ID {
-		t.Errorf("Create: got the ID %v, %v, want the one given, %v", created.ID, err, stranger.ID)
+	imported := member{User: account.User[uuid.UUID]{ID: stranger.ID, Email: "import@example.com", Version: 41}}
+	created, err := r.Create(t.Context(), imported, password)
+	if err != nil || created.ID != stranger.ID || created.Version != 41 {
+		t.Errorf("Create: got the ID %v and version %d, %v, want %v and 41", created.ID, created.Version, err, stranger.ID)
 	}
 }
 
-// Logins were dated by a clock that is ahead: they must go all the same.
-func TestRevokingMovesNotBeforeOnWhateverClockWroteIt(t *testing.T) {
-	ahead := cutOff.Add(time.Hour)
-	for name, revoke := range map[string]func(*harness, uuid.UUID) error{
-		"RevokeTokens": func(h *harness, id uuid.UUID) error { return h.RevokeTokens(t.Context(), id) },
-		"Deactivate":   func(h *harness, id uuid.UUID) error { return h.Deactivate(t.Context(), id) },
+func TestRevocationRaisesTokenVersion(t *testing.T) {
+	for name, revoke := range map[string]func(*rig, uuid.UUID) error{
+		"RevokeTokens": func(r *rig, id uuid.UUID) error { return r.RevokeTokens(t.Context(), id) },
+		"Deactivate":   func(r *rig, id uuid.UUID) error { return r.Deactivate(t.Context(), id) },
 	} {
-		h := newHarness(t, account.Config{})
-		ann := h.register(t)
-		h.change(t, ann.ID, func(m *member) { m.NotBefore = ahead })
-		if err := revoke(h, ann.ID); err != nil || !h.stored(t, ann.ID).NotBefore.After(ahead) {
-			t.Errorf("%s: stored %v, %v, want later than %v", name, h.stored(t, ann.ID).NotBefore, err, ahead)
+		r := newRig(t, account.Config{})
+		ann := r.register(t)
+		for want := int64(1); want <= 3; want++ {
+			if err := revoke(r, ann.ID); err != nil || r.stored(t, ann.ID).Version != want {
+				t.Errorf("%s: stored version %d, %v, want %d", name, r.stored(t, ann.ID).Version, err, want)
+			}
+		}
+		if err := r.Activate(t.Context(), ann.ID); err != nil || r.stored(t, ann.ID).Version != 3 {
+			t.Errorf("Activate: stored version %d, %v, want 3", r.stored(t, ann.ID).Version, err)
 		}
 	}
+}
+
+// Two functions learn of each change that ended an account's tokens, also if the store
+// failed to answer, and also if the request was cancelled.
+func TestOnTokensRevokedIsCalledAfterEachRevocation(t *testing.T) {
+	down := errors.New("down")
+	calls := map[string]func(*rig, context.Context, uuid.UUID) error{
+		"ChangePassword": func(r *rig, ctx context.Context, id uuid.UUID) error {
+			_, err := r.ChangePassword(ctx, id, password, "a better password")
+			return err
+		},
+		"a wrong password": func(r *rig, ctx context.Context, id uuid.UUID) error {
+			_, err := r.ChangePassword(ctx, id, "wrong", "a better password")
+			return err
+		},
+		"a weak password": func(r *rig, ctx context.Context, id uuid.UUID) error {
+			_, err := r.ChangePassword(ctx, id, password, "weak")
+			return err
+		},
+		"a login": func(r *rig, ctx context.Context, _ uuid.UUID) error {
+			_, err := r.Authenticate(ctx, "ann@example.com", password)
+			return err
+		},
+		"Deactivate":   func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Deactivate(ctx, id) },
+		"RevokeTokens": func(r *rig, ctx context.Context, id uuid.UUID) error { return r.RevokeTokens(ctx, id) },
+		"Activate":     func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Activate(ctx, id) },
+	}
+	for _, c := range []struct {
+		call    string
+		failure error // of the store's update
+		known   bool  // the account exists
+		want    int
+	}{
+		{"ChangePassword", nil, true, 1},
+		{"Deactivate", nil, true, 1},
+		{"RevokeTokens", nil, true, 1},
+		{"ChangePassword", down, true, 1},
+		{"Deactivate", down, true, 1},
+		{"RevokeTokens", down, true, 1},
+		{"Deactivate", context.Canceled, true, 1},
+
+		{"ChangePassword", fmt.Errorf("update: %w", account.ErrConflict), true, 0},
+		{"ChangePassword", nil, false, 0},
+		{"Deactivate", nil, false, 0},
+		{"RevokeTokens", nil, false, 0},
+		{"a wrong password", nil, true, 0},
+		{"a weak password", nil, true, 0},
+		{"a login", nil, true, 0},
+		{"Activate", nil, true, 0},
+		{"Activate", down, true, 0},
+	} {
+		t.Run(fmt.Sprintf("%s, failure %v, known %v", c.call, c.failure, c.known), func(t *testing.T) {
+			r := newRig(t, account.Config{})
+			ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16))) // outdated
+			id := ann.ID
+			if !c.known {
+				id = uuid.New()
+			}
+			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), member{}, "a value"))
+			defer cancel()
+			updated := false
+			good := r.store.Users
+			r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+				if !revoke {
+					return good.ReplacePassword(ctx, id, old, new, revoke)
+				}
+				defer cancel()
+				updated = true
+				return cmp.Or(c.failure, good.ReplacePassword(ctx, id, old, new, revoke))
+			}
+			r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				defer cancel()
+				updated = true
+				return cmp.Or(c.failure, good.Apply(ctx, id, change))
+			}
+			var told []uuid.UUID
+			for range 2 {
+				r.OnTokensRevoked(func(ctx context.Context, id uuid.UUID) {
+					if !updated || ctx.Err() != nil || ctx.Value(member{}) != "a value" {
+						t.Errorf("called with the update made: %v, context error: %v, value: %v, want true, nil and the request's",
+							updated, ctx.Err(), ctx.Value(member{}))
+					}
+					told = append(told, id)
+				})
+			}
+			err := calls[c.call](r, ctx, id)
+			if c.failure != nil && !errors.Is(err, c.failure) {
+				t.Errorf("got %v, want %v", err, c.failure)
+			}
+			var want []uuid.UUID
+			for range 2 * c.want {
+				want = append(want, ann.ID)
+			}
+			if !slices.Equal(told, want) {
+				t.Errorf("called for %v, want %v", told, want)
+			}
+		})
+	}
+}
+
+// newAttempts returns an empty store of attempts in memory.
+func newAttempts(t testing.TB) *memstore.Attempts {
+	t.Helper()
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		t.Fatalf("NewAttempts: %v", err)
+	}
+	return attempts
 }

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/crypto/bcrypt"
@@ -30,53 +29,53 @@ const (
 func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
 	typed := map[string]string{"composed": composed, "decomposed": decomposed, "mixed": mixed}
 	for setAs, set := range typed {
-		for how, choose := range map[string]func(*harness) error{
-			"Register": func(h *harness) error {
-				_, err := h.Register(t.Context(), newMember("bob@example.com"), set)
+		for how, choose := range map[string]func(*rig) error{
+			"Register": func(r *rig) error {
+				_, err := r.Register(t.Context(), newMember("bob@example.com"), set)
 				return err
 			},
-			"ChangePassword": func(h *harness) error {
-				bob, err := h.Register(t.Context(), newMember("bob@example.com"), "another password")
+			"ChangePassword": func(r *rig) error {
+				bob, err := r.Register(t.Context(), newMember("bob@example.com"), "another password")
 				if err == nil {
-					_, err = h.ChangePassword(t.Context(), bob.ID, "another password", set)
+					_, err = r.ChangePassword(t.Context(), bob.ID, "another password", set)
 				}
 				return err
 			},
 		} {
 			t.Run(how+" "+setAs, func(t *testing.T) {
-				h := newHarness(t, account.Config{})
-				if err := choose(h); err != nil {
+				r := newRig(t, account.Config{})
+				if err := choose(r); err != nil {
 					t.Fatalf("%s: %v", how, err)
 				}
 				var hash account.PasswordHash
 				for typedAs, p := range typed {
-					h.take()
-					bob := h.logsIn(t, "typed "+typedAs, "bob@example.com", p, nil)
+					r.takeEvents()
+					bob := r.authenticate(t, "typed "+typedAs, "bob@example.com", p, nil)
 					if hash == "" {
 						hash = bob.HashedPassword
 					}
-					if bob.HashedPassword != hash || !reflect.DeepEqual(kinds(h.take()), []event.Kind{event.LoginSucceeded}) {
+					if bob.HashedPassword != hash || !reflect.DeepEqual(kinds(r.takeEvents()), []event.Kind{event.LoginSucceeded}) {
 						t.Errorf("typed %s: the hash was replaced", typedAs)
 					}
-					if _, err := h.Reauthenticate(t.Context(), bob, p); err != nil {
+					if _, err := r.Reauthenticate(t.Context(), bob, p); err != nil {
 						t.Errorf("Reauthenticate, typed %s: %v", typedAs, err)
 					}
 				}
 				for _, p := range []string{unrelated, plain, squashed, strings.ToUpper(composed), decomposed + "\u0301", ""} {
-					h.logsIn(t, fmt.Sprintf("with %q", p), "bob@example.com", p, account.ErrBadCredentials)
+					r.authenticate(t, fmt.Sprintf("with %q", p), "bob@example.com", p, account.ErrBadCredentials)
 				}
-				bob := h.logsIn(t, "", "bob@example.com", composed, nil)
-				if _, err := h.ChangePassword(t.Context(), bob.ID, decomposed, mixed); err != nil {
+				bob := r.authenticate(t, "", "bob@example.com", composed, nil)
+				if _, err := r.ChangePassword(t.Context(), bob.ID, decomposed, mixed); err != nil {
 					t.Errorf("ChangePassword, typed decomposed: %v", err)
 				}
 			})
 		}
 	}
-	h := newHarness(t, account.Config{})
-	if _, err := h.Register(t.Context(), newMember("bob@example.com"), compatible); err != nil {
+	r := newRig(t, account.Config{})
+	if _, err := r.Register(t.Context(), newMember("bob@example.com"), compatible); err != nil {
 		t.Fatalf("Register: %v", err)
 	}
-	h.logsIn(t, "with a digit for a superscript", "bob@example.com", squashed, account.ErrBadCredentials)
+	r.authenticate(t, "with a digit for a superscript", "bob@example.com", squashed, account.ErrBadCredentials)
 }
 
 // fastapi-users hashes a password as it was typed.
@@ -97,47 +96,47 @@ func TestHashesOfPasswordsAsTypedVerifyAndAreReplaced(t *testing.T) {
 	} {
 		for typedAs, typed := range map[string]string{"decomposed": decomposed, "mixed": mixed} {
 			t.Run(name+", "+typedAs, func(t *testing.T) {
-				h := newHarness(t, account.Config{})
+				r := newRig(t, account.Config{})
 				old := hash(typed)
-				ann := h.holding(t, old)
+				ann := r.withHash(t, old)
 				for _, p := range []string{unrelated, typed + "x", plain, composed} {
-					h.logsIn(t, fmt.Sprintf("with %+q", p), ann.Email, p, account.ErrBadCredentials)
+					r.authenticate(t, fmt.Sprintf("with %+q", p), ann.Email, p, account.ErrBadCredentials)
 				}
-				if got := h.hash(t, ann.ID); got != old {
+				if got := r.hash(t, ann.ID); got != old {
 					t.Fatalf("after wrong passwords the store holds %q, want %q", got, old)
 				}
-				h.take()
-				got := h.logsIn(t, "as it was typed", ann.Email, typed, nil)
-				if want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}; !reflect.DeepEqual(kinds(h.take()), want) {
+				r.takeEvents()
+				got := r.authenticate(t, "as it was typed", ann.Email, typed, nil)
+				if want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}; !reflect.DeepEqual(kinds(r.takeEvents()), want) {
 					t.Errorf("got other events than %v", want)
 				}
-				fresh := h.hash(t, ann.ID)
+				fresh := r.hash(t, ann.ID)
 				if fresh == old || !strings.HasPrefix(fresh, cheapHash) || string(got.HashedPassword) != fresh {
 					t.Errorf("the store holds %q and the user %q, want a new hash with today's parameters", fresh, string(got.HashedPassword))
 				}
 				for _, p := range []string{composed, decomposed, mixed} {
-					h.logsIn(t, fmt.Sprintf("afterwards with %+q", p), ann.Email, p, nil)
+					r.authenticate(t, fmt.Sprintf("afterwards with %+q", p), ann.Email, p, nil)
 				}
-				h.logsIn(t, "afterwards with another password", ann.Email, unrelated, account.ErrBadCredentials)
-				if again := h.hash(t, ann.ID); again != fresh {
+				r.authenticate(t, "afterwards with another password", ann.Email, unrelated, account.ErrBadCredentials)
+				if again := r.hash(t, ann.ID); again != fresh {
 					t.Errorf("the hash was replaced once more: %q, want %q", again, fresh)
 				}
 			})
 		}
 	}
 	// What was typed composed is a hash like any other.
-	h := newHarness(t, account.Config{})
-	ann := h.holding(t, today(composed))
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, today(composed))
 	for _, p := range []string{composed, decomposed, mixed} {
-		h.logsIn(t, fmt.Sprintf("with %+q", p), ann.Email, p, nil)
+		r.authenticate(t, fmt.Sprintf("with %+q", p), ann.Email, p, nil)
 	}
-	if got := h.hash(t, ann.ID); got != string(ann.HashedPassword) {
+	if got := r.hash(t, ann.ID); got != string(ann.HashedPassword) {
 		t.Errorf("the store holds %q, want %q untouched", got, string(ann.HashedPassword))
 	}
 	// Reauthenticate replaces it too.
-	h = newHarness(t, account.Config{})
-	ann = h.holding(t, today(decomposed))
-	if got, err := h.Reauthenticate(t.Context(), ann, decomposed); err != nil || got.HashedPassword == ann.HashedPassword {
+	r = newRig(t, account.Config{})
+	ann = r.withHash(t, today(decomposed))
+	if got, err := r.Reauthenticate(t.Context(), ann, decomposed); err != nil || got.HashedPassword == ann.HashedPassword {
 		t.Errorf("Reauthenticate: got %v, rehashed %v, want nil, true", err, got.HashedPassword != ann.HashedPassword)
 	}
 }
@@ -150,38 +149,38 @@ func TestALongPasswordAsTypedThatBcryptKnowsInPartIsNotRehashed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHarness(t, account.Config{})
-	ann := h.holding(t, string(hash))
-	h.logsIn(t, "with more than bcrypt reads", ann.Email, long+"typo", nil)
-	if got := h.hash(t, ann.ID); got != string(hash) {
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, string(hash))
+	r.authenticate(t, "with more than bcrypt reads", ann.Email, long+"typo", nil)
+	if got := r.hash(t, ann.ID); got != string(hash) {
 		t.Error("the hash was replaced by one of what was mistyped")
 	}
-	h.logsIn(t, "with all that bcrypt reads", ann.Email, long, nil)
-	if got := h.hash(t, ann.ID); got == string(hash) {
+	r.authenticate(t, "with all that bcrypt reads", ann.Email, long, nil)
+	if got := r.hash(t, ann.ID); got == string(hash) {
 		t.Error("the hash was not replaced")
 	}
-	h.logsIn(t, "afterwards, mistyped", ann.Email, long+"typo", account.ErrBadCredentials)
+	r.authenticate(t, "afterwards, mistyped", ann.Email, long+"typo", account.ErrBadCredentials)
 }
 
 // A password that can be meant in two forms costs two hashes, whether or not there
 // is an account to check it against.
 func TestAllDenialsOfPasswordsInTwoFormsLookTheSame(t *testing.T) {
-	h := newHarness(t, account.Config{Argon2: counted})
-	h.register(t)
+	r := newRig(t, account.Config{Argon2: counted})
+	r.register(t)
 	for email, change := range map[string]func(*member){
 		"passwordless@example.com": func(m *member) { m.HashedPassword = "" },
 		"unusable@example.com":     func(m *member) { m.HashedPassword = "garbage" },
 		"inactive@example.com":     func(m *member) { m.Active = false },
 	} {
-		m, err := h.Register(t.Context(), newMember(email), password)
+		m, err := r.Register(t.Context(), newMember(email), password)
 		if err != nil {
 			t.Fatalf("Register: %v", err)
 		}
-		h.change(t, m.ID, change)
+		r.change(t, m.ID, change)
 	}
 	for typedAs, want := range map[string]int{composed: 1, plain: 1, decomposed: 2, mixed: 2} {
 		for _, email := range []string{"ann@example.com", "bob@example.com", "not an address", "passwordless@example.com", "unusable@example.com", "inactive@example.com"} {
-			if got := hashes(func() { h.logsIn(t, "", email, typedAs, account.ErrBadCredentials) }); got != want {
+			if got := hashes(func() { r.authenticate(t, "", email, typedAs, account.ErrBadCredentials) }); got != want {
 				t.Errorf("%s, %+q: it took the work of %d hashes, want %d", email, typedAs, got, want)
 			}
 		}
@@ -208,18 +207,18 @@ func TestTheLengthOfAPasswordIsThatOfItsComposedForm(t *testing.T) {
 		{"510 bytes, 1020 when composed", strings.Repeat("\u0958", 170), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, account.Config{})
-			_, err := h.Register(t.Context(), newMember("bob@example.com"), c.password)
+			r := newRig(t, account.Config{})
+			_, err := r.Register(t.Context(), newMember("bob@example.com"), c.password)
 			if !errors.Is(err, c.want) {
 				t.Errorf("Register: got %v, want %v", err, c.want)
 			}
-			ann := h.register(t)
-			if _, err := h.ChangePassword(t.Context(), ann.ID, password, c.password); !errors.Is(err, c.want) {
+			ann := r.register(t)
+			if _, err := r.ChangePassword(t.Context(), ann.ID, password, c.password); !errors.Is(err, c.want) {
 				t.Errorf("ChangePassword: got %v, want %v", err, c.want)
 			}
 			if err == nil {
-				h.logsIn(t, "as it was typed", "bob@example.com", c.password, nil)
-				h.logsIn(t, "as it was typed", ann.Email, c.password, nil)
+				r.authenticate(t, "as it was typed", "bob@example.com", c.password, nil)
+				r.authenticate(t, "as it was typed", ann.Email, c.password, nil)
 			}
 		})
 	}
@@ -227,11 +226,11 @@ func TestTheLengthOfAPasswordIsThatOfItsComposedForm(t *testing.T) {
 
 func TestTheApplicationsCheckSeesTheComposedForm(t *testing.T) {
 	var seen []string
-	h := newHarness(t, account.Config{CheckPassword: func(_ context.Context, p string) error {
+	r := newRig(t, account.Config{CheckPassword: func(_ context.Context, p string) error {
 		seen = append(seen, p)
 		return nil
 	}})
-	if _, err := h.Register(t.Context(), newMember("bob@example.com"), decomposed); err != nil {
+	if _, err := r.Register(t.Context(), newMember("bob@example.com"), decomposed); err != nil {
 		t.Fatalf("Register: %v", err)
 	}
 	if want := []string{composed}; !reflect.DeepEqual(seen, want) {
@@ -253,30 +252,30 @@ func TestATooLongPasswordIsRefusedAtOnce(t *testing.T) {
 		{"1024 bytes, decomposed", strings.Repeat("e\u0301", 341) + "x", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGuarded(t, account.LimiterConfig{})
+			r := newLimitedRig(t, account.LimiterConfig{})
 			if !c.refused {
-				if _, err := g.Register(t.Context(), newMember("bob@example.com"), c.password); err != nil {
+				if _, err := r.Register(t.Context(), newMember("bob@example.com"), c.password); err != nil {
 					t.Fatalf("Register: %v", err)
 				}
-				g.expect(t, "a login", home, "bob@example.com", c.password, in)
+				r.expect(t, "a login", home, "bob@example.com", c.password, in)
 				return
 			}
 			asked := errors.New("the store was asked")
-			g.store.breakDown(asked)
-			g.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, time.Time) error {
+			r.store.breakDown(asked)
+			r.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
 				return asked
 			}
-			g.expect(t, "a login", home, annsAddress, c.password, denied)
-			if _, err := g.Reauthenticate(from(home), g.ann, c.password); outcome(err) != denied {
+			r.expect(t, "a login", home, annsAddress, c.password, denied)
+			if _, err := r.Reauthenticate(from(home), r.ann, c.password); outcome(err) != denied {
 				t.Errorf("Reauthenticate: got %v, want ErrBadCredentials", err)
 			}
-			if _, err := g.ChangePassword(from(home), g.ann.ID, c.password, password); outcome(err) != denied {
+			if _, err := r.ChangePassword(from(home), r.ann.ID, c.password, password); outcome(err) != denied {
 				t.Errorf("ChangePassword: got %v, want ErrBadCredentials", err)
 			}
-			if _, err := g.Register(t.Context(), newMember("bob@example.com"), c.password); !errors.Is(err, account.ErrInvalidPassword) {
+			if _, err := r.Register(t.Context(), newMember("bob@example.com"), c.password); !errors.Is(err, account.ErrInvalidPassword) {
 				t.Errorf("Register: got %v, want ErrInvalidPassword", err)
 			}
-			if calls := g.attempts.since(nil); len(calls) != 0 {
+			if calls := r.attempts.since(nil); len(calls) != 0 {
 				t.Errorf("the counters were asked %v, want nothing", calls)
 			}
 		})
@@ -287,9 +286,9 @@ func TestATooLongPasswordIsRefusedAtOnce(t *testing.T) {
 // they are.
 func TestBytesThatAreNoTextAreNotChanged(t *testing.T) {
 	const odd = "passw\xffrd e\u0301"
-	h := newHarness(t, account.Config{})
-	ann := h.holding(t, phc(64, 1, 1, salt, keyOf(odd, salt, 32)))
-	h.logsIn(t, "with other bytes", ann.Email, strings.ReplaceAll(odd, "\xff", "\ufffd"), account.ErrBadCredentials)
-	h.logsIn(t, "as it was typed", ann.Email, odd, nil)
-	h.logsIn(t, "again", ann.Email, odd, nil)
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(odd, salt, 32)))
+	r.authenticate(t, "with other bytes", ann.Email, strings.ReplaceAll(odd, "\xff", "\ufffd"), account.ErrBadCredentials)
+	r.authenticate(t, "as it was typed", ann.Email, odd, nil)
+	r.authenticate(t, "again", ann.Email, odd, nil)
 }

@@ -3,7 +3,6 @@ package account_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -76,7 +75,7 @@ func TestAFloodOfLoginsIsAnsweredAlike(t *testing.T) {
 	users := memstore.NewUsers[member]()
 	var mu sync.Mutex
 	kinds := map[event.Kind]int{}
-	m, err := account.NewManager(users, uuid.New, account.Config{
+	m, err := account.NewManager(users, newAttempts(t), uuid.New, account.Config{
 		Argon2:              account.Argon2{MemoryKiB: 8192, Iterations: 1, Parallelism: 1},
 		InsecureArgon2:      true,
 		MaxConcurrentHashes: 1,
@@ -116,16 +115,5 @@ func TestAFloodOfLoginsIsAnsweredAlike(t *testing.T) {
 	}
 	if kinds[event.StoreFailed] != 0 {
 		t.Errorf("got %d events of a failing store, want none", kinds[event.StoreFailed])
-	}
-}
-
-func TestHashBoundsThatAreNone(t *testing.T) {
-	for field, cfg := range map[string]account.Config{
-		"Config.MaxConcurrentHashes": {MaxConcurrentHashes: -1},
-		"Config.MaxHashWait":         {MaxHashWait: -1},
-	} {
-		if _, err := account.NewManager(memstore.NewUsers[member](), uuid.New, cfg); err == nil || !strings.Contains(err.Error(), field) {
-			t.Errorf("got the error %v, want one that names %s", err, field)
-		}
 	}
 }
