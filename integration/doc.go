@@ -1,13 +1,17 @@
-// Package integration runs Latchkey's suites against a real server over the
-// wire. It is a module of its own, so that an application which imports Latchkey
+// Package integration runs Latchkey's test suites against a real server over the
+// wire. It is a separate module, so that an application that imports Latchkey
 // inherits neither Docker nor FerretDB.
 //
-// Which server: the one that LATCHKEY_TEST_MONGODB_URI names; else one that
-// testcontainers starts of LATCHKEY_TEST_IMAGE (mongo:8), if a Docker engine
-// answers and has the image or can pull it; else devmongo, in the process.
-// LATCHKEY_TEST_REQUIRE_CONTAINER=1 turns having no container into a failure,
-// LATCHKEY_TEST_REQUIRE=all (or ttl, lookup, …) the skipping of what the server
-// cannot do.
+// The suites use the first of these servers that is available:
 //
-// Every test uses a database of its own and drops it.
+//  1. the server at LATCHKEY_TEST_MONGODB_URI;
+//  2. a container of LATCHKEY_TEST_IMAGE (default mongo:8), if a Docker engine
+//     answers and has the image or can pull it;
+//  3. package devmongo in this process.
+//
+// LATCHKEY_TEST_REQUIRE_CONTAINER=1 fails the suites if they would fall back to
+// devmongo. A test skips itself if the server lacks a feature that it needs;
+// LATCHKEY_TEST_REQUIRE=all, or a list such as ttl,explain, fails it instead.
+//
+// Each test uses a new database and drops it at the end.
 package integration

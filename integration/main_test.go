@@ -17,7 +17,7 @@ import (
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 )
 
-// server is what the tests run against.
+// server is the MongoDB server under test.
 var server *testserver.Server
 
 func TestMain(m *testing.M) {
@@ -37,12 +37,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// connect returns a client of the server, and what it will have sent.
+// connect returns a client of the server, and a recorder of the commands that it sends.
 func connect(tb testing.TB, opts ...*options.ClientOptions) (*mongo.Client, *recorder) {
 	tb.Helper()
 	return connectTo(tb, server.URI, opts...)
 }
 
+// connectTo is connect for a server at another URI.
 func connectTo(tb testing.TB, uri string, opts ...*options.ClientOptions) (*mongo.Client, *recorder) {
 	tb.Helper()
 	sent := &recorder{}
@@ -59,14 +60,14 @@ func connectTo(tb testing.TB, uri string, opts ...*options.ClientOptions) (*mong
 	return client, sent
 }
 
-// database returns a database of the test's own.
+// database returns a new database that is dropped when the test ends.
 func database(tb testing.TB) *mongo.Database {
 	tb.Helper()
 	client, _ := connect(tb)
 	return testserver.Database(tb, client)
 }
 
-// recorder keeps the commands that a client sends.
+// recorder keeps the commands that a client sends. It is safe for concurrent use.
 type recorder struct {
 	mu       sync.Mutex
 	commands []bson.Raw
@@ -74,7 +75,7 @@ type recorder struct {
 
 func (r *recorder) started(_ context.Context, e *event.CommandStartedEvent) {
 	switch e.CommandName {
-	case "hello", "saslStart", "saslContinue", "authenticate": // a new connection's own
+	case "hello", "saslStart", "saslContinue", "authenticate": // sent once by every new connection
 		return
 	}
 	r.mu.Lock()
@@ -94,7 +95,7 @@ func (r *recorder) all() []bson.Raw {
 	return append([]bson.Raw(nil), r.commands...)
 }
 
-// named returns the commands of a name.
+// named returns the commands with this name.
 func (r *recorder) named(name string) []bson.Raw {
 	var out []bson.Raw
 	for _, c := range r.all() {

@@ -10,21 +10,21 @@ import (
 	"github.com/latchkey-go/latchkey/mongostore"
 )
 
-// The tests that wait: the server's TTL monitor is nobody else's clock.
+// These tests wait for the server's TTL monitor, which runs by the server's clock.
 
-func TestTheServerCollectsExpiredTokens(t *testing.T) {
+func TestServerDeletesExpiredTokens(t *testing.T) {
 	testserver.Require(t, server.Capabilities.TTL, "ttl")
 	t.Parallel()
 	tokens := newTokens[uuid.UUID](t, database(t), mongostore.TokensConfig{Lifetime: time.Hour, TTLGrace: time.Second})
 	expired := insertAged(t, tokens, time.Now().Add(-2*time.Hour))
 	live := insertAged(t, tokens, time.Now())
-	eventually(t, server.TTLWait(), "the expired token is collected", func() bool { return !exists(t, tokens, expired) })
+	eventually(t, server.TTLWait(), "the expired token is deleted", func() bool { return !exists(t, tokens, expired) })
 	if !exists(t, tokens, live) {
-		t.Error("the live token was collected")
+		t.Error("the live token was deleted")
 	}
 }
 
-func TestTheServerCollectsExpiredAttempts(t *testing.T) {
+func TestServerDeletesExpiredAttempts(t *testing.T) {
 	testserver.Require(t, server.Capabilities.TTL, "ttl")
 	t.Parallel()
 	db := database(t)
@@ -32,8 +32,8 @@ func TestTheServerCollectsExpiredAttempts(t *testing.T) {
 	now := time.Now()
 	expired := addExpiring(t, attempts, now.Add(-time.Hour))
 	live := addExpiring(t, attempts, now.Add(time.Hour))
-	eventually(t, server.TTLWait(), "the expired counter is collected", func() bool { return !stored(t, db, expired) })
+	eventually(t, server.TTLWait(), "the expired counter is deleted", func() bool { return !stored(t, db, expired) })
 	if !stored(t, db, live) {
-		t.Error("the live counter was collected")
+		t.Error("the live counter was deleted")
 	}
 }

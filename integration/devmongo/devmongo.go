@@ -17,20 +17,20 @@ import (
 	"github.com/latchkey-go/latchkey/integration/internal/wireproxy"
 )
 
-// Config says where a server listens and keeps its data. The zero value is a throw-away server on a free port.
+// Config configures a server. The zero value is a temporary server on a free port.
 type Config struct {
 	// Listen is the TCP address to listen on. Default: 127.0.0.1:0, a free port of the loopback interface.
 	Listen string
 
-	// Dir holds the data, of one server at a time. It is created if missing (0700), and kept by Close.
-	// Default: a temporary directory, which Close removes.
+	// Dir is the directory of the data. Only one server at a time may use it. It is created if missing, with
+	// the mode 0700, and Close keeps it. Default: a temporary directory, which Close removes.
 	Dir string
 
-	// PostgreSQL is the URL of a PostgreSQL database that holds the data in the place of Dir, of one server at a
-	// time. Default: SQLite in Dir.
+	// PostgreSQL is the URL of a PostgreSQL database for the data, instead of Dir. Only one server at a time
+	// may use it. Default: SQLite in Dir.
 	PostgreSQL string
 
-	// Logger receives FerretDB's log. Default: none is kept.
+	// Logger receives FerretDB's log. Default: the log is discarded.
 	Logger *slog.Logger
 }
 
@@ -41,10 +41,10 @@ type Server struct {
 	close func() error
 }
 
-// starting lets one FerretDB be made at a time: making one writes to a variable of FerretDB's package.
+// starting serializes calls of ferretdb.New, which writes to a package variable.
 var starting sync.Mutex
 
-// Start starts a server, which accepts connections when Start returns, and runs until Close.
+// Start starts a server, which runs until Close. It accepts connections when Start returns.
 func Start(cfg Config) (*Server, error) {
 	if cfg.Listen == "" {
 		cfg.Listen = "127.0.0.1:0"
@@ -54,7 +54,7 @@ func Start(cfg Config) (*Server, error) {
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("devmongo: %w", err) // it names the address
+		return nil, fmt.Errorf("devmongo: %w", err) // err names the address
 	}
 	dir, cleanup, err := dataDir(cfg)
 	if err != nil {
@@ -69,7 +69,7 @@ func Start(cfg Config) (*Server, error) {
 	done := make(chan error, 1)
 	go func() { done <- db.Run(ctx) }()
 
-	// FerretDB knows its address once it listens.
+	// MongoDBURI waits until FerretDB listens.
 	backend := strings.TrimSuffix(strings.TrimPrefix(db.MongoDBURI(), "mongodb://"), "/")
 	front := wireproxy.Start(listener, backend, oneWriteAtATime())
 	return &Server{
@@ -86,17 +86,17 @@ func Start(cfg Config) (*Server, error) {
 	}, nil
 }
 
-// URI is the connection string to give to a MongoDB driver.
+// URI returns the connection string for a MongoDB driver.
 func (s *Server) URI() string { return "mongodb://" + s.addr + "/" }
 
-// Addr is the address the server listens on, host:port.
+// Addr returns the address that the server listens on, host:port.
 func (s *Server) Addr() string { return s.addr }
 
-// Dir is the directory that holds the data, "" where PostgreSQL does.
+// Dir returns the directory of the data, "" with PostgreSQL.
 func (s *Server) Dir() string { return s.dir }
 
-// Close ends the server and the connections of its clients, and removes a temporary directory. Further calls return
-// what the first did.
+// Close ends the server and the connections of its clients, and removes a temporary directory. It is
+// idempotent: further calls return the result of the first.
 func (s *Server) Close() error { return s.close() }
 
 func newFerretDB(cfg Config, dir string) (*ferretdb.FerretDB, error) {
@@ -111,9 +111,9 @@ func newFerretDB(cfg Config, dir string) (*ferretdb.FerretDB, error) {
 	return ferretdb.New(c)
 }
 
-// oneWriteAtATime lets one write through at a time. MongoDB applies every update of a single document atomically;
-// FerretDB v1 reads the document, changes it and writes it back, so that of two conditional updates at once
-// both can succeed. Programs rely on the difference.
+// oneWriteAtATime serializes writes. MongoDB applies every update of a single document atomically. FerretDB v1
+// reads the document, changes it and writes it back, so that two concurrent conditional updates can both
+// succeed.
 func oneWriteAtATime() wireproxy.Handler {
 	var writing sync.Mutex
 	return func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
@@ -126,7 +126,7 @@ func oneWriteAtATime() wireproxy.Handler {
 	}
 }
 
-// dataDir makes the directory of a server, and the function that disposes of it.
+// dataDir creates a server's data directory. cleanup removes it if it is temporary.
 func dataDir(cfg Config) (path string, cleanup func() error, err error) {
 	dir := cfg.Dir
 	if cfg.PostgreSQL != "" {
@@ -142,7 +142,7 @@ func dataDir(cfg Config) (path string, cleanup func() error, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return "", nil, err
 	}
-	// FerretDB takes the path for a part of a URI, and for a pattern of file names.
+	// FerretDB uses the path as a part of a URI and of a file name pattern.
 	if strings.ContainsAny(dir, `%?#*[\`) {
 		return "", nil, fmt.Errorf(`%q contains one of %%?#*[\`, dir)
 	}

@@ -40,7 +40,7 @@ func stop(t *testing.T, server *devmongo.Server) {
 	}
 }
 
-// use runs f with a client of the server, and disconnects it: Close waits for clients.
+// use runs f with a client of the server, and disconnects the client.
 func use(t *testing.T, server *devmongo.Server, f func(context.Context, *mongo.Collection)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -66,7 +66,7 @@ func insert(t *testing.T, server *devmongo.Server, id, name string) {
 	})
 }
 
-// find returns the name of the document, "" if there is none.
+// find returns the name of a document, "" if it does not exist.
 func find(t *testing.T, server *devmongo.Server, id string) (name string) {
 	t.Helper()
 	use(t, server, func(ctx context.Context, things *mongo.Collection) {
@@ -80,7 +80,7 @@ func find(t *testing.T, server *devmongo.Server, id string) (name string) {
 	return name
 }
 
-func TestInsertAndFind(t *testing.T) {
+func TestInsertedDocumentIsFound(t *testing.T) {
 	server := start(t, devmongo.Config{})
 	if want := "mongodb://" + server.Addr() + "/"; server.URI() != want {
 		t.Errorf("URI %q, want %q", server.URI(), want)
@@ -92,7 +92,7 @@ func TestInsertAndFind(t *testing.T) {
 }
 
 func TestDataAndAddressSurviveARestart(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "made", "by devmongo")
+	dir := filepath.Join(t.TempDir(), "created", "by devmongo")
 	first := start(t, devmongo.Config{Dir: dir})
 	if first.Dir() != dir {
 		t.Errorf("Dir %q, want %q", first.Dir(), dir)
@@ -120,11 +120,11 @@ func TestCloseRemovesTheTemporaryDirectory(t *testing.T) {
 	}
 	stop(t, server)
 	if _, err := os.Stat(server.Dir()); !os.IsNotExist(err) {
-		t.Errorf("still there: %v", err)
+		t.Errorf("the temporary directory still exists: %v", err)
 	}
 }
 
-func TestServersSideBySide(t *testing.T) {
+func TestServersDoNotShareData(t *testing.T) {
 	a, b := start(t, devmongo.Config{}), start(t, devmongo.Config{})
 	insert(t, a, "1", "one")
 	if got := find(t, b, "1"); got != "" {
@@ -135,7 +135,7 @@ func TestServersSideBySide(t *testing.T) {
 	}
 }
 
-func TestConcurrentStarts(t *testing.T) {
+func TestServersCanStartConcurrently(t *testing.T) {
 	for range 4 {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
@@ -145,7 +145,7 @@ func TestConcurrentStarts(t *testing.T) {
 	}
 }
 
-func TestCloseTwice(t *testing.T) {
+func TestCloseIsIdempotent(t *testing.T) {
 	server := start(t, devmongo.Config{})
 	stop(t, server)
 	stop(t, server)
@@ -155,8 +155,7 @@ func TestCloseTwice(t *testing.T) {
 	}
 }
 
-// A client that stays must not keep Close from ending.
-func TestCloseWithAClientConnected(t *testing.T) {
+func TestCloseDoesNotWaitForConnectedClients(t *testing.T) {
 	server := start(t, devmongo.Config{})
 	use(t, server, func(ctx context.Context, things *mongo.Collection) {
 		if err := things.Database().Client().Ping(ctx, nil); err != nil {
@@ -166,7 +165,7 @@ func TestCloseWithAClientConnected(t *testing.T) {
 	})
 }
 
-func TestAddressInUse(t *testing.T) {
+func TestAddressInUseIsAnErrorThatNamesIt(t *testing.T) {
 	taken := start(t, devmongo.Config{})
 	_, err := devmongo.Start(devmongo.Config{Listen: taken.Addr()})
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), taken.Addr()) {
@@ -174,7 +173,7 @@ func TestAddressInUse(t *testing.T) {
 	}
 }
 
-func TestUnusableDirectory(t *testing.T) {
+func TestUnusableDirectoryIsAnError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -188,7 +187,7 @@ func TestUnusableDirectory(t *testing.T) {
 	}
 }
 
-func TestLogger(t *testing.T) {
+func TestLoggerReceivesFerretDBsLog(t *testing.T) {
 	var log bytes.Buffer
 	server := start(t, devmongo.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	stop(t, server)
@@ -197,7 +196,7 @@ func TestLogger(t *testing.T) {
 	}
 }
 
-func TestNothingIsLeftRunning(t *testing.T) {
+func TestCloseLeavesNoGoroutine(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	server := start(t, devmongo.Config{})
 	insert(t, server, "1", "one")
@@ -205,8 +204,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 	stop(t, server)
 }
 
-// Of many conditional updates of one document at once, one finds its condition met.
-func TestConditionalUpdatesAreAtomic(t *testing.T) {
+func TestOneOfConcurrentConditionalUpdatesSucceeds(t *testing.T) {
 	server := start(t, devmongo.Config{})
 	use(t, server, func(ctx context.Context, things *mongo.Collection) {
 		for round := range 10 {
@@ -234,7 +232,7 @@ func TestConditionalUpdatesAreAtomic(t *testing.T) {
 			}
 			wg.Wait()
 			if n := won.Load(); n != 1 {
-				t.Errorf("round %d: %d updates found the document free, want 1", round, n)
+				t.Errorf("round %d: %d updates succeeded, want 1", round, n)
 			}
 		}
 	})

@@ -12,18 +12,18 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// Capabilities is what a server can do, as it was seen to do, beyond the commands that every server has.
+// Capabilities are the optional features of a server. A probe tries each of them.
 type Capabilities struct {
-	Version string // "8.0.4", or "7.0.42 (FerretDB)": the MongoDB it says it is
+	Version string // the MongoDB version that the server reports: "8.0.4", or "7.0.42 (FerretDB)"
 
 	TTL           bool // indexes with expireAfterSeconds
-	Lookup        bool // a $lookup behind a $match, as a token is read with its user
 	Transactions  bool
 	ChangeStreams bool
-	Explain       bool // explain shows the winning plan, and so the index
+	Explain       bool // explain shows the winning plan, which names the index
+	Decimal128    bool // values of the type decimal128
 }
 
-// String is "version 8.0.4: ttl, lookup, explain, no transactions, no changestreams".
+// String is "version 8.0.4: ttl, explain, decimal128, no transactions, no changestreams".
 func (c Capabilities) String() string {
 	var has, lacks []string
 	for _, capability := range []struct {
@@ -31,10 +31,10 @@ func (c Capabilities) String() string {
 		have bool
 	}{
 		{"ttl", c.TTL},
-		{"lookup", c.Lookup},
 		{"transactions", c.Transactions},
 		{"changestreams", c.ChangeStreams},
 		{"explain", c.Explain},
+		{"decimal128", c.Decimal128},
 	} {
 		if capability.have {
 			has = append(has, capability.name)
@@ -45,7 +45,7 @@ func (c Capabilities) String() string {
 	return fmt.Sprintf("version %s: %s", c.Version, strings.Join(append(has, lacks...), ", "))
 }
 
-// probe finds out what the server can do, on a database of its own that it drops.
+// probe tries the features of a server, in a new database that it drops.
 func probe(ctx context.Context, client *mongo.Client) (found Capabilities, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -64,26 +64,27 @@ func probe(ctx context.Context, client *mongo.Client) (found Capabilities, err e
 	if found.TTL, err = can(ttl(ctx, docs)); err != nil {
 		return found, fmt.Errorf("probe: TTL index: %w", err)
 	}
-	if found.Lookup, err = can(lookup(ctx, docs)); err != nil {
-		return found, fmt.Errorf("probe: $lookup: %w", err)
-	}
 	if found.Explain, err = can(explain(ctx, docs)); err != nil {
 		return found, fmt.Errorf("probe: explain: %w", err)
+	}
+	if found.Decimal128, err = can(decimal128(ctx, docs)); err != nil {
+		return found, fmt.Errorf("probe: decimal128: %w", err)
 	}
 	replicated, err := can(replicated(ctx, db))
 	if err != nil {
 		return found, fmt.Errorf("probe: hello: %w", err)
 	}
-	// FerretDB can be told to name a replica set, and ignores transactions silently all the same.
+	// FerretDB can be configured to name a replica set, but ignores transactions without an error.
 	found.Transactions = replicated && !ferret
 	found.ChangeStreams = replicated && !ferret
 	return found, nil
 }
 
-// errLacks is the answer of a server that ran the command, and showed that it cannot do what it was probed for.
+// errLacks means that the server ran the command, but its answer shows that it lacks the feature.
 var errLacks = errors.New("not supported")
 
-// can tells a server that says no from one that could not be asked, or did not let us.
+// can reports whether a probe found the feature. It returns the probe's error if the server was not
+// reached, or refused the command for want of permission.
 func can(err error) (bool, error) {
 	const unauthorized = 13
 	var answer mongo.CommandError
@@ -97,7 +98,7 @@ func can(err error) (bool, error) {
 	}
 }
 
-// version is buildInfo's, and whether it is FerretDB that says so.
+// version returns the version in buildInfo, and whether the server is FerretDB.
 func version(ctx context.Context, db *mongo.Database) (v string, ferret bool, err error) {
 	info, err := db.RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Raw()
 	if err != nil {
@@ -120,34 +121,6 @@ func ttl(ctx context.Context, docs *mongo.Collection) error {
 	return err
 }
 
-func lookup(ctx context.Context, docs *mongo.Collection) error {
-	cursor, err := docs.Aggregate(ctx, bson.A{
-		bson.D{{Key: "$match", Value: bson.D{{Key: "created_at", Value: bson.D{{Key: "$gte", Value: time.UnixMilli(0)}}}}}},
-		bson.D{{Key: "$lookup", Value: bson.D{
-			{Key: "from", Value: docs.Name()},
-			{Key: "localField", Value: "_id"},
-			{Key: "foreignField", Value: "_id"},
-			{Key: "as", Value: "same"},
-		}}},
-	})
-	if err != nil {
-		return err
-	}
-	var found []struct {
-		ID   bson.ObjectID `bson:"_id"`
-		Same []struct {
-			ID bson.ObjectID `bson:"_id"`
-		} `bson:"same"`
-	}
-	if err := cursor.All(ctx, &found); err != nil {
-		return err
-	}
-	if len(found) != 1 || len(found[0].Same) != 1 || found[0].Same[0].ID != found[0].ID {
-		return errLacks
-	}
-	return nil
-}
-
 func explain(ctx context.Context, docs *mongo.Collection) error {
 	plan, err := docs.Database().RunCommand(ctx, bson.D{
 		{Key: "explain", Value: bson.D{{Key: "find", Value: docs.Name()}, {Key: "filter", Value: bson.D{}}}},
@@ -156,14 +129,24 @@ func explain(ctx context.Context, docs *mongo.Collection) error {
 	if err != nil {
 		return err
 	}
-	// FerretDB v1 has a queryPlanner too, but puts SQLite's words in it.
+	// FerretDB v1 has a queryPlanner too, but with SQLite's plan in it.
 	if _, err := plan.LookupErr("queryPlanner", "winningPlan"); err != nil {
 		return errLacks
 	}
 	return nil
 }
 
-// replicated asks for a replica set, or a mongos in front of some: transactions and change streams need one.
+// decimal128 stores a decimal. FerretDB v1 closes the connection instead of refusing it.
+func decimal128(ctx context.Context, docs *mongo.Collection) error {
+	_, err := docs.InsertOne(ctx, bson.M{"number": bson.NewDecimal128(0, 1)})
+	if mongo.IsNetworkError(err) && docs.Database().Client().Ping(ctx, nil) == nil {
+		return errLacks
+	}
+	return err
+}
+
+// replicated looks for a replica set, or a mongos in front of one. Transactions and change streams
+// need it.
 func replicated(ctx context.Context, db *mongo.Database) error {
 	hello, err := db.RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Raw()
 	if err != nil {

@@ -22,17 +22,17 @@ import (
 )
 
 const (
-	pingTimeout  = 3 * time.Second // an engine that is there answers in milliseconds
+	pingTimeout  = 3 * time.Second // a running engine answers in milliseconds
 	pullTimeout  = 5 * time.Minute
 	startTimeout = 2 * time.Minute
 
 	mongoPort = "27017/tcp"
 )
 
-// quiet silences testcontainers, which logs through its own global too.
+// quiet silences the global logger of testcontainers.
 var quiet = sync.OnceFunc(func() { log.SetDefault(log.NewNoopLogger()) })
 
-// engineWith returns a Docker engine that has the image, or the reason why there is none.
+// engineWith returns a Docker engine that has the image, or an error that says why there is none.
 func engineWith(ctx context.Context, image string) (*testcontainers.DockerProvider, error) {
 	quiet()
 	if err := pingEngine(ctx); err != nil {
@@ -48,8 +48,8 @@ func engineWith(ctx context.Context, image string) (*testcontainers.DockerProvid
 	return docker, nil
 }
 
-// pingEngine asks the engine of the environment whether it is there. testcontainers would ask without a time limit,
-// and remember the first answer as long as the process lives; so it is asked only where this has not settled it.
+// pingEngine checks that the Docker engine of the environment answers. testcontainers would wait for it
+// without a time limit, and cache the first result for the life of the process.
 func pingEngine(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -60,12 +60,12 @@ func pingEngine(ctx context.Context) error {
 	defer docker.Close()
 	_, err = docker.Ping(ctx, client.PingOptions{})
 	if os.Getenv(client.EnvOverrideHost) == "" && ctx.Err() == nil {
-		return nil // testcontainers knows of more sockets than the usual one
+		return nil // testcontainers tries more sockets than the default one
 	}
 	return err
 }
 
-// ensureImage pulls the image if the engine lacks it. It tries once, where testcontainers goes on for minutes.
+// ensureImage pulls the image if the engine lacks it. It tries once; testcontainers would retry for minutes.
 func ensureImage(ctx context.Context, docker client.APIClient, image string) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
@@ -74,7 +74,7 @@ func ensureImage(ctx context.Context, docker client.APIClient, image string) err
 	}
 
 	var opts client.ImagePullOptions
-	if _, auth, err := testcontainers.DockerImageAuth(ctx, image); err == nil { // else a public image, most likely
+	if _, auth, err := testcontainers.DockerImageAuth(ctx, image); err == nil { // without an error; else the image is probably public
 		if opts.RegistryAuth, err = authconfig.Encode(auth); err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func ensureImage(ctx context.Context, docker client.APIClient, image string) err
 	return pull.Wait(ctx)
 }
 
-// startContainer runs the image, which the engine has.
+// startContainer runs an image that the engine has.
 func startContainer(ctx context.Context, docker *testcontainers.DockerProvider, image string) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -102,16 +102,16 @@ func startContainer(ctx context.Context, docker *testcontainers.DockerProvider, 
 	reach := &reachable{addrs: []string{net.JoinHostPort("127.0.0.1", port)}}
 	binding := network.PortBinding{HostPort: port, HostIP: netip.MustParseAddr("127.0.0.1")}
 	if host != "localhost" {
-		// The containers' port is on another machine; or this is a container, and the host a guess, wrong where the
-		// engine runs in here too.
+		// Either the engine is on another machine, or this process runs in a container and host is a guess.
+		// The guess is wrong if the engine runs in the same container.
 		reach.addrs = append(reach.addrs, net.JoinHostPort(host, port))
-		binding.HostIP = netip.Addr{} // any
+		binding.HostIP = netip.Addr{} // all interfaces
 	}
 
 	ttlWait := usualTTLWait
 	opts := []testcontainers.ContainerCustomizer{
 		testcontainers.WithExposedPorts(mongoPort),
-		// A port that Docker chooses is another one after a restart.
+		// Docker would choose another port after a restart.
 		testcontainers.WithHostConfigModifier(func(cfg *container.HostConfig) {
 			cfg.PortBindings = network.PortMap{network.MustParsePort(mongoPort): {binding}}
 		}),
@@ -135,8 +135,9 @@ func startContainer(ctx context.Context, docker *testcontainers.DockerProvider, 
 	}, nil
 }
 
-// reachable waits for the server to answer at one of the addresses, and keeps which. Docker's proxy accepts
-// connections before the server does, and an image need not have a shell to look from inside.
+// reachable waits until the server answers a ping at one of addrs, and sets addr to it. An open port is not
+// enough, because Docker's proxy accepts connections before the server does. A command in the container is
+// not possible, because the image need not have a shell.
 type reachable struct {
 	addrs []string
 	addr  string
@@ -168,10 +169,12 @@ func (r *reachable) WaitUntilReady(ctx context.Context, target wait.StrategyTarg
 	}
 }
 
-// containerURI insists on that one server: a replica set's members have names of the container's network.
+// containerURI connects directly: the names of a replica set's members resolve only in the container's
+// network.
 func containerURI(addr string) string { return "mongodb://" + addr + "/?directConnection=true" }
 
-// freePort finds a port that is free, most likely still when the container takes it.
+// freePort returns a free port. Another process could take it before the container does, but that is
+// unlikely.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -181,14 +184,15 @@ func freePort() (string, error) {
 	return port, errors.Join(err, l.Close())
 }
 
-// repository is the last element of an image's repository: "mongo" for registry:5000/library/mongo:8@sha256:….
+// repository returns the last element of an image's repository: "mongo" for
+// registry:5000/library/mongo:8@sha256:….
 func repository(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	name, _, _ := strings.Cut(path.Base(image), ":")
 	return name
 }
 
-// dockerized is a server in a container.
+// dockerized is the backend of a server in a container.
 type dockerized struct {
 	*testcontainers.DockerContainer
 }

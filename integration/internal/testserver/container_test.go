@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// FindImage says why there is no container of the image to be had, if so.
+// FindImage returns the reason why no container of the image can be started, or nil.
 func FindImage(ctx context.Context, image string) error {
 	docker, err := engineWith(ctx, image)
 	if err != nil {
@@ -14,7 +14,7 @@ func FindImage(ctx context.Context, image string) error {
 	return docker.Close()
 }
 
-func TestRepository(t *testing.T) {
+func TestRepositoryOfAnImage(t *testing.T) {
 	for image, want := range map[string]string{
 		"mongo":                              "mongo",
 		"mongo:8":                            "mongo",

@@ -13,8 +13,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
-// Require skips the test unless the server has what it needs: ttl, lookup, transactions, changestreams or explain,
-// as Server.String names them. Where LATCHKEY_TEST_REQUIRE lists that name, or is "all", it fails the test instead.
+// Require skips the test if have is false. what names the missing capability as [Server.String] does: ttl,
+// transactions, changestreams, explain or decimal128. If LATCHKEY_TEST_REQUIRE lists that name, or is "all",
+// Require fails the test instead.
 func Require(tb testing.TB, have bool, what string) {
 	tb.Helper()
 	if have {
@@ -27,8 +28,8 @@ func Require(tb testing.TB, have bool, what string) {
 	tb.Skipf("the server lacks %s (%s=%s makes this a failure)", what, envRequire, what)
 }
 
-// Database is a database of the test's own, dropped at its end. The client must live until then: disconnect it in a
-// tb.Cleanup registered earlier, not in a defer.
+// Database returns a new database that is dropped when the test ends. The client must live until then:
+// disconnect it in a tb.Cleanup registered earlier, not in a defer.
 func Database(tb testing.TB, client *mongo.Client) *mongo.Database {
 	tb.Helper()
 	db := client.Database(databaseName())
@@ -40,14 +41,14 @@ func Database(tb testing.TB, client *mongo.Client) *mongo.Database {
 	return db
 }
 
-// drop has a time limit of its own, and does not care whether the caller's context has ended.
+// drop drops a database within 20 seconds, even if the caller's context has ended.
 func drop(ctx context.Context, db *mongo.Database) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	return db.Drop(ctx)
 }
 
-// databaseName is new each time, and far below MongoDB's 63 bytes.
+// databaseName returns a random name, well below MongoDB's limit of 63 bytes.
 func databaseName() string {
 	var random [6]byte
 	_, _ = rand.Read(random[:]) // never fails

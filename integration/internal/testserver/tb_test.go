@@ -9,7 +9,7 @@ import (
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 )
 
-// outcome records how a test was ended, without ending it.
+// outcome records how a test would have ended, without ending it.
 type outcome struct {
 	testing.TB
 	skipped, failed bool
@@ -25,13 +25,13 @@ func TestRequire(t *testing.T) {
 		required        string
 		skipped, failed bool
 	}{
-		"there":            {have: true},
-		"there, required":  {have: true, required: "all"},
-		"missing":          {skipped: true},
-		"others required":  {required: "lookup,changestreams", skipped: true},
-		"required":         {required: "lookup, TTL", failed: true},
-		"one of all":       {required: "all", failed: true},
-		"a part of a name": {required: "ttls,attl", skipped: true},
+		"present":                {have: true},
+		"present and required":   {have: true, required: "all"},
+		"missing":                {skipped: true},
+		"missing, others needed": {required: "explain,changestreams", skipped: true},
+		"missing and required":   {required: "explain, TTL", failed: true},
+		"missing, all required":  {required: "all", failed: true},
+		"missing, similar names": {required: "ttls,attl", skipped: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			setenv(t, map[string]string{"LATCHKEY_TEST_REQUIRE": c.required})
@@ -45,11 +45,11 @@ func TestRequire(t *testing.T) {
 	}
 }
 
-func TestDatabase(t *testing.T) {
+func TestDatabaseIsDroppedAtTheEnd(t *testing.T) {
 	setenv(t, noDocker(map[string]string{}))
 	client := connect(t, start(t).URI)
 	var first, second string
-	t.Run("its own", func(t *testing.T) {
+	t.Run("two databases", func(t *testing.T) {
 		a, b := testserver.Database(t, client), testserver.Database(t, client)
 		first, second = a.Name(), b.Name()
 		if _, err := a.Collection("docs").InsertOne(t.Context(), bson.M{}); err != nil {

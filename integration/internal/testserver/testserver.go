@@ -17,7 +17,7 @@ import (
 
 // The kinds of server.
 const (
-	KindURI       = "uri"       // not ours: the one at LATCHKEY_TEST_MONGODB_URI
+	KindURI       = "uri"       // the server at LATCHKEY_TEST_MONGODB_URI
 	KindContainer = "container" // a Docker container
 	KindDevmongo  = "devmongo"  // inside this process
 )
@@ -30,31 +30,32 @@ const (
 	envRequire          = "LATCHKEY_TEST_REQUIRE"
 )
 
-// readyTimeout bounds the wait for a started server to answer, a replica set's election included.
+// readyTimeout bounds the wait until a started server answers, including a replica set's election.
 const readyTimeout = 60 * time.Second
 
-// ErrCannotStop is the error of Stop and Restart for a server that this process did not start.
+// ErrCannotStop is returned by Stop and Restart for a server that this process did not start.
 var ErrCannotStop = errors.New("not started by this process")
 
-// Server is a server to test against. Its methods are for one goroutine at a time.
+// Server is a server to test against. Its methods are not safe for concurrent use.
 type Server struct {
 	URI          string // may hold credentials: print String instead
 	Kind         string // KindURI, KindContainer or KindDevmongo
-	Description  string // where the server is, and what it was made of
+	Description  string // the server's address and origin
 	Capabilities Capabilities
 
 	ttlWait time.Duration
 	backend backend
 }
 
-// backend is what the kinds of server do differently.
+// backend controls one kind of server.
 type backend interface {
 	stop(context.Context) error  // keeps the data; no error if stopped already
 	start(context.Context) error // after stop, at the same address
-	close(context.Context) error // ends the server and leaves nothing behind
+	close(context.Context) error // ends the server and deletes its data
 }
 
-// Start picks a server as the package's comment says, waits until it answers, and probes what it can do.
+// Start picks a server as the package comment describes, waits until it answers, and probes its
+// capabilities.
 func Start(ctx context.Context) (*Server, error) {
 	s, err := pick(ctx)
 	if err != nil {
@@ -86,7 +87,7 @@ func pick(ctx context.Context) (*Server, error) {
 	return startInProcess(err)
 }
 
-// examine waits for the server and asks it what it can do.
+// examine waits until the server answers, and probes its capabilities.
 func (s *Server) examine(ctx context.Context) (found Capabilities, err error) {
 	if err := await(ctx, s.URI); err != nil {
 		return found, err
@@ -115,7 +116,7 @@ func await(ctx context.Context, uri string) error {
 	}
 }
 
-// ping asks once, for two seconds at most if nobody is there.
+// ping connects once. Without a server it fails after two seconds.
 func ping(ctx context.Context, uri string) error {
 	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(2 * time.Second))
 	if err != nil {
@@ -125,16 +126,16 @@ func ping(ctx context.Context, uri string) error {
 	return errors.Join(err, client.Disconnect(context.WithoutCancel(ctx)))
 }
 
-// String is one line to print: which server, its version, what it can do. It holds no credentials.
+// String returns one line with the server's description, version and capabilities, without credentials.
 func (s *Server) String() string {
 	return fmt.Sprintf("%s, %s", s.Description, s.Capabilities)
 }
 
-// TTLWait is how long a test waits for an expired document to be collected: seconds where this package set the pace
-// of the TTL monitor, else two of its usual minutes and some.
+// TTLWait is how long a test should wait until an expired document is deleted: 10 seconds if this package
+// configured the TTL monitor, else 150 seconds, more than two of its usual rounds.
 func (s *Server) TTLWait() time.Duration { return s.ttlWait }
 
-// Close ends the server if this package started it.
+// Close ends the server if this process started it.
 func (s *Server) Close(ctx context.Context) error {
 	if err := s.backend.close(ctx); err != nil {
 		return fmt.Errorf("testserver: close: %w", err)
@@ -142,8 +143,8 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
-// Stop stops the server, keeping its data and its address for Restart. It waits for the server's end: clients that
-// stay connected to a devmongo can take three seconds of it.
+// Stop stops the server, and keeps its data and address for Restart. It returns when the server has ended.
+// Connected clients can delay the end of a devmongo by three seconds.
 func (s *Server) Stop(ctx context.Context) error {
 	if err := s.backend.stop(ctx); err != nil {
 		return fmt.Errorf("testserver: stop: %w", err)
@@ -151,8 +152,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Restart stops the server, if it runs, and starts it again at the same address with the same data. It answers when
-// Restart returns.
+// Restart stops the server if it runs, and starts it again at the same address with the same data. It
+// returns when the server answers.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Stop(ctx); err != nil {
 		return err
@@ -166,7 +167,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Devmongo is the server inside this process, nil for the other kinds. Restart makes a new one.
+// Devmongo returns the server inside this process, nil for the other kinds. Restart makes a new one.
 func (s *Server) Devmongo() *devmongo.Server {
 	if b, ok := s.backend.(*inProcess); ok {
 		return b.server
@@ -174,10 +175,10 @@ func (s *Server) Devmongo() *devmongo.Server {
 	return nil
 }
 
-// The usual TTL monitor sleeps a minute between turns.
+// usualTTLWait is the TTLWait of a server whose TTL monitor runs once a minute.
 const usualTTLWait = 150 * time.Second
 
-// foreign is a server that somebody else runs.
+// foreign is the backend of a server that this process did not start.
 type foreign struct{}
 
 func (foreign) stop(context.Context) error  { return ErrCannotStop }
@@ -187,7 +188,7 @@ func (foreign) close(context.Context) error { return nil }
 func fromURI(uri string) (*Server, error) {
 	opts := options.Client().ApplyURI(uri)
 	if opts.Validate() != nil {
-		// The driver's error may quote the URI, and that may hold a password.
+		// The driver's error may quote the URI with its password.
 		return nil, errors.New(envURI + " is not a valid connection string")
 	}
 	return &Server{
@@ -199,7 +200,8 @@ func fromURI(uri string) (*Server, error) {
 	}, nil
 }
 
-// inProcess is a devmongo. Its directory is named, not devmongo's temporary one, to outlive a stop.
+// inProcess is the backend of a devmongo. It has a directory of its own, because devmongo would remove a
+// temporary one at a stop.
 type inProcess struct {
 	server *devmongo.Server
 	dir    string
@@ -219,7 +221,7 @@ func (b *inProcess) close(context.Context) error {
 	return errors.Join(b.server.Close(), os.RemoveAll(b.dir))
 }
 
-// startInProcess starts a devmongo, for want of a container.
+// startInProcess starts a devmongo. noContainer says why there is no container.
 func startInProcess(noContainer error) (*Server, error) {
 	dir, err := os.MkdirTemp("", "latchkey-test-")
 	if err != nil {

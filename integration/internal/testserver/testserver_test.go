@@ -17,19 +17,19 @@ import (
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 )
 
-// localImage is devmongo as an image: see its Dockerfile.
+// localImage is an image of devmongo; see its Dockerfile.
 const localImage = "latchkey-devmongo:local"
 
-// containerRequired is what the caller asked for, before the tests set the variable for their own ends.
+// containerRequired is LATCHKEY_TEST_REQUIRE_CONTAINER as the caller set it, before the tests change it.
 var containerRequired = os.Getenv("LATCHKEY_TEST_REQUIRE_CONTAINER") == "1"
 
 func TestMain(m *testing.M) {
-	// testcontainers reads it once. These tests end their containers themselves, and need no image to do it for them.
+	// testcontainers reads the variable once. These tests end their containers themselves.
 	os.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true")
 	os.Exit(m.Run())
 }
 
-// setenv sets the variables of the package, and unsets those that env does not name.
+// setenv sets the variables that the package reads to their values in env, and empties the others.
 func setenv(t *testing.T, env map[string]string) {
 	t.Helper()
 	for _, name := range []string{
@@ -42,7 +42,7 @@ func setenv(t *testing.T, env map[string]string) {
 	}
 }
 
-// noDocker is an engine that is not there.
+// noDocker adds the address of a Docker engine that does not exist.
 func noDocker(env map[string]string) map[string]string {
 	env["DOCKER_HOST"] = "tcp://127.0.0.1:1"
 	return env
@@ -77,14 +77,14 @@ func connect(t *testing.T, uri string) *mongo.Client {
 	return client
 }
 
-func TestTheURIWins(t *testing.T) {
-	theirs, err := devmongo.Start(devmongo.Config{})
+func TestURIWinsOverDocker(t *testing.T) {
+	foreign, err := devmongo.Start(devmongo.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { theirs.Close() })
+	t.Cleanup(func() { foreign.Close() })
 	setenv(t, noDocker(map[string]string{
-		"LATCHKEY_TEST_MONGODB_URI":       "mongodb://" + theirs.Addr() + "/?appName=s3cret",
+		"LATCHKEY_TEST_MONGODB_URI":       "mongodb://" + foreign.Addr() + "/?appName=s3cret",
 		"LATCHKEY_TEST_REQUIRE_CONTAINER": "1",
 	}))
 
@@ -92,8 +92,8 @@ func TestTheURIWins(t *testing.T) {
 	if server.Kind != testserver.KindURI || server.Devmongo() != nil {
 		t.Errorf("kind %q, devmongo %v", server.Kind, server.Devmongo())
 	}
-	if got := server.String(); !strings.Contains(got, theirs.Addr()) || strings.Contains(got, "s3cret") {
-		t.Errorf("String %q, want the address and no more of the URI", got)
+	if got := server.String(); !strings.Contains(got, foreign.Addr()) || strings.Contains(got, "s3cret") {
+		t.Errorf("String() is %q, want the address but not the rest of the URI", got)
 	}
 	for name, f := range map[string]func(context.Context) error{"Stop": server.Stop, "Restart": server.Restart} {
 		if err := f(t.Context()); !errors.Is(err, testserver.ErrCannotStop) {
@@ -103,12 +103,12 @@ func TestTheURIWins(t *testing.T) {
 	if err := server.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := connect(t, theirs.URI()).Ping(t.Context(), nil); err != nil {
-		t.Errorf("Close ended a server of somebody else: %v", err)
+	if err := connect(t, foreign.URI()).Ping(t.Context(), nil); err != nil {
+		t.Errorf("Close ended a server that this process did not start: %v", err)
 	}
 }
 
-func TestABadURIIsAnErrorWithoutThePassword(t *testing.T) {
+func TestInvalidURIIsAnErrorWithoutThePassword(t *testing.T) {
 	for _, uri := range []string{"mongodb://me:s3cret%zz@127.0.0.1/", "mongodb://me:x@s3cret:no-port/", "me:s3cret@host"} {
 		setenv(t, map[string]string{"LATCHKEY_TEST_MONGODB_URI": uri})
 		_, err := testserver.Start(t.Context())
@@ -118,7 +118,7 @@ func TestABadURIIsAnErrorWithoutThePassword(t *testing.T) {
 	}
 }
 
-func TestNoServerAtTheURI(t *testing.T) {
+func TestUnreachableURIIsAnErrorThatNamesTheAddress(t *testing.T) {
 	setenv(t, map[string]string{"LATCHKEY_TEST_MONGODB_URI": "mongodb://me:s3cret@127.0.0.1:1/"})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -128,7 +128,7 @@ func TestNoServerAtTheURI(t *testing.T) {
 	}
 }
 
-func TestWithoutDocker(t *testing.T) {
+func TestDevmongoIsUsedWithoutDocker(t *testing.T) {
 	setenv(t, noDocker(map[string]string{}))
 	began := time.Now()
 	server := start(t)
@@ -148,12 +148,11 @@ func TestWithoutDocker(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("the data is still there: %v", err)
+		t.Errorf("the data directory still exists: %v", err)
 	}
 }
 
-// An engine that accepts and never answers must not hang the suite either.
-func TestWithAnEngineThatHangs(t *testing.T) {
+func TestDevmongoIsUsedIfTheDockerEngineHangs(t *testing.T) {
 	hung, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +166,7 @@ func TestWithAnEngineThatHangs(t *testing.T) {
 	}
 }
 
-func TestARequiredContainerIsAnErrorWithoutDocker(t *testing.T) {
+func TestRequiredContainerIsAnErrorWithoutDocker(t *testing.T) {
 	setenv(t, noDocker(map[string]string{"LATCHKEY_TEST_REQUIRE_CONTAINER": "1"}))
 	_, err := testserver.Start(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "LATCHKEY_TEST_REQUIRE_CONTAINER") {
@@ -175,8 +174,8 @@ func TestARequiredContainerIsAnErrorWithoutDocker(t *testing.T) {
 	}
 }
 
-// It holds without an engine too, only for another reason.
-func TestAMissingImageCountsAsNoDocker(t *testing.T) {
+// Without a Docker engine this passes too, for another reason.
+func TestDevmongoIsUsedWithoutTheImage(t *testing.T) {
 	const missing = "latchkey-no-such-image:none"
 	setenv(t, map[string]string{"LATCHKEY_TEST_IMAGE": missing})
 	if server := start(t); server.Kind != testserver.KindDevmongo {
@@ -185,11 +184,11 @@ func TestAMissingImageCountsAsNoDocker(t *testing.T) {
 
 	setenv(t, map[string]string{"LATCHKEY_TEST_IMAGE": missing, "LATCHKEY_TEST_REQUIRE_CONTAINER": "1"})
 	if _, err := testserver.Start(t.Context()); err == nil {
-		t.Error("no error, though a container is required")
+		t.Error("no error without the image of a required container")
 	}
 }
 
-func TestContainer(t *testing.T) {
+func TestContainerIsStartedAndRestarted(t *testing.T) {
 	setenv(t, map[string]string{"LATCHKEY_TEST_IMAGE": localImage, "LATCHKEY_TEST_REQUIRE_CONTAINER": "1"})
 	if err := testserver.FindImage(t.Context(), localImage); err != nil {
 		if containerRequired {
@@ -205,17 +204,17 @@ func TestContainer(t *testing.T) {
 	checkRestart(t, server)
 }
 
-func TestRestartInProcess(t *testing.T) {
+func TestDevmongoRestarts(t *testing.T) {
 	setenv(t, noDocker(map[string]string{}))
 	server := start(t)
 	before := server.Devmongo()
 	checkRestart(t, server)
 	if server.Devmongo() == before {
-		t.Error("Devmongo is still the stopped server")
+		t.Error("Devmongo returns the stopped server")
 	}
 }
 
-// checkRestart stops the server under a client, and starts it again.
+// checkRestart stops and restarts the server while a client is connected.
 func checkRestart(t *testing.T, server *testserver.Server) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -226,14 +225,14 @@ func checkRestart(t *testing.T, server *testserver.Server) {
 		t.Fatal(err)
 	}
 
-	for range 2 { // stopping what is stopped is fine
+	for range 2 { // stopping a stopped server is no error
 		if err := server.Stop(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
-	gone, cancel := context.WithTimeout(ctx, time.Second)
+	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if err := client.Ping(gone, nil); err == nil {
+	if err := client.Ping(short, nil); err == nil {
 		t.Error("a stopped server answers")
 	}
 	if err := server.Restart(ctx); err != nil {
@@ -242,7 +241,7 @@ func checkRestart(t *testing.T, server *testserver.Server) {
 	if n, err := docs.CountDocuments(ctx, bson.M{"_id": 1}); n != 1 || err != nil {
 		t.Errorf("after the restart: %d documents, %v", n, err)
 	}
-	if err := server.Restart(ctx); err != nil { // a running one
+	if err := server.Restart(ctx); err != nil { // while it runs
 		t.Fatal(err)
 	}
 	if n, err := docs.CountDocuments(ctx, bson.M{"_id": 1}); n != 1 || err != nil {
@@ -250,7 +249,7 @@ func checkRestart(t *testing.T, server *testserver.Server) {
 	}
 }
 
-// checkFerretDB compares what the probe found with what FerretDB v1 is known to do, and looks for its traces.
+// checkFerretDB checks the capabilities that the probe found, and that the probe left no database behind.
 func checkFerretDB(t *testing.T, server *testserver.Server) {
 	t.Helper()
 	got := server.Capabilities
@@ -262,9 +261,9 @@ func checkFerretDB(t *testing.T, server *testserver.Server) {
 		t.Errorf("capabilities %v, want %v", got, want)
 	}
 	if server.TTLWait() < 2*time.Minute {
-		t.Errorf("TTLWait %v is for a monitor in a hurry", server.TTLWait())
+		t.Errorf("TTLWait is %v, want more than two rounds of the TTL monitor", server.TTLWait())
 	}
-	t.Run("traces", func(t *testing.T) { // a test of its own, to disconnect before the server is closed
+	t.Run("the probe's database", func(t *testing.T) { // a subtest, to disconnect before the server is closed
 		names, err := connect(t, server.URI).ListDatabaseNames(t.Context(), bson.M{})
 		if len(names) > 0 || err != nil {
 			t.Errorf("the probe left %v, %v", names, err)

@@ -1,14 +1,12 @@
-// Package ttlproxy gives a server that has no TTL indexes and no $lookup the look of one that has: it stands before it,
-// takes expireAfterSeconds out of createIndexes, shows it in listIndexes, lets collMod change it, and deletes what has
-// expired once a second; and it answers the aggregate that reads a token with its user from two finds. So the suites'
-// parts that a real MongoDB would run run without one too.
+// Package ttlproxy emulates TTL indexes for a server that has none. It is a proxy in front of the server: it
+// removes expireAfterSeconds from createIndexes, adds it to the answer of listIndexes, lets collMod change
+// it, and deletes expired documents once a second. With it, the tests that need TTL indexes run without a
+// MongoDB.
 package ttlproxy
 
 import (
 	"context"
 	"net"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,25 +25,27 @@ type Proxy struct {
 	ended  sync.WaitGroup
 
 	mu  sync.Mutex
-	ttl map[place]map[string]index // by the indexes' names
+	ttl map[namespace]map[string]index // by the name of the index
 }
 
-// place is a collection.
-type place struct{ db, coll string }
+// namespace is a collection of a database.
+type namespace struct{ db, coll string }
 
+// index is a TTL index.
 type index struct {
 	field   string
 	seconds int64
 }
 
-// Start serves a listener, which it takes over, with a server's address behind it.
+// Start serves the connections of a listener, in front of the server at the address backend. It owns the
+// listener.
 func Start(listener net.Listener, backend string) (*Proxy, error) {
 	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://" + backend).SetDirect(true))
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Proxy{client: client, stop: stop, ttl: make(map[place]map[string]index)}
+	p := &Proxy{client: client, stop: stop, ttl: make(map[namespace]map[string]index)}
 	p.wire = wireproxy.Start(listener, backend, p.handle)
 	p.ended.Go(func() { p.monitor(ctx) })
 	return p, nil
@@ -59,7 +59,7 @@ func (p *Proxy) Close() {
 	_ = p.client.Disconnect(context.Background())
 }
 
-// monitor is the TTL monitor.
+// monitor deletes expired documents once a second, until ctx ends.
 func (p *Proxy) monitor(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -71,13 +71,13 @@ func (p *Proxy) monitor(ctx context.Context) {
 		}
 		p.mu.Lock()
 		type job struct {
-			place
+			namespace
 			index
 		}
 		var jobs []job
-		for at, indexes := range p.ttl {
+		for ns, indexes := range p.ttl {
 			for _, x := range indexes {
-				jobs = append(jobs, job{at, x})
+				jobs = append(jobs, job{ns, x})
 			}
 		}
 		p.mu.Unlock()
@@ -92,7 +92,7 @@ func (p *Proxy) handle(request wireproxy.Message, send func(wireproxy.Message) (
 	var command bson.D
 	name := request.Command()
 	switch name {
-	case "aggregate", "createIndexes", "listIndexes", "collMod", "dropIndexes", "drop", "dropDatabase":
+	case "createIndexes", "listIndexes", "collMod", "dropIndexes", "drop", "dropDatabase":
 		if err := bson.Unmarshal(request.Body(), &command); err != nil {
 			return nil, err
 		}
@@ -101,26 +101,24 @@ func (p *Proxy) handle(request wireproxy.Message, send func(wireproxy.Message) (
 	}
 	db, _ := get(command, "$db").(string)
 	coll, _ := get(command, name).(string)
-	at := place{db, coll}
+	ns := namespace{db, coll}
 	switch name {
-	case "aggregate":
-		return join(coll, command, request, send)
 	case "createIndexes":
-		return p.create(at, command, request, send)
+		return p.create(ns, command, request, send)
 	case "listIndexes":
-		return p.list(at, request, send)
+		return p.list(ns, request, send)
 	case "collMod":
-		return p.change(at, command, request, send)
+		return p.change(ns, command, request, send)
 	}
 	reply, err := send(request)
 	if err == nil && get(document(reply), "ok") == 1.0 {
-		p.forget(name, at, command)
+		p.forget(name, ns, command)
 	}
 	return reply, err
 }
 
-// create makes a plain index of a TTL one, and remembers the difference.
-func (p *Proxy) create(at place, command bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+// create creates plain indexes instead of TTL indexes, and keeps their expireAfterSeconds.
+func (p *Proxy) create(ns namespace, command bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	made := make(map[string]index)
@@ -138,7 +136,7 @@ func (p *Proxy) create(at place, command bson.D, request wireproxy.Message, send
 			}
 			plain = append(plain, e)
 		}
-		if old, ok := p.ttl[at][name]; ok && old.seconds != seconds {
+		if old, ok := p.ttl[ns][name]; ok && old.seconds != seconds {
 			return p.refuse(85, "IndexOptionsConflict", "an index with other options exists", request, send)
 		}
 		if seconds >= 0 {
@@ -153,17 +151,17 @@ func (p *Proxy) create(at place, command bson.D, request wireproxy.Message, send
 	reply, err := send(changed)
 	if err == nil && get(document(reply), "ok") == 1.0 {
 		for name, x := range made {
-			if p.ttl[at] == nil {
-				p.ttl[at] = make(map[string]index)
+			if p.ttl[ns] == nil {
+				p.ttl[ns] = make(map[string]index)
 			}
-			p.ttl[at][name] = x
+			p.ttl[ns][name] = x
 		}
 	}
 	return reply, err
 }
 
-// list adds expireAfterSeconds to what the server says.
-func (p *Proxy) list(at place, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+// list adds expireAfterSeconds to the server's answer.
+func (p *Proxy) list(ns namespace, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	reply, err := send(request)
@@ -176,107 +174,49 @@ func (p *Proxy) list(at place, request wireproxy.Message, send func(wireproxy.Me
 	for i, spec := range batch {
 		spec, _ := spec.(bson.D)
 		name, _ := get(spec, "name").(string)
-		if x, ok := p.ttl[at][name]; ok {
+		if x, ok := p.ttl[ns][name]; ok {
 			batch[i] = append(spec, bson.E{Key: "expireAfterSeconds", Value: int32(x.seconds)})
 		}
 	}
 	return reply.WithBody(doc)
 }
 
-// change is collMod of an index's expireAfterSeconds. As DocumentDB, and other than MongoDB since 5.1, it makes no TTL
-// index of a plain one.
-func (p *Proxy) change(at place, command bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+// change answers collMod of an index's expireAfterSeconds. Like DocumentDB, and unlike MongoDB since 5.1, it
+// refuses to turn a plain index into a TTL index.
+func (p *Proxy) change(ns namespace, command bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	spec, _ := get(command, "index").(bson.D)
 	name, _ := get(spec, "name").(string)
-	x, ok := p.ttl[at][name]
+	x, ok := p.ttl[ns][name]
 	if !ok {
 		return p.refuse(72, "InvalidOptions", "no expireAfterSeconds field to update", request, send)
 	}
 	x.seconds = number(get(spec, "expireAfterSeconds"))
-	p.ttl[at][name] = x
+	p.ttl[ns][name] = x
 	return wireproxy.Instead(bson.D{{Key: "ok", Value: 1.0}}, request, send)
 }
 
-func (p *Proxy) forget(command string, at place, doc bson.D) {
+// forget removes the TTL indexes that a command dropped.
+func (p *Proxy) forget(command string, ns namespace, doc bson.D) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch command {
 	case "dropIndexes":
 		name, _ := get(doc, "index").(string)
-		delete(p.ttl[at], name)
+		delete(p.ttl[ns], name)
 	case "drop":
-		delete(p.ttl, at)
+		delete(p.ttl, ns)
 	case "dropDatabase":
 		for other := range p.ttl {
-			if other.db == at.db {
+			if other.db == ns.db {
 				delete(p.ttl, other)
 			}
 		}
 	}
 }
 
-// join answers an aggregate of $match and $lookup by equality from a find of each. It passes on any other.
-func join(coll string, command bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
-	pipeline, _ := get(command, "pipeline").(bson.A)
-	if coll == "" || len(pipeline) != 2 {
-		return send(request)
-	}
-	match, first := stage(pipeline[0], "$match")
-	lookup, second := stage(pipeline[1], "$lookup")
-	from, _ := get(lookup, "from").(string)
-	local, _ := get(lookup, "localField").(string)
-	foreign, _ := get(lookup, "foreignField").(string)
-	as, _ := get(lookup, "as").(string)
-	if !first || !second || len(lookup) != 4 || from == "" || local == "" || foreign == "" || as == "" || strings.Contains(local+as, ".") {
-		return send(request)
-	}
-	find := func(coll string, filter bson.D) (reply wireproxy.Message, answer bson.D, found bson.A, err error) {
-		body := bson.D{{Key: "find", Value: coll}, {Key: "filter", Value: filter}, {Key: "batchSize", Value: int32(1 << 20)}, {Key: "singleBatch", Value: true}}
-		for _, e := range command { // the session, the time limit and the like
-			if e.Key != "aggregate" && e.Key != "pipeline" && e.Key != "cursor" {
-				body = append(body, e)
-			}
-		}
-		changed, err := request.WithBody(body)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		if reply, err = send(changed); err != nil {
-			return nil, nil, nil, err
-		}
-		answer = document(reply)
-		cursor, _ := get(answer, "cursor").(bson.D)
-		found, _ = get(cursor, "firstBatch").(bson.A)
-		return reply, answer, found, nil
-	}
-	reply, answer, found, err := find(coll, match)
-	if err != nil || get(answer, "ok") != 1.0 {
-		return reply, err
-	}
-	for i := range found {
-		doc, _ := found[i].(bson.D)
-		refused, theirs, joined, err := find(from, bson.D{{Key: foreign, Value: bson.D{{Key: "$eq", Value: get(doc, local)}}}})
-		if err != nil || get(theirs, "ok") != 1.0 {
-			return refused, err
-		}
-		doc = slices.DeleteFunc(doc, func(e bson.E) bool { return e.Key == as })
-		found[i] = append(doc, bson.E{Key: as, Value: joined})
-	}
-	return reply.WithBody(answer)
-}
-
-// stage is what a stage of a pipeline says, if it is of this name.
-func stage(v any, name string) (bson.D, bool) {
-	s, _ := v.(bson.D)
-	if len(s) != 1 || s[0].Key != name {
-		return nil, false
-	}
-	spec, ok := s[0].Value.(bson.D)
-	return spec, ok
-}
-
+// refuse answers a request with an error.
 func (p *Proxy) refuse(code int32, name, text string, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 	return wireproxy.Instead(bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: text}, {Key: "code", Value: code}, {Key: "codeName", Value: name}}, request, send)
 }
@@ -295,6 +235,7 @@ func get(doc bson.D, key string) any {
 	return nil
 }
 
+// number returns a BSON number, -1 for other values.
 func number(v any) int64 {
 	switch n := v.(type) {
 	case int32:

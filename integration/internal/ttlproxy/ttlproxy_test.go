@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
-	"reflect"
 	"testing"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -15,8 +15,8 @@ import (
 	"github.com/latchkey-go/latchkey/integration/internal/ttlproxy"
 )
 
-// through returns a database of a devmongo behind a proxy.
-func through(t *testing.T) *mongo.Database {
+// through returns a collection of a devmongo behind a proxy.
+func through(t *testing.T) *mongo.Collection {
 	t.Helper()
 	server, err := devmongo.Start(devmongo.Config{})
 	if err != nil {
@@ -37,71 +37,104 @@ func through(t *testing.T) *mongo.Database {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	return client.Database("proxied")
+	return client.Database("proxied").Collection("docs")
 }
 
-func TestJoin(t *testing.T) {
-	db := through(t)
-	tokens, users := db.Collection("tokens"), db.Collection("users")
-	_, err := tokens.InsertMany(t.Context(), bson.A{
-		bson.D{{Key: "_id", Value: "t1"}, {Key: "of", Value: "u1"}, {Key: "user", Value: "of another meaning"}},
-		bson.D{{Key: "_id", Value: "t2"}, {Key: "of", Value: "u2"}},
-		bson.D{{Key: "_id", Value: "t3"}, {Key: "of", Value: "u1"}},
-	})
-	if err == nil {
-		_, err = users.InsertOne(t.Context(), bson.D{{Key: "_id", Value: "u1"}, {Key: "name", Value: "Ann"}})
-	}
+func create(t *testing.T, coll *mongo.Collection, field string, opts *options.IndexOptionsBuilder) error {
+	t.Helper()
+	_, err := coll.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.D{{Key: field, Value: 1}}, Options: opts})
+	return err
+}
+
+// setSeconds changes the expireAfterSeconds of an index with collMod.
+func setSeconds(t *testing.T, coll *mongo.Collection, index string, seconds int) error {
+	t.Helper()
+	return coll.Database().RunCommand(t.Context(), bson.D{
+		{Key: "collMod", Value: coll.Name()},
+		{Key: "index", Value: bson.D{{Key: "name", Value: index}, {Key: "expireAfterSeconds", Value: seconds}}},
+	}).Err()
+}
+
+func wantSeconds(t *testing.T, coll *mongo.Collection, index string, want int32) {
+	t.Helper()
+	specs, err := coll.Indexes().ListSpecifications(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	match := func(id any) bson.D { return bson.D{{Key: "$match", Value: bson.D{{Key: "_id", Value: id}}}} }
-	lookup := func(more ...bson.E) bson.D {
-		return bson.D{{Key: "$lookup", Value: append(bson.D{
-			{Key: "from", Value: "users"}, {Key: "localField", Value: "of"}, {Key: "foreignField", Value: "_id"}, {Key: "as", Value: "user"},
-		}, more...)}}
+	got := int32(-1)
+	for _, s := range specs {
+		if s.Name == index && s.ExpireAfterSeconds != nil {
+			got = *s.ExpireAfterSeconds
+		}
 	}
-	ann := bson.A{bson.D{{Key: "_id", Value: "u1"}, {Key: "name", Value: "Ann"}}}
-	for _, c := range []struct {
-		name     string
-		pipeline bson.A
-		want     []bson.D
-		refused  bool // by the server: it was passed on
-	}{
-		{"a token with its user", bson.A{match("t3"), lookup()},
-			[]bson.D{{{Key: "_id", Value: "t3"}, {Key: "of", Value: "u1"}, {Key: "user", Value: ann}}}, false},
-		{"a field of the same name is replaced", bson.A{match("t1"), lookup()},
-			[]bson.D{{{Key: "_id", Value: "t1"}, {Key: "of", Value: "u1"}, {Key: "user", Value: ann}}}, false},
-		{"a token without its user", bson.A{match("t2"), lookup()},
-			[]bson.D{{{Key: "_id", Value: "t2"}, {Key: "of", Value: "u2"}, {Key: "user", Value: bson.A{}}}}, false},
-		{"no token", bson.A{match("none"), lookup()}, nil, false},
-		{"several", bson.A{match(bson.D{{Key: "$in", Value: bson.A{"t2", "t3"}}}), lookup()}, []bson.D{
-			{{Key: "_id", Value: "t2"}, {Key: "of", Value: "u2"}, {Key: "user", Value: bson.A{}}},
-			{{Key: "_id", Value: "t3"}, {Key: "of", Value: "u1"}, {Key: "user", Value: ann}},
-		}, false},
-		{"what the server knows is passed on", bson.A{match("t2")}, []bson.D{{{Key: "_id", Value: "t2"}, {Key: "of", Value: "u2"}}}, false},
-		{"a join alone is passed on", bson.A{lookup()}, nil, true},
-		{"a third stage is passed on", bson.A{match("t3"), lookup(), bson.D{{Key: "$limit", Value: 1}}}, nil, true},
-		{"another join is passed on", bson.A{match("t3"), lookup(bson.E{Key: "pipeline", Value: bson.A{}})}, nil, true},
-		{"a filter that is wrong is refused", bson.A{match(bson.D{{Key: "$nothing", Value: 1}}), lookup()}, nil, true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			cursor, err := tokens.Aggregate(t.Context(), c.pipeline)
-			if c.refused {
-				if answer := (mongo.CommandError{}); !errors.As(err, &answer) {
-					t.Errorf("got %v, want the server's refusal", err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []bson.D
-			if err := cursor.All(t.Context(), &got); err != nil {
-				t.Fatal(err)
-			}
-			if !reflect.DeepEqual(got, c.want) {
-				t.Errorf("got %v, want %v", got, c.want)
-			}
-		})
+	if got != want {
+		t.Errorf("expireAfterSeconds of %s is %d, want %d", index, got, want)
+	}
+}
+
+func wantCode(t *testing.T, err error, code int) {
+	t.Helper()
+	var refused mongo.CommandError
+	if !errors.As(err, &refused) || int(refused.Code) != code {
+		t.Errorf("got the error %v, want code %d", err, code)
+	}
+}
+
+func TestTTLIndexIsListedChangedAndDropped(t *testing.T) {
+	coll := through(t)
+	if err := create(t, coll, "at", options.Index().SetExpireAfterSeconds(60)); err != nil {
+		t.Fatal(err)
+	}
+	wantSeconds(t, coll, "at_1", 60)
+	wantCode(t, create(t, coll, "at", options.Index().SetExpireAfterSeconds(61)), 85)
+	wantCode(t, create(t, coll, "at", options.Index()), 85)
+	if err := setSeconds(t, coll, "at_1", 120); err != nil {
+		t.Fatal(err)
+	}
+	wantSeconds(t, coll, "at_1", 120)
+	if err := coll.Indexes().DropOne(t.Context(), "at_1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(t, coll, "at", options.Index()); err != nil {
+		t.Fatal(err)
+	}
+	wantSeconds(t, coll, "at_1", -1)
+	wantCode(t, setSeconds(t, coll, "at_1", 60), 72) // a plain index stays plain
+	if err := coll.Database().Drop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(t, coll, "at", options.Index().SetExpireAfterSeconds(7)); err != nil {
+		t.Fatal(err)
+	}
+	wantSeconds(t, coll, "at_1", 7)
+}
+
+func TestExpiredDocumentsAreDeleted(t *testing.T) {
+	coll := through(t)
+	now := time.Now()
+	if _, err := coll.InsertMany(t.Context(), bson.A{
+		bson.D{{Key: "_id", Value: "expired"}, {Key: "at", Value: now.Add(-2 * time.Minute)}},
+		bson.D{{Key: "_id", Value: "live"}, {Key: "at", Value: now}},
+		bson.D{{Key: "_id", Value: "no date"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(t, coll, "at", options.Index().SetExpireAfterSeconds(60)); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := now.Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		n, err := coll.CountDocuments(t.Context(), bson.D{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 2 {
+			break
+		}
+		if n < 2 || time.Now().After(deadline) {
+			t.Fatalf("%d documents are left, want 2", n)
+		}
+	}
+	if err := coll.FindOne(t.Context(), bson.D{{Key: "_id", Value: "expired"}}).Err(); !errors.Is(err, mongo.ErrNoDocuments) {
+		t.Errorf("the expired document is still there (error %v)", err)
 	}
 }

@@ -13,7 +13,7 @@ type Message []byte
 
 const (
 	headerLength = 16
-	bodyOffset   = headerLength + 4 + 1 // an OP_MSG's flags, and the kind of its first section
+	bodyOffset   = headerLength + 4 + 1 // after an OP_MSG's flags and the kind of its first section
 	maxMessage   = 48_000_000           // MongoDB's own limit
 	opMsg        = 2013
 )
@@ -26,7 +26,7 @@ func ReadMessage(r io.Reader) (Message, error) {
 	}
 	length := binary.LittleEndian.Uint32(header)
 	if length < headerLength || length > maxMessage {
-		return nil, fmt.Errorf("wireproxy: a message of %d bytes", length)
+		return nil, fmt.Errorf("wireproxy: invalid message length %d", length)
 	}
 	m := make(Message, length)
 	copy(m, header)
@@ -38,13 +38,13 @@ func (m Message) isMsg() bool {
 	return len(m) > bodyOffset && binary.LittleEndian.Uint32(m[12:]) == opMsg
 }
 
-// moreToCome reports whether the sender does not wait for an answer: an unacknowledged write, say.
+// moreToCome reports whether the sender expects no answer, as to an unacknowledged write.
 func (m Message) moreToCome() bool {
 	return m.isMsg() && m[headerLength]&2 != 0
 }
 
-// Body returns the document of an OP_MSG's first section: a command with its arguments, or the answer to one. It is
-// nil for other messages.
+// Body returns the document in the first section of an OP_MSG: a command with its arguments, or an answer.
+// It returns nil for other messages.
 func (m Message) Body() bson.Raw {
 	if !m.isMsg() || m[bodyOffset-1] != 0 {
 		return nil
@@ -59,7 +59,7 @@ func (m Message) Body() bson.Raw {
 	return bson.Raw(m[bodyOffset : bodyOffset+int(length)])
 }
 
-// Command returns the name of the command that a request is, or "".
+// Command returns the name of a request's command, or "".
 func (m Message) Command() string {
 	elem, err := m.Body().IndexErr(0)
 	if err != nil {
@@ -68,7 +68,7 @@ func (m Message) Command() string {
 	return elem.Key()
 }
 
-// WithBody returns a message with another document in the place of its sections.
+// WithBody returns a copy of the message with doc as its only section.
 func (m Message) WithBody(doc any) (Message, error) {
 	body, err := bson.Marshal(doc)
 	if err != nil {
@@ -80,7 +80,8 @@ func (m Message) WithBody(doc any) (Message, error) {
 	return out, nil
 }
 
-// Instead answers a request in the server's place. A ping makes the reply's header.
+// Instead returns answer as the reply to a request that the server does not see. It sends the server a ping,
+// whose reply has the header that the client expects.
 func Instead(answer any, request Message, send func(Message) (Message, error)) (Message, error) {
 	ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package wireproxy stands between MongoDB clients and a server, and lets a program look at and change what passes.
+// Package wireproxy is a proxy between MongoDB clients and a server, in which a program can inspect and
+// change the messages.
 package wireproxy
 
 import (
@@ -6,9 +7,9 @@ import (
 	"sync"
 )
 
-// Handler answers a client's request, most often with what send returns: it passes a request on to the server, this
-// one or another, and returns the server's reply, nil where the client does not wait for one. Handlers run side by
-// side, one for each connection. After an error the connection is closed.
+// Handler answers a client's request. send passes a request to the server, the same or a changed one, and
+// returns the server's reply, or nil if the client expects none. Handlers run concurrently, one for each
+// connection. After an error the connection is closed.
 type Handler func(request Message, send func(Message) (Message, error)) (Message, error)
 
 // Proxy is a running proxy. It is safe for concurrent use.
@@ -22,8 +23,8 @@ type Proxy struct {
 	serves sync.WaitGroup
 }
 
-// Start serves the connections of a listener, which it takes over, by a server's address, until Close. A nil handler
-// changes nothing.
+// Start serves the connections of a listener, in front of the server at the address backend, until Close.
+// It owns the listener. A nil handler changes nothing.
 func Start(listener net.Listener, backend string, handle Handler) *Proxy {
 	if handle == nil {
 		handle = func(request Message, send func(Message) (Message, error)) (Message, error) { return send(request) }
@@ -33,7 +34,7 @@ func Start(listener net.Listener, backend string, handle Handler) *Proxy {
 	return p
 }
 
-// Close ends all connections, and waits for their handlers. It is idempotent.
+// Close ends all connections and waits until their handlers have returned. It is idempotent.
 func (p *Proxy) Close() {
 	_ = p.listener.Close()
 	p.mu.Lock()
@@ -45,7 +46,7 @@ func (p *Proxy) Close() {
 	p.serves.Wait()
 }
 
-// track remembers a connection for Close. It reports whether there is still time.
+// track keeps a connection for Close. It reports false if the proxy is closed already.
 func (p *Proxy) track(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,7 +74,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// serve carries a connection's messages to and fro until either side ends it.
+// serve passes the messages of a connection until either side ends it.
 func (p *Proxy) serve(client net.Conn) {
 	defer p.drop(client)
 	server, err := net.Dial("tcp", p.backend)
@@ -102,7 +103,7 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 }
 
-// exchange passes a request on, and returns the reply if there will be one.
+// exchange sends a request to the server, and returns the reply if one is expected.
 func exchange(server net.Conn, request Message) (Message, error) {
 	if _, err := server.Write(request); err != nil || request.moreToCome() {
 		return nil, err

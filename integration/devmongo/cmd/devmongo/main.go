@@ -1,5 +1,5 @@
-// Command devmongo runs a MongoDB-compatible server for demos and tests, until it is interrupted. See package
-// devmongo for what it cannot do.
+// Command devmongo runs a MongoDB-compatible server for demos and tests until it is interrupted. Package
+// devmongo describes its limits.
 package main
 
 import (
@@ -28,8 +28,8 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("devmongo", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:27017", "`address` to listen on")
-	dir := flags.String("dir", "", "`directory` of the data (default: a temporary one, removed at the end)")
-	postgresql := flags.String("postgresql", "", "`URL` of a PostgreSQL database that holds the data instead")
+	dir := flags.String("dir", "", "`directory` for the data (default: a temporary one, removed at the end)")
+	postgresql := flags.String("postgresql", "", "`URL` of a PostgreSQL database for the data, instead of -dir")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {
@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	data := server.Dir()
 	if *postgresql != "" {
-		data = "PostgreSQL" // the URL may have a password
+		data = "PostgreSQL" // the URL may contain a password
 	}
 	_, err = fmt.Fprintf(stdout, "devmongo: listening on %s, data in %s\n", server.URI(), data)
 	if err == nil {

@@ -15,7 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// started is the one line that the command prints.
+// started matches the only line that the command prints.
 var started = regexp.MustCompile(`^devmongo: listening on (mongodb://\S+), data in (.+)\n$`)
 
 func TestRunServesUntilItsContextEnds(t *testing.T) {
@@ -58,14 +58,14 @@ func TestRunServesUntilItsContextEnds(t *testing.T) {
 		t.Errorf("printed more: %q", rest)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("the temporary directory is still there: %v", err)
+		t.Errorf("the temporary directory still exists: %v", err)
 	}
 }
 
 func TestRunKeepsANamedDirectory(t *testing.T) {
 	dir := t.TempDir() + "/data"
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // ends as soon as it runs
+	cancel() // run returns as soon as the server has started
 	if err := run(ctx, []string{"-listen", "127.0.0.1:0", "-dir", dir}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestRunKeepsANamedDirectory(t *testing.T) {
 	}
 }
 
-func TestRunRefuses(t *testing.T) {
+func TestRunRejectsInvalidArguments(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -85,8 +85,8 @@ func TestRunRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a flag it does not know": {[]string{"-port", "1"}, "-port"},
-		"an address in use":       {[]string{"-listen", taken.Addr().String()}, taken.Addr().String()},
+		"an unknown flag":   {[]string{"-port", "1"}, "-port"},
+		"an address in use": {[]string{"-listen", taken.Addr().String()}, taken.Addr().String()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := run(t.Context(), c.args, io.Discard)

@@ -1,4 +1,5 @@
-// Command ttlmongo runs devmongo behind a ttlproxy, for the suites: LATCHKEY_TEST_MONGODB_URI points them at it.
+// Command ttlmongo runs devmongo behind a ttlproxy until it is interrupted, and prints its URI: a value for
+// LATCHKEY_TEST_MONGODB_URI.
 package main
 
 import (
@@ -20,7 +21,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *listen); err != nil {
-		fmt.Fprintln(os.Stderr, "ttlproxy:", err)
+		fmt.Fprintln(os.Stderr, "ttlmongo:", err)
 		os.Exit(1)
 	}
 }
