@@ -118,8 +118,8 @@ type Config struct {
 	// clock may differ. Default 5 minutes.
 	TTLGrace time.Duration
 
-	// PurgeInterval deletes expired rows from this process on a server without TTL
-	// indexes. Default 0: such a server is an error of EnsureIndexes.
+	// PurgeInterval is how often this process deletes expired rows, on a server without
+	// TTL indexes. Default 1 minute. Servers with TTL indexes delete them themselves.
 	PurgeInterval time.Duration
 
 	// Timeout bounds each database call whose context has no deadline. Default 3
@@ -153,6 +153,9 @@ type Collections struct {
 func (c *Config) fillDefaults() {
 	if c.OnEvent == nil {
 		c.OnEvent = event.Log(nil)
+	}
+	if c.PurgeInterval == 0 {
+		c.PurgeInterval = time.Minute
 	}
 }
 

@@ -96,36 +96,30 @@ func (lk *Latchkey[U, ID]) deleteRows(ctx context.Context, userID ID) {
 // lets the server delete many rows at once.
 //
 // It returns an error wrapping mongostore.ErrIndexMismatch for an index that it cannot
-// mend, and mongostore.ErrTTLUnsupported on a server without TTL indexes unless
-// [Config.PurgeInterval] is set. Without a deadline in ctx it waits at most 10 seconds
-// for a server, and 5 minutes for the indexes of each collection.
+// mend. On a server without TTL indexes it starts the purge; see
+// [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
+// server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	return lk.eachStore(ctx, indexer.EnsureIndexes)
+	return inTurn(ctx, lk.Users.EnsureIndexes, lk.Tokens.EnsureIndexes, lk.Attempts.EnsureIndexes)
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	return lk.eachStore(ctx, indexer.VerifyIndexes)
+	return inTurn(ctx, lk.Users.VerifyIndexes, lk.Tokens.VerifyIndexes, lk.Attempts.VerifyIndexes)
 }
 
-// indexer is a store with indexes.
-type indexer interface {
-	EnsureIndexes(context.Context) error
-	VerifyIndexes(context.Context) error
-}
-
-// eachStore calls f for each store, and reports all index problems together. It stops
-// at any other failure: without a server, each store would wait for one.
-func (lk *Latchkey[U, ID]) eachStore(ctx context.Context, f func(indexer, context.Context) error) error {
+// inTurn calls the stores' functions in turn, and reports all index problems together.
+// It stops at any other failure: without a server, each store would wait for one.
+func inTurn(ctx context.Context, stores ...func(context.Context) error) error {
 	var problems []error
-	for _, store := range []indexer{lk.Users, lk.Tokens, lk.Attempts} {
-		err := f(store, ctx)
+	for _, f := range stores {
+		err := f(ctx)
 		if err != nil {
 			problems = append(problems, err)
 		}
-		if err != nil && !errors.Is(err, mongostore.ErrIndexMismatch) && !errors.Is(err, mongostore.ErrTTLUnsupported) {
+		if err != nil && !errors.Is(err, mongostore.ErrIndexMismatch) {
 			break
 		}
 	}

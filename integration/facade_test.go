@@ -1,0 +1,288 @@
+package integration_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey-go/latchkey"
+	"github.com/latchkey-go/latchkey/account"
+	lkevent "github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// facadeUser is the user type of the tests of the root package.
+type facadeUser struct {
+	account.User[uuid.UUID] `bson:",inline"`
+	Name                    string `bson:"name" json:"name"`
+}
+
+// facade is an application that was built with latchkey.New.
+type facade struct {
+	*latchkey.Latchkey[facadeUser, uuid.UUID]
+	t      *testing.T
+	db     *mongo.Database
+	routes http.Handler
+
+	mu     sync.Mutex
+	events []lkevent.Kind
+}
+
+const facadePassword = "correct horse battery staple"
+
+func newFacade(t *testing.T, db *mongo.Database, cfg latchkey.Config) *facade {
+	t.Helper()
+	f := &facade{t: t, db: db}
+	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
+	cfg.OnEvent = func(_ context.Context, e lkevent.Event) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.events = append(f.events, e.Kind)
+	}
+	var err error
+	if f.Latchkey, err = latchkey.New[facadeUser](db, uuid.New, cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	if err := f.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := gin.New()
+	f.Auth.Routes(r.Group("/auth"))
+	f.Web.Routes(r.Group("/web"))
+	r.GET("/me", f.Auth.RequireUser(), func(c *gin.Context) {
+		user, _ := f.Auth.CurrentUser(c)
+		c.JSON(http.StatusOK, user)
+	})
+	r.POST("/password", f.Auth.RequireUser(), func(c *gin.Context) {
+		user, _ := f.Auth.CurrentUser(c)
+		changed, err := f.Accounts.ChangePassword(c.Request.Context(), user.ID, facadePassword, c.PostForm("new"))
+		if err != nil {
+			f.Auth.Refuse(c, err)
+			return
+		}
+		issued, err := f.Auth.Renew(c, changed)
+		if err != nil {
+			f.Auth.Refuse(c, err)
+			return
+		}
+		f.Auth.Answer(c, issued)
+	})
+	f.routes = r
+	return f
+}
+
+// register creates an account with facadePassword.
+func (f *facade) register(email string) facadeUser {
+	f.t.Helper()
+	user, err := f.Accounts.Register(f.t.Context(), facadeUser{User: account.User[uuid.UUID]{Email: email}, Name: "Ann"}, facadePassword)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return user
+}
+
+// call sends a request with a form, and a bearer token or cookies.
+func (f *facade) call(method, path string, form url.Values, credentials ...any) *httptest.ResponseRecorder {
+	f.t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(form.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for _, c := range credentials {
+		switch c := c.(type) {
+		case string:
+			r.Header.Set("Authorization", "Bearer "+c)
+		case *http.Cookie:
+			r.AddCookie(c)
+		}
+	}
+	w := httptest.NewRecorder()
+	f.routes.ServeHTTP(w, r)
+	return w
+}
+
+// login returns a bearer token.
+func (f *facade) login(email, password string) string {
+	f.t.Helper()
+	w := f.call(http.MethodPost, "/auth/login", url.Values{"username": {email}, "password": {password}})
+	return f.tokenOf(w)
+}
+
+func (f *facade) tokenOf(w *httptest.ResponseRecorder) string {
+	f.t.Helper()
+	var answer struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK || answer.AccessToken == "" {
+		f.t.Fatalf("got %d %s, want 200 and a token", w.Code, w.Body)
+	}
+	return answer.AccessToken
+}
+
+// rows counts a user's rows in access_tokens.
+func (f *facade) rows(id uuid.UUID) int64 {
+	f.t.Helper()
+	n, err := f.db.Collection("access_tokens").CountDocuments(f.t.Context(), bson.D{{Key: "user_id", Value: bson.Binary{Subtype: bson.TypeBinaryUUID, Data: id[:]}}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
+func (f *facade) wantStatus(path string, want int, credentials ...any) {
+	f.t.Helper()
+	if w := f.call(http.MethodGet, path, nil, credentials...); w.Code != want {
+		f.t.Errorf("GET %s: got %d %s, want %d", path, w.Code, w.Body, want)
+	}
+}
+
+func TestFacadeServesBearerAndCookieLogins(t *testing.T) {
+	f := newFacade(t, database(t), latchkey.Config{Lifetime: time.Hour})
+	f.register("ann@example.com")
+	credentials := url.Values{"username": {"ann@example.com"}, "password": {facadePassword}}
+
+	token := f.login("ann@example.com", facadePassword)
+	f.wantStatus("/me", http.StatusOK, token)
+
+	w := f.call(http.MethodPost, "/web/login", credentials)
+	if w.Code != http.StatusNoContent || w.Body.Len() != 0 || len(w.Result().Cookies()) != 1 {
+		t.Fatalf("POST /web/login: got %d %q with %d cookies, want 204 with one cookie and no body", w.Code, w.Body, len(w.Result().Cookies()))
+	}
+	cookie := w.Result().Cookies()[0]
+	f.wantStatus("/me", http.StatusOK, cookie)
+
+	// Each log-out ends the session that it came with, on either group.
+	if w := f.call(http.MethodPost, "/auth/logout", nil, cookie); w.Code != http.StatusNoContent {
+		t.Errorf("log-out by cookie: got %d, want 204", w.Code)
+	}
+	f.wantStatus("/me", http.StatusUnauthorized, cookie)
+	f.wantStatus("/me", http.StatusOK, token)
+	if w := f.call(http.MethodPost, "/web/logout", nil, token); w.Code != http.StatusNoContent {
+		t.Errorf("log-out by token: got %d, want 204", w.Code)
+	}
+	f.wantStatus("/me", http.StatusUnauthorized, token)
+}
+
+func TestFacadeDeletesTheRowsOfRevokedTokens(t *testing.T) {
+	f := newFacade(t, database(t), latchkey.Config{Lifetime: time.Hour})
+	for name, end := range map[string]func(context.Context, uuid.UUID) error{
+		"Deactivate":   f.Accounts.Deactivate,
+		"RevokeTokens": f.Accounts.RevokeTokens,
+		"ChangePassword": func(ctx context.Context, id uuid.UUID) error {
+			_, err := f.Accounts.ChangePassword(ctx, id, facadePassword, "another good password")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			email := strings.ToLower(name) + "@example.com"
+			user := f.register(email)
+			token := f.login(email, facadePassword)
+			f.login(email, facadePassword)
+			if n := f.rows(user.ID); n != 2 {
+				t.Fatalf("got %d rows after two logins, want 2", n)
+			}
+			if err := end(t.Context(), user.ID); err != nil {
+				t.Fatal(err)
+			}
+			f.wantStatus("/me", http.StatusUnauthorized, token)
+			if n := f.rows(user.ID); n != 0 {
+				t.Errorf("got %d rows, want 0", n)
+			}
+		})
+	}
+}
+
+func TestFacadeKeepsTheSessionThatChangedThePassword(t *testing.T) {
+	for name, cache := range map[string]strategy.Cache{"without a cache": {}, "with a cache": {MaxStaleness: 10 * time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			f := newFacade(t, database(t), latchkey.Config{Lifetime: time.Hour, Cache: cache})
+			user := f.register("ann@example.com")
+			mine, other := f.login("ann@example.com", facadePassword), f.login("ann@example.com", facadePassword)
+			f.wantStatus("/me", http.StatusOK, mine)
+			f.wantStatus("/me", http.StatusOK, other)
+
+			renewed := f.tokenOf(f.call(http.MethodPost, "/password", url.Values{"new": {"another good password"}}, mine))
+			f.wantStatus("/me", http.StatusOK, renewed)
+			f.wantStatus("/me", http.StatusUnauthorized, mine)
+			f.wantStatus("/me", http.StatusUnauthorized, other)
+			if n := f.rows(user.ID); n != 1 {
+				t.Errorf("got %d rows, want 1", n)
+			}
+		})
+	}
+}
+
+func TestFacadeSharesLoginLimitsBetweenInstances(t *testing.T) {
+	db := database(t)
+	limits := latchkey.Config{Limiter: account.LimiterConfig{Pair: account.Limit{Failures: 2}}}
+	one, two := newFacade(t, db, limits), newFacade(t, db, limits)
+	one.register("ann@example.com")
+	wrong := url.Values{"username": {"ann@example.com"}, "password": {"wrong password"}}
+	for i, c := range []struct {
+		on   *facade
+		want int
+	}{{one, http.StatusBadRequest}, {two, http.StatusBadRequest}, {one, http.StatusTooManyRequests}, {two, http.StatusTooManyRequests}} {
+		if w := c.on.call(http.MethodPost, "/auth/login", wrong); w.Code != c.want {
+			t.Errorf("attempt %d: got %d %s, want %d", i+1, w.Code, w.Body, c.want)
+		}
+	}
+}
+
+func TestFacadeVerifiesWhatItEnsured(t *testing.T) {
+	db := database(t)
+	lk, err := latchkey.New[facadeUser](db, uuid.New, latchkey.Config{Lifetime: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	err = lk.VerifyIndexes(t.Context())
+	for _, collection := range []string{"users", "access_tokens", "login_attempts", "revocations"} {
+		if err == nil || !strings.Contains(err.Error(), collection) {
+			t.Errorf("before EnsureIndexes: got the error %v, want one that names %s", err, collection)
+		}
+	}
+	if err := lk.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := lk.VerifyIndexes(t.Context()); err != nil {
+		t.Errorf("after EnsureIndexes: %v", err)
+	}
+	lk.Close() // twice is fine
+}
+
+func TestFacadeGuardsOfBothLoginsAreOne(t *testing.T) {
+	f := newFacade(t, database(t), latchkey.Config{Lifetime: time.Hour})
+	f.register("ann@example.com")
+	token := f.login("ann@example.com", facadePassword)
+
+	r := gin.New()
+	r.Use(f.Auth.RequireUser())
+	r.POST("/reauthenticate", f.Web.RequireUser(ginauth.Fresh(time.Hour)), func(c *gin.Context) {
+		issued, err := f.Web.Reauthenticate(c, facadePassword)
+		if err != nil {
+			f.Web.Refuse(c, err)
+			return
+		}
+		f.Web.Answer(c, issued) // by the transport of the request: bearer
+	})
+	f.routes = r
+	renewed := f.tokenOf(f.call(http.MethodPost, "/reauthenticate", nil, token))
+	if _, err := f.Sessions.ReadToken(t.Context(), renewed); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.Sessions.ReadToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
+		t.Errorf("the old token: got the error %v, want %v", err, strategy.ErrInvalidToken)
+	}
+}

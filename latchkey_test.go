@@ -1,0 +1,148 @@
+package latchkey_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey"
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+type member struct {
+	account.User[uuid.UUID] `bson:",inline"`
+}
+
+// database returns a database of a client that connects when it is first used.
+func database(t *testing.T, uri string) *mongo.Database {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
+	return client.Database("app")
+}
+
+func TestZeroConfigIsUsable(t *testing.T) {
+	lk, err := latchkey.New[member](database(t, "mongodb://127.0.0.1"), uuid.New, latchkey.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	lk.Auth.Routes(r.Group("/auth"))
+	lk.Web.Routes(r.Group("/web"))
+	for _, path := range []string{"/auth/login", "/auth/logout", "/web/login", "/web/logout"} {
+		found := false
+		for _, route := range r.Routes() {
+			found = found || route.Method == http.MethodPost && route.Path == path
+		}
+		if !found {
+			t.Errorf("POST %s is not routed", path)
+		}
+	}
+}
+
+func TestConfigurationErrorsNameTheField(t *testing.T) {
+	db := database(t, "mongodb://127.0.0.1")
+	for field, cfg := range map[string]latchkey.Config{
+		"Lifetime":            {Lifetime: -time.Hour},
+		"IdleTimeout":         {IdleTimeout: -time.Hour},
+		"TouchInterval":       {IdleTimeout: time.Hour, TouchInterval: 2 * time.Hour},
+		"BriefLifetime":       {Lifetime: time.Hour, BriefLifetime: 2 * time.Hour},
+		"MaxSessions":         {MaxSessions: -1},
+		"TokenPrefix":         {TokenPrefix: "No Prefix"},
+		"Cache.MaxStaleness":  {Cache: strategy.Cache{MaxStaleness: time.Hour}},
+		"Limiter":             {Limiter: account.LimiterConfig{KnownNetworks: -1}},
+		"MinPasswordLength":   {MinPasswordLength: -1},
+		"Argon2":              {Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}},
+		"MaxConcurrentHashes": {MaxConcurrentHashes: -1},
+		"MaxHashWait":         {MaxHashWait: -time.Second},
+		"Cookie.Name":         {Cookie: ginauth.Cookie{InsecureHTTP: true}},
+		"Bearer.Realm":        {Bearer: ginauth.Bearer{Realm: `"`}},
+		"TrustedOrigins":      {TrustedOrigins: []string{"example.com"}},
+		"BodyTimeout":         {BodyTimeout: -time.Second},
+		"TTLGrace":            {TTLGrace: -time.Second},
+		"PurgeInterval":       {PurgeInterval: -time.Second},
+		"Timeout":             {Timeout: -time.Second},
+	} {
+		t.Run(field, func(t *testing.T) {
+			if _, err := latchkey.New[member](db, uuid.New, cfg); err == nil || !strings.Contains(err.Error(), field) {
+				t.Errorf("got the error %v, want one that names %s", err, field)
+			}
+		})
+	}
+	if _, err := latchkey.New[member](nil, uuid.New, latchkey.Config{}); err == nil {
+		t.Error("no database: got no error")
+	}
+}
+
+// Every field of Config must change the configuration of a package: a field that New
+// forgets would be without effect.
+func TestEveryConfigFieldReachesAPackage(t *testing.T) {
+	set := latchkey.Config{
+		Lifetime: 1, IdleTimeout: 1, BriefLifetime: 1, MaxSessions: 1, RequireVerified: true,
+		Cookie: ginauth.Cookie{Name: "a"}, Bearer: ginauth.Bearer{Realm: "a"}, TrustedOrigins: []string{"a"},
+		OnUnauthorized: func(*gin.Context, error) {}, Cache: strategy.Cache{MaxEntries: 1},
+		Limiter: account.LimiterConfig{FailClosed: true}, InsecureNoLimiter: true, MinPasswordLength: 1,
+		CheckPassword: func(context.Context, string) error { return nil }, Argon2: account.Argon2{Iterations: 1},
+		InsecureArgon2: true, MaxConcurrentHashes: 1, MaxHashWait: 1, TouchInterval: 1, NotBefore: time.Unix(1, 0),
+		TokenPrefix: "a", PublishRevocations: true, BodyTimeout: 1, OmitUserAgent: true, OmitClientIP: true,
+		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,
+		OnEvent: func(context.Context, event.Event) {},
+	}
+	none := latchkey.Config{}.Parts()
+	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}} {
+		if reflect.DeepEqual(latchkey.Config{Collections: c}.Parts(), none) {
+			t.Errorf("%+v reaches no package", c)
+		}
+	}
+	set.Collections.Users = "a"
+	all := reflect.ValueOf(set)
+	for i := range all.NumField() {
+		name := all.Type().Field(i).Name
+		if all.Field(i).IsZero() {
+			t.Errorf("the test sets no %s", name)
+		}
+		var one latchkey.Config
+		reflect.ValueOf(&one).Elem().Field(i).Set(all.Field(i))
+		if reflect.DeepEqual(one.Parts(), none) {
+			t.Errorf("%s reaches no package", name)
+		}
+	}
+}
+
+func TestEnsureIndexesWithoutAServerNamesTheAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close() // nothing listens there now
+	lk, err := latchkey.New[member](database(t, "mongodb://"+addr+"/?serverSelectionTimeoutMS=50"), uuid.New, latchkey.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	for name, f := range map[string]func(context.Context) error{"EnsureIndexes": lk.EnsureIndexes, "VerifyIndexes": lk.VerifyIndexes} {
+		err := f(t.Context())
+		if err == nil || !strings.Contains(err.Error(), addr) || strings.Count(err.Error(), "mongostore:") != 1 {
+			t.Errorf("%s: got the error %v, want one message that names %s", name, err, addr)
+		}
+	}
+}
