@@ -60,7 +60,7 @@ func (r *results) conditions(p *page) {
 	switch {
 	case r.server == "":
 	case r.stub:
-		p.para("**There is no database in these figures.** Where one would be stands `benchmarks/wirestub`, a program that answers MongoDB's wire protocol from maps in memory, on the same machine. So they show what a candidate itself costs, with its driver and its round trips. With a database, and a network before it, every look-up takes longer, and the candidates that do the same look-ups are closer together. A `$lookup` is one more map here; what a database takes to plan and run it is not in these figures.")
+		p.para("**There is no database in these figures.** Where one would be stands `benchmarks/wirestub`, a program that answers MongoDB's wire protocol from maps in memory, on the same machine. So they show what a candidate itself costs, with its driver and its round trips. With a database, and a network before it, every look-up takes longer, and the candidates that do the same look-ups are closer together.")
 	default:
 		p.para("The database is %s, where `%s` says.", r.server, lab.URIVariable)
 	}

@@ -19,8 +19,7 @@ import (
 
 const (
 	// latchkeyName is the candidate that the parts about Latchkey alone measure.
-	latchkeyName      = "Latchkey, token and user"
-	latchkeyTokenName = "Latchkey, token only"
+	latchkeyName = "Latchkey, token and user"
 
 	delayConns = 16
 	tokenConns = 16
@@ -236,12 +235,11 @@ func (r *results) measureTokens(ctx context.Context) error {
 		return nil
 	}
 	r.tokensUsers = min(r.settings.users, slices.Min(r.settings.sizes)) // the same with all
-	type key struct {
-		candidate string
-		tokens    int
+	c, err := candidate.ByName(latchkeyName)
+	if err != nil {
+		return err
 	}
-	names := []string{latchkeyTokenName, latchkeyName}
-	servers, all := make(map[key]*server), make(map[key]*slots)
+	servers, all := make(map[int]*server), make(map[int]*slots) // by the number of tokens
 	for _, n := range r.settings.sizes {
 		r.say("inserting %d tokens", n)
 		l, err := lab.Open(ctx, r.tokensUsers, n, r.tokensOnStub)
@@ -250,34 +248,24 @@ func (r *results) measureTokens(ctx context.Context) error {
 		}
 		defer l.Close()
 		r.tokensServer = l.Server
-		for _, name := range names {
-			s, err := serve(l, name, "")
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			servers[key{name, n}] = s
-		}
-	}
-	for round := range r.settings.rounds {
-		r.say("few and many tokens, round %d of %d", round+1, r.settings.rounds)
-		for _, name := range names {
-			for i := range r.settings.sizes {
-				k := key{name, r.settings.sizes[(i+round)%len(r.settings.sizes)]}
-				if err := slotsOf(all, k).add(ctx, servers[k], r.settings.options(tokenConns)); err != nil {
-					return fmt.Errorf("%s, with %d tokens: %w", k.candidate, k.tokens, err)
-				}
-			}
-		}
-	}
-	for _, name := range names {
-		c, err := candidate.ByName(name)
+		s, err := serve(l, latchkeyName, "")
 		if err != nil {
 			return err
 		}
-		for _, n := range r.settings.sizes {
-			r.tokens = append(r.tokens, manyTokens{c, n, all[key{name, n}].median()})
+		defer s.Close()
+		servers[n] = s
+	}
+	for round := range r.settings.rounds {
+		r.say("few and many tokens, round %d of %d", round+1, r.settings.rounds)
+		for i := range r.settings.sizes {
+			n := r.settings.sizes[(i+round)%len(r.settings.sizes)]
+			if err := slotsOf(all, n).add(ctx, servers[n], r.settings.options(tokenConns)); err != nil {
+				return fmt.Errorf("%s, with %d tokens: %w", latchkeyName, n, err)
+			}
 		}
+	}
+	for _, n := range r.settings.sizes {
+		r.tokens = append(r.tokens, manyTokens{c, n, all[n].median()})
 	}
 	return nil
 }

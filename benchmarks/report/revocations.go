@@ -22,6 +22,7 @@ import (
 	"github.com/latchkey-go/latchkey/benchmarks/internal/candidate"
 	"github.com/latchkey-go/latchkey/benchmarks/internal/load"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -296,7 +297,11 @@ func newInstance(data candidate.Data) (*instance, error) {
 	if err != nil {
 		return i, err
 	}
-	if i.accounts, err = account.NewManager(users, uuid.New, account.Config{}); err != nil {
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		return i, err
+	}
+	if i.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{}); err != nil {
 		return i, err
 	}
 	i.log = &followLog{Tokens: tokens}

@@ -16,8 +16,6 @@ func (s *store) run(c command) (*wirebson.Document, error) {
 	switch c.name {
 	case "find":
 		return s.find(c)
-	case "aggregate":
-		return s.aggregate(c)
 	case "insert":
 		return s.insert(c)
 	case "update":
@@ -343,6 +341,16 @@ func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
 				if n, ok := compare(after.Get(name), value); ok && n >= 0 {
 					continue
 				}
+			case "$inc":
+				by, ok := number(value)
+				old := 0.0
+				if had := after.Get(name); had != nil && ok {
+					old, ok = number(had)
+				}
+				if !ok {
+					return nil, &failure{codeTypeMismatch, "Cannot apply $inc to a value of non-numeric type"}
+				}
+				value = int64(old + by)
 			case "$currentDate":
 				if value != true {
 					return nil, &failure{codeNotImplemented, "another $currentDate than true"}

@@ -211,11 +211,11 @@ func (f *failure) Error() string { return f.message }
 const (
 	codeBadValue         = 2
 	codeFailedToParse    = 9
+	codeTypeMismatch     = 14
 	codeNamespaceMissing = 26
 	codeCommandNotFound  = 59
 	codeNotImplemented   = 238
 	codeDuplicateKey     = 11000
-	codeUnknownStage     = 40324
 )
 
 func refusal(err error) *wirebson.Document {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,145 +189,6 @@ func TestFindInOrder(t *testing.T) {
 	}
 }
 
-// by is a $lookup of people, as "found".
-func by(local, foreign string) bson.D {
-	return bson.D{{Key: "$lookup", Value: bson.D{
-		{Key: "from", Value: "people"}, {Key: "localField", Value: local},
-		{Key: "foreignField", Value: foreign}, {Key: "as", Value: "found"},
-	}}}
-}
-
-func TestAggregate(t *testing.T) {
-	ctx := t.Context()
-	db := people(t, start(t)).Database()
-	tokens := db.Collection("tokens")
-	_, err := tokens.InsertMany(ctx, []any{
-		bson.M{"_id": 1, "token": "a", "user": 2},
-		bson.M{"_id": 2, "token": "b", "user": 9},
-		bson.M{"_id": 3, "token": "c"},
-		bson.M{"_id": 4, "token": "d", "user": 40, "found": "what was there"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := func(filter bson.M) bson.D { return bson.D{{Key: "$match", Value: filter}} }
-	limit := func(n int) bson.D { return bson.D{{Key: "$limit", Value: n}} }
-	for _, c := range []struct {
-		name     string
-		coll     string
-		pipeline mongo.Pipeline
-		want     string // each document's ID, and those of what it was joined with
-	}{
-		{"a token and its user", "tokens", mongo.Pipeline{match(bson.M{"token": "a"}), by("user", "_id")}, "1[2]"},
-		{"no match", "tokens", mongo.Pipeline{match(bson.M{"token": "x"}), by("user", "_id")}, ""},
-		{"no user", "tokens", mongo.Pipeline{match(bson.M{"token": "b"}), by("user", "_id")}, "2[]"},
-		{"without the field", "tokens", mongo.Pipeline{match(bson.M{"token": "c"}), by("user", "_id")}, "3[]"},
-		{"without either field", "tokens", mongo.Pipeline{match(bson.M{"token": "c"}), by("user", "name")}, "3[1 2 3]"},
-		{"several, in place of a field", "tokens", mongo.Pipeline{match(bson.M{"token": "d"}), by("user", "age")}, "4[2 3]"},
-		{"by an operator", "tokens", mongo.Pipeline{match(bson.M{"token": bson.M{"$in": bson.A{"b"}}}), by("user", "_id")}, "2[]"},
-		{"limited first", "tokens", mongo.Pipeline{match(bson.M{"token": "a"}), limit(1), by("user", "_id")}, "1[2]"},
-		{"limited last", "tokens", mongo.Pipeline{match(bson.M{"user": bson.M{"$lt": 3}}), by("user", "_id"), limit(1)}, "1[2]"},
-		{"fewer than the limit", "tokens", mongo.Pipeline{match(bson.M{"token": "b"}), limit(5), by("user", "_id")}, "2[]"},
-		{"two with the same", "people", mongo.Pipeline{match(bson.M{"age": 40}), by("age", "age")}, "2[2 3] 3[2 3]"},
-		{"all", "people", mongo.Pipeline{by("_id", "_id")}, "1[1] 2[2] 3[3]"},
-		{"of a collection that is not there", "nothing", mongo.Pipeline{by("_id", "_id")}, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			cur, err := db.Collection(c.coll).Aggregate(ctx, c.pipeline)
-			if err != nil {
-				t.Fatal(err)
-			}
-			type doc struct {
-				ID    int `bson:"_id"`
-				Found []struct {
-					ID int `bson:"_id"`
-				} `bson:"found"`
-			}
-			var docs []doc
-			if err := cur.All(ctx, &docs); err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, doc := range docs {
-				ids := make([]int, 0, len(doc.Found))
-				for _, found := range doc.Found {
-					ids = append(ids, found.ID)
-				}
-				slices.Sort(ids)
-				got = append(got, fmt.Sprint(doc.ID, ids))
-			}
-			slices.Sort(got)
-			if got := strings.ReplaceAll(strings.Join(got, " "), " [", "["); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-		})
-	}
-
-	var row bson.M
-	if err := tokens.FindOne(ctx, bson.M{"_id": 1}).Decode(&row); err != nil || row["found"] != nil {
-		t.Errorf("after the joins, the row is %v, error %v; want it as it was", row, err)
-	}
-	if _, err := tokens.Database().Collection("people").DeleteOne(ctx, bson.M{"_id": 2}); err != nil {
-		t.Fatal(err)
-	}
-	cur, err := tokens.Aggregate(ctx, mongo.Pipeline{match(bson.M{"token": "a"}), by("user", "_id")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var docs []struct{ Found bson.A }
-	if err := cur.All(ctx, &docs); err != nil || len(docs) != 1 || docs[0].Found == nil || len(docs[0].Found) != 0 {
-		t.Errorf("after the user was deleted, got %+v, %v; want an empty array", docs, err)
-	}
-}
-
-func TestAggregateRefuses(t *testing.T) {
-	coll := people(t, start(t))
-	if _, err := coll.InsertOne(t.Context(), bson.M{"_id": 4, "email": "dee@example.com", "friends": bson.A{1, 2}}); err != nil {
-		t.Fatal(err)
-	}
-	match := bson.D{{Key: "$match", Value: bson.M{"_id": 4}}}
-	lookup := func(options bson.M) bson.D { return bson.D{{Key: "$lookup", Value: options}} }
-	for _, c := range []struct {
-		name     string
-		pipeline mongo.Pipeline
-		options  *options.AggregateOptionsBuilder
-		code     int
-		message  string
-	}{
-		{"another stage", mongo.Pipeline{match, {{Key: "$unwind", Value: "$found"}}}, nil, 40324, "Unrecognized pipeline stage name: '$unwind'"},
-		{"another first stage", mongo.Pipeline{{{Key: "$frobnicate", Value: 1}}}, nil, 40324, "Unrecognized pipeline stage name: '$frobnicate'"},
-		{"another stage behind no match", mongo.Pipeline{{{Key: "$match", Value: bson.M{"_id": 9}}}, by("_id", "_id"), {{Key: "$count", Value: "n"}}}, nil, 40324, "'$count'"},
-		{"a second match", mongo.Pipeline{match, match}, nil, 238, "$match"},
-		{"an unknown operator", mongo.Pipeline{{{Key: "$match", Value: bson.M{"email": bson.M{"$regex": "a"}}}}}, nil, 238, "$regex"},
-		{"no filter", mongo.Pipeline{{{Key: "$match", Value: 1}}}, nil, 2, "$match"},
-		{"a stage of two", mongo.Pipeline{append(slices.Clone(match), by("_id", "_id")...)}, nil, 2, "one field"},
-		{"an empty stage", mongo.Pipeline{match, {}}, nil, 2, "one field"},
-		{"a limit of none", mongo.Pipeline{match, {{Key: "$limit", Value: 0}}}, nil, 2, "$limit"},
-		{"a limit that is no number", mongo.Pipeline{match, {{Key: "$limit", Value: "all"}}}, nil, 2, "$limit"},
-		{"no $lookup", mongo.Pipeline{match, {{Key: "$lookup", Value: "people"}}}, nil, 2, "$lookup"},
-		{"a $lookup by a pipeline", mongo.Pipeline{match, lookup(bson.M{"from": "people", "pipeline": bson.A{}, "as": "found"})}, nil, 238, "$lookup"},
-		{"a $lookup with another option", mongo.Pipeline{match, lookup(bson.M{
-			"from": "people", "localField": "_id", "foreignField": "_id", "as": "found", "let": bson.M{},
-		})}, nil, 238, "$lookup"},
-		{"a $lookup without a field", mongo.Pipeline{match, by("", "_id")}, nil, 238, "$lookup"},
-		{"a $lookup by an inner field", mongo.Pipeline{match, by("friends.id", "_id")}, nil, 238, "inner"},
-		{"a $lookup by an array", mongo.Pipeline{match, by("friends", "_id")}, nil, 238, "array"},
-		{"a collation", mongo.Pipeline{match}, options.Aggregate().SetCollation(&options.Collation{Locale: "de"}), 238, "collation"},
-		{"variables", mongo.Pipeline{match}, options.Aggregate().SetLet(bson.M{"a": 1}), 238, "let"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if c.options == nil {
-				c.options = options.Aggregate()
-			}
-			_, err := coll.Aggregate(t.Context(), c.pipeline, c.options)
-			var e mongo.ServerError
-			if !errors.As(err, &e) || !e.HasErrorCodeWithMessage(c.code, c.message) {
-				t.Errorf("got %v, want code %d and %q", err, c.code, c.message)
-			}
-		})
-	}
-}
-
 func TestCurrentDate(t *testing.T) {
 	coll := people(t, start(t))
 	before := time.Now().Truncate(time.Millisecond)
@@ -381,6 +241,8 @@ func TestUpdate(t *testing.T) {
 		{"sets a field", bson.M{"_id": 1}, bson.M{"$set": bson.M{"age": 37}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 37},
 		{"keeps what is larger", bson.M{"_id": 1}, bson.M{"$max": bson.M{"age": 5}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 37},
 		{"raises what is smaller", bson.M{"_id": 1}, bson.M{"$max": bson.M{"age": 50}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 50},
+		{"adds to a number", bson.M{"_id": 1}, bson.M{"$inc": bson.M{"age": 2}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 52},
+		{"adds to a missing number", bson.M{"_id": 8}, bson.M{"$inc": bson.M{"age": 2}}, true, mongo.UpdateResult{UpsertedCount: 1}, 2},
 		{"of none", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 1}}, false, mongo.UpdateResult{}, 0},
 		{"makes a document", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 1}}, true, mongo.UpdateResult{UpsertedCount: 1}, 1},
 		{"makes it once", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 2}}, true, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 2},
@@ -528,14 +390,6 @@ func TestCloseEndsConnections(t *testing.T) {
 func BenchmarkFind(b *testing.B) {
 	find := wirebson.MustDocument("find", "tokens", "$db", "test", "filter", wirebson.MustDocument("token", "token9"), "limit", int64(1))
 	benchmark(b, find)
-}
-
-// BenchmarkAggregate is the same joined with another document.
-func BenchmarkAggregate(b *testing.B) {
-	lookup := wirebson.MustDocument("from", "users", "localField", "user_id", "foreignField", "_id", "as", "user")
-	benchmark(b, wirebson.MustDocument("aggregate", "tokens", "$db", "test", "cursor", wirebson.MakeDocument(0), "pipeline", wirebson.MustArray(
-		wirebson.MustDocument("$match", wirebson.MustDocument("token", "token9")), wirebson.MustDocument("$lookup", lookup),
-	)))
 }
 
 // benchmark sends a command again and again to a stub with 10,000 tokens and their users.

@@ -72,11 +72,8 @@ func All() []Candidate {
 		floorSession(),
 		ginSessions(),
 		scsSessions(),
-		latchkeyToken(),
 		floorUser(),
-		floorJoined(),
 		latchkeyUser(),
-		latchkeyJoined(),
 		latchkeyCached(),
 	}
 }

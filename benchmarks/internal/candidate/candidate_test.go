@@ -80,7 +80,7 @@ func commands(c candidate.Candidate) int64 {
 	switch {
 	case strings.HasPrefix(c.Reads, "nothing"):
 		return 0
-	case c.Work == candidate.Session, strings.Contains(c.Reads, "$lookup"):
+	case c.Work == candidate.Session:
 		return 1
 	case c.Work == candidate.User:
 		return 2

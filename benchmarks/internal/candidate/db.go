@@ -158,7 +158,7 @@ func Seed(ctx context.Context, data Data, users, tokens int) (Data, error) {
 			{Key: "user_id", Value: user},
 			{Key: "created_at", Value: now},
 			{Key: "user_agent", Value: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"},
-			{Key: "client_addr", Value: "192.0.2.1"},
+			{Key: "client_ip", Value: "192.0.2.1"},
 		}
 	})
 	return data, err

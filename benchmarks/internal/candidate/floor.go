@@ -11,7 +11,6 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
 // floorSession is the least that a look-up of the session can take with the driver.
@@ -50,55 +49,6 @@ func floorUser() Candidate {
 					return
 				}
 				answerUser(c, id.String(), user.Email, user.Name)
-			})
-			return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
-		},
-	}
-}
-
-// floorJoined is the same as floorUser in one round trip: the server looks the user up.
-func floorJoined() Candidate {
-	return Candidate{
-		Name: "by hand, one $lookup", Module: "go.mongodb.org/mongo-driver/v2", Work: User,
-		Reads: "the token row with the user, by $lookup", Revocable: "yes", Deactivated: "yes",
-		Notes: "the same, of both in one command",
-		build: func(_ context.Context, db *DB) (*Site, error) {
-			tokens := db.driver2.Collection("access_tokens")
-			withUser := bson.D{{Key: "$lookup", Value: bson.D{
-				{Key: "from", Value: "users"}, {Key: "localField", Value: "user_id"},
-				{Key: "foreignField", Value: "_id"}, {Key: "as", Value: "user"},
-			}}}
-			r := engine()
-			r.GET(Path, func(c *gin.Context) {
-				filter, ok := floorFilter(c)
-				if !ok {
-					c.AbortWithStatus(http.StatusUnauthorized)
-					return
-				}
-				var rows []struct {
-					CreatedAt time.Time `bson:"created_at"`
-					User      []struct {
-						ID     bson.Binary `bson:"_id"`
-						Email  string      `bson:"email"`
-						Name   string      `bson:"name"`
-						Active bool        `bson:"is_active"`
-					} `bson:"user"`
-				}
-				ctx := c.Request.Context()
-				cursor, err := tokens.Aggregate(ctx, mongo.Pipeline{{{Key: "$match", Value: filter}}, withUser})
-				if err == nil {
-					err = cursor.All(ctx, &rows)
-				}
-				if err != nil || len(rows) != 1 || time.Since(rows[0].CreatedAt) > Lifetime || len(rows[0].User) != 1 {
-					c.AbortWithStatus(http.StatusUnauthorized)
-					return
-				}
-				user := rows[0].User[0]
-				if len(user.ID.Data) != len(uuid.UUID{}) || !user.Active {
-					c.AbortWithStatus(http.StatusUnauthorized)
-					return
-				}
-				answerUser(c, uuid.UUID(user.ID.Data).String(), user.Email, user.Name)
 			})
 			return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 		},

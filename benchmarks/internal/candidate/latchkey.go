@@ -11,6 +11,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -22,26 +23,6 @@ func latchkeyUser() Candidate {
 		Reads: "the token row, by its digest; the user, by ID", Revocable: "yes", Deactivated: "yes",
 		Notes: "`auth.RequireUser()` with a lifetime, as the README has it",
 		build: settings{}.build,
-	}
-}
-
-// latchkeyToken guards by the token alone.
-func latchkeyToken() Candidate {
-	return Candidate{
-		Name: "Latchkey, token only", Work: Session,
-		Reads: "the token row, by its digest", Revocable: "yes", Deactivated: "once revoked",
-		Notes: "`auth.RequireToken()`",
-		build: settings{tokenOnly: true}.build,
-	}
-}
-
-// latchkeyJoined reads token and user in one command.
-func latchkeyJoined() Candidate {
-	return Candidate{
-		Name: "Latchkey, token with user", Work: User,
-		Reads: "the token row with the user, by $lookup", Revocable: "yes", Deactivated: "yes",
-		Notes: "`mongostore.Join`",
-		build: settings{joined: true}.build,
 	}
 }
 
@@ -67,10 +48,8 @@ func Logins() []Candidate {
 
 // settings are what is otherwise than the README has it.
 type settings struct {
-	accounts  account.Config
-	tokens    strategy.Config
-	tokenOnly bool
-	joined    bool
+	accounts account.Config
+	tokens   strategy.Config
 }
 
 func (s settings) build(_ context.Context, db *DB) (*Site, error) {
@@ -80,17 +59,10 @@ func (s settings) build(_ context.Context, db *DB) (*Site, error) {
 	}
 	r := engine()
 	l.auth.Routes(r.Group("/auth"))
-	if s.tokenOnly {
-		r.GET(Path, l.auth.RequireToken(), func(c *gin.Context) {
-			id, _ := strategy.UserIDFromContext[uuid.UUID](c.Request.Context())
-			answerID(c, id.String())
-		})
-	} else {
-		r.GET(Path, l.auth.RequireUser(), func(c *gin.Context) {
-			user, _ := l.auth.CurrentUser(c)
-			answerUser(c, user.ID.String(), user.Email, user.Name)
-		})
-	}
+	r.GET(Path, l.auth.RequireUser(), func(c *gin.Context) {
+		user, _ := l.auth.CurrentUser(c)
+		answerUser(c, user.ID.String(), user.Email, user.Name)
+	})
 	return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
 }
 
@@ -111,18 +83,16 @@ func newLatchkey(db *DB, s settings) (*latchkey, error) {
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := account.NewManager(users, uuid.New, s.accounts)
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := account.NewManager(users, attempts, uuid.New, s.accounts)
 	if err != nil {
 		return nil, err
 	}
 	s.tokens.Lifetime = Lifetime
-	var source strategy.UserSource[Member, uuid.UUID] = users
-	if s.joined {
-		if source, err = mongostore.Join(tokens, users); err != nil {
-			return nil, err
-		}
-	}
-	sessions, err := strategy.NewDatabase(tokens, source, s.tokens)
+	sessions, err := strategy.NewDatabase(tokens, users, s.tokens)
 	if err != nil {
 		return nil, err
 	}
