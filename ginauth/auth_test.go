@@ -19,9 +19,10 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 // callback stands for a handler that knows who is there by other means.
@@ -404,11 +405,11 @@ func TestErrorsOutOfPlaceOfASessionManagerAre503(t *testing.T) {
 
 func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
 	h := newHouse(t)
-	var heard []strategy.Event
+	var heard []event.Event
 	auth := h.auth(t, ginauth.Config{
 		RequireVerified: true,
 		Now:             func() time.Time { return noon.In(time.FixedZone("", 3600)) },
-		OnEvent:         func(_ context.Context, e strategy.Event) { heard = append(heard, e) },
+		OnEvent:         func(_ context.Context, e event.Event) { heard = append(heard, e) },
 	})
 	r := engine(auth)
 	fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return false, errDown })
@@ -424,27 +425,27 @@ func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := inHeader(secret.Reveal())
-	denied := func(kind strategy.EventKind, reason strategy.Reason, user any, id uuid.UUID) []strategy.Event {
-		return []strategy.Event{{Kind: kind, Reason: reason, UserID: user, SessionID: id, ClientAddr: "192.0.2.1", Time: noon}}
+	denied := func(kind event.Kind, reason event.Reason, user any, id uuid.UUID) []event.Event {
+		return []event.Event{{Kind: kind, Reason: reason, UserID: user, SessionID: id, ClientIP: "192.0.2.1", Time: noon}}
 	}
-	access, login := strategy.EventAccessDenied, strategy.EventLoginDenied
+	access, login := event.AccessDenied, event.LoginDenied
 	for _, c := range []struct {
 		what string
 		do   func() *httptest.ResponseRecorder
-		want []strategy.Event
+		want []event.Event
 	}{
 		{"no credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me") },
-			denied(access, strategy.ReasonNoCredentials, nil, uuid.Nil)},
+			denied(access, event.ReasonNoCredentials, nil, uuid.Nil)},
 		{"unreadable credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("a b")) },
-			denied(access, strategy.ReasonBadRequest, nil, uuid.Nil)},
+			denied(access, event.ReasonBadRequest, nil, uuid.Nil)},
 		{"a check says no", func() *httptest.ResponseRecorder { return request(r, "GET", "/verified", good) },
-			denied(access, strategy.ReasonForbidden, h.ann.ID, session.ID)},
+			denied(access, event.ReasonForbidden, h.ann.ID, session.ID)},
 		{"log out without credentials", func() *httptest.ResponseRecorder { return request(r, "POST", "/logout") },
-			denied(access, strategy.ReasonNoCredentials, nil, uuid.Nil)},
+			denied(access, event.ReasonNoCredentials, nil, uuid.Nil)},
 		{"log in unverified", func() *httptest.ResponseRecorder { return logIn(r) },
-			denied(login, strategy.ReasonUserUnverified, h.ann.ID, uuid.Nil)},
+			denied(login, event.ReasonUserUnverified, h.ann.ID, uuid.Nil)},
 		{"log an inactive user in", func() *httptest.ResponseRecorder { return request(r, "GET", "/inactive") },
-			denied(login, strategy.ReasonUserInactive, h.ann.ID, uuid.Nil)},
+			denied(login, event.ReasonUserInactive, h.ann.ID, uuid.Nil)},
 
 		{"a bad token, which the strategy reports", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("x")) }, nil},
 		{"a good token", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", good) }, nil},
@@ -460,8 +461,8 @@ func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
 
 	heard = nil
 	wantCode(t, "a check fails", request(r, "GET", "/checked", good), http.StatusServiceUnavailable)
-	if len(heard) != 1 || heard[0].Kind != strategy.EventStoreFailed || heard[0].SessionID != session.ID || !errors.Is(heard[0].Err, errDown) {
-		t.Errorf("a check fails: got %+v, want %q of session %v with the error %q", heard, strategy.EventStoreFailed, session.ID, errDown)
+	if len(heard) != 1 || heard[0].Kind != event.StoreFailed || heard[0].SessionID != session.ID || !errors.Is(heard[0].Err, errDown) {
+		t.Errorf("a check fails: got %+v, want %q of session %v with the error %q", heard, event.StoreFailed, session.ID, errDown)
 	}
 }
 

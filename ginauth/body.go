@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/gin-gonic/gin"
 )
 
 // maxBody is far more than a name and a password need.
@@ -38,16 +36,16 @@ func wrong(kind, msg string, loc ...string) fieldError {
 }
 
 // readForm reads a request's body: never its URL, which ends up in logs.
-func (a *Auth[U]) readForm(c *gin.Context) (*form, error) {
-	return readForm(c.Writer, c.Request, a.cfg.BodyTimeout)
+func (a *Auth[U]) readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
+	return readForm(w, r, a.cfg.BodyTimeout)
 }
 
 // readOptionalForm is readForm for a request that may have no body.
-func (a *Auth[U]) readOptionalForm(c *gin.Context) (*form, error) {
-	if r := c.Request; r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+func (a *Auth[U]) readOptionalForm(w http.ResponseWriter, r *http.Request) (*form, error) {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return &form{}, nil
 	}
-	return a.readForm(c)
+	return a.readForm(w, r)
 }
 
 func readForm(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*form, error) {
@@ -88,9 +86,9 @@ func readUntil(deadline time.Time, w http.ResponseWriter, r *http.Request) {
 }
 
 // boundBody bounds the body of a request that is answered without it.
-func (a *Auth[U]) boundBody(c *gin.Context) {
-	if r := c.Request; r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
-		readUntil(time.Now().Add(a.cfg.BodyTimeout), c.Writer, r)
+func (a *Auth[U]) boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
+		readUntil(time.Now().Add(a.cfg.BodyTimeout), w, r)
 	}
 }
 
@@ -206,8 +204,8 @@ type loginForm struct {
 	remember           bool
 }
 
-func (a *Auth[U]) readLogin(c *gin.Context) (loginForm, error) {
-	f, err := a.readForm(c)
+func (a *Auth[U]) readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
+	f, err := a.readForm(w, r)
 	if err != nil {
 		return loginForm{}, err
 	}

@@ -19,16 +19,6 @@ type Check[U User] interface {
 	pass(ctx context.Context, s subject) error
 }
 
-// TokenCheck is a [Check] that needs no user, for [Auth.RequireToken]: [Fresh] or
-// [Scopes].
-type TokenCheck interface {
-	pass(ctx context.Context, s subject) error
-	tokenOnly()
-}
-
-func (Freshness) tokenOnly()      {}
-func (RequiredScopes) tokenOnly() {}
-
 // subject is whom a Check looks at: what the ready checks ask for, and the
 // *strategy.Session[U], which the application's own do.
 type subject struct {
@@ -80,7 +70,7 @@ func Fresh(maxAge time.Duration) Freshness { return Freshness(maxAge) }
 func (f Freshness) pass(_ context.Context, s subject) error {
 	at := s.info.AuthenticatedAt
 	if at.IsZero() || s.now.Truncate(time.Millisecond).Sub(at) > time.Duration(f) {
-		return &staleError{time.Duration(f)}
+		return &staleError{max(0, int64(time.Duration(f)/time.Second))}
 	}
 	return nil
 }
@@ -113,9 +103,9 @@ func restricts[U User](check Check[U]) bool {
 }
 
 // takesScopes reports whether a guard with these checks takes tokens with scopes.
-func takesScopes[C any](checks []C) bool {
+func takesScopes[U User](checks []Check[U]) bool {
 	for _, check := range checks {
-		if _, ok := any(check).(RequiredScopes); ok {
+		if _, ok := check.(RequiredScopes); ok {
 			return true
 		}
 	}
@@ -145,7 +135,7 @@ func (f userCheck[U]) pass(ctx context.Context, s subject) error {
 	own.Scopes = slices.Clone(own.Scopes) // the rest are values
 	ok, err := f(ctx, own)
 	if err != nil {
-		return err // a failure, whatever it wraps: the reasons of pass are ours alone
+		return &unavailable{err} // whatever it wraps
 	}
 	return allow(ok)
 }

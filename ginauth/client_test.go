@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -50,7 +51,7 @@ func TestTheClientsAddressAfterTheRequest(t *testing.T) {
 				route.ServeHTTP(w, r)
 				wantCode(t, addr, w, c.code)
 			}
-			if got := strategy.ClientAddr(seen); got != c.want {
+			if got := event.ClientIP(seen); got != c.want {
 				t.Errorf("got the address %q of the first request, want %q", got, c.want)
 			}
 		})

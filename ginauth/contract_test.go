@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/internal/contract"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
+	"github.com/latchkey-go/latchkey/memstore"
 )
 
 func TestContract(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -115,9 +116,9 @@ func FuzzForwardedFor(f *testing.F) {
 	}
 	h := newHouse(f)
 	var reported, passedOn string
-	auth := h.auth(f, ginauth.Config{OnEvent: func(_ context.Context, e strategy.Event) { reported = e.ClientAddr }})
+	auth := h.auth(f, ginauth.Config{OnEvent: func(_ context.Context, e event.Event) { reported = e.ClientIP }})
 	token := inHeader(h.token(f))
-	look := func(c *gin.Context) { passedOn = strategy.ClientAddr(c.Request.Context()) }
+	look := func(c *gin.Context) { passedOn = event.ClientIP(c.Request.Context()) }
 	proxied, platform := guarded(auth.RequireUser(), look), guarded(auth.RequireUser(), look)
 	if err := proxied.SetTrustedProxies([]string{"10.0.0.0/8", "::1"}); err != nil {
 		f.Fatal(err)

@@ -1,10 +1,9 @@
 package ginauth
 
 import (
+	"context"
 	"net/http"
-	"reflect"
 	"time"
-	"unsafe"
 
 	"github.com/gin-gonic/gin"
 
@@ -12,66 +11,64 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// identity is what a guard found out about a request. It is the context of the
-// request from there on: in one allocation with that of the strategy's calls, and
-// with the request that has it.
+// identity is what a guard found out about a request. It is also the request's context
+// from then on: identity and context share one allocation.
 type identity[U User] struct {
-	client  ctxkey.Client
-	request http.Request
-	auth    *Auth[U]
-	header  unsafe.Pointer       // that the token was read from
-	session *strategy.Session[U] // of all requests with this token: see strategy.SessionReader
-	hasUser bool                 // else the session has none
+	client  clientContext
+	cfg     *settings
+	session *strategy.Session[U] // read-only, see Strategy.ReadToken; nil if not identified
+	sent    string               // the token that the request carries
 	by      credential
 }
 
-// credential is a token and the way by which it came.
+// credential is a valid token and the transport by which it came. After a rotation, token
+// is the new token.
 type credential struct {
 	token     string
 	transport transport
 }
 
-type identityKey struct{}
+// identityKey is the context key of the identities of one configuration. Another
+// configuration may not accept the transport.
+type identityKey struct{ cfg *settings }
 
-// visitor returns an identity of nobody yet, with the request's context. It must
-// enter or leave.
-func (a *Auth[U]) visitor(c *gin.Context) *identity[U] {
-	return &identity[U]{client: ctxkey.ClientOf(c.Request.Context(), c), auth: a, header: headerOf(c.Request)}
+// newIdentity returns an identity without a session. c may be nil if ctx knows the client
+// IP. The caller must call attach or discard.
+func (a *Auth[U]) newIdentity(ctx context.Context, c *gin.Context) *identity[U] {
+	return &identity[U]{client: newClientContext(ctx, c), cfg: a.cfg}
 }
 
-// enter makes the identity that of the request.
-func (id *identity[U]) enter(c *gin.Context) {
-	id.client.Know() // for handlers, and what they start: Gin uses c again
-	id.request = *c.Request.WithContext(id)
-	c.Request = &id.request
+// attach makes the identity the context of the request.
+func (id *identity[U]) attach(r *http.Request) {
+	id.client.resolve() // handlers may use the context when Gin has recycled c
+	setContext(r, id)
 }
 
-// leave ends an identity that did not enter. Most that are turned away are not
-// asked for their address, which takes longer than to see that a token is none.
-func (id *identity[U]) leave() { id.client.Forget() }
+// discard ends the use of an identity that is not attached. Rejected requests skip
+// resolving the client IP, which takes longer than rejecting a malformed token.
+func (id *identity[U]) discard() { id.client.discard() }
 
-// identity returns what a guard of this Auth found out, or nil. Another Auth may
-// take other transports. A context can be handed to another request by the
-// application, which then has headers of its own, and perhaps another token.
-func (a *Auth[U]) identity(c *gin.Context) *identity[U] {
-	known, _ := c.Request.Context().Value(identityKey{}).(*identity[U])
-	if known == nil || known.auth != a || known.header != headerOf(c.Request) {
+// identity returns what a guard found out about the request, or nil. An application can
+// use the context of one request for another (a batch of inner requests): an identity
+// belongs to requests that carry its token only, by the same transport.
+func (a *Auth[U]) identity(r *http.Request) *identity[U] {
+	known, _ := r.Context().Value(identityKey{a.cfg}).(*identity[U])
+	if known == nil {
+		return nil
+	}
+	if token, err := known.by.transport.token(r); err != nil || token != known.sent {
 		return nil
 	}
 	return known
 }
 
-// info returns what is known of the session, which may be nothing.
+// info returns what is known of the session.
 func (id *identity[U]) info() strategy.SessionInfo {
 	if id.session == nil {
 		return strategy.SessionInfo{}
 	}
 	return id.session.SessionInfo
 }
-
-// headerOf tells the headers of requests apart. The copy of a request that
-// WithContext makes shares them.
-func headerOf(r *http.Request) unsafe.Pointer { return reflect.ValueOf(r.Header).UnsafePointer() }
 
 // Deadline, Done and Err implement context.Context.
 func (id *identity[U]) Deadline() (time.Time, bool) { return id.client.Deadline() }
@@ -80,15 +77,13 @@ func (id *identity[U]) Err() error                  { return id.client.Err() }
 
 // Value implements context.Context.
 func (id *identity[U]) Value(key any) any {
-	switch key {
-	case identityKey{}:
-		return id
-	case ctxkey.SessionInfo{}:
-		if id.session != nil {
+	if id.session != nil {
+		switch key {
+		case identityKey{id.cfg}:
+			return id
+		case ctxkey.SessionInfo{}:
 			return &id.session.SessionInfo
-		}
-	case ctxkey.Session[U]{}:
-		if id.hasUser {
+		case ctxkey.Session[U]{}:
 			return id.session
 		}
 	}

@@ -14,9 +14,10 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 // verdicts are the errors on which an application's own pages decide.
@@ -375,7 +376,7 @@ func TestOnUnauthorizedAnswersA401AndNothingElse(t *testing.T) {
 	for name, transport := range transportsByName {
 		t.Run(name, func(t *testing.T) {
 			var told []error
-			var heard []strategy.Event
+			var heard []event.Event
 			h := newHouse(t)
 			now := time.Now()
 			clock := func() time.Time { return now }
@@ -388,7 +389,7 @@ func TestOnUnauthorizedAnswersA401AndNothingElse(t *testing.T) {
 			auth := h.auth(t, ginauth.Config{
 				Transports:     []ginauth.Transport{transport},
 				Now:            clock,
-				OnEvent:        func(_ context.Context, e strategy.Event) { heard = append(heard, e) },
+				OnEvent:        func(_ context.Context, e event.Event) { heard = append(heard, e) },
 				OnUnauthorized: func(_ *gin.Context, err error) { told = append(told, err) },
 			})
 			fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return true, errDown })

@@ -17,8 +17,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 // track is a server whose sessions are touched by every request, because its

@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -207,14 +208,14 @@ func TestFreshnessIsByThePluginsClock(t *testing.T) {
 
 func TestThePluginReportsWhyALoginOrATokenDoesNotDo(t *testing.T) {
 	h := newHouse(t)
-	var heard []strategy.Event
+	var heard []event.Event
 	sessions, err := strategy.NewDatabase(h.tokens, h.users, strategy.Config{MaxSessions: 1, WhenFull: strategy.RefuseNew})
 	if err != nil {
 		t.Fatal(err)
 	}
 	auth, err := ginauth.New(sessions, h.accounts, ginauth.Config{
 		Now:     func() time.Time { return noon },
-		OnEvent: func(_ context.Context, e strategy.Event) { heard = append(heard, e) },
+		OnEvent: func(_ context.Context, e event.Event) { heard = append(heard, e) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -234,20 +235,20 @@ func TestThePluginReportsWhyALoginOrATokenDoesNotDo(t *testing.T) {
 	for _, c := range []struct {
 		what string
 		do   func() *httptest.ResponseRecorder
-		want strategy.Event
+		want event.Event
 	}{
 		{"not fresh", func() *httptest.ResponseRecorder { return request(r, "GET", "/fresh", login) },
-			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonNotFresh, SessionID: loginID, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
+			event.Event{Kind: event.AccessDenied, Reason: event.ReasonNotFresh, SessionID: loginID, UserID: h.ann.ID, ClientIP: "192.0.2.1", Time: noon}},
 		{"without the scope", func() *httptest.ResponseRecorder { return request(r, "GET", "/deploy", scoped) },
-			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
+			event.Event{Kind: event.AccessDenied, Reason: event.ReasonScope, SessionID: scopedID, UserID: h.ann.ID, ClientIP: "192.0.2.1", Time: noon}},
 		{"with any scope", func() *httptest.ResponseRecorder { return request(r, "GET", "/sessions", scoped) },
-			strategy.Event{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonScope, SessionID: scopedID, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
+			event.Event{Kind: event.AccessDenied, Reason: event.ReasonScope, SessionID: scopedID, UserID: h.ann.ID, ClientIP: "192.0.2.1", Time: noon}},
 		{"too many sessions", func() *httptest.ResponseRecorder { return logIn(r) },
-			strategy.Event{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonOverLimit, UserID: h.ann.ID, ClientAddr: "192.0.2.1", Time: noon}},
+			event.Event{Kind: event.LoginDenied, Reason: event.ReasonOverLimit, UserID: h.ann.ID, ClientIP: "192.0.2.1", Time: noon}},
 	} {
 		heard = nil
 		c.do()
-		if !slices.Equal(heard, []strategy.Event{c.want}) {
+		if !slices.Equal(heard, []event.Event{c.want}) {
 			t.Errorf("%s:\n got %+v\nwant %+v", c.what, heard, c.want)
 		}
 	}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
-
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -32,17 +30,14 @@ type transport interface {
 	// ambient reports whether browsers add the token by themselves, whoever's page
 	// makes the request.
 	ambient() bool
-	// deliver answers a login.
-	deliver(*gin.Context, delivery)
+	// deliver sets the header that carries a new token, if the transport has one.
+	// remaining is the time until the token expires; 0: never. With untilClosed the
+	// browser forgets the token when it closes.
+	deliver(w http.ResponseWriter, token string, remaining time.Duration, untilClosed bool)
+	// answer writes the status and the body of a login's answer.
+	answer(w http.ResponseWriter, token string, remaining time.Duration)
 	// clear makes the client forget the token.
-	clear(*gin.Context)
-}
-
-// delivery is a token on its way to the client.
-type delivery struct {
-	token     string
-	remaining time.Duration // 0: it does not expire
-	forget    bool          // when the browser closes
+	clear(http.ResponseWriter)
 }
 
 // maxCookieAge is the longest that browsers keep a cookie, 400 days (RFC 6265bis
@@ -108,15 +103,17 @@ func (b bearer) presented(r *http.Request) []string {
 	return nil
 }
 
-func (bearer) deliver(c *gin.Context, d delivery) {
-	body := gin.H{"access_token": d.token, "token_type": "bearer"}
-	if d.remaining > 0 {
-		body["expires_in"] = int64(d.remaining / time.Second)
+func (bearer) deliver(http.ResponseWriter, string, time.Duration, bool) {}
+
+func (bearer) answer(w http.ResponseWriter, token string, remaining time.Duration) {
+	body := map[string]any{"access_token": token, "token_type": "bearer"}
+	if remaining > 0 {
+		body["expires_in"] = int64(remaining / time.Second)
 	}
-	c.JSON(http.StatusOK, body)
+	writeJSON(w, http.StatusOK, body)
 }
 
-func (bearer) clear(*gin.Context) {}
+func (bearer) clear(http.ResponseWriter) {}
 
 // Cookie is a cookie for browsers. The login answers 204 with Set-Cookie, and
 // the token is nowhere else. An unsafe request (POST, DELETE, …) that it
@@ -210,24 +207,27 @@ func (k cookie) presented(r *http.Request) (values []string) {
 	return values
 }
 
-func (k cookie) deliver(c *gin.Context, d delivery) {
+func (k cookie) deliver(w http.ResponseWriter, token string, remaining time.Duration, untilClosed bool) {
 	set := k.attributes
-	set.Value = d.token
+	set.Value = token
 	switch {
-	case d.forget:
-	case d.remaining == 0:
+	case untilClosed:
+	case remaining == 0:
 		set.MaxAge = maxCookieAge
 	default:
-		// 0 would be a cookie that outlives the token, until the browser closes.
-		set.MaxAge = max(1, int(d.remaining/time.Second))
+		// A cookie with MaxAge 0 has no end, and would outlive the token.
+		set.MaxAge = max(1, int(remaining/time.Second))
 	}
-	http.SetCookie(c.Writer, &set)
-	c.Status(http.StatusNoContent)
+	http.SetCookie(w, &set)
 }
 
-func (k cookie) clear(c *gin.Context) {
+func (cookie) answer(w http.ResponseWriter, _ string, _ time.Duration) {
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (k cookie) clear(w http.ResponseWriter) {
 	gone := k.attributes
 	gone.MaxAge = -1
 	gone.Expires = time.Unix(0, 0).UTC()
-	http.SetCookie(c.Writer, &gone)
+	http.SetCookie(w, &gone)
 }

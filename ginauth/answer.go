@@ -1,0 +1,133 @@
+package ginauth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// answer is the answer to an error.
+type answer struct {
+	code   int
+	detail string      // a code of the contract
+	fields fieldErrors // what is wrong with the body, in place of detail
+	// challenge asks for a WWW-Authenticate header, and params are its parameters
+	// after the realm.
+	challenge  bool
+	params     string
+	retryAfter time.Duration // at least a second; 0: no Retry-After header
+}
+
+// The parameters of the challenges that floods of requests get.
+const invalidToken, invalidRequest = `error="invalid_token"`, `error="invalid_request"`
+
+// status is the only function that maps an error to an answer. An unknown error is a
+// failure: 503, which grants nothing and logs nobody out.
+func status(err error) answer {
+	// The answers to a flood of requests come first, and allocate nothing.
+	switch {
+	case errors.Is(err, ErrNoCredentials):
+		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true}
+	case errors.Is(err, strategy.ErrInvalidToken):
+		return answer{code: http.StatusUnauthorized, detail: "Unauthorized", challenge: true, params: invalidToken}
+	case errors.Is(err, errBadRequest):
+		return answer{code: http.StatusBadRequest, detail: "Bad Request", challenge: true, params: invalidRequest}
+	}
+	return statusOfRest(err)
+}
+
+func statusOfRest(err error) answer {
+	var (
+		invalid fieldErrors
+		stale   *staleError
+		scope   *scopeError
+		tooMany *account.TooManyAttemptsError
+	)
+	switch {
+	case errors.As(err, &stale):
+		return answer{code: http.StatusUnauthorized, detail: "INSUFFICIENT_USER_AUTHENTICATION", challenge: true,
+			params: fmt.Sprintf(`error="insufficient_user_authentication", max_age="%d"`, stale.maxAgeSeconds)}
+	case errors.As(err, &scope):
+		params := `error="insufficient_scope"`
+		if len(scope.scopes) > 0 {
+			params += fmt.Sprintf(`, scope="%s"`, strings.Join(scope.scopes, " "))
+		}
+		return answer{code: http.StatusForbidden, detail: "Forbidden", challenge: true, params: params}
+	case errors.Is(err, strategy.ErrSessionNotFound):
+		return answer{code: http.StatusNotFound, detail: "NOT_FOUND"}
+	case errors.Is(err, ErrCrossOrigin):
+		return answer{code: http.StatusForbidden, detail: "CROSS_ORIGIN_REQUEST"}
+	case errors.Is(err, errForbidden):
+		return answer{code: http.StatusForbidden, detail: "Forbidden"}
+	case errors.Is(err, account.ErrBadCredentials), errors.Is(err, strategy.ErrUserInactive):
+		return answer{code: http.StatusBadRequest, detail: "LOGIN_BAD_CREDENTIALS"}
+	case errors.Is(err, ErrNotVerified):
+		return answer{code: http.StatusBadRequest, detail: "LOGIN_USER_NOT_VERIFIED"}
+	case errors.As(err, &tooMany):
+		return answer{code: http.StatusTooManyRequests, detail: "TOO_MANY_ATTEMPTS", retryAfter: max(tooMany.RetryAfter, time.Second)}
+	case errors.As(err, &invalid):
+		return answer{code: http.StatusUnprocessableEntity, fields: invalid}
+	case errors.Is(err, errMediaType):
+		return answer{code: http.StatusUnsupportedMediaType, detail: "UNSUPPORTED_MEDIA_TYPE"}
+	case errors.Is(err, errBodyTooLarge):
+		return answer{code: http.StatusRequestEntityTooLarge, detail: "BODY_TOO_LARGE"}
+	case errors.Is(err, errBodyTooSlow):
+		return answer{code: http.StatusRequestTimeout, detail: "REQUEST_TIMEOUT"}
+	}
+	return answer{code: http.StatusServiceUnavailable, detail: "SERVICE_UNAVAILABLE", retryAfter: time.Second}
+}
+
+// Refuse answers a request with an error, as the package's routes do, and keeps the
+// handlers that follow from running. An error that is not one of this package, strategy or
+// account is answered with 503.
+func (a *Auth[U]) Refuse(c *gin.Context, err error) {
+	abort(c)
+	a.refuse(c.Writer, c.Request, err)
+}
+
+func (a *Auth[U]) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	a.boundBody(w, r)
+	ans := status(err)
+	h := w.Header()
+	if ans.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((ans.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	if ans.challenge && a.cfg.realm != "" {
+		h["Www-Authenticate"] = a.cfg.challenge(ans.params)
+	}
+	if ans.fields != nil {
+		writeJSON(w, ans.code, map[string]any{"detail": ans.fields})
+		return
+	}
+	writeEncoded(w, ans.code, `{"detail":"`, ans.detail, `"}`) // no code needs escaping
+}
+
+var contentTypeJSON = []string{"application/json; charset=utf-8"}
+
+// writeJSON answers with a JSON body, which must be encodable.
+func writeJSON(w http.ResponseWriter, code int, body any) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
+	writeEncoded(w, code, string(encoded))
+}
+
+// writeEncoded answers with a JSON body in parts, without allocating.
+func writeEncoded(w http.ResponseWriter, code int, parts ...string) {
+	w.Header()["Content-Type"] = contentTypeJSON
+	w.WriteHeader(code)
+	for _, part := range parts {
+		_, _ = io.WriteString(w, part) // an error means that the client is gone
+	}
+}

@@ -1,0 +1,78 @@
+package ginauth
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/latchkey-go/latchkey/event"
+)
+
+// clientContext carries the client IP of a request, which it resolves when it is
+// first asked for: rejected requests skip it.
+//
+// Call resolve or discard before the request must no longer be read.
+type clientContext struct {
+	context.Context
+	mu    sync.Mutex
+	from  *gin.Context // nil once resolved or discarded
+	ip    string       // as Gin reports it; after the first ask, a valid address or ""
+	asked bool
+}
+
+// newClientContext returns a context that carries the client IP that ctx already
+// knows, or else the one of the request.
+func newClientContext(ctx context.Context, c *gin.Context) clientContext {
+	return clientContext{Context: ctx, from: c}
+}
+
+// resolve asks Gin for the address. It leaves the parsing for later, because most
+// requests never need it.
+func (c *clientContext) resolve() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resolveLocked()
+}
+
+func (c *clientContext) resolveLocked() {
+	if c.from != nil {
+		c.ip, c.from = ginClientIP(c.from), nil
+	}
+}
+
+// discard stops reading the request.
+func (c *clientContext) discard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.from = nil
+}
+
+// Value implements context.Context.
+func (c *clientContext) Value(key any) any {
+	if key == (event.ClientIPKey{}) {
+		return c.clientIP()
+	}
+	return c.Context.Value(key)
+}
+
+// clientIP returns the address, which does not change after the first call.
+func (c *clientContext) clientIP() *string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.asked {
+		c.asked = true
+		if known, ok := c.Context.Value(event.ClientIPKey{}).(*string); ok && *known != "" {
+			c.ip, c.from = *known, nil
+		} else if c.resolveLocked(); !isIP(c.ip) {
+			c.ip = "" // Gin passes a header on as it is
+		}
+	}
+	return &c.ip
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}

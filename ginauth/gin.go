@@ -1,0 +1,46 @@
+package ginauth
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+)
+
+// This file is all that the package needs of Gin. Everything else works on
+// http.ResponseWriter and *http.Request, and passes *gin.Context on at most.
+
+// handle adapts one of the package's handlers to Gin. The request that the handler sees
+// knows the client IP and the path values. handle answers the handler's error.
+func (a *Auth[U]) handle(handler func(http.ResponseWriter, *http.Request) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		for _, p := range c.Params {
+			c.Request.SetPathValue(p.Key, p.Value)
+		}
+		setContext(c.Request, requestContext(c))
+		if err := handler(c.Writer, c.Request); err != nil {
+			a.Refuse(c, err)
+		}
+	}
+}
+
+// noCache is noStore as middleware.
+func noCache(c *gin.Context) { noStore(c.Writer) }
+
+// abort keeps the handlers that follow from running.
+func abort(c *gin.Context) { c.Abort() }
+
+// ginClientIP returns the client IP by Gin's rules for trusted proxies. With a trusted
+// platform, Gin does not check that it is an IP.
+func ginClientIP(c *gin.Context) string { return c.ClientIP() }
+
+// requestContext returns the request's context with the client IP.
+func requestContext(c *gin.Context) context.Context {
+	client := newClientContext(c.Request.Context(), c)
+	client.resolve()
+	return &client
+}
+
+// setContext changes a request in place. A copy would hide from net/http what handlers
+// store in the request, such as the temporary files of uploads, which net/http removes.
+func setContext(r *http.Request, ctx context.Context) { *r = *r.WithContext(ctx) }

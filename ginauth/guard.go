@@ -1,0 +1,150 @@
+package ginauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// RequireUser returns a guard for a route or a group of routes: it admits requests with a
+// valid token of an active user who passes all checks, and answers all others. Handlers
+// behind it call [Auth.CurrentUser]. Stacked guards read the token once.
+//
+// The guard changes the context of *c.Request in place. A test that sends a request twice
+// must make a new one each time.
+func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if id, err := a.admit(c, checks); err != nil {
+			a.reject(c, id, err)
+		}
+	}
+}
+
+// OptionalUser returns a guard that admits every request: with its user if its token is
+// valid and the user passes all checks, else without one. If the strategy fails, it
+// answers 503, because it cannot tell which. A user admitted by an earlier guard stays.
+func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		id, err := a.admit(c, checks)
+		if err == nil {
+			return
+		}
+		id.discard()
+		if status(err).code == http.StatusServiceUnavailable {
+			a.Refuse(c, err)
+		}
+	}
+}
+
+// reject answers a request that a guard does not admit.
+func (a *Auth[U]) reject(c *gin.Context, id *identity[U], err error) {
+	a.denied(id, id.info(), err)
+	id.discard()
+	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
+		a.boundBody(c.Writer, c.Request)
+		abort(c)
+		c.Writer.WriteHeader(http.StatusUnauthorized) // the default of the hook
+		a.cfg.OnUnauthorized(c, err)
+		return
+	}
+	a.Refuse(c, err)
+}
+
+// admit identifies the request, checks the session and attaches the identity to the
+// request. With an error it returns what it knows of the identity.
+func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (*identity[U], error) {
+	id := a.identity(c.Request)
+	known := id != nil
+	if !known {
+		id = a.newIdentity(c.Request.Context(), c)
+		if err := a.identify(id, c.Request); err != nil {
+			return id, err
+		}
+	}
+	// Also for a known identity: the method may have changed since the last guard.
+	if a.forged(id.by.transport, c.Request) {
+		return id, ErrCrossOrigin
+	}
+	if id.session.Scoped() && !takesScopes(checks) {
+		return id, &scopeError{}
+	}
+	for _, check := range checks {
+		if check == nil {
+			return id, a.checkFailed(id, errors.New("a check is nil"))
+		}
+		s := subject{user: id.session.User, info: &id.session.SessionInfo, now: a.cfg.Now(), session: id.session}
+		if err := check.pass(id, s); err != nil {
+			if reason(err) == "" {
+				err = a.checkFailed(id, err)
+			}
+			return id, err
+		}
+	}
+	if !known {
+		id.attach(c.Request)
+	}
+	return id, nil
+}
+
+// checkFailed reports a check that could not decide.
+func (a *Auth[U]) checkFailed(id *identity[U], err error) error {
+	err = fmt.Errorf("ginauth: check the user: %w", cause(err))
+	a.emit(id, event.Event{Kind: event.StoreFailed, UserID: id.session.UserID, SessionID: id.session.ID, Err: err})
+	return errUnavailable
+}
+
+// identify reads the tokens that a request carries until one is valid. If none is, it
+// returns the gravest of the reasons.
+func (a *Auth[U]) identify(id *identity[U], r *http.Request) error {
+	why := ErrNoCredentials
+	for _, t := range a.cfg.transports {
+		token, err := t.token(r)
+		if err == nil && token == "" {
+			continue
+		}
+		if err == nil {
+			var session *strategy.Session[U]
+			if session, err = a.strategy.ReadToken(&id.client, token); err == nil {
+				id.session, id.sent, id.by = session, token, credential{token, t}
+				return nil
+			}
+		}
+		if err = expected(err, strategy.ErrInvalidToken, errBadRequest); errors.Is(err, errUnavailable) {
+			return err
+		}
+		if !errors.Is(why, errBadRequest) {
+			why = err
+		}
+	}
+	return why
+}
+
+// forged reports whether a page of another origin may have made a browser send this
+// unsafe request with the transport's token.
+func (a *Auth[U]) forged(t transport, r *http.Request) bool {
+	return t.ambient() && a.cfg.origins.Check(r) != nil
+}
+
+// CurrentUser returns the user of a request that a guard admitted. ok is false without
+// one, as behind [Auth.OptionalUser].
+func (a *Auth[U]) CurrentUser(c *gin.Context) (user U, ok bool) {
+	if c.Request == nil {
+		return user, false
+	}
+	return strategy.UserFromContext[U](c.Request.Context())
+}
+
+// CurrentSession returns the session of a request that a guard admitted, like
+// [Auth.CurrentUser]. Code without a gin.Context finds both in the request's context,
+// with strategy.SessionFromContext and strategy.UserFromContext.
+func (a *Auth[U]) CurrentSession(c *gin.Context) (session strategy.Session[U], ok bool) {
+	if c.Request == nil {
+		return session, false
+	}
+	return strategy.SessionFromContext[U](c.Request.Context())
+}
