@@ -242,7 +242,7 @@ func TestUpdate(t *testing.T) {
 		{"keeps what is larger", bson.M{"_id": 1}, bson.M{"$max": bson.M{"age": 5}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 37},
 		{"raises what is smaller", bson.M{"_id": 1}, bson.M{"$max": bson.M{"age": 50}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 50},
 		{"adds to a number", bson.M{"_id": 1}, bson.M{"$inc": bson.M{"age": 2}}, false, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 52},
-		{"adds to a missing number", bson.M{"_id": 8}, bson.M{"$inc": bson.M{"age": 2}}, true, mongo.UpdateResult{UpsertedCount: 1}, 2},
+		{"adds to a missing number", bson.M{"email": "fay@example.com"}, bson.M{"$inc": bson.M{"age": 2}}, true, mongo.UpdateResult{UpsertedCount: 1}, 2},
 		{"of none", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 1}}, false, mongo.UpdateResult{}, 0},
 		{"makes a document", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 1}}, true, mongo.UpdateResult{UpsertedCount: 1}, 1},
 		{"makes it once", bson.M{"_id": 9}, bson.M{"$set": bson.M{"age": 2}}, true, mongo.UpdateResult{MatchedCount: 1, ModifiedCount: 1}, 2},
