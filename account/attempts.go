@@ -5,53 +5,52 @@ import (
 	"time"
 )
 
-// AttemptCounter is what an [AttemptStore] holds under a key.
+// AttemptCounter is the value of a key in an [AttemptStore].
 type AttemptCounter struct {
-	// Failures is how many attempts have failed, or are under way.
+	// Failures is the number of attempts that failed or are in flight.
 	Failures int
-	// Last is when the latest of them was, in UTC and whole milliseconds.
+	// Last is the time of the last one, in UTC and whole milliseconds.
 	Last time.Time
-	// Networks are a list of the [Limiter]'s; see Remember.
+	// Networks is the list that Remember stored.
 	Networks []string
 }
 
-// AttemptStore keeps the counters of a [Limiter]. It decides nothing. Keys are
-// digests, of 43 characters, in which case matters. Times are in UTC and whole
-// milliseconds. A counter is there until it expires, and no longer there at that
-// very millisecond, by the time that a method is given: what has expired counts as
-// not there, whether or not it was removed.
+// AttemptStore keeps the counters of the login limiter; see [LimiterConfig]. It makes no
+// decisions.
 //
-// Every method must be safe for concurrent use, also from other processes, must
-// honour the cancellation of its context, and must be bounded in time, by a
-// timeout of its own where the context has no deadline. Any error means that the
-// store could not do what it was asked, or does not know whether it did.
+// Keys are case-sensitive digests of 43 characters. Times are in UTC and whole
+// milliseconds. A counter expires at its expiry time exactly, by the time that a method is
+// given. An expired counter does not exist, whether or not it has been removed.
+//
+// Every method must be safe for concurrent use, also by several processes, must honour
+// the cancellation of its context, and must be bounded in time, by its own timeout if the
+// context has no deadline. Any error means that the store could not do what it was asked,
+// or does not know whether it did.
 //
 // storetest.RunAttempts checks each line of this contract.
 type AttemptStore interface {
-	// Counters returns what is there under each of the keys, in their order; the
-	// zero AttemptCounter where there is nothing. A key may be there twice. It need
-	// not see all keys at one instant.
+	// Counters returns the counters of the keys, in their order, and the zero
+	// AttemptCounter for a key without one. A key can occur twice. The counters need not
+	// be a snapshot of one instant.
 	Counters(ctx context.Context, now time.Time, keys ...string) ([]AttemptCounter, error)
 
-	// Add counts one failure under a key and returns the counter as it is then:
-	// atomically, so that of many at once each gets another number. It sets Last to
-	// now, unless it is later already. A counter that is not there begins at one
-	// and expires at the given time; one that is there is postponed to it where
-	// postpone says so, and is never brought forward.
+	// Add adds one failure to a key's counter and returns the new counter. It must be
+	// atomic: concurrent calls return different numbers. It sets Last to now unless Last
+	// is later. A missing counter begins at 1 and expires at the given time. The expiry of
+	// an existing counter is moved to that time if postpone is set and the time is later.
 	Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (AttemptCounter, error)
 
-	// Withdraw takes n failures back, atomically, and changes nothing else. Nothing
-	// happens where there is no counter. It may fall below zero.
+	// Withdraw subtracts n failures from a key's counter, atomically, and changes nothing
+	// else. It does nothing if there is no counter. The result can be negative.
 	Withdraw(ctx context.Context, now time.Time, key string, n int) error
 
-	// Clear removes what is under a key, and returns the counter as it was,
-	// atomically, so that one of many at once gets it; the zero AttemptCounter where
-	// there was none.
+	// Clear removes a key's counter and returns its last value, or the zero AttemptCounter
+	// if there was none. It must be atomic: only one of several concurrent calls returns
+	// the counter.
 	Clear(ctx context.Context, now time.Time, key string) (AttemptCounter, error)
 
-	// Remember puts a list of networks under a key, in place of what was there:
-	// Failures becomes zero, Last now. It expires at the given time, also where that
-	// is sooner than before. The list is the caller's to change afterwards, as is
-	// one that Counters returned.
+	// Remember replaces a key's counter by one with these networks, no failures, and a
+	// Last of now. It expires at the given time, even if the replaced one expired later.
+	// The caller may change the list afterwards, and also lists that Counters returned.
 	Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error
 }

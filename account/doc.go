@@ -1,18 +1,20 @@
-// Package account keeps accounts with passwords: register, authenticate, change
-// a password. It knows neither HTTP nor MongoDB.
+// Package account manages accounts with passwords: it registers users, authenticates
+// them, changes passwords, and deactivates accounts. It uses neither HTTP nor MongoDB.
 //
-// An application's user is a struct of its own that embeds [User]:
+// An application's user is a struct that embeds [User]:
 //
 //	type Member struct {
 //		account.User[uuid.UUID] `bson:",inline"`
 //		Name                    string `bson:"name"`
 //	}
 //
-// [Manager] works on any such struct, over a [Store]: mongostore.Users keeps
-// accounts in MongoDB, memstore.Users in memory.
+// [Manager] works on any such struct. It keeps accounts in a [Store]: mongostore.Users
+// for MongoDB, memstore.Users for memory.
 //
-// Passwords are hashed with argon2id (RFC 9106). The hashes that fastapi-users
-// made (argon2id, or bcrypt before that) verify as they are, and are replaced at
-// the next login where the scheme or the parameters are not today's. How many are
-// hashed at once is bounded, and a [Limiter] bounds how often they can be guessed.
+// Passwords are hashed with argon2id (RFC 9106). The number of concurrent hashes is
+// limited. Hashes that fastapi-users made (argon2id, and bcrypt before that) are valid,
+// and are replaced at the next login if their scheme or parameters are outdated.
+//
+// Failed logins are limited by account and by network; see [LimiterConfig]. The counters
+// are in an [AttemptStore].
 package account

@@ -7,14 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxEmail is the longest address that mail can be sent to (RFC 5321 §4.5.3.1.3
-// less the angle brackets).
+// maxEmail is the length of the longest valid address (RFC 5321 §4.5.3.1.3, without the
+// angle brackets).
 const maxEmail = 254
 
-// NormalizeEmail returns the form in which an address is stored and looked up:
-// without blanks around it and in lower case. Two spellings that differ in
-// nothing else are one account. It returns an error wrapping [ErrInvalidEmail]
-// for what is not a bare address (RFC 5322 addr-spec).
+// NormalizeEmail returns an e-mail address as it is stored and looked up: in lower case,
+// and without surrounding white space. Addresses that differ only in these are one account.
+// It returns an error wrapping [ErrInvalidEmail] if email is not a bare address (an
+// addr-spec, RFC 5322 §3.4.1).
 func NormalizeEmail(email string) (string, error) {
 	if len(email) > 4*maxEmail || !utf8.ValidString(email) {
 		return "", fmt.Errorf("%w: too long, or not UTF-8", ErrInvalidEmail)
@@ -23,8 +23,8 @@ func NormalizeEmail(email string) (string, error) {
 	if len(norm) > maxEmail {
 		return "", fmt.Errorf("%w: longer than %d bytes", ErrInvalidEmail, maxEmail)
 	}
-	// ParseAddress takes more than an address ("Ann <ann@example.com>"): what it
-	// found must be all there was.
+	// ParseAddress also accepts "Ann <ann@example.com>", so compare its result with the
+	// input.
 	addr, err := mail.ParseAddress(norm)
 	if err != nil || addr.Address != norm {
 		return "", ErrInvalidEmail

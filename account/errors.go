@@ -6,39 +6,39 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// The errors that callers tell apart with [errors.Is]. Any other error is a
-// failure of the store.
+// The errors that callers distinguish with [errors.Is]. Any other error is a failure of
+// the store.
 var (
-	// ErrBadCredentials means that there is no such account, that the password
-	// is wrong, or that the account is not active. Nobody outside may learn
-	// which; an event tells the application.
+	// ErrBadCredentials means that the account does not exist, the password is wrong, or
+	// the account is not active. Clients must not learn which; an event tells the
+	// application.
 	ErrBadCredentials = errors.New("bad credentials")
 
 	// ErrInvalidEmail means that a string is not an e-mail address.
 	ErrInvalidEmail = errors.New("invalid e-mail address")
 
-	// ErrInvalidPassword means that a new password is refused: too short, too
-	// long, or turned down by Config.CheckPassword. The message says which.
+	// ErrInvalidPassword means that a new password was rejected: it is too short, too
+	// long, or was rejected by Config.CheckPassword. The message says why.
 	ErrInvalidPassword = errors.New("invalid password")
 
-	// ErrBusy means that too many passwords are being hashed already. Nothing was
-	// decided: try again in a moment.
+	// ErrBusy means that too many passwords are being hashed. Nothing was decided; the
+	// caller can retry.
 	ErrBusy = errors.New("too many passwords are being hashed")
 
-	// ErrTooManyAttempts means that too many attempts failed before, and that this
-	// one was not looked at. It is a *[TooManyAttemptsError], which says when to
-	// try again.
+	// ErrTooManyAttempts means that the limiter rejected an attempt after too many
+	// failures; the password was not checked. The error is a *[TooManyAttemptsError],
+	// which says when to retry.
 	ErrTooManyAttempts = errors.New("too many attempts")
 
-	// ErrEmailTaken is wrapped by a [Store] that already holds an account with
-	// this e-mail address.
+	// ErrEmailTaken is returned by a [Store] that already has an account with this e-mail
+	// address.
 	ErrEmailTaken = errors.New("e-mail address is taken")
 
-	// ErrConflict is wrapped by a [Store] where an account is no longer as the
-	// caller saw it.
-	ErrConflict = errors.New("the account has changed meanwhile")
+	// ErrConflict is returned by a [Store] if the account was changed concurrently, or if
+	// the ID of a new account is taken.
+	ErrConflict = errors.New("the account was changed concurrently, or its ID is taken")
 
-	// ErrUserNotFound is wrapped by a [Store] that has no such account. It is
-	// strategy.ErrUserNotFound, so that an account store is a user source too.
+	// ErrUserNotFound is returned by a [Store] that has no such account. It is the same
+	// error as strategy.ErrUserNotFound, because a Store is also a strategy.UserSource.
 	ErrUserNotFound = strategy.ErrUserNotFound
 )

@@ -4,8 +4,8 @@ import (
 	"context"
 )
 
-// Verify checks a password against a stored hash as a login does, with cheap
-// parameters of the day.
+// Verify checks a password against a stored hash as a login does. Hashes with other than
+// its cheap parameters are outdated.
 func Verify(password, hash string) (ok, outdated bool, err error) {
 	h, err := newHasher(Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true)
 	if err != nil {
@@ -14,25 +14,23 @@ func Verify(password, hash string) (ok, outdated bool, err error) {
 	return h.verify(password, PasswordHash(hash))
 }
 
-// Slots are those that hashes run in.
-type Slots = slots
+// Semaphore, NewSemaphore and Run give tests the semaphore around hashes.
+type Semaphore = semaphore
 
-// NewSlots makes them.
-var NewSlots = newSlots
+var NewSemaphore = newSemaphore
 
-// Run runs f in a slot.
-func (s *Slots) Run(ctx context.Context, f func()) error { return s.run(ctx, f) }
+func (s *Semaphore) Run(ctx context.Context, f func()) error { return s.run(ctx, f) }
 
-// NetworkOf is the network that an address is counted by.
+// NetworkOf returns the network that the limiter counts an IP address by.
 var NetworkOf = networkOf
 
 // InFlight returns the number of accounts, and of pairs of account and network, that
 // have attempts in flight.
 func (m *Manager[U, ID]) InFlight() int {
 	n := 0
-	for _, s := range []*herds{&m.limiter.herds, &m.limiter.turns} {
+	for _, s := range []*inFlight{&m.limiter.accounts, &m.limiter.pairs} {
 		s.mu.Lock()
-		n += len(s.of)
+		n += len(s.groups)
 		s.mu.Unlock()
 	}
 	return n

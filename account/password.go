@@ -11,36 +11,36 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// MaxPasswordBytes is the longest password that is hashed, in bytes of UTF-8. It
-// allows far more than any person types (ASVS 6.2.9 asks for 64 characters) and
-// bounds what a hostile login can cost.
+// MaxPasswordBytes is the maximum length of a password in bytes of UTF-8. It allows more
+// than anybody types (ASVS 6.2.9 asks for 64 characters) and bounds the cost of a hostile
+// login.
 const MaxPasswordBytes = 1024
 
-// Argon2 are the parameters of argon2id. A zero field means its default; the
-// defaults are the second recommended option of RFC 9106 §4, which is
-// fastapi-users' default too: 64 MiB, 3 passes, 4 lanes.
+// Argon2 are the parameters of argon2id. A zero field has its default. The defaults are the
+// second recommended option of RFC 9106 §4, which is also fastapi-users' default: 64 MiB,
+// 3 passes, 4 lanes.
 type Argon2 struct {
-	MemoryKiB   uint32 // default 65536
-	Iterations  uint32 // default 3
-	Parallelism uint8  // default 4
+	MemoryKiB   uint32 // memory in KiB; default 65536
+	Iterations  uint32 // passes over the memory; default 3
+	Parallelism uint8  // lanes, each computed by a thread; default 4
 }
 
 const (
 	saltBytes = 16
 	keyBytes  = 32
 
-	// OWASP's Password Storage Cheat Sheet lists options of equal strength, from
-	// 7 MiB with 5 passes to 46 MiB with 1: these two bounds admit them all.
+	// OWASP's Password Storage Cheat Sheet lists options of equal strength, from 7 MiB
+	// with 5 passes to 46 MiB with 1. These bounds allow all of them.
 	minMemoryKiB    = 7168
 	minMemoryPasses = 7168 * 5
 
-	// A stored hash asks for its own cost. Beyond these bounds it is an attack
-	// or an accident, not a password.
-	leastMemoryKiB  = 8       // RFC 9106 §3.1
+	// A stored hash determines the cost of its check. A hash outside these bounds is an
+	// attack or an accident.
+	argon2MinKiB    = 8       // RFC 9106 §3.1
 	maxMemoryPasses = 1 << 20 // KiB times passes: 1 GiB once, 64 MiB 16 times
 	maxBcryptCost   = 16
 
-	// bcrypt looks at no more of a password.
+	// bcrypt ignores the rest of a longer password.
 	bcryptBytes = 72
 )
 
@@ -60,13 +60,13 @@ func newHasher(p Argon2, insecure bool) (*hasher, error) {
 		p.Parallelism = 4
 	}
 	passes := memoryPasses(p.MemoryKiB, p.Iterations)
-	if p.MemoryKiB < leastMemoryKiB || passes > maxMemoryPasses {
+	if p.MemoryKiB < argon2MinKiB || passes > maxMemoryPasses {
 		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes, want at least %d KiB, and at most %d KiB times passes",
-			p.MemoryKiB, p.Iterations, leastMemoryKiB, maxMemoryPasses)
+			p.MemoryKiB, p.Iterations, argon2MinKiB, maxMemoryPasses)
 	}
 	weak := p.MemoryKiB < minMemoryKiB || passes < minMemoryPasses
 	if weak && !insecure {
-		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes are weaker than OWASP's minimum (7 MiB with 5 passes, 19 MiB with 2 …); Config.InsecureArgon2 allows it, in tests",
+		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes are weaker than OWASP's minimum (7 MiB with 5 passes, 19 MiB with 2 …); Config.InsecureArgon2 allows that in tests",
 			p.MemoryKiB, p.Iterations)
 	}
 	return &hasher{argon2id.Params{
@@ -75,16 +75,16 @@ func newHasher(p Argon2, insecure bool) (*hasher, error) {
 	}}, nil
 }
 
-// memoryPasses is what a hash costs: how much memory is passed over.
+// memoryPasses returns the cost of a hash, in KiB times passes.
 func memoryPasses(memoryKiB, iterations uint32) uint64 { return uint64(memoryKiB) * uint64(iterations) }
 
-// plausible reports whether an account could have a password. That none has one
-// of the others is no secret: they are refused without any work.
+// plausible reports whether an account can have this password. Rejecting impossible
+// passwords at once reveals nothing.
 func plausible(password string) bool { return password != "" && len(password) <= MaxPasswordBytes }
 
-// canonical is the form in which a password is hashed: another keyboard may
-// compose its characters otherwise (NFC; NIST SP 800-63B-4 §3.1.1.2). One that is
-// too long stays so.
+// canonical returns the form of a password that is hashed, Unicode NFC: keyboards differ
+// in how they compose characters (NIST SP 800-63B-4 §3.1.1.2). A password that is too long
+// is returned unchanged.
 func canonical(password string) string {
 	if len(password) > MaxPasswordBytes {
 		return password
@@ -97,7 +97,7 @@ func (h *hasher) hash(password string) (PasswordHash, error) {
 	return PasswordHash(s), err
 }
 
-// pretend does the work that verify does with a wrong password.
+// pretend does the same work as verify with a wrong password.
 func (h *hasher) pretend(password string) error {
 	for range forms(password) {
 		if _, err := h.hash(password); err != nil {
@@ -107,8 +107,8 @@ func (h *hasher) pretend(password string) error {
 	return nil
 }
 
-// forms are those in which a password may have been hashed: fastapi-users hashes
-// it as it was typed.
+// forms returns the forms of a password that a stored hash can be of: the canonical one,
+// and the password as typed, which fastapi-users hashes.
 func forms(password string) []string {
 	if c := canonical(password); c != password {
 		return []string{c, password}
@@ -118,14 +118,13 @@ func forms(password string) []string {
 
 var errUnusableHash = errors.New("the stored password hash cannot be read")
 
-// verify reports whether a password matches a hash, and whether the hash should
-// be replaced by one of today's. It returns errUnusableHash, at once, for what
-// is no hash or asks for too much.
+// verify reports whether a password matches a hash, and whether the hash is outdated. It
+// returns errUnusableHash at once if the hash is malformed or too expensive.
 func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, err error) {
 	for i, form := range forms(password) {
 		ok, outdated, err = h.verifyForm(form, hash)
 		if ok && i > 0 && strings.HasPrefix(string(hash), "$argon2id$") {
-			outdated = true // bcrypt's is, unless it knows the password in part
+			outdated = true // verifyForm decides for bcrypt
 		}
 		if ok || err != nil {
 			break
@@ -145,8 +144,8 @@ func (h *hasher) verifyForm(password string, hash PasswordHash) (ok, outdated bo
 		}
 		switch err := bcrypt.CompareHashAndPassword([]byte(s), []byte(password)); {
 		case err == nil:
-			// A longer password matched by its beginning: a hash of all of it
-			// would make whatever was typed behind that the password.
+			// Only the beginning of a longer password was compared. The rest can be
+			// mistyped, so it must not become part of a new hash.
 			return true, len(password) <= bcryptBytes, nil
 		case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
 			return false, false, nil
@@ -160,10 +159,10 @@ func (h *hasher) verifyForm(password string, hash PasswordHash) (ok, outdated bo
 
 func (h *hasher) verifyArgon2(password, hash string) (ok, outdated bool, err error) {
 	p, salt, key, err := argon2id.DecodeHash(hash)
-	// The library trusts the string: an empty key would match every password,
+	// The library does not check the parameters: an empty key would match every password,
 	// and zero passes or lanes would panic.
 	if err != nil ||
-		p.Memory < leastMemoryKiB || p.Iterations < 1 || memoryPasses(p.Memory, p.Iterations) > maxMemoryPasses ||
+		p.Memory < argon2MinKiB || p.Iterations < 1 || memoryPasses(p.Memory, p.Iterations) > maxMemoryPasses ||
 		p.Parallelism < 1 ||
 		len(salt) < 8 || len(salt) > 64 ||
 		len(key) < 16 || len(key) > 128 {
@@ -176,7 +175,7 @@ func (h *hasher) verifyArgon2(password, hash string) (ok, outdated bool, err err
 	return ok, *p != h.params, nil
 }
 
-// checkNewPassword applies the rules that every new password must meet.
+// checkNewPassword applies the rules for new passwords.
 func checkNewPassword(password string, minLength int) error {
 	switch {
 	case !utf8.ValidString(password):

@@ -9,30 +9,32 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// User is what Latchkey needs to know of an account. Embed it in a struct with
-// the application's own fields; with MongoDB, inline (`bson:",inline"`).
+// User holds the fields of an account that Latchkey uses. Embed it in a struct with the
+// application's own fields; for MongoDB, with the tag `bson:",inline"`. The struct must not
+// have an ID field of its own.
 //
-// Its JSON leaves the password hash out. Think before you bind a request's JSON
-// to it: the flags are fields like any other. [Manager.Register] resets them.
+// JSON leaves out the password hash and the token version. If you decode a request's JSON
+// into a User, the client can set the flags; [Manager.Register] resets them.
 type User[ID comparable] struct {
-	// ID is the account's ID. The zero ID means that it has none yet.
+	// ID is the account's ID. The zero value means that it has none yet.
 	ID ID `bson:"_id" json:"id"`
 	// Email is unique and normalised; see [NormalizeEmail].
 	Email string `bson:"email" json:"email"`
-	// HashedPassword is a PHC string; empty where the account has no password.
+	// HashedPassword is the hash of the password as a PHC string, or "" for an account
+	// without a password.
 	HashedPassword PasswordHash `bson:"hashed_password" json:"-" xml:"-"`
-	// Active accounts can log in and use their tokens; others can do neither.
+	// Active says whether the account can log in and use its tokens.
 	Active bool `bson:"is_active" json:"is_active"`
-	// Verified means that the e-mail address was shown to be the user's.
+	// Verified says whether the user has proved to own the e-mail address.
 	Verified bool `bson:"is_verified" json:"is_verified"`
-	// Superuser accounts pass the guards that ask for one.
+	// Superuser says whether the account passes guards that require a superuser.
 	Superuser bool `bson:"is_superuser" json:"is_superuser"`
 	// CreatedAt is in UTC and whole milliseconds.
 	CreatedAt time.Time `bson:"created_at" json:"created_at"`
-	// Version is the token version. Raising it invalidates every token issued
-	// earlier: a token is valid only while the version that its login saw is the
-	// account's. A [Store] raises it with [Store.ReplacePassword] and [Change];
-	// applications have no reason to set it. A new account has 0.
+	// Version is the token version. A token is valid only while the version that its
+	// login saw equals the account's: raising the version invalidates every token issued
+	// earlier. [Manager.ChangePassword], [Manager.Deactivate] and [Manager.RevokeTokens]
+	// add 1. New accounts have 0.
 	Version int64 `bson:"token_version,omitempty" json:"-" xml:"-"`
 }
 
@@ -45,18 +47,18 @@ func (u User[ID]) IsActive() bool { return u.Active }
 // IsVerified reports whether the account is verified.
 func (u User[ID]) IsVerified() bool { return u.Verified }
 
-// IsSuperuser reports whether the account is a superuser's.
+// IsSuperuser reports whether the account is a superuser.
 func (u User[ID]) IsSuperuser() bool { return u.Superuser }
 
 // TokenVersion returns the account's token version.
 func (u User[ID]) TokenVersion() int64 { return u.Version }
 
-// Account returns u itself. Embedding promotes it: so the packages of Latchkey
-// find the account inside the application's struct.
+// Account returns u. Embedding User promotes the method, so the packages of Latchkey use
+// it to find the account inside the application's struct.
 func (u *User[ID]) Account() *User[ID] { return u }
 
-// Embeds is satisfied by a pointer to a struct that embeds [User] (or has these
-// methods in another way). It is inferred and never written by applications.
+// Embeds is a type constraint: a pointer to a struct that embeds [User], or that has these
+// methods otherwise. It is inferred; applications do not write it.
 type Embeds[U any, ID comparable] interface {
 	*U
 	// Account returns the account inside the application's user.
@@ -64,13 +66,13 @@ type Embeds[U any, ID comparable] interface {
 	strategy.User[ID]
 }
 
-// PasswordHash is a hash of a password as a PHC or bcrypt string. It prints as
-// "…redacted" through fmt (but for unexported fields, which fmt reads past their
-// methods) and log/slog; string(h) is the hash itself.
+// PasswordHash is the hash of a password, as a PHC or bcrypt string. fmt and log/slog print
+// it as "…redacted", except that fmt prints it if it is in an unexported field. Convert it
+// to a string to get the hash.
 type PasswordHash string
 
-// Format implements [fmt.Formatter], so that printing a user shows no hash.
+// Format implements [fmt.Formatter]. It prints "…redacted".
 func (PasswordHash) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "…redacted") }
 
-// LogValue implements [slog.LogValuer].
+// LogValue implements [slog.LogValuer]. It returns "…redacted".
 func (PasswordHash) LogValue() slog.Value { return slog.StringValue("…redacted") }

@@ -18,12 +18,12 @@ import (
 
 func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		slots := account.NewSlots(2, 3, time.Second)
+		semaphore := account.NewSemaphore(2, 3, time.Second)
 		var running, most, ran, busy atomic.Int64
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				err := slots.Run(t.Context(), func() {
+				err := semaphore.Run(t.Context(), func() {
 					most.Store(max(most.Load(), running.Add(1)))
 					time.Sleep(100 * time.Millisecond) // a hash, by the bubble's clock
 					running.Add(-1)
@@ -41,7 +41,7 @@ func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
 			t.Errorf("%d ran at once, %d in all, %d were turned away; want 2, 5 and 95", most.Load(), ran.Load(), busy.Load())
 		}
 		// Everything is free again.
-		if err := slots.Run(t.Context(), func() {}); err != nil {
+		if err := semaphore.Run(t.Context(), func() {}); err != nil {
 			t.Errorf("afterwards: got %v", err)
 		}
 	})
@@ -49,22 +49,22 @@ func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
 
 func TestSlotsBoundTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		slots := account.NewSlots(1, 3, time.Second)
-		go func() { _ = slots.Run(t.Context(), func() { time.Sleep(time.Minute) }) }()
+		semaphore := account.NewSemaphore(1, 3, time.Second)
+		go func() { _ = semaphore.Run(t.Context(), func() { time.Sleep(time.Minute) }) }()
 		synctest.Wait()
 
 		start := time.Now()
-		err := slots.Run(t.Context(), func() { t.Error("ran out of turn") })
+		err := semaphore.Run(t.Context(), func() { t.Error("ran out of turn") })
 		if took := time.Since(start); !errors.Is(err, account.ErrBusy) || took != time.Second {
 			t.Errorf("got %v after %v, want ErrBusy after 1 s", err, took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if err := slots.Run(ctx, func() { t.Error("ran out of turn") }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := semaphore.Run(ctx, func() { t.Error("ran out of turn") }); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a client that has gone: got %v, want its context's error", err)
 		}
 		time.Sleep(time.Minute)
-		if err := slots.Run(t.Context(), func() {}); err != nil {
+		if err := semaphore.Run(t.Context(), func() {}); err != nil {
 			t.Errorf("afterwards: got %v", err)
 		}
 	})

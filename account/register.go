@@ -1,0 +1,77 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/latchkey-go/latchkey/event"
+)
+
+// Register creates an account for a user who signs up. The account is active, and
+// neither verified nor a superuser, whatever the flags of user say. Register sets the ID
+// (unless NewManager got no newID), the password hash, the creation time and a token
+// version of 0, and normalises the e-mail address. The application's own fields are
+// stored as they are. It returns the account as stored.
+//
+// It returns an error wrapping [ErrInvalidEmail], [ErrInvalidPassword], [ErrEmailTaken],
+// [ErrConflict] if the ID is taken, or [ErrBusy].
+//
+// ErrEmailTaken reveals that an account exists. A public sign-up form should give the
+// same answer in both cases, and send the rest by e-mail.
+func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) (U, error) {
+	a := m.of(&user)
+	a.Active, a.Verified, a.Superuser = true, false, false
+	// user may come from a form. Strangers must not choose their ID, which can be that of
+	// a deleted account whose tokens are still stored, or their token version.
+	a.Version = 0
+	if m.newID != nil {
+		a.ID = m.newID()
+	}
+	return m.Create(ctx, user, password)
+}
+
+// Create creates an account with the flags and the token version of user, and with its
+// ID unless that is zero. It is meant for administrators, imports and seeds; use
+// [Manager.Register] for sign-ups. Otherwise it does the same, with the same errors.
+func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U, error) {
+	var none U
+	a := m.of(&user)
+	email, err := NormalizeEmail(a.Email)
+	if err != nil {
+		return none, fmt.Errorf("account: %w", err)
+	}
+	if err := m.checkNewPassword(ctx, password); err != nil {
+		return none, err
+	}
+	var zero ID
+	if a.ID == zero && m.newID != nil {
+		a.ID = m.newID()
+	}
+	if a.ID == zero {
+		return none, errors.New("account: the user has no ID, and NewManager got no newID")
+	}
+	hash, err := m.hash(ctx, password)
+	if err != nil {
+		return none, m.failed(ctx, "hash the password", err)
+	}
+	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
+	if err := m.store.Insert(ctx, user); err != nil {
+		return none, m.storeError(ctx, "insert the account", err, ErrEmailTaken, ErrConflict)
+	}
+	m.emit(ctx, event.Event{Kind: event.AccountRegistered, UserID: a.ID})
+	return user, nil
+}
+
+func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {
+	password = canonical(password)
+	if err := checkNewPassword(password, m.cfg.MinPasswordLength); err != nil {
+		return fmt.Errorf("account: %w", err)
+	}
+	if m.cfg.CheckPassword != nil {
+		if err := m.cfg.CheckPassword(ctx, password); err != nil {
+			return fmt.Errorf("account: %w: %w", ErrInvalidPassword, err)
+		}
+	}
+	return nil
+}
