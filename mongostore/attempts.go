@@ -11,7 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
 // AttemptsConfig configures [Attempts]. The zero value is usable.
@@ -19,42 +19,41 @@ type AttemptsConfig struct {
 	// Collection is the collection's name. Default "login_attempts".
 	Collection string
 
-	// PurgeInterval asks for a substitute where the server has no TTL indexes
-	// (FerretDB v1): EnsureIndexes and VerifyIndexes then settle for a plain
-	// index and start a goroutine that calls Purge once an interval, until Close.
-	// 0 means that such a server is [ErrTTLUnsupported]. Servers with TTL
-	// indexes use those either way.
+	// PurgeInterval is a substitute on servers without TTL indexes (FerretDB v1):
+	// EnsureIndexes and VerifyIndexes then accept a plain index, and start a goroutine
+	// that calls Purge at this interval until Close. If it is 0, such a server is an
+	// error, [ErrTTLUnsupported]. It has no effect on servers with TTL indexes.
 	PurgeInterval time.Duration
 
 	// Timeout bounds every call whose context has no deadline. Default
 	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
-	// Now is the clock, for Purge. Default [time.Now].
+	// Now is the clock of Purge. Default [time.Now].
 	Now func() time.Time
 
-	// OnEvent is told of failures of the periodic purge; see
-	// strategy.Config.OnEvent. nil means that nobody listens.
-	OnEvent func(context.Context, strategy.Event)
+	// OnEvent receives an event for every failure of the periodic purge; see
+	// strategy.Config.OnEvent. nil means no events.
+	OnEvent func(context.Context, event.Event)
 }
 
-// attemptsGrace is for how long after its end a counter's document is kept: the
-// server compares with its own clock.
+// attemptsGrace is how long an expired counter is kept: the server removes counters by its
+// own clock.
 const attemptsGrace = 5 * time.Minute
 
-// Attempts keeps the counters of an account.Limiter in a MongoDB collection, which
-// all instances of an application share:
+// Attempts stores the counters of the login limiter (see account.LimiterConfig) in a
+// MongoDB collection, so that all instances of an application share them:
 //
 //	login_attempts
-//	  _id          the counter's key, a digest: nobody's name or address
+//	  _id          the counter's key, a digest: it reveals no name and no address
 //	  failures     number of failed attempts
-//	  last         date of the latest
-//	  networks     digests of the networks that an account's user has logged in from; elsewhere it is missing
-//	  expires_at   date from which the counter counts as not there   TTL index {expires_at: 1}, 5 minutes later
+//	  last         date of the latest attempt
+//	  networks     digests of the networks from which the user has logged in; optional
+//	  expires_at   date of the counter's expiry      TTL index {expires_at: 1}, 5 minutes later
 //
-// Make it with [NewAttempts], call EnsureIndexes (or VerifyIndexes) when the
-// application starts, and Close when it ends. Sharded, it wants {_id: "hashed"}.
-// It is safe for concurrent use.
+// Make it with [NewAttempts], call EnsureIndexes (or VerifyIndexes) when the application
+// starts, and Close when it ends. Shard the collection by {_id: "hashed"}. It is safe for
+// concurrent use.
 type Attempts struct {
 	coll   *mongo.Collection
 	cfg    AttemptsConfig
@@ -75,8 +74,8 @@ func (d attemptsDoc) counter() account.AttemptCounter {
 	return account.AttemptCounter{Failures: d.Failures, Last: utc(d.Last), Networks: d.Networks}
 }
 
-// NewAttempts returns the store of attempts in a database. It does no I/O. It
-// returns an error that names the field where the configuration is wrong.
+// NewAttempts returns a store of login attempts in a database. It does no I/O. It returns
+// an error that names the field if a field of cfg is invalid.
 func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
 	if db == nil {
 		return nil, errors.New("mongostore: db is nil")
@@ -97,20 +96,20 @@ func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
 		cfg.Now = time.Now
 	}
 	a := &Attempts{coll: collection(db, cfg.Collection, defaultRegistry), cfg: cfg}
-	a.purger = newPurger(a.coll, attemptsWanted(), cfg.PurgeInterval, a.Purge, cfg.Now, cfg.OnEvent)
+	a.purger = newPurger(a.coll, attemptsIndexSpec(), cfg.PurgeInterval, a.Purge, cfg.Now, cfg.OnEvent)
 	return a, nil
 }
 
-// there is a filter for the counter under a key that has not expired.
-func there(key string, now time.Time) bson.D {
+// liveFilter matches the counter of a key unless it has expired.
+func liveFilter(key string, now time.Time) bson.D {
 	return bson.D{{Key: "_id", Value: key}, {Key: "expires_at", Value: bson.D{{Key: "$gt", Value: now}}}}
 }
 
-// Counters implements account.AttemptStore, with one query.
+// Counters implements account.AttemptStore. It sends one query.
 func (a *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
 	ctx, cancel := bounded(ctx, a.cfg.Timeout)
 	defer cancel()
-	in := bson.A{} // no keys are an empty list, not null
+	in := bson.A{} // without keys, $in needs an empty array instead of null
 	for _, key := range keys {
 		in = append(in, key)
 	}
@@ -151,7 +150,7 @@ func (a *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 	opts := options.FindOneAndUpdate().SetUpsert(true).SetReturnDocument(options.After)
 	var doc attemptsDoc
 	err := a.upsert(ctx, key, now, func() error {
-		return a.coll.FindOneAndUpdate(ctx, there(key, now), update, opts).Decode(&doc)
+		return a.coll.FindOneAndUpdate(ctx, liveFilter(key, now), update, opts).Decode(&doc)
 	})
 	if err != nil {
 		return account.AttemptCounter{}, fmt.Errorf("mongostore: count the attempt: %w", err)
@@ -159,14 +158,14 @@ func (a *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 	return doc.counter(), nil
 }
 
-// upsert runs an upsert again whose insert found the key taken: by another
-// instance, which was faster, or by a document that has expired and was not
-// collected yet. The latter is removed, unless it came to life again meanwhile.
+// upsert runs an upsert, up to five times if its insert finds the key taken. Then another
+// instance was faster, or an expired counter has not been removed yet: upsert removes that
+// one, unless another instance has renewed it meanwhile.
 func (a *Attempts) upsert(ctx context.Context, key string, now time.Time, write func() error) error {
 	expired := bson.D{{Key: "_id", Value: key}, {Key: "expires_at", Value: bson.D{{Key: "$lte", Value: now}}}}
 	for attempt := 1; ; attempt++ {
 		err := retryDeadlock(ctx, write)
-		if attempt == 5 || !isTaken(err) {
+		if attempt == 5 || !isKeyTaken(err) {
 			return err
 		}
 		err = retryDeadlock(ctx, func() error {
@@ -179,20 +178,18 @@ func (a *Attempts) upsert(ctx context.Context, key string, now time.Time, write 
 	}
 }
 
-// isTaken recognises the answers to an upsert whose key is taken. FerretDB v2
-// answers a findAndModify with an internal error.
-func isTaken(err error) bool {
+// isKeyTaken reports whether an upsert found its key taken. FerretDB v2 answers a
+// findAndModify with an internal error then.
+func isKeyTaken(err error) bool {
 	return mongo.IsDuplicateKeyError(err) || hasCode(err, codeInternalError)
 }
-
-const codeInternalError = 1
 
 // Withdraw implements account.AttemptStore.
 func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
 	ctx, cancel := bounded(ctx, a.cfg.Timeout)
 	defer cancel()
 	err := retryDeadlock(ctx, func() error {
-		_, err := a.coll.UpdateOne(ctx, there(key, now), bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: -n}}}})
+		_, err := a.coll.UpdateOne(ctx, liveFilter(key, now), bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: -n}}}})
 		return err
 	})
 	if err != nil {
@@ -207,7 +204,7 @@ func (a *Attempts) Clear(ctx context.Context, now time.Time, key string) (accoun
 	defer cancel()
 	var doc attemptsDoc
 	err := retryDeadlock(ctx, func() error {
-		return a.coll.FindOneAndDelete(ctx, there(key, now)).Decode(&doc)
+		return a.coll.FindOneAndDelete(ctx, liveFilter(key, now)).Decode(&doc)
 	})
 	switch {
 	case errors.Is(err, mongo.ErrNoDocuments):
@@ -225,7 +222,7 @@ func (a *Attempts) Remember(ctx context.Context, key string, networks []string, 
 	update := bson.D{{Key: "$set", Value: bson.D{
 		{Key: "failures", Value: 0},
 		{Key: "last", Value: now},
-		{Key: "networks", Value: append([]string{}, networks...)}, // nil would be null
+		{Key: "networks", Value: append([]string{}, networks...)}, // an empty array instead of null
 		{Key: "expires_at", Value: expires},
 	}}}
 	err := a.upsert(ctx, key, now, func() error {
@@ -238,33 +235,41 @@ func (a *Attempts) Remember(ctx context.Context, key string, networks []string, 
 	return nil
 }
 
-// attemptsWanted returns the indexes of login_attempts.
-func attemptsWanted() wanted {
-	return wanted{ttl: index{
+// attemptsIndexSpec returns the index of login_attempts.
+func attemptsIndexSpec() indexSpec {
+	return indexSpec{ttl: index{
 		name: "expires_at_1", keys: bson.D{{Key: "expires_at", Value: 1}}, ttl: int64(attemptsGrace / time.Second),
 	}}
 }
 
-// EnsureIndexes makes the TTL index of login_attempts, if it is not there yet.
-// Call it whenever the application starts: it is idempotent, and safe from many
-// instances at once.
+// EnsureIndexes makes the TTL index of login_attempts, if missing. Call it whenever the
+// application starts: it is idempotent, and safe from many instances at once. It fails
+// within 10 seconds if no server answers.
 //
-// A TTL index of another duration is changed with collMod. An index that cannot
-// be mended so is an error wrapping [ErrIndexMismatch], and stays as it is. A
-// server without TTL indexes is [ErrTTLUnsupported], or has its counters purged by
-// this process; see AttemptsConfig.PurgeInterval.
-func (a *Attempts) EnsureIndexes(ctx context.Context) error { return a.purger.ensureIndexes(ctx) }
+// It sets a TTL index of another duration with collMod. It does not change any other index
+// that differs, and returns an error wrapping [ErrIndexMismatch]. On a server without TTL
+// indexes it returns [ErrTTLUnsupported], or starts the purge; see
+// AttemptsConfig.PurgeInterval.
+func (a *Attempts) EnsureIndexes(ctx context.Context) error {
+	if err := ping(ctx, a.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
+	return a.purger.ensureIndexes(ctx)
+}
 
-// VerifyIndexes reports what EnsureIndexes would have to do, as an error wrapping
-// [ErrIndexMismatch], and does none of it. With AttemptsConfig.PurgeInterval set, a
-// plain index in the place of the TTL index is accepted, and the periodic purge is
-// started.
+// VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] if the
+// index is missing or differs. It fails within 10 seconds if no server answers. With
+// AttemptsConfig.PurgeInterval it accepts a plain index instead of the TTL index, and
+// starts the purge.
 func (a *Attempts) VerifyIndexes(ctx context.Context) error {
+	if err := ping(ctx, a.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
 	return a.purger.verifyIndexes(ctx, a.cfg.Timeout)
 }
 
-// Purge removes the counters that a TTL index would remove, those that expired
-// more than 5 minutes ago. It returns their number.
+// Purge removes the counters that a TTL index would remove, those that expired more than 5
+// minutes ago. It returns their number.
 func (a *Attempts) Purge(ctx context.Context) (int64, error) {
 	ctx, cancel := bounded(ctx, a.cfg.Timeout)
 	defer cancel()
@@ -276,7 +281,6 @@ func (a *Attempts) Purge(ctx context.Context) (int64, error) {
 	return res.DeletedCount, nil
 }
 
-// Close ends the periodic purge, if there is one, and waits until it has ended.
-// It is idempotent. The store itself goes on working; the MongoDB client is the
-// application's to close.
+// Close ends the periodic purge, if one runs, and waits until it has ended. It is
+// idempotent. The store remains usable. Close does not disconnect the MongoDB client.
 func (a *Attempts) Close() { a.purger.close() }

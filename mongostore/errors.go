@@ -8,15 +8,15 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
-// The errors of EnsureIndexes and VerifyIndexes that callers tell apart with
-// [errors.Is].
+// Errors of EnsureIndexes and VerifyIndexes, for [errors.Is].
 var (
-	// ErrTTLUnsupported means that the server has no TTL indexes, and that
-	// PurgeInterval of the Config does not ask for the substitute.
-	ErrTTLUnsupported = errors.New("the server has no TTL indexes")
+	// ErrTTLUnsupported means that the server has no TTL indexes and that the Config's
+	// PurgeInterval is 0. With a PurgeInterval, this process removes expired documents
+	// itself.
+	ErrTTLUnsupported = errors.New("the server has no TTL indexes: set PurgeInterval, so that this process removes expired documents itself")
 
-	// ErrIndexMismatch means that an index is missing or is not as it must be.
-	// The message says which, and how it differs.
+	// ErrIndexMismatch means that an index is missing or differs from the one that
+	// Latchkey needs. The message names the index and the difference.
 	ErrIndexMismatch = errors.New("index mismatch")
 )
 
@@ -24,12 +24,12 @@ const (
 	// DefaultTimeout bounds a call whose context has no deadline.
 	DefaultTimeout = 3 * time.Second
 
-	// indexTimeout bounds EnsureIndexes likewise: building an index on a large
-	// collection takes its time.
+	// indexTimeout bounds EnsureIndexes if the context has no deadline: building an index
+	// on a large collection takes minutes.
 	indexTimeout = 5 * time.Minute
 )
 
-// bounded gives a context a deadline where it has none.
+// bounded returns ctx with a deadline, unless it already has one.
 func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -37,13 +37,15 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return context.WithTimeout(ctx, timeout)
 }
 
-// The server's error codes that are told apart here. The driver names few.
+// Error codes of the server, by the server's names. The driver exports few of them.
 const (
+	codeInternalError         = 1
+	codeTypeMismatch          = 14
 	codeNamespaceNotFound     = 26
 	codeIndexNotFound         = 27
 	codeNamespaceExists       = 48
-	codeShardKeyNotFound      = 61
 	codeCommandNotFound       = 59
+	codeShardKeyNotFound      = 61
 	codeIndexAlreadyExists    = 68
 	codeInvalidOptions        = 72
 	codeIndexOptionsConflict  = 85
@@ -53,11 +55,10 @@ const (
 	codeConflictingOperation  = 117
 	codeNotImplemented        = 238
 	codeBackgroundOperation   = 12587
-	codeLookupSharded         = 28769 // $lookup from a sharded collection, before MongoDB 5.1
-	codeUnknownStage          = 40324
 	codeDocumentDBDeadlock    = 16908292
 )
 
+// hasCode reports whether err is a server's answer with one of the codes.
 func hasCode(err error, codes ...int) bool {
 	var se mongo.ServerError
 	if !errors.As(err, &se) {
@@ -71,18 +72,18 @@ func hasCode(err error, codes ...int) bool {
 	return false
 }
 
-// isDeadlock recognises what servers on PostgreSQL (FerretDB v2, DocumentDB)
-// answer to one of several concurrent writers of a unique key. Nothing was
-// written.
+// isDeadlock reports whether the server aborted a write because of a deadlock. Servers
+// on PostgreSQL (FerretDB v2, DocumentDB) do so to concurrent writers of one unique key.
+// The write changed nothing.
 func isDeadlock(err error) bool {
 	if hasCode(err, codeDocumentDBDeadlock) {
 		return true
 	}
 	var se mongo.ServerError
-	return errors.As(err, &se) && se.HasErrorCodeWithMessage(1, "deadlock detected")
+	return errors.As(err, &se) && se.HasErrorCodeWithMessage(codeInternalError, "deadlock detected")
 }
 
-// retryDeadlock runs a write again that lost a deadlock, a few times.
+// retryDeadlock runs a write, up to five times if the server reports a deadlock.
 func retryDeadlock(ctx context.Context, write func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := write()
@@ -95,7 +96,7 @@ func retryDeadlock(ctx context.Context, write func() error) error {
 	}
 }
 
-// pause waits, or returns the context's error.
+// pause waits for d, or returns the context's error.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

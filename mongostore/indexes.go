@@ -13,14 +13,14 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// index describes an index as it is, or as it must be.
+// index describes an existing index or one that Latchkey needs.
 type index struct {
 	name   string
-	keys   bson.D // values are 1 or -1; 0 stands for what is neither
+	keys   bson.D // the values are 1, -1, or 0 for any other value
 	unique bool
-	ttl    int64 // expireAfterSeconds; noTTL for none
-	// partial is set where the index does not cover every document alike: it is
-	// sparse, partial or has a collation.
+	ttl    int64 // expireAfterSeconds, or noTTL
+	// partial means that the index is sparse, partial or has a collation, and so does
+	// not cover all documents alike.
 	partial bool
 }
 
@@ -60,14 +60,14 @@ func (x index) sameKeys(y index) bool {
 	return true
 }
 
-// wanted are the indexes of a collection.
-type wanted struct {
+// indexSpec lists the indexes that a collection needs.
+type indexSpec struct {
 	plain []index // in the order in which they are made
-	ttl   index   // with ttl == noTTL: there must be none that expires documents
+	ttl   index   // with ttl == noTTL, the collection must have no such TTL index
 }
 
-// indexAdmin is what the reconciling needs of a server. An interface, so that
-// tests can give every answer that servers give.
+// indexAdmin has the server's commands on the indexes of a collection. It is an
+// interface, so that tests can return every answer of a server.
 type indexAdmin interface {
 	list(ctx context.Context) ([]index, error)
 	create(ctx context.Context, x index) error
@@ -75,11 +75,11 @@ type indexAdmin interface {
 	drop(ctx context.Context, name string) error
 }
 
-// difference is what keeps a collection from having a wanted index.
+// difference is a difference between the index that a collection needs and the one it has.
 type difference struct {
 	want index
-	have *index // nil: missing
-	// mendable differences are those that EnsureIndexes mends.
+	have *index // nil means missing
+	// mendable means that EnsureIndexes can resolve the difference.
 	mendable bool
 }
 
@@ -94,18 +94,17 @@ func (d difference) err(collection string) error {
 	}
 }
 
-// compare says how the indexes that a collection has differ from a wanted one,
-// or nil where they do not.
+// compare returns how the existing indexes differ from want, or nil if one equals it.
 func compare(want index, have []index) *difference {
 	var diff *difference
 	for _, x := range have {
 		switch {
 		case x.sameKeys(want):
 			if x.unique == want.unique && x.ttl == want.ttl && !x.partial {
-				return nil // whatever its name
+				return nil // under any name
 			}
-			// Only expiry can be changed in place. A unique index in the place of
-			// a plain one would refuse tokens, a plain one accept duplicates.
+			// Servers can change only the expiry in place. A unique index instead of a
+			// plain one would refuse tokens; a plain one would accept duplicates.
 			diff = &difference{want, &x, x.unique == want.unique && !x.partial}
 		case x.name == want.name && diff == nil:
 			diff = &difference{want, &x, false}
@@ -117,9 +116,9 @@ func compare(want index, have []index) *difference {
 	return diff
 }
 
-// compareTTL is compare for the index that collects expired tokens.
+// compareTTL is compare for the TTL index.
 func compareTTL(want index, have []index) *difference {
-	// A TTL index works alike in either direction.
+	// The direction of a TTL index does not matter.
 	have = slices.Clone(have)
 	for i, x := range have {
 		if len(x.keys) == 1 && len(want.keys) == 1 && x.keys[0].Key == want.keys[0].Key && x.ttl != noTTL {
@@ -137,11 +136,10 @@ func compareTTL(want index, have []index) *difference {
 	return nil
 }
 
-// reconcile makes the indexes as they are wanted. Other instances may be doing
-// the same: every answer that another one's progress explains makes it look
-// again. It returns ErrTTLUnsupported, with all else in place, where the server
-// has no TTL indexes.
-func reconcile(ctx context.Context, admin indexAdmin, collection string, want wanted) error {
+// reconcile makes the collection's indexes match the spec. Other instances may do the
+// same at the same time: after an error that their progress explains, it starts again. On
+// a server without TTL indexes it makes all other indexes and returns ErrTTLUnsupported.
+func reconcile(ctx context.Context, admin indexAdmin, collection string, want indexSpec) error {
 	const attempts = 10
 	for attempt := 1; ; attempt++ {
 		done, err := reconcileOnce(ctx, admin, collection, want)
@@ -162,9 +160,9 @@ func reconcile(ctx context.Context, admin indexAdmin, collection string, want wa
 	}
 }
 
-// reconcileOnce looks, and mends what it finds. It is done when it found nothing
-// to mend.
-func reconcileOnce(ctx context.Context, admin indexAdmin, collection string, want wanted) (done bool, err error) {
+// reconcileOnce lists the indexes and resolves the differences. It is done if there was
+// none.
+func reconcileOnce(ctx context.Context, admin indexAdmin, collection string, want indexSpec) (done bool, err error) {
 	have, err := admin.list(ctx)
 	if err != nil {
 		return false, err
@@ -187,8 +185,8 @@ func reconcileOnce(ctx context.Context, admin indexAdmin, collection string, wan
 	if len(conflicts) > 0 {
 		return true, errors.Join(conflicts...)
 	}
-	// One command each: what is wrong with one must not keep the others away,
-	// and FerretDB v1 breaks off where several of one command exist already.
+	// One command for each index: an error with one must not prevent the others, and
+	// FerretDB v1 aborts a command if several of its indexes exist.
 	for _, x := range missing {
 		if err := admin.create(ctx, x); err != nil {
 			return false, err
@@ -204,8 +202,8 @@ func reconcileOnce(ctx context.Context, admin indexAdmin, collection string, wan
 	default:
 		err = admin.setTTL(ctx, ttl.have.name, want.ttl.ttl)
 		if hasCode(err, codeInvalidOptions) {
-			// DocumentDB does not turn a plain index into a TTL one. Nothing but
-			// the collecting uses it: make it anew.
+			// DocumentDB cannot turn a plain index into a TTL index. No query uses this
+			// index, so it can be dropped and made again.
 			if err = admin.drop(ctx, ttl.have.name); err == nil {
 				err = admin.create(ctx, want.ttl)
 			}
@@ -217,6 +215,7 @@ func reconcileOnce(ctx context.Context, admin indexAdmin, collection string, wan
 	return false, err
 }
 
+// anotherMayHaveActed reports whether another instance's index commands explain the error.
 func anotherMayHaveActed(err error) bool {
 	return hasCode(err, codeNamespaceNotFound, codeIndexNotFound, codeNamespaceExists, codeIndexAlreadyExists,
 		codeIndexOptionsConflict, codeIndexKeySpecsConflict, codeWriteConflict, codeConflictingOperation,
@@ -224,7 +223,7 @@ func anotherMayHaveActed(err error) bool {
 }
 
 // verify reports every difference and changes nothing.
-func verify(ctx context.Context, admin indexAdmin, collection string, want wanted) error {
+func verify(ctx context.Context, admin indexAdmin, collection string, want indexSpec) error {
 	have, err := admin.list(ctx)
 	if err != nil {
 		return err
@@ -241,13 +240,13 @@ func verify(ctx context.Context, admin indexAdmin, collection string, want wante
 	return errors.Join(errs...)
 }
 
-// wanted returns the indexes of access_tokens.
-func (t *Tokens[ID]) wanted() wanted {
+// indexSpec returns the indexes of access_tokens.
+func (t *Tokens[ID]) indexSpec() indexSpec {
 	ttl := index{name: "created_at_1", keys: bson.D{{Key: "created_at", Value: 1}}, ttl: noTTL}
 	if t.cfg.Lifetime > 0 {
 		ttl.ttl = int64((t.cfg.Lifetime + t.cfg.TTLGrace + time.Second - 1) / time.Second)
 	}
-	return wanted{
+	return indexSpec{
 		plain: []index{
 			{name: "token_1", keys: bson.D{{Key: "token", Value: 1}}, unique: true, ttl: noTTL},
 			{name: "user_id_1_created_at_-1", keys: bson.D{{Key: "user_id", Value: 1}, {Key: "created_at", Value: -1}}, ttl: noTTL},
@@ -256,82 +255,93 @@ func (t *Tokens[ID]) wanted() wanted {
 	}
 }
 
-// withoutTTL is what is wanted on a server that has no TTL indexes.
-func (w wanted) withoutTTL() wanted {
-	plain := w.ttl
+// withoutTTL returns the spec for a server without TTL indexes: a plain index instead.
+func (s indexSpec) withoutTTL() indexSpec {
+	plain := s.ttl
 	plain.ttl = noTTL
-	return wanted{plain: append(w.plain[:len(w.plain):len(w.plain)], plain), ttl: plain}
+	return indexSpec{plain: append(s.plain[:len(s.plain):len(s.plain)], plain), ttl: plain}
 }
 
-// EnsureIndexes makes the indexes of access_tokens and revocations, in as far as they are not
-// there yet. Call it whenever the application starts: it is idempotent, and safe
-// from many instances at once.
+// EnsureIndexes makes the indexes of access_tokens and revocations, if missing. Call it
+// whenever the application starts: it is idempotent, and safe from many instances at
+// once. It fails within 10 seconds if no server answers.
 //
-// A TTL index of another lifetime is set to this one with collMod. Mind that a
-// much shorter lifetime makes the server remove all at once what is older. With
-// a Lifetime of 0 a TTL index is dropped. An index that cannot be mended so (one
-// of the same name with other keys, a token index that is not unique) is an
-// error wrapping [ErrIndexMismatch], and stays as it is. A server without TTL
-// indexes is [ErrTTLUnsupported], or has its tokens purged by this process; see
+// It sets a TTL index of another lifetime to TokensConfig.Lifetime with collMod, and
+// drops it if Lifetime is 0. A much shorter lifetime lets the server remove many tokens at
+// once. It does not change any other index that differs (the same name with other keys, a
+// token index that is not unique), and returns an error wrapping [ErrIndexMismatch]. On a
+// server without TTL indexes it returns [ErrTTLUnsupported], or starts the purge; see
 // TokensConfig.PurgeInterval.
 func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error {
+	if err := ping(ctx, t.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
 	return errors.Join(t.purger.ensureIndexes(ctx), t.revocationsPurger.ensureIndexes(ctx))
 }
 
-// VerifyIndexes reports what EnsureIndexes would have to do, and does none of
-// it: for an application whose database user may not manage indexes. Every index
-// that is missing or different is in the error, which wraps [ErrIndexMismatch].
-// With TokensConfig.PurgeInterval set, a plain index in the place of the TTL
-// index is accepted, and the periodic purge is started.
+// VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] that
+// names every index that is missing or differs: for an application whose database user
+// may not manage indexes. It fails within 10 seconds if no server answers. With
+// TokensConfig.PurgeInterval it accepts a plain index instead of the TTL index, and
+// starts the purge.
 func (t *Tokens[ID]) VerifyIndexes(ctx context.Context) error {
+	if err := ping(ctx, t.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
 	return errors.Join(t.purger.verifyIndexes(ctx, t.cfg.Timeout), t.revocationsPurger.verifyIndexes(ctx, t.cfg.Timeout))
 }
 
-// revocationsWanted returns the index of revocations, by which followers find what
-// is new and the server collects what is old.
-func revocationsWanted() wanted {
-	return wanted{ttl: index{name: "at_1", keys: bson.D{{Key: "at", Value: 1}}, ttl: int64(revocationsKept / time.Second)}}
+// revocationsIndexSpec returns the index of revocations. Followers find new revocations
+// by it, and the server removes old ones.
+func revocationsIndexSpec() indexSpec {
+	return indexSpec{ttl: index{name: "at_1", keys: bson.D{{Key: "at", Value: 1}}, ttl: int64(revocationsKept / time.Second)}}
 }
 
-// usersWanted returns the indexes of users.
-func usersWanted() wanted {
-	return wanted{
+// usersIndexSpec returns the index of users.
+func usersIndexSpec() indexSpec {
+	return indexSpec{
 		plain: []index{{name: "email_1", keys: bson.D{{Key: "email", Value: 1}}, unique: true, ttl: noTTL}},
 		ttl:   index{ttl: noTTL},
 	}
 }
 
-// EnsureIndexes makes the unique index of users on email, if it is not there
-// yet. It is idempotent, and safe from many instances at once. An index that is
-// in its way is an error wrapping [ErrIndexMismatch]; accounts that share an
-// address are the server's duplicate key error.
+// EnsureIndexes makes the unique index of users on email, if missing. It is idempotent,
+// and safe from many instances at once. It fails within 10 seconds if no server answers. It
+// returns an error wrapping [ErrIndexMismatch] if another index is in the way, and the
+// server's duplicate key error if accounts share an address.
 func (u *Users[U, ID]) EnsureIndexes(ctx context.Context) error {
+	if err := ping(ctx, u.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
 	ctx, cancel := bounded(ctx, indexTimeout)
 	defer cancel()
-	if err := reconcile(ctx, mongoIndexes{u.coll}, u.coll.Name(), usersWanted()); err != nil {
+	if err := reconcile(ctx, mongoIndexes{u.coll}, u.coll.Name(), usersIndexSpec()); err != nil {
 		return fmt.Errorf("mongostore: ensure indexes: %w", err)
 	}
 	return nil
 }
 
-// VerifyIndexes reports what EnsureIndexes would have to do, as an error
-// wrapping [ErrIndexMismatch], and does none of it.
+// VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] if the
+// index is missing or differs. It fails within 10 seconds if no server answers.
 func (u *Users[U, ID]) VerifyIndexes(ctx context.Context) error {
+	if err := ping(ctx, u.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
-	if err := verify(ctx, mongoIndexes{u.coll}, u.coll.Name(), usersWanted()); err != nil {
+	if err := verify(ctx, mongoIndexes{u.coll}, u.coll.Name(), usersIndexSpec()); err != nil {
 		return fmt.Errorf("mongostore: verify indexes: %w", err)
 	}
 	return nil
 }
 
-// mongoIndexes is indexAdmin over a collection.
+// mongoIndexes is the indexAdmin of a collection on a server.
 type mongoIndexes struct{ coll *mongo.Collection }
 
 func (m mongoIndexes) list(ctx context.Context) ([]index, error) {
 	cur, err := m.coll.Indexes().List(ctx)
 	if hasCode(err, codeNamespaceNotFound) {
-		return nil, nil // no collection yet
+		return nil, nil // the collection does not exist yet
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list indexes: %w", err)
@@ -347,8 +357,8 @@ func (m mongoIndexes) list(ctx context.Context) ([]index, error) {
 	return xs, nil
 }
 
-// parseIndex reads a document of listIndexes. Servers and shells write numbers
-// in any of BSON's types.
+// parseIndex reads a document of listIndexes. Servers and shells write numbers in any
+// BSON type.
 func parseIndex(doc bson.Raw) index {
 	x := index{ttl: noTTL}
 	x.name, _ = doc.Lookup("name").StringValueOK()
@@ -377,7 +387,7 @@ func (m mongoIndexes) create(ctx context.Context, x index) error {
 		opts.SetUnique(true)
 	}
 	if x.ttl != noTTL {
-		opts.SetExpireAfterSeconds(int32(x.ttl)) // NewTokens bounds it
+		opts.SetExpireAfterSeconds(int32(x.ttl)) // NewTokens checks the range
 	}
 	if _, err := m.coll.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: x.keys, Options: opts}); err != nil {
 		return fmt.Errorf("create the index %s: %w", x.name, err)
@@ -385,8 +395,7 @@ func (m mongoIndexes) create(ctx context.Context, x index) error {
 	return nil
 }
 
-// setTTL names the index by its name: by its keys, FerretDB v2 can fail to find
-// it.
+// setTTL identifies the index by its name: FerretDB v2 can fail to find it by its keys.
 func (m mongoIndexes) setTTL(ctx context.Context, name string, seconds int64) error {
 	err := m.coll.Database().RunCommand(ctx, bson.D{
 		{Key: "collMod", Value: m.coll.Name()},

@@ -7,18 +7,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/latchkey-go/latchkey/event"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// purger makes and verifies the indexes of a collection whose documents expire.
-// Where the server has no TTL indexes, and an interval is set, it settles for a
-// plain index and purges the collection once an interval, until it is closed.
+// purger makes and verifies the indexes of a collection whose documents expire. With an
+// interval, on a server without TTL indexes, it accepts a plain index and purges the
+// collection at this interval until it is closed.
 type purger struct {
 	coll     *mongo.Collection
-	wanted   wanted
-	interval time.Duration // 0: no substitute for a TTL index
+	spec     indexSpec
+	interval time.Duration // 0 means no substitute for a TTL index
 	purge    func(context.Context) (int64, error)
 	failed   func(context.Context, error)
 
@@ -28,27 +27,27 @@ type purger struct {
 	done    sync.WaitGroup
 }
 
-// newPurger returns a purger that does nothing yet. onEvent, unless nil, is told
-// when the periodic purge fails.
-func newPurger(coll *mongo.Collection, want wanted, interval time.Duration, purge func(context.Context) (int64, error), now func() time.Time, onEvent func(context.Context, strategy.Event)) *purger {
-	p := &purger{coll: coll, wanted: want, interval: interval, purge: purge}
+// newPurger returns a purger that does nothing yet. onEvent, unless nil, receives the
+// failures of the periodic purge.
+func newPurger(coll *mongo.Collection, spec indexSpec, interval time.Duration, purge func(context.Context) (int64, error), now func() time.Time, onEvent func(context.Context, event.Event)) *purger {
+	p := &purger{coll: coll, spec: spec, interval: interval, purge: purge}
 	p.failed = func(ctx context.Context, err error) {
 		if onEvent != nil {
-			onEvent(ctx, strategy.Event{Kind: strategy.EventStoreFailed, Time: now().UTC(), Err: err})
+			onEvent(ctx, event.Event{Kind: event.StoreFailed, Time: now().UTC(), Err: err})
 		}
 	}
 	p.closing, p.cancel = context.WithCancel(context.Background())
 	return p
 }
 
-// ensureIndexes makes the indexes, or the substitute where it is asked for.
+// ensureIndexes makes the indexes. It makes the substitute if an interval is set.
 func (p *purger) ensureIndexes(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, indexTimeout)
 	defer cancel()
 	admin := mongoIndexes{p.coll}
-	err := reconcile(ctx, admin, p.coll.Name(), p.wanted)
+	err := reconcile(ctx, admin, p.coll.Name(), p.spec)
 	if errors.Is(err, ErrTTLUnsupported) && p.interval > 0 {
-		if err = reconcile(ctx, admin, p.coll.Name(), p.wanted.withoutTTL()); err == nil {
+		if err = reconcile(ctx, admin, p.coll.Name(), p.spec.withoutTTL()); err == nil {
 			p.start()
 		}
 	}
@@ -58,14 +57,14 @@ func (p *purger) ensureIndexes(ctx context.Context) error {
 	return nil
 }
 
-// verifyIndexes only looks, and accepts the substitute where it is asked for.
+// verifyIndexes checks the indexes. It accepts the substitute if an interval is set.
 func (p *purger) verifyIndexes(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := bounded(ctx, timeout)
 	defer cancel()
 	admin := mongoIndexes{p.coll}
-	err := verify(ctx, admin, p.coll.Name(), p.wanted)
-	if errors.Is(err, ErrIndexMismatch) && p.interval > 0 && p.wanted.ttl.ttl != noTTL {
-		if verify(ctx, admin, p.coll.Name(), p.wanted.withoutTTL()) == nil {
+	err := verify(ctx, admin, p.coll.Name(), p.spec)
+	if errors.Is(err, ErrIndexMismatch) && p.interval > 0 && p.spec.ttl.ttl != noTTL {
+		if verify(ctx, admin, p.coll.Name(), p.spec.withoutTTL()) == nil {
 			p.start()
 			return nil
 		}
@@ -96,7 +95,7 @@ func (p *purger) start() {
 	})
 }
 
-// close ends the periodic purge, and waits until it has ended.
+// close ends the periodic purge and waits until it has ended.
 func (p *purger) close() {
 	p.cancel()
 	p.done.Wait()

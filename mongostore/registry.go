@@ -15,13 +15,13 @@ import (
 
 var uuidType = reflect.TypeFor[uuid.UUID]()
 
-// defaultRegistry is what a Config without a Registry has.
+// defaultRegistry is the default of the Registry fields.
 var defaultRegistry = NewRegistry()
 
-// NewRegistry returns a BSON registry like the driver's default that also
-// writes uuid.UUID as binary subtype 4 (BSON's UUID) and reads it back; to the
-// driver it is an array of bytes, subtype 0. An application whose user type
-// needs codecs of its own adds them before it hands the registry to a Config.
+// NewRegistry returns the driver's default BSON registry with a codec for uuid.UUID as
+// binary subtype 4, BSON's UUID. (The driver alone writes a UUID as bytes of subtype 0.)
+// An application whose user type needs other codecs adds them before it puts the registry
+// into a Config.
 func NewRegistry() *bson.Registry {
 	reg := bson.NewRegistry()
 	reg.RegisterTypeEncoder(uuidType, bson.ValueEncoderFunc(encodeUUID))
@@ -55,12 +55,12 @@ func decodeUUID(_ bson.DecodeContext, r bson.ValueReader, v reflect.Value) error
 	return nil
 }
 
-// collection returns a handle with the guarantees that Latchkey needs, whatever
-// the client's defaults.
+// collection returns a handle with the concerns that Latchkey needs, instead of the
+// client's defaults.
 func collection(db *mongo.Database, name string, reg *bson.Registry) *mongo.Collection {
 	return db.Collection(name, options.Collection().
 		SetWriteConcern(writeconcern.Majority()).
 		SetReadPreference(readpref.Primary()).
-		SetReadConcern(readconcern.Local()). // "available" can find what was deleted, on a sharded cluster
+		SetReadConcern(readconcern.Local()). // on a sharded cluster, "available" can return deleted documents
 		SetRegistry(reg))
 }

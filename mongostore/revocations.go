@@ -14,26 +14,27 @@ import (
 )
 
 const (
-	// revocationsKept is for how long revocations can be read by those who follow
-	// them: far longer than a cache may hold anything.
+	// revocationsKept is how long a revocation is stored: far longer than a cache may
+	// hold an entry.
 	revocationsKept = 10 * time.Minute
-	// revocationsOverlap is how far a follower looks back behind the latest that it
-	// knows: what was written at the same time can become visible later, and after a
-	// failover the clock is another server's.
+	// revocationsOverlap is how far before its latest revocation a follower reads again.
+	// Concurrent writes can become visible later, and after a failover the times come
+	// from another server's clock.
 	revocationsOverlap = 10 * time.Second
-	// clocksApart is how far apart the server's clock and this process's may be.
-	clocksApart = time.Hour
+	// maxClockSkew is the largest difference between the server's clock and this
+	// process's clock.
+	maxClockSkew = time.Hour
 )
 
 var _ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
 
-// PublishRevocation implements strategy.RevocationLog: it inserts a small document
-// into a collection, which goes after 10 minutes:
+// PublishRevocation implements strategy.RevocationLog. It inserts a small document, which
+// the server removes after 10 minutes:
 //
 //	revocations
 //	  _id          UUIDv7
 //	  at           date, by the server's clock      TTL index
-//	  token        a digest, or in its place session_id or user_id
+//	  token        a digest; or instead session_id or user_id
 func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
@@ -53,7 +54,7 @@ func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocatio
 	default:
 		return nil
 	}
-	// The time has to be the server's: the clocks of applications differ.
+	// The server sets the time, as the clocks of applications differ.
 	update := bson.D{{Key: "$currentDate", Value: bson.D{{Key: "at", Value: true}}}, {Key: "$set", Value: set}}
 	err = retryDeadlock(ctx, func() error {
 		_, err := t.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, update, options.UpdateOne().SetUpsert(true))
@@ -70,28 +71,28 @@ func (t *Tokens[ID]) FollowRevocations() strategy.RevocationFollower[ID] {
 	return &revocationFollower[ID]{tokens: t}
 }
 
-// revocationFollower asks for what is new. On a replica set, a change stream could
-// take its place.
+// revocationFollower polls for new revocations. On a replica set, a change stream could
+// replace it.
 type revocationFollower[ID comparable] struct {
-	tokens *Tokens[ID]
-	began  bool
-	latest time.Time                 // of those that were read
-	since  time.Time                 // when that was found, by the monotonic clock
-	known  map[string]time.Time      // by their _id
-	found  []strategy.Revocation[ID] // not returned yet
+	tokens   *Tokens[ID]
+	began    bool
+	latest   time.Time                 // the time of the latest revocation read
+	latestAt time.Time                 // when it was read, by the monotonic clock
+	seen     map[string]time.Time      // times of the revocations read, by their _id
+	pending  []strategy.Revocation[ID] // read, but not returned yet
 }
 
-// Next implements strategy.RevocationFollower. A document that cannot be read is an
-// error, once: a cache knows of what it says when its entries are too old, after
-// MaxStaleness. All else is returned by the next Next.
+// Next implements strategy.RevocationFollower. It returns one error for a document that it
+// cannot decode; the following Next returns the other revocations. A cache then notices
+// the undecoded revocation when its entries expire, after MaxStaleness.
 func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocation[ID], error) {
 	ctx, cancel := bounded(ctx, f.tokens.cfg.Timeout)
 	defer cancel()
 	from, opts := f.from(), options.Find().SetSort(bson.D{{Key: "at", Value: 1}})
-	if !f.began { // the latest one tells the server's time
+	if !f.began { // the latest revocation shows the server's time
 		opts = options.Find().SetSort(bson.D{{Key: "at", Value: -1}}).SetLimit(1)
 	}
-	// What has no date is none of ours, and not found by one.
+	// This does not find documents without a date, which Latchkey did not write.
 	cur, err := f.tokens.revocations.Find(ctx, bson.D{{Key: "at", Value: bson.D{{Key: "$gte", Value: from}}}}, opts)
 	if err != nil {
 		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
@@ -100,53 +101,53 @@ func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocatio
 	if err := cur.All(ctx, &docs); err != nil {
 		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
 	}
-	if f.known == nil {
-		f.known = make(map[string]time.Time)
+	if f.seen == nil {
+		f.seen = make(map[string]time.Time)
 	}
-	var unread error
-	farAhead := f.tokens.cfg.Now().Add(clocksApart)
+	var undecoded error
+	tooLate := f.tokens.cfg.Now().Add(maxClockSkew)
 	for _, doc := range docs {
 		id := doc.Lookup("_id")
 		key := string(append([]byte{byte(id.Type)}, id.Value...))
-		if _, known := f.known[key]; known {
+		if _, seen := f.seen[key]; seen {
 			continue
 		}
 		at, _ := timeOf(doc.Lookup("at"))
-		f.known[key] = at
-		if at.After(f.latest) && at.Before(farAhead) {
-			f.latest, f.since = at, time.Now()
+		f.seen[key] = at
+		if at.After(f.latest) && at.Before(tooLate) {
+			f.latest, f.latestAt = at, time.Now()
 		}
 		r, err := parseRevocation[ID](doc, f.tokens.cfg.Registry)
 		if err == nil {
-			f.found = append(f.found, r)
-		} else if f.began { // before that, nothing was cached
-			unread = fmt.Errorf("mongostore: read the revocation %v: %w", id, err)
+			f.pending = append(f.pending, r)
+		} else if f.began { // at the beginning, nothing is cached
+			undecoded = fmt.Errorf("mongostore: read the revocation %v: %w", id, err)
 		}
 	}
 	f.began = true
-	for key, at := range f.known {
+	for key, at := range f.seen {
 		if at.Before(from) {
-			delete(f.known, key)
+			delete(f.seen, key)
 		}
 	}
-	if unread != nil {
-		return nil, unread
+	if undecoded != nil {
+		return nil, undecoded
 	}
-	found := f.found
-	f.found = nil
-	return found, nil
+	revocations := f.pending
+	f.pending = nil
+	return revocations, nil
 }
 
-// from is the time from which on there may be something new. What is as late as
-// the overlap allows has come when that has passed: so where nothing is published
-// any more, nothing is read again and again.
+// from returns the time from which Next reads: the overlap before the latest revocation.
+// Late writes arrive within the overlap, so it shrinks as time passes. Without new
+// revocations, Next therefore stops reading the old ones again.
 func (f *revocationFollower[ID]) from() time.Time {
 	if f.latest.IsZero() {
 		return time.UnixMilli(0)
 	}
-	from := f.latest.Add(-max(0, revocationsOverlap-time.Since(f.since)))
-	// A server's clock that was ahead, and was set right, would have us wait until
-	// it is as late again.
+	from := f.latest.Add(-max(0, revocationsOverlap-time.Since(f.latestAt)))
+	// If the server's clock was ahead and has been set back, new revocations have
+	// earlier times than the latest one.
 	if now := f.tokens.cfg.Now().Add(-revocationsOverlap); now.Before(from) {
 		return now
 	}
@@ -158,20 +159,20 @@ func parseRevocation[ID comparable](doc bson.Raw, reg *bson.Registry) (r strateg
 	if v := doc.Lookup("token"); !v.IsZero() {
 		digest, ok := v.StringValueOK()
 		if !ok || digest == "" {
-			return r, fmt.Errorf("decode the field token: it is of the type %v, or empty", v.Type)
+			return r, fmt.Errorf("decode the field token: unexpected type %v, or empty", v.Type)
 		}
 		return strategy.Revocation[ID]{Digest: digest}, nil
 	}
 	if v := doc.Lookup("session_id"); !v.IsZero() {
 		id, ok := uuidOf(v)
 		if !ok {
-			return r, fmt.Errorf("decode the field session_id: it is of the type %v", v.Type)
+			return r, fmt.Errorf("decode the field session_id: unexpected type %v", v.Type)
 		}
 		return strategy.Revocation[ID]{SessionID: id}, nil
 	}
 	v := doc.Lookup("user_id")
 	if v.IsZero() {
-		return r, errors.New("it has neither token nor session_id nor user_id")
+		return r, errors.New("it has no token, session_id or user_id")
 	}
 	var id ID
 	if err := parseID(v, reg, &id); err != nil {
@@ -180,12 +181,12 @@ func parseRevocation[ID comparable](doc bson.Raw, reg *bson.Registry) (r strateg
 	return strategy.Revocation[ID]{UserID: id}, nil
 }
 
-// purgeRevocations is the substitute for the TTL index.
+// purgeRevocations removes old revocations on servers without TTL indexes.
 func (t *Tokens[ID]) purgeRevocations(ctx context.Context) (int64, error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	// By this process's clock, which may be ahead of the server's.
-	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept - clocksApart)}}}}
+	// This process's clock may be ahead of the server's.
+	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept - maxClockSkew)}}}}
 	res, err := t.revocations.DeleteMany(ctx, old)
 	if err != nil {
 		return 0, fmt.Errorf("mongostore: purge revocations: %w", err)

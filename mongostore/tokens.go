@@ -13,35 +13,35 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// TokensConfig configures [Tokens]. The zero value is usable: tokens that are
-// kept until they are deleted.
+// TokensConfig configures [Tokens]. The zero value is usable: tokens are stored until
+// they are deleted.
 type TokensConfig struct {
 	// Collection is the collection's name. Default "access_tokens".
 	Collection string
 
-	// Revocations is the name of the collection by which processes that have a
-	// strategy.Cache learn what others revoke. It is small: its documents go after
-	// 10 minutes. Default "revocations".
+	// Revocations names the collection through which processes with a strategy.Cache
+	// publish revocations to each other. The server removes its documents after 10
+	// minutes. Default "revocations".
 	Revocations string
 
-	// Lifetime is the Lifetime of the strategy's Config: give both the same.
-	// Tokens are removed once they are older than Lifetime and TTLGrace. 0 means
-	// that they do not expire: there is no TTL index then.
+	// Lifetime must be the Lifetime of strategy.Config. The server removes a token once
+	// it is older than Lifetime plus TTLGrace. 0 means that tokens do not expire, and
+	// that there is no TTL index.
 	Lifetime time.Duration
 
-	// TTLGrace is for how long after its end a token's row is kept. The server
-	// compares with its own clock, and must not collect what the application's
-	// clock still accepts. Default 5 minutes.
+	// TTLGrace is how long an expired token is kept. The server removes tokens by its own
+	// clock: the grace keeps it from removing tokens that are valid by the application's
+	// clock. Default 5 minutes.
 	TTLGrace time.Duration
 
-	// PurgeInterval asks for a substitute where the server has no TTL indexes
-	// (FerretDB v1): EnsureIndexes and VerifyIndexes then settle for a plain
-	// index and start a goroutine that calls Purge once an interval, until Close.
-	// 0 means that such a server is [ErrTTLUnsupported]. Servers with TTL
-	// indexes use those either way.
+	// PurgeInterval is a substitute on servers without TTL indexes (FerretDB v1):
+	// EnsureIndexes and VerifyIndexes then accept a plain index, and start a goroutine
+	// that calls Purge at this interval until Close. If it is 0, such a server is an
+	// error, [ErrTTLUnsupported]. It has no effect on servers with TTL indexes.
 	PurgeInterval time.Duration
 
 	// Timeout bounds every call whose context has no deadline. Default
@@ -51,17 +51,17 @@ type TokensConfig struct {
 	// Registry has the codecs for the ID type. Default [NewRegistry].
 	Registry *bson.Registry
 
-	// Now is the clock, for Purge. Default [time.Now].
+	// Now is the clock of Purge. Default [time.Now].
 	Now func() time.Time
 
-	// OnEvent is told of failures of the periodic purge; see
-	// strategy.Config.OnEvent. nil means that nobody listens.
-	OnEvent func(context.Context, strategy.Event)
+	// OnEvent receives an event for every failure of the periodic purge; see
+	// strategy.Config.OnEvent. nil means no events.
+	OnEvent func(context.Context, event.Event)
 }
 
-// Tokens keeps access tokens in a MongoDB collection. Make it with [NewTokens],
-// call EnsureIndexes (or VerifyIndexes) when the application starts, and Close
-// when it ends. It is safe for concurrent use.
+// Tokens stores access tokens in a MongoDB collection. Make it with [NewTokens], call
+// EnsureIndexes (or VerifyIndexes) when the application starts, and Close when it ends.
+// It is safe for concurrent use.
 type Tokens[ID comparable] struct {
 	coll   *mongo.Collection
 	cfg    TokensConfig
@@ -71,12 +71,9 @@ type Tokens[ID comparable] struct {
 	revocationsPurger *purger
 }
 
-var (
-	_ strategy.Store[int64] = (*Tokens[int64])(nil)
-	_ strategy.Retainer     = (*Tokens[int64])(nil)
-)
+var _ strategy.Store[int64] = (*Tokens[int64])(nil)
 
-// tokenDoc is a row of the collection. Fields that are not used are missing.
+// tokenDoc is a row of the collection. Unused fields are missing.
 type tokenDoc[ID comparable] struct {
 	ID              uuid.UUID `bson:"_id"`
 	Token           string    `bson:"token"`
@@ -84,15 +81,16 @@ type tokenDoc[ID comparable] struct {
 	CreatedAt       time.Time `bson:"created_at"`
 	LastUsedAt      time.Time `bson:"last_used_at,omitempty"`
 	AuthenticatedAt time.Time `bson:"authenticated_at,omitempty"`
-	SeenNotBefore   time.Time `bson:"seen_not_before,omitempty"`
+	TokenVersion    int64     `bson:"token_version,omitempty"`
 	ExpiresAt       time.Time `bson:"expires_at,omitempty"`
 	Scopes          []string  `bson:"scopes,omitempty"`
 	Name            string    `bson:"name,omitempty"`
 	UserAgent       string    `bson:"user_agent,omitempty"`
-	ClientAddr      string    `bson:"client_addr,omitempty"`
+	ClientIP        string    `bson:"client_ip,omitempty"`
 }
 
-// utc keeps the zero time as it is. A client may be set to decode local times.
+// utc returns t in UTC, as clients can be set to decode local times. It returns the zero
+// time unchanged.
 func utc(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}
@@ -100,9 +98,8 @@ func utc(t time.Time) time.Time {
 	return t.UTC()
 }
 
-// NewTokens returns the store of tokens in a database. It does no I/O. It
-// returns an error that names the field where the configuration is wrong, or
-// where the ID type cannot be kept in BSON.
+// NewTokens returns a store of tokens in a database. It does no I/O. It returns an error
+// if a field of cfg is invalid, or if BSON cannot represent the ID type.
 func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID], error) {
 	if db == nil {
 		return nil, errors.New("mongostore: db is nil")
@@ -129,7 +126,7 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 	}
 	// The server takes an int32 of seconds.
 	if most := math.MaxInt32 * time.Second; cfg.Lifetime > most || cfg.TTLGrace > most-cfg.Lifetime {
-		return nil, fmt.Errorf("mongostore: TokensConfig.Lifetime and TTLGrace are together over %v, the most that a TTL index can keep; Lifetime 0 means no expiry", most)
+		return nil, fmt.Errorf("mongostore: TokensConfig.Lifetime and TTLGrace together exceed %v, the maximum of a TTL index; a Lifetime of 0 means no expiry", most)
 	}
 	if cfg.Registry == nil {
 		cfg.Registry = defaultRegistry
@@ -141,13 +138,14 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 		return nil, err
 	}
 	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg}
-	t.purger = newPurger(t.coll, t.wanted(), cfg.PurgeInterval, t.Purge, cfg.Now, cfg.OnEvent)
+	t.purger = newPurger(t.coll, t.indexSpec(), cfg.PurgeInterval, t.Purge, cfg.Now, cfg.OnEvent)
 	t.revocations = collection(db, cfg.Revocations, cfg.Registry)
-	t.revocationsPurger = newPurger(t.revocations, revocationsWanted(), cfg.PurgeInterval, t.purgeRevocations, cfg.Now, cfg.OnEvent)
+	t.revocationsPurger = newPurger(t.revocations, revocationsIndexSpec(), cfg.PurgeInterval, t.purgeRevocations, cfg.Now, cfg.OnEvent)
 	return t, nil
 }
 
-// checkID makes sure that IDs, and UUIDs as UUIDs, survive BSON.
+// checkID returns an error unless IDs can be written and read back unchanged, and UUIDs
+// are written with BSON's subtype for UUIDs.
 func checkID[ID comparable](reg *bson.Registry) error {
 	in := tokenDoc[ID]{ID: uuid.Max}
 	raw, err := encode(reg, in)
@@ -155,13 +153,13 @@ func checkID[ID comparable](reg *bson.Registry) error {
 		return fmt.Errorf("mongostore: the ID type %T cannot be stored: %w", in.UserID, err)
 	}
 	if subtype, _, ok := raw.Lookup("_id").BinaryOK(); !ok || subtype != bson.TypeBinaryUUID {
-		return errors.New("mongostore: TokensConfig.Registry does not write UUIDs as such: make it with NewRegistry")
+		return errors.New("mongostore: TokensConfig.Registry does not write UUIDs with the binary subtype 4: make it with NewRegistry")
 	}
 	var out tokenDoc[ID]
 	dec := bson.NewDecoder(bson.NewDocumentReader(bytes.NewReader(raw)))
 	dec.SetRegistry(reg)
 	if err := dec.Decode(&out); err != nil || out.UserID != in.UserID || out.ID != in.ID {
-		return fmt.Errorf("mongostore: the ID type %T does not come back from BSON as it was: %v", in.UserID, err)
+		return fmt.Errorf("mongostore: the ID type %T does not survive BSON: %v", in.UserID, err)
 	}
 	return nil
 }
@@ -176,7 +174,7 @@ func encode(reg *bson.Registry, v any) (bson.Raw, error) {
 	return buf.Bytes(), nil
 }
 
-// Retention implements strategy.Retainer: it is TokensConfig.Lifetime.
+// Retention implements strategy.Store. It returns TokensConfig.Lifetime.
 func (t *Tokens[ID]) Retention() time.Duration { return t.cfg.Lifetime }
 
 // Insert implements strategy.Store.
@@ -185,8 +183,8 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 	defer cancel()
 	doc := tokenDoc[ID]{
 		ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt,
-		LastUsedAt: token.LastUsedAt, AuthenticatedAt: token.AuthenticatedAt, SeenNotBefore: token.SeenNotBefore, ExpiresAt: token.ExpiresAt,
-		Scopes: token.Scopes, Name: token.Name, UserAgent: token.UserAgent, ClientAddr: token.ClientAddr,
+		LastUsedAt: token.LastUsedAt, AuthenticatedAt: token.AuthenticatedAt, TokenVersion: token.TokenVersion, ExpiresAt: token.ExpiresAt,
+		Scopes: token.Scopes, Name: token.Name, UserAgent: token.UserAgent, ClientIP: token.ClientIP,
 	}
 	err := retryDeadlock(ctx, func() error {
 		_, err := t.coll.InsertOne(ctx, doc)
@@ -202,10 +200,10 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 }
 
 // ByToken implements strategy.Store.
-func (t *Tokens[ID]) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[ID], error) {
+func (t *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	return t.decode(t.coll.FindOne(ctx, tokenFilter(digest, createdAfter)), "find the token")
+	return t.decode(t.coll.FindOne(ctx, tokenFilter(digest)), "find the token")
 }
 
 // Touch implements strategy.Store.
@@ -213,7 +211,7 @@ func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) err
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
 	err := retryDeadlock(ctx, func() error {
-		_, err := t.coll.UpdateOne(ctx, byToken(digest), bson.D{{Key: "$max", Value: bson.D{{Key: "last_used_at", Value: at}}}})
+		_, err := t.coll.UpdateOne(ctx, tokenFilter(digest), bson.D{{Key: "$max", Value: bson.D{{Key: "last_used_at", Value: at}}}})
 		return err
 	})
 	if err != nil {
@@ -222,25 +220,25 @@ func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) err
 	return nil
 }
 
-// Rotate implements strategy.Store. On a collection that is sharded on token it
-// needs retryable writes, the driver's default.
+// Rotate implements strategy.Store. On a collection that is sharded by token it needs
+// retryable writes, the driver's default.
 func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
 	update := bson.D{{Key: "$set", Value: bson.D{{Key: "token", Value: to.Digest}}}}
-	var later bson.D
+	var raise bson.D
 	if !to.LastUsedAt.IsZero() {
-		later = append(later, bson.E{Key: "last_used_at", Value: to.LastUsedAt})
+		raise = append(raise, bson.E{Key: "last_used_at", Value: to.LastUsedAt})
 	}
 	if !to.AuthenticatedAt.IsZero() {
-		later = append(later, bson.E{Key: "authenticated_at", Value: to.AuthenticatedAt})
+		raise = append(raise, bson.E{Key: "authenticated_at", Value: to.AuthenticatedAt})
 	}
-	if !to.SeenNotBefore.IsZero() {
-		later = append(later, bson.E{Key: "seen_not_before", Value: to.SeenNotBefore})
+	if to.TokenVersion > 0 {
+		raise = append(raise, bson.E{Key: "token_version", Value: to.TokenVersion})
 	}
-	if later != nil {
-		update = append(update, bson.E{Key: "$max", Value: later})
+	if raise != nil {
+		update = append(update, bson.E{Key: "$max", Value: raise})
 	}
 	return t.findAndModify(ctx, "rotate the token", func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndUpdate(ctx, byToken(digest), update, options.FindOneAndUpdate().SetReturnDocument(options.After))
+		return t.coll.FindOneAndUpdate(ctx, tokenFilter(digest), update, options.FindOneAndUpdate().SetReturnDocument(options.After))
 	})
 }
 
@@ -278,7 +276,7 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 // Delete implements strategy.Store.
 func (t *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
 	return t.findAndModify(ctx, "delete the token", func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndDelete(ctx, byToken(digest))
+		return t.coll.FindOneAndDelete(ctx, tokenFilter(digest))
 	})
 }
 
@@ -294,8 +292,9 @@ func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID)
 	return token, err
 }
 
-// deleteSharded deletes a session of a sharded collection, on servers that want
-// the shard key, token, in the filter. A rotation changes it: then it looks again.
+// deleteSharded deletes a session of a sharded collection, on servers that require the
+// shard key, token, in the filter. It starts again if a rotation changes the token
+// between the find and the delete.
 func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
@@ -304,7 +303,7 @@ func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strateg
 		if err != nil {
 			return token, err
 		}
-		filter := append(byToken(token.Digest), session...)
+		filter := append(bson.D{{Key: "token", Value: token.Digest}}, session...)
 		token, err = t.findAndModify(ctx, "delete the session", func(ctx context.Context) *mongo.SingleResult {
 			return t.coll.FindOneAndDelete(ctx, filter)
 		})
@@ -336,9 +335,7 @@ func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 	return n, nil
 }
 
-func byToken(digest string) bson.D { return bson.D{{Key: "token", Value: digest}} }
-
-// findAndModify runs a command that changes one row and returns it.
+// findAndModify runs a command that changes or deletes one row and returns it.
 func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, run func(context.Context) *mongo.SingleResult) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
@@ -364,10 +361,9 @@ func (t *Tokens[ID]) decode(found *mongo.SingleResult, doing string) (token stra
 	return token, nil
 }
 
-// Purge removes the tokens that a TTL index would remove, those older than
-// Lifetime and TTLGrace, and those whose own end was longer ago than TTLGrace. It
-// returns their number. With a Lifetime of 0 there is no index for it: it then
-// reads the whole collection.
+// Purge removes the tokens that a TTL index would remove, those older than Lifetime plus
+// TTLGrace, and those whose own expiry was longer ago than TTLGrace. It returns their
+// number. It scans the whole collection if Lifetime is 0, as there is no index then.
 func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
@@ -383,9 +379,8 @@ func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
 	return res.DeletedCount, nil
 }
 
-// Close ends the periodic purge, if there is one, and waits until it has ended.
-// It is idempotent. The store itself goes on working; the MongoDB client is the
-// application's to close.
+// Close ends the periodic purge, if one runs, and waits until it has ended. It is
+// idempotent. The store remains usable. Close does not disconnect the MongoDB client.
 func (t *Tokens[ID]) Close() {
 	t.purger.close()
 	t.revocationsPurger.close()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -29,9 +28,9 @@ type UsersConfig struct {
 	Registry *bson.Registry
 }
 
-// Users keeps accounts in a MongoDB collection, as documents of the
-// application's user struct U. Make it with [NewUsers], and call EnsureIndexes
-// (or VerifyIndexes) when the application starts. It is safe for concurrent use.
+// Users stores accounts in a MongoDB collection, as documents of the application's user
+// struct U. Make it with [NewUsers], and call EnsureIndexes (or VerifyIndexes) when the
+// application starts. It is safe for concurrent use.
 type Users[U strategy.User[ID], ID comparable] struct {
 	coll    *mongo.Collection
 	of      func(*U) *account.User[ID]
@@ -44,11 +43,11 @@ func (u *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (s
 	return u.changed.Listen(f)
 }
 
-// NewUsers returns the store of accounts in a database: NewUsers[Member](db,
-// cfg), for a struct Member that embeds account.User inline. The other type
-// parameters are inferred. It does no I/O. It returns an error that names the
-// field where the configuration is wrong, or where U does not have the account's
-// fields at the top of its document.
+// NewUsers returns a store of accounts in a database. Call NewUsers[Member](db, cfg) for a
+// struct Member that embeds account.User inline; the other type parameters are inferred.
+// It does no I/O. It returns an error if a field of cfg is invalid, if the account's
+// fields are not at the top level of Member's documents, or if a field of Member hides
+// one of them.
 func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, cfg UsersConfig) (*Users[U, ID], error) {
 	if db == nil {
 		return nil, errors.New("mongostore: db is nil")
@@ -75,25 +74,6 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 	return &Users[U, ID]{coll: collection(db, cfg.Collection, cfg.Registry), of: of, cfg: cfg}, nil
 }
 
-// checkUser makes sure that the documents of U have the account's fields where
-// the queries look for them. Without bson:",inline" they would be one level
-// deeper, and no account would ever be found.
-func checkUser[U any, ID comparable](reg *bson.Registry, of func(*U) *account.User[ID]) error {
-	var probe U
-	of(&probe).Email, of(&probe).HashedPassword = "email", "hash"
-	doc, err := encode(reg, probe)
-	if err != nil {
-		return fmt.Errorf("mongostore: %T cannot be stored: %w", probe, err)
-	}
-	email, _ := doc.Lookup("email").StringValueOK()
-	hash, _ := doc.Lookup("hashed_password").StringValueOK()
-	_, err = doc.LookupErr("_id")
-	if email != "email" || hash != "hash" || err != nil {
-		return fmt.Errorf("mongostore: a document of %T lacks _id, email or hashed_password: embed account.User with the tag `bson:\",inline\"`", probe)
-	}
-	return nil
-}
-
 // Insert implements account.Store.
 func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
@@ -104,17 +84,17 @@ func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	})
 	switch {
 	case mongo.IsDuplicateKeyError(err):
-		return u.taken(ctx, user, err)
+		return u.duplicate(ctx, user, err)
 	case err != nil:
 		return fmt.Errorf("mongostore: insert the account: %w", err)
 	}
 	return nil
 }
 
-// taken tells an address that is taken from another unique key that is: the ID,
-// or one of the application's own. Servers do not agree on how an answer says
-// so, hence the look-up.
-func (u *Users[U, ID]) taken(ctx context.Context, user U, cause error) error {
+// duplicate returns ErrEmailTaken if another account has the user's address, and
+// ErrConflict if the duplicate is another unique key: the ID, or a key of the application.
+// It reads the account to find out, as servers report the duplicate key in different ways.
+func (u *Users[U, ID]) duplicate(ctx context.Context, user U, cause error) error {
 	switch _, err := u.ByEmail(ctx, u.of(&user).Email); {
 	case err == nil:
 		return fmt.Errorf("mongostore: %w", account.ErrEmailTaken)
@@ -135,31 +115,41 @@ func (u *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 	return u.find(ctx, "email", email)
 }
 
-func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (U, error) {
+// oneBatch limits Find to one document, as FindOne does. Unlike FindOne's result, a cursor
+// allows a document to be changed before the client's options and codecs decode it.
+var oneBatch = options.Find().SetLimit(-1)
+
+func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (user U, err error) {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
-	var user, none U
-	err := u.coll.FindOne(ctx, bson.D{{Key: key, Value: value}}).Decode(&user)
-	switch {
-	case errors.Is(err, mongo.ErrNoDocuments):
-		return none, fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
-	case err != nil:
+	var none U
+	cur, err := u.coll.Find(ctx, bson.D{{Key: key, Value: value}}, oneBatch)
+	if err != nil {
 		return none, fmt.Errorf("mongostore: find the account: %w", err)
 	}
-	return u.inUTC(user), nil
-}
-
-func (u *Users[U, ID]) inUTC(user U) U {
+	defer func() { _ = cur.Close(ctx) }()
+	if !cur.Next(ctx) {
+		if err := cur.Err(); err != nil {
+			return none, fmt.Errorf("mongostore: find the account: %w", err)
+		}
+		return none, fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+	}
+	if cur.Current, err = withIntegerVersion(cur.Current); err == nil {
+		err = cur.Decode(&user)
+	}
+	if err != nil {
+		return none, fmt.Errorf("mongostore: find the account: %w", err)
+	}
 	a := u.of(&user)
-	a.CreatedAt, a.NotBefore = utc(a.CreatedAt), utc(a.NotBefore)
-	return user
+	a.CreatedAt = utc(a.CreatedAt)
+	return user, nil
 }
 
 // ReplacePassword implements account.Store.
-func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, notBefore time.Time) error {
+func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
 	matched, err := u.update(ctx, id,
 		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: string(old)}},
-		bson.D{{Key: "hashed_password", Value: string(new)}}, notBefore)
+		bson.D{{Key: "hashed_password", Value: string(new)}}, revoke)
 	switch {
 	case err != nil:
 		return fmt.Errorf("mongostore: replace the password: %w", err)
@@ -173,13 +163,13 @@ func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new acco
 func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
 	var set bson.D
 	if change.Active != nil {
-		set = append(set, bson.E{Key: "is_active", Value: *change.Active})
+		set = bson.D{{Key: "is_active", Value: *change.Active}}
 	}
-	if set == nil && change.NotBefore.IsZero() {
-		_, err := u.ByID(ctx, id) // an empty update is an error of its own
+	if set == nil && !change.RevokeTokens {
+		_, err := u.ByID(ctx, id) // servers refuse an empty update
 		return err
 	}
-	matched, err := u.update(ctx, id, bson.D{{Key: "_id", Value: id}}, set, change.NotBefore)
+	matched, err := u.update(ctx, id, bson.D{{Key: "_id", Value: id}}, set, change.RevokeTokens)
 	switch {
 	case err != nil:
 		return fmt.Errorf("mongostore: change the account: %w", err)
@@ -189,50 +179,52 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	return nil
 }
 
-// update sets fields of the account that a filter finds, and moves NotBefore on
-// unless the time is zero. It reports whether the filter found one.
-func (u *Users[U, ID]) update(ctx context.Context, id ID, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
-	matched, err = u.updateOne(ctx, filter, set, notBefore)
-	if matched || err != nil { // without an answer, it may have been made
+// update updates the account that filter matches, and tells the listeners. It reports
+// whether there was one.
+func (u *Users[U, ID]) update(ctx context.Context, id ID, filter, set bson.D, revoke bool) (matched bool, err error) {
+	matched, err = u.updateVersion(ctx, filter, set, revoke)
+	if matched || err != nil { // after an error, the update may have been made
 		err = u.changed.Tell(ctx, id, err)
 	}
 	return matched, err
 }
 
-func (u *Users[U, ID]) updateOne(ctx context.Context, filter, set bson.D, notBefore time.Time) (matched bool, err error) {
+// updateVersion sets fields of the account that filter matches and, with revoke, adds 1
+// to its token version in the same update.
+func (u *Users[U, ID]) updateVersion(ctx context.Context, filter, set bson.D, revoke bool) (matched bool, err error) {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
-	const field = "tokens_not_before"
-	for !notBefore.IsZero() {
-		earlier := bson.E{Key: "$or", Value: bson.A{
-			bson.D{{Key: field, Value: bson.D{{Key: "$lt", Value: notBefore}}}},
-			bson.D{{Key: field, Value: nil}}, // or missing
-		}}
-		matched, err = u.set(ctx, append(slices.Clip(filter), earlier), append(slices.Clip(set), bson.E{Key: field, Value: notBefore}))
-		if matched || err != nil {
-			return matched, err
-		}
-		// There is no such account, or it is as late already: a login can have seen that.
-		var is struct {
-			NotBefore time.Time `bson:"tokens_not_before"`
-		}
-		err = u.coll.FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: field, Value: 1}})).Decode(&is)
-		switch {
-		case errors.Is(err, mongo.ErrNoDocuments):
-			return false, nil
-		case err != nil:
-			return false, err
-		}
-		if next := is.NotBefore.Add(time.Millisecond); next.After(notBefore) {
-			notBefore = next
-		}
+	const field = "token_version"
+	var update bson.D
+	if len(set) > 0 {
+		update = append(update, bson.E{Key: "$set", Value: set})
 	}
-	return u.set(ctx, filter, set)
+	if !revoke {
+		return u.updateOne(ctx, filter, update)
+	}
+	update = append(update, bson.E{Key: "$inc", Value: bson.D{{Key: field, Value: int64(1)}}})
+	matched, err = u.updateOne(ctx, filter, update)
+	if !hasCode(err, codeTypeMismatch) {
+		return matched, err
+	}
+	// $inc refuses null, which counts as 0.
+	isNull := bson.E{Key: field, Value: bson.D{{Key: "$type", Value: int32(bson.TypeNull)}}}
+	matched, err = u.updateOne(ctx, append(filter[:len(filter):len(filter)], isNull),
+		bson.D{{Key: "$set", Value: append(set[:len(set):len(set)], bson.E{Key: field, Value: int64(1)})}})
+	if matched || err != nil {
+		return matched, err
+	}
+	// It is not null, unless another update has just made it a number.
+	matched, err = u.updateOne(ctx, filter, update)
+	if hasCode(err, codeTypeMismatch) {
+		err = fmt.Errorf("the field %s is not a number: %w", field, err)
+	}
+	return matched, err
 }
 
-func (u *Users[U, ID]) set(ctx context.Context, filter, set bson.D) (matched bool, err error) {
+func (u *Users[U, ID]) updateOne(ctx context.Context, filter, update bson.D) (matched bool, err error) {
 	err = retryDeadlock(ctx, func() error {
-		res, err := u.coll.UpdateOne(ctx, filter, bson.D{{Key: "$set", Value: set}})
+		res, err := u.coll.UpdateOne(ctx, filter, update)
 		if err == nil {
 			matched = res.MatchedCount > 0
 		}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"math/big"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,62 +14,23 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// The look-up of a token is what every guarded request waits for. Its filter is
-// written, and its answer read, without the driver's reflection.
+// Every guarded request waits for the look-up of its token. This file therefore writes
+// the filter and reads the row without the driver's reflection.
 
-// tokenFilter is {token: digest, created_at: {$gte: createdAfter}}, without the
-// second where the time is zero.
-func tokenFilter(digest string, createdAfter time.Time) bson.Raw {
-	b := make([]byte, 4, 128) // the length comes last
+// tokenFilter returns {token: digest}.
+func tokenFilter(digest string) bson.Raw {
+	b := make([]byte, 4, 64) // the length comes last
 	b = append(b, byte(bson.TypeString))
 	b = append(b, "token\x00"...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(digest)+1))
 	b = append(b, digest...)
-	b = append(b, 0)
-	if !createdAfter.IsZero() {
-		b = append(b, byte(bson.TypeEmbeddedDocument))
-		b = append(b, "created_at\x00"...)
-		b = binary.LittleEndian.AppendUint32(b, 4+1+5+8+1)
-		b = append(b, byte(bson.TypeDateTime))
-		b = append(b, "$gte\x00"...)
-		b = binary.LittleEndian.AppendUint64(b, uint64(createdAfter.UnixMilli()))
-		b = append(b, 0)
-	}
-	b = append(b, 0)
+	b = append(b, 0, 0) // the ends of the string and of the document
 	binary.LittleEndian.PutUint32(b, uint32(len(b)))
 	return b
 }
 
-// pipeline is one in BSON already.
-type pipeline []byte
-
-// MarshalBSONValue implements bson.ValueMarshaler.
-func (p pipeline) MarshalBSONValue() (typ byte, data []byte, err error) {
-	return byte(bson.TypeArray), p, nil
-}
-
-// joinPipeline is [{$match: filter}, {$lookup: lookup}].
-func joinPipeline(filter, lookup bson.Raw) pipeline {
-	b := make([]byte, 4, 64+len(filter)+len(lookup)) // the length comes last
-	for i, stage := range [...]struct {
-		name string
-		spec bson.Raw
-	}{{"$match", filter}, {"$lookup", lookup}} {
-		b = append(b, byte(bson.TypeEmbeddedDocument), '0'+byte(i), 0)
-		b = binary.LittleEndian.AppendUint32(b, uint32(4+1+len(stage.name)+1+len(stage.spec)+1))
-		b = append(b, byte(bson.TypeEmbeddedDocument))
-		b = append(b, stage.name...)
-		b = append(b, 0)
-		b = append(b, stage.spec...)
-		b = append(b, 0)
-	}
-	b = append(b, 0)
-	binary.LittleEndian.PutUint32(b, uint32(len(b)))
-	return b
-}
-
-// parseToken reads a row of the collection. One that has no age is none of ours:
-// without a lifetime it would never end.
+// parseToken reads a row of access_tokens. A row without created_at is an error:
+// without a creation time, the token would never expire.
 func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.AccessToken[ID], err error) {
 	elems, err := doc.Elements()
 	if err != nil {
@@ -76,7 +39,7 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 	for _, e := range elems {
 		key, v, ok := e.Key(), e.Value(), true
 		if v.Type == bson.TypeNull {
-			continue // as good as missing
+			continue // equivalent to a missing field
 		}
 		switch key {
 		case "_id":
@@ -93,8 +56,10 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 			t.LastUsedAt, ok = timeOf(v)
 		case "authenticated_at":
 			t.AuthenticatedAt, ok = timeOf(v)
-		case "seen_not_before":
-			t.SeenNotBefore, ok = timeOf(v)
+		case "token_version":
+			if t.TokenVersion, err = integerOf(v); err != nil {
+				return t, fmt.Errorf("decode the field token_version: %w", err)
+			}
 		case "expires_at":
 			t.ExpiresAt, ok = timeOf(v)
 		case "scopes":
@@ -103,11 +68,11 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 			t.Name, ok = v.StringValueOK()
 		case "user_agent":
 			t.UserAgent, ok = v.StringValueOK()
-		case "client_addr":
-			t.ClientAddr, ok = v.StringValueOK()
+		case "client_ip":
+			t.ClientIP, ok = v.StringValueOK()
 		}
 		if !ok {
-			return t, fmt.Errorf("decode the field %s: it is of the type %v", key, v.Type)
+			return t, fmt.Errorf("decode the field %s: unexpected type %v", key, v.Type)
 		}
 	}
 	if t.CreatedAt.IsZero() {
@@ -129,7 +94,7 @@ func timeOf(v bson.RawValue) (time.Time, bool) {
 	return time.UnixMilli(ms).UTC(), ok
 }
 
-// stringsOf keeps an empty list apart from none.
+// stringsOf returns an empty list, not nil, for an empty array.
 func stringsOf(v bson.RawValue) ([]string, bool) {
 	a, ok := v.ArrayOK()
 	if !ok {
@@ -148,8 +113,95 @@ func stringsOf(v bson.RawValue) ([]string, bool) {
 	return out, true
 }
 
-// parseID reads an application's ID: the usual types as they are written by
-// NewRegistry, all else by the registry.
+// integerOf reads an integer from a number of any BSON type.
+func integerOf(v bson.RawValue) (int64, error) {
+	switch v.Type {
+	case bson.TypeInt64:
+		if n, ok := v.Int64OK(); ok {
+			return n, nil
+		}
+	case bson.TypeInt32:
+		if n, ok := v.Int32OK(); ok {
+			return int64(n), nil
+		}
+	case bson.TypeDouble:
+		f, _ := v.DoubleOK()
+		// From 2^53 on, a double plus 1 can be the same double: a revocation would be lost.
+		if math.Trunc(f) == f && math.Abs(f) < 1<<53 {
+			return int64(f), nil
+		}
+		return 0, fmt.Errorf("the double %v is not an integer below 2^53", f)
+	case bson.TypeDecimal128:
+		d, _ := v.Decimal128OK()
+		n, ok := integerOfDecimal(d)
+		if !ok {
+			return 0, fmt.Errorf("the decimal128 %v is not an integer of 64 bits", d)
+		}
+		return n, nil
+	}
+	return 0, fmt.Errorf("unexpected type %v, want a number", v.Type)
+}
+
+func integerOfDecimal(d bson.Decimal128) (n int64, ok bool) {
+	// Coefficients have at most 34 digits, int64 has at most 19.
+	const maxDigits, maxExponent = 34, 18
+	coefficient, exponent, err := d.BigInt()
+	switch {
+	case err != nil: // not a number, or infinite
+		return 0, false
+	case coefficient.Sign() == 0:
+		return 0, true
+	case exponent < -maxDigits || exponent > maxExponent:
+		return 0, false
+	}
+	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(exponent, -exponent))), nil)
+	if exponent >= 0 {
+		coefficient.Mul(coefficient, power)
+	} else if _, remainder := coefficient.QuoRem(coefficient, power, new(big.Int)); remainder.Sign() != 0 {
+		return 0, false
+	}
+	return coefficient.Int64(), coefficient.IsInt64()
+}
+
+// withIntegerVersion returns a document of users whose token_version the driver decodes
+// into an int64 as integerOf does. The driver itself decodes true as 1, and refuses
+// decimal128. It returns doc itself, and allocates nothing, where the version is an
+// integer, null or missing.
+func withIntegerVersion(doc bson.Raw) (bson.Raw, error) {
+	const field = "token_version"
+	v, err := doc.LookupErr(field)
+	if err != nil { // missing
+		return doc, nil
+	}
+	switch v.Type {
+	case bson.TypeInt64, bson.TypeInt32, bson.TypeNull:
+		return doc, nil
+	}
+	version, err := integerOf(v)
+	if err != nil {
+		return nil, fmt.Errorf("decode the field %s: %w", field, err)
+	}
+	elems, err := doc.Elements()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 4, len(doc)+8) // the length comes last
+	for _, e := range elems {
+		if e.Key() != field {
+			b = append(b, e...)
+			continue
+		}
+		b = append(b, byte(bson.TypeInt64))
+		b = append(b, field+"\x00"...)
+		b = binary.LittleEndian.AppendUint64(b, uint64(version))
+	}
+	b = append(b, 0)
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	return b, nil
+}
+
+// parseID reads an application's ID. It reads the usual types itself, as NewRegistry
+// writes them, and leaves all others to the registry.
 func parseID[ID comparable](v bson.RawValue, reg *bson.Registry, id *ID) error {
 	if reg == defaultRegistry {
 		ok := false
