@@ -7,23 +7,24 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/memstore"
+	"github.com/latchkey-go/latchkey/storetest"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
-	"github.com/latchkey-go/latchkey/strategy/storetest"
 )
 
 type token = strategy.AccessToken[uuid.UUID]
 
-// tokens is a good store, but for the methods that a test replaces.
+// tokens is a store without a fault, until a test replaces one of its methods.
 type tokens struct {
 	*memstore.Tokens[uuid.UUID]
 	insert  func(context.Context, token) error
-	byToken func(context.Context, string, time.Time) (token, error)
+	byToken func(context.Context, string) (token, error)
 	delete  func(context.Context, string) (token, error)
 	touch   func(context.Context, string, time.Time) error
 	rotate  func(context.Context, string, strategy.Rotation) (token, error)
@@ -31,18 +32,19 @@ type tokens struct {
 
 	deleteSession func(context.Context, uuid.UUID, uuid.UUID) (token, error)
 	deleteByUser  func(context.Context, uuid.UUID, ...uuid.UUID) (int64, error)
+	retention     func() time.Duration
 }
 
-func newTokens() *tokens {
+func newTokens(testing.TB) *tokens {
 	good := memstore.NewTokens[uuid.UUID]()
 	return &tokens{
-		good, good.Insert, good.ByToken, good.Delete, good.Touch, good.Rotate, good.ByUser, good.DeleteSession, good.DeleteByUser,
+		good, good.Insert, good.ByToken, good.Delete, good.Touch, good.Rotate, good.ByUser, good.DeleteSession, good.DeleteByUser, good.Retention,
 	}
 }
 
 func (s *tokens) Insert(ctx context.Context, t token) error { return s.insert(ctx, t) }
-func (s *tokens) ByToken(ctx context.Context, digest string, createdAfter time.Time) (token, error) {
-	return s.byToken(ctx, digest, createdAfter)
+func (s *tokens) ByToken(ctx context.Context, digest string) (token, error) {
+	return s.byToken(ctx, digest)
 }
 func (s *tokens) Delete(ctx context.Context, digest string) (token, error) {
 	return s.delete(ctx, digest)
@@ -63,8 +65,9 @@ func (s *tokens) DeleteSession(ctx context.Context, userID, id uuid.UUID) (token
 func (s *tokens) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 	return s.deleteByUser(ctx, userID, except...)
 }
+func (s *tokens) Retention() time.Duration { return s.retention() }
 
-// change changes a token that is there, in two steps.
+// change deletes a token and inserts it changed.
 func (s *tokens) change(ctx context.Context, digest string, f func(*token)) error {
 	t, err := s.Tokens.Delete(ctx, digest)
 	if err != nil {
@@ -74,7 +77,7 @@ func (s *tokens) change(ctx context.Context, digest string, f func(*token)) erro
 	return s.Tokens.Insert(ctx, t)
 }
 
-// touching makes a store do something else to a token that it touches.
+// touching makes Touch change a token by f.
 func touching(f func(t *token, at time.Time)) func(*tokens) {
 	return func(s *tokens) {
 		var mu sync.Mutex
@@ -87,7 +90,7 @@ func touching(f func(t *token, at time.Time)) func(*tokens) {
 	}
 }
 
-// rotating makes a store make another rotation than it was given.
+// rotating makes Rotate change the rotation before it makes it.
 func rotating(f func(*strategy.Rotation)) func(*tokens) {
 	return func(s *tokens) {
 		s.rotate = func(ctx context.Context, digest string, to strategy.Rotation) (token, error) {
@@ -97,7 +100,7 @@ func rotating(f func(*strategy.Rotation)) func(*tokens) {
 	}
 }
 
-// losing makes a store lose something in a rotation.
+// losing makes Rotate change the token by f too.
 func losing(f func(*token)) func(*tokens) {
 	return func(s *tokens) {
 		var mu sync.Mutex
@@ -114,8 +117,7 @@ func losing(f func(*token)) func(*tokens) {
 	}
 }
 
-// listing makes a store change the list of all tokens of a user before it takes
-// a page of it.
+// listing makes ByUser return what f makes of the list of all tokens of the user.
 func listing(f func(all []token, after strategy.Position, limit int) []token) func(*tokens) {
 	return func(s *tokens) {
 		s.byUser = func(ctx context.Context, userID uuid.UUID, after strategy.Position, limit int) ([]token, error) {
@@ -125,8 +127,8 @@ func listing(f func(all []token, after strategy.Position, limit int) []token) fu
 	}
 }
 
-// rotatingTo makes a store rotate in another way.
-func rotatingTo(f func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error)) func(*tokens) {
+// rotatingBy replaces Rotate by f.
+func rotatingBy(f func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error)) func(*tokens) {
 	return func(s *tokens) {
 		s.rotate = func(ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			return f(s, ctx, digest, to)
@@ -134,13 +136,13 @@ func rotatingTo(f func(s *tokens, ctx context.Context, digest string, to strateg
 	}
 }
 
-// upsertingRotation makes a store read a token and write it under another
-// digest, whatever has become of it meanwhile.
+// upsertingRotation makes Rotate read a token and then write it under the new digest, even if
+// it was deleted in between.
 func upsertingRotation(s *tokens) {
 	var mu sync.Mutex
 	rotated := make(map[string]bool)
 	s.rotate = func(ctx context.Context, digest string, to strategy.Rotation) (token, error) {
-		t, err := s.Tokens.ByToken(ctx, digest, all)
+		t, err := s.Tokens.ByToken(ctx, digest)
 		if err != nil {
 			return t, err
 		}
@@ -158,11 +160,11 @@ func upsertingRotation(s *tokens) {
 		}
 		return got, err
 	}
-	s.later(time.Millisecond / 2)
+	s.delayDeletes(time.Millisecond / 2)
 }
 
-// later makes deletes arrive while other calls are under way.
-func (s *tokens) later(d time.Duration) {
+// delayDeletes makes deletes wait, so that they run while other calls are in flight.
+func (s *tokens) delayDeletes(d time.Duration) {
 	s.delete = func(ctx context.Context, digest string) (token, error) {
 		time.Sleep(d)
 		return s.Tokens.Delete(ctx, digest)
@@ -177,15 +179,15 @@ func (s *tokens) later(d time.Duration) {
 	}
 }
 
-// slowToRotate makes rotations happen while deletes are under way.
-func (s *tokens) slowToRotate() {
+// delayRotations makes rotations wait, so that they run while deletes are in flight.
+func (s *tokens) delayRotations() {
 	s.rotate = func(ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 		time.Sleep(time.Millisecond / 2)
 		return s.Tokens.Rotate(ctx, digest, to)
 	}
 }
 
-// find returns a user's session.
+// find returns a user's session by its ID.
 func (s *tokens) find(ctx context.Context, userID, id uuid.UUID) (token, error) {
 	list, err := s.Tokens.ByUser(ctx, userID, strategy.Position{}, 1000)
 	for _, t := range list {
@@ -200,7 +202,7 @@ func newestFirst(a, b strategy.Position) int {
 	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), bytes.Compare(b.ID[:], a.ID[:]))
 }
 
-// page is the right page of a list that is in some order.
+// page sorts a list and returns its page after a position.
 func page(list []token, compare func(a, b strategy.Position) int, after strategy.Position, limit int) []token {
 	slices.SortFunc(list, func(a, b token) int { return compare(place(a), place(b)) })
 	if after != (strategy.Position{}) {
@@ -211,14 +213,11 @@ func page(list []token, compare func(a, b strategy.Position) int, after strategy
 
 func place(t token) strategy.Position { return strategy.Position{CreatedAt: t.CreatedAt, ID: t.ID} }
 
-// all is no age limit.
-var all time.Time
-
-// forgetting makes a store return its tokens changed.
-func forgetting(change func(*token)) func(*tokens) {
+// reading makes ByToken return tokens changed.
+func readingToken(change func(*token)) func(*tokens) {
 	return func(s *tokens) {
-		s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-			t, err := s.Tokens.ByToken(ctx, digest, after)
+		s.byToken = func(ctx context.Context, digest string) (token, error) {
+			t, err := s.Tokens.ByToken(ctx, digest)
 			if err == nil {
 				change(&t)
 			}
@@ -227,17 +226,7 @@ func forgetting(change func(*token)) func(*tokens) {
 	}
 }
 
-// limiting makes a store look with another age limit than it was told.
-func limiting(change func(time.Time) time.Time) func(*tokens) {
-	return func(s *tokens) {
-		s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-			return s.Tokens.ByToken(ctx, digest, change(after))
-		}
-	}
-}
-
-// overwriting makes a store insert a token after it has deleted what is in the
-// way.
+// overwriting makes Insert first delete the tokens that same reports.
 func overwriting(same func(a, b token) bool) func(*tokens) {
 	return func(s *tokens) {
 		var mu sync.Mutex
@@ -258,43 +247,63 @@ func overwriting(same func(a, b token) bool) func(*tokens) {
 
 func TestRunCatchesBrokenStores(t *testing.T) {
 	const (
-		roundTrip   = "every field comes back as it was stored"
-		ageLimit    = "the age limit is exact to the millisecond"
-		deleteTwice = "delete returns the token once and is idempotent"
-		notFound    = "a missing token is ErrTokenNotFound"
-		cancelled   = "a cancelled context stops every method"
-
-		shared        = "what a caller does to a token changes nothing"
-		touch         = "a touch sets the last use and nothing else"
-		touchForwards = "a touch never goes backwards"
-		touchMissing  = "a touch of a missing token is no error and makes none"
-		touchRace     = "a deleted token stays away under concurrent touches"
-		rotate        = "a rotation changes the digest and nothing else"
-		rotateTimes   = "a rotation sets the times that it is given, never backwards"
-		rotateMissing = "a rotation of a missing token is ErrTokenNotFound and makes none"
-		rotateOnce    = "one of many that rotate a token at once succeeds"
-		rotateDelete  = "a deleted token stays away under concurrent rotations"
-		rotateEnd     = "a deleted session stays away under concurrent rotations"
-		list          = "a user's tokens are listed newest first, and no others"
-		pages         = "the pages of a list have no gap and no repeat"
-		session       = "a session is deleted by its ID, whatever its digest"
-		another       = "another user's session is ErrTokenNotFound and stays"
-		sessionOnce   = "one of many that delete a session at once gets it"
-		byUser        = "all sessions of a user are deleted but the exceptions"
+		roundTrip      = "every field is returned as it was stored"
+		independent    = "tokens are independent"
+		notFound       = "a missing token is ErrTokenNotFound"
+		digestTaken    = "a taken digest is ErrDuplicateToken and changes nothing"
+		idTaken        = "a taken session ID is ErrDuplicateToken and changes nothing"
+		insertRace     = "one of many concurrent inserts of a digest succeeds"
+		anyAge         = "a token is found however old it is"
+		retention      = "the retention is not negative and does not change"
+		deleteTwice    = "a delete returns the token once"
+		deleteRace     = "one of many concurrent deletes of a token succeeds"
+		deleted        = "a deleted token stays deleted while other tokens are used"
+		deletedReads   = "a deleted token stays deleted under concurrent reads"
+		shared         = "tokens share no memory with the caller"
+		touch          = "a touch sets the last use and nothing else"
+		touchForwards  = "a touch never lowers the last use"
+		touchMissing   = "a touch of a missing token is no error and creates none"
+		touchRace      = "a deleted token stays deleted under concurrent touches"
+		rotate         = "a rotation changes the digest and nothing else"
+		rotateTimes    = "a rotation raises the times that it is given and never lowers them"
+		rotateVersion  = "a rotation raises the token version and never lowers it"
+		rotateMissing  = "a rotation of a missing token is ErrTokenNotFound and creates none"
+		rotateRace     = "one of many concurrent rotations of a token succeeds"
+		rotateDelete   = "a deleted token stays deleted under concurrent rotations"
+		rotateEnd      = "a deleted session stays deleted under concurrent rotations"
+		list           = "a list has exactly the user's tokens, newest first"
+		pages          = "the pages of a list have no gap and no repeat"
+		session        = "a session is deleted by its ID, also after a rotation"
+		anotherSession = "another user's session is ErrTokenNotFound and stays"
+		sessionRace    = "one of many concurrent deletes of a session succeeds"
+		byUser         = "all sessions of a user are deleted except those given"
+		concurrentUse  = "the store is safe for concurrent use"
+		cancelled      = "a cancelled context stops every method"
 	)
-	mustCatch(t, func(t *testing.T, breakIt func(*tokens)) map[string]error {
-		return storetest.TokenResults(t.Context(), t, uuid.New, func(testing.TB) strategy.Store[uuid.UUID] {
-			s := newTokens()
-			breakIt(s)
-			return s
+	// rotatingVersion makes Rotate write a token version that f makes of the row's and the rotation's.
+	rotatingVersion := func(f func(row, rotation int64) int64) func(*tokens) {
+		return rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+			before, err := s.Tokens.ByToken(ctx, digest)
+			if err != nil {
+				return before, err
+			}
+			t, err := s.Tokens.Rotate(ctx, digest, to)
+			if err == nil {
+				t.TokenVersion = f(before.TokenVersion, to.TokenVersion)
+				err = s.change(ctx, to.Digest, func(row *token) { row.TokenVersion = t.TokenVersion })
+			}
+			return t, err
 		})
+	}
+	mustCatch(t, newTokens, func(open func(testing.TB) *tokens) storetest.Suite {
+		return storetest.Tokens(uuid.New, func(t testing.TB) strategy.Store[uuid.UUID] { return open(t) })
 	}, []broken[*tokens]{
-		{"forgets the session ID", roundTrip, forgetting(func(t *token) { t.ID = uuid.Nil })},
-		{"forgets the digest", roundTrip, forgetting(func(t *token) { t.Digest = "" })},
-		{"forgets the user", roundTrip, forgetting(func(t *token) { t.UserID = uuid.Nil })},
-		{"forgets the milliseconds", roundTrip, forgetting(func(t *token) { t.CreatedAt = t.CreatedAt.Truncate(time.Second) })},
-		{"returns local time", roundTrip, forgetting(func(t *token) { t.CreatedAt = t.CreatedAt.In(time.FixedZone("here", 7200)) })},
-		{"deletes all tokens of the user", "tokens do not mix", func(s *tokens) {
+		{"forgets the session ID", roundTrip, readingToken(func(t *token) { t.ID = uuid.Nil })},
+		{"forgets the digest", roundTrip, readingToken(func(t *token) { t.Digest = "" })},
+		{"forgets the user", roundTrip, readingToken(func(t *token) { t.UserID = uuid.Nil })},
+		{"forgets the milliseconds", roundTrip, readingToken(func(t *token) { t.CreatedAt = t.CreatedAt.Truncate(time.Second) })},
+		{"returns local time", roundTrip, readingToken(func(t *token) { t.CreatedAt = t.CreatedAt.In(time.FixedZone("here", 7200)) })},
+		{"deletes all tokens of the user", independent, func(s *tokens) {
 			var mu sync.Mutex
 			var inserted []token
 			s.insert = func(ctx context.Context, t token) error {
@@ -315,10 +324,10 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return gone, err
 			}
 		}},
-		{"holds one token of a user", "tokens do not mix", overwriting(func(a, b token) bool { return a.UserID == b.UserID })},
+		{"holds one token of a user", independent, overwriting(func(a, b token) bool { return a.UserID == b.UserID })},
 		{"returns an error of its own for a missing token", notFound, func(s *tokens) {
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-				t, err := s.Tokens.ByToken(ctx, digest, after)
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if errors.Is(err, strategy.ErrTokenNotFound) {
 					err = errors.New("no documents in result")
 				}
@@ -326,31 +335,31 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"returns no error for a missing token", notFound, func(s *tokens) {
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-				t, err := s.Tokens.ByToken(ctx, digest, after)
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
+				t, err := s.Tokens.ByToken(ctx, digest)
 				return t, unless(err, strategy.ErrTokenNotFound)
 			}
 		}},
 		{
-			"overwrites a taken digest", "a taken digest is ErrDuplicateToken and changes nothing",
+			"overwrites a taken digest", digestTaken,
 			overwriting(func(a, b token) bool { return a.Digest == b.Digest }),
 		},
-		{"ignores a taken digest", "a taken digest is ErrDuplicateToken and changes nothing", func(s *tokens) {
+		{"ignores a taken digest", digestTaken, func(s *tokens) {
 			s.insert = func(ctx context.Context, t token) error {
-				if _, err := s.Tokens.ByToken(ctx, t.Digest, all); err == nil {
+				if _, err := s.Tokens.ByToken(ctx, t.Digest); err == nil {
 					return nil
 				}
 				return s.Tokens.Insert(ctx, t)
 			}
 		}},
 		{
-			"overwrites a taken session ID", "a taken session ID is ErrDuplicateToken and changes nothing",
+			"overwrites a taken session ID", idTaken,
 			overwriting(func(a, b token) bool { return a.ID == b.ID }),
 		},
-		{"looks whether a digest is taken, then inserts", "one of many that insert the same digest at once succeeds", func(s *tokens) {
+		{"checks whether a digest is taken, then inserts", insertRace, func(s *tokens) {
 			var mu sync.Mutex
 			s.insert = func(ctx context.Context, t token) error {
-				if _, err := s.Tokens.ByToken(ctx, t.Digest, all); err == nil {
+				if _, err := s.Tokens.ByToken(ctx, t.Digest); err == nil {
 					return strategy.ErrDuplicateToken
 				}
 				pause()
@@ -360,38 +369,44 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return s.Tokens.Insert(ctx, t)
 			}
 		}},
-		{"ignores the age limit", ageLimit, limiting(func(time.Time) time.Time { return all })},
-		{"rounds the age limit down to seconds", ageLimit, limiting(func(at time.Time) time.Time { return at.Truncate(time.Second) })},
-		{"rounds the age limit up to seconds", ageLimit, limiting(func(at time.Time) time.Time { return at.Add(time.Second - 1).Truncate(time.Second) })},
-		{"takes the age limit for exclusive", ageLimit, limiting(func(at time.Time) time.Time { return at.Add(time.Millisecond) })},
-		{"is a millisecond generous", ageLimit, limiting(func(at time.Time) time.Time { return at.Add(-time.Millisecond) })},
-		{"drops the age limit's zone", ageLimit, limiting(func(at time.Time) time.Time {
-			return time.Date(at.Year(), at.Month(), at.Day(), at.Hour(), at.Minute(), at.Second(), at.Nanosecond(), time.UTC)
-		})},
-		{"takes the zero time for yesterday", "the zero time is no age limit", limiting(func(at time.Time) time.Time {
-			if at.IsZero() {
-				return time.Now().AddDate(0, 0, -1)
+		{"hides tokens older than a day", anyAge, func(s *tokens) {
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
+				t, err := s.Tokens.ByToken(ctx, digest)
+				if err == nil && t.CreatedAt.Before(time.Now().AddDate(0, 0, -1)) {
+					return token{}, strategy.ErrTokenNotFound
+				}
+				return t, err
 			}
-			return at
+		}},
+		{"lists no tokens older than a day", anyAge, listing(func(l []token, after strategy.Position, limit int) []token {
+			l = slices.DeleteFunc(l, func(t token) bool { return t.CreatedAt.Before(time.Now().AddDate(0, 0, -1)) })
+			return page(l, newestFirst, after, limit)
 		})},
-		{"deletes a missing token successfully", deleteTwice, func(s *tokens) {
+		{"has a negative retention", retention, func(s *tokens) {
+			s.retention = func() time.Duration { return -1 }
+		}},
+		{"has a retention that changes", retention, func(s *tokens) {
+			var calls atomic.Int64
+			s.retention = func() time.Duration { return time.Duration(calls.Add(1)) * time.Hour }
+		}},
+		{"returns no error for a delete of a missing token", deleteTwice, func(s *tokens) {
 			s.delete = func(ctx context.Context, digest string) (token, error) {
 				t, err := s.Tokens.Delete(ctx, digest)
 				return t, unless(err, strategy.ErrTokenNotFound)
 			}
 		}},
-		{"does not return what it deletes", deleteTwice, func(s *tokens) {
+		{"does not return the deleted token", deleteTwice, func(s *tokens) {
 			s.delete = func(ctx context.Context, digest string) (token, error) {
 				_, err := s.Tokens.Delete(ctx, digest)
 				return token{}, err
 			}
 		}},
-		{"says that it deletes, and does not", deleteTwice, func(s *tokens) {
-			s.delete = func(ctx context.Context, digest string) (token, error) { return s.Tokens.ByToken(ctx, digest, all) }
+		{"returns a token without deleting it", deleteTwice, func(s *tokens) {
+			s.delete = func(ctx context.Context, digest string) (token, error) { return s.Tokens.ByToken(ctx, digest) }
 		}},
-		{"looks for a token, then deletes it", "one of many that delete a token at once gets it", func(s *tokens) {
+		{"reads a token, then deletes it", deleteRace, func(s *tokens) {
 			s.delete = func(ctx context.Context, digest string) (token, error) {
-				t, err := s.Tokens.ByToken(ctx, digest, all)
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if err == nil {
 					pause()
 					_, _ = s.Tokens.Delete(ctx, digest)
@@ -399,8 +414,8 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return t, err
 			}
 		}},
-		// Like a session store that saves what a request has loaded when it ends.
-		{"writes back with later calls what it has read", "a deleted token stays away while its neighbours are used", func(s *tokens) {
+		// As a session store does that saves, when a request ends, what the request has loaded.
+		{"writes tokens back with later calls", deleted, func(s *tokens) {
 			var mu sync.Mutex
 			var loaded []token
 			save := func(ctx context.Context) {
@@ -408,11 +423,11 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 					_ = s.Tokens.Insert(ctx, t)
 				}
 			}
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				save(ctx)
-				t, err := s.Tokens.ByToken(ctx, digest, after)
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if err == nil && !slices.ContainsFunc(loaded, func(l token) bool { return l.ID == t.ID }) {
 					loaded = append(loaded, t)
 				}
@@ -425,27 +440,23 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return s.Tokens.Insert(ctx, t)
 			}
 		}},
-		// Like one that touches a "last used" time with an upsert.
-		{"writes back at once what it has read", "a deleted token stays away under concurrent reads", func(s *tokens) {
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-				t, err := s.Tokens.ByToken(ctx, digest, after)
+		// As a store does that sets the last use with an upsert.
+		{"writes tokens back when it reads them", deletedReads, func(s *tokens) {
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if err == nil {
 					pause()
 					_ = s.Tokens.Insert(ctx, t)
 				}
 				return t, err
 			}
-			// The delete arrives while the reads are under way.
-			s.delete = func(ctx context.Context, digest string) (token, error) {
-				time.Sleep(time.Millisecond / 2)
-				return s.Tokens.Delete(ctx, digest)
-			}
+			s.delayDeletes(time.Millisecond / 2)
 		}},
-		{"has one buffer for all its callers", "many goroutines at once", func(s *tokens) {
+		{"has one buffer for all callers", concurrentUse, func(s *tokens) {
 			var mu sync.Mutex
 			var buffer token
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-				t, err := s.Tokens.ByToken(ctx, digest, after)
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if err != nil {
 					return t, err
 				}
@@ -458,43 +469,36 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return buffer, nil
 			}
 		}},
-		{"forgets the last use", roundTrip, forgetting(func(t *token) { t.LastUsedAt = time.Time{} })},
-		{"forgets the time of authentication", roundTrip, forgetting(func(t *token) { t.AuthenticatedAt = time.Time{} })},
-		{"forgets what the login saw", roundTrip, forgetting(func(t *token) { t.SeenNotBefore = time.Time{} })},
-		{"takes the epoch for nothing seen", roundTrip, forgetting(func(t *token) {
-			if t.SeenNotBefore.Equal(time.UnixMilli(0)) {
-				t.SeenNotBefore = time.Time{}
-			}
-		})},
-		{"takes nothing seen for the epoch", roundTrip, forgetting(func(t *token) {
-			if t.SeenNotBefore.IsZero() {
-				t.SeenNotBefore = time.UnixMilli(0).UTC()
-			}
-		})},
-		{"forgets the end", roundTrip, forgetting(func(t *token) { t.ExpiresAt = time.Time{} })},
-		{"forgets the scopes", roundTrip, forgetting(func(t *token) { t.Scopes = nil })},
-		{"sorts the scopes", roundTrip, forgetting(func(t *token) { slices.Sort(t.Scopes) })},
-		{"makes a login a token without scopes", roundTrip, forgetting(func(t *token) {
+		{"forgets the last use", roundTrip, readingToken(func(t *token) { t.LastUsedAt = time.Time{} })},
+		{"forgets the time of the authentication", roundTrip, readingToken(func(t *token) { t.AuthenticatedAt = time.Time{} })},
+		{"forgets the token version", roundTrip, readingToken(func(t *token) { t.TokenVersion = 0 })},
+		{"keeps 32 bits of the token version", roundTrip, readingToken(func(t *token) { t.TokenVersion = int64(int32(t.TokenVersion)) })},
+		{"keeps the token version as a float", roundTrip, readingToken(func(t *token) { t.TokenVersion = int64(float64(t.TokenVersion)) })},
+		{"takes a missing token version for 1", roundTrip, readingToken(func(t *token) { t.TokenVersion = max(1, t.TokenVersion) })},
+		{"forgets the expiry", roundTrip, readingToken(func(t *token) { t.ExpiresAt = time.Time{} })},
+		{"forgets the scopes", roundTrip, readingToken(func(t *token) { t.Scopes = nil })},
+		{"sorts the scopes", roundTrip, readingToken(func(t *token) { slices.Sort(t.Scopes) })},
+		{"makes a login a token with no scopes", roundTrip, readingToken(func(t *token) {
 			if t.Scopes == nil {
 				t.Scopes = []string{}
 			}
 		})},
-		{"forgets the name", roundTrip, forgetting(func(t *token) { t.Name = "" })},
-		{"forgets the user agent", roundTrip, forgetting(func(t *token) { t.UserAgent = "" })},
-		{"forgets the client's address", roundTrip, forgetting(func(t *token) { t.ClientAddr = "" })},
-		{"cuts the milliseconds off the end", roundTrip, forgetting(func(t *token) { t.ExpiresAt = t.ExpiresAt.Truncate(time.Second) })},
-		{"returns the last use in local time", roundTrip, forgetting(func(t *token) { t.LastUsedAt = t.LastUsedAt.In(time.FixedZone("here", 7200)) })},
-		{"takes no last use for the epoch", roundTrip, forgetting(func(t *token) {
+		{"forgets the name", roundTrip, readingToken(func(t *token) { t.Name = "" })},
+		{"forgets the user agent", roundTrip, readingToken(func(t *token) { t.UserAgent = "" })},
+		{"forgets the client IP", roundTrip, readingToken(func(t *token) { t.ClientIP = "" })},
+		{"cuts the milliseconds off the expiry", roundTrip, readingToken(func(t *token) { t.ExpiresAt = t.ExpiresAt.Truncate(time.Second) })},
+		{"returns the last use in local time", roundTrip, readingToken(func(t *token) { t.LastUsedAt = t.LastUsedAt.In(time.FixedZone("here", 7200)) })},
+		{"takes a missing last use for the epoch", roundTrip, readingToken(func(t *token) {
 			if t.LastUsedAt.IsZero() {
 				t.LastUsedAt = time.UnixMilli(0).UTC()
 			}
 		})},
-		{"takes no end for the epoch", roundTrip, forgetting(func(t *token) {
+		{"takes a missing expiry for the epoch", roundTrip, readingToken(func(t *token) {
 			if t.ExpiresAt.IsZero() {
 				t.ExpiresAt = time.UnixMilli(0).UTC()
 			}
 		})},
-		{"fills in the time of authentication", roundTrip, forgetting(func(t *token) {
+		{"fills in a missing time of the authentication", roundTrip, readingToken(func(t *token) {
 			if t.AuthenticatedAt.IsZero() {
 				t.AuthenticatedAt = t.CreatedAt
 			}
@@ -508,8 +512,8 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				given[t.Digest] = t.Scopes
 				return s.Tokens.Insert(ctx, t)
 			}
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-				t, err := s.Tokens.ByToken(ctx, digest, after)
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
+				t, err := s.Tokens.ByToken(ctx, digest)
 				mu.Lock()
 				defer mu.Unlock()
 				if scopes, ok := given[digest]; ok && err == nil {
@@ -523,13 +527,17 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			s.touch = func(ctx context.Context, _ string, _ time.Time) error { return ctx.Err() }
 		}},
 		{"touches another field", touch, touching(func(t *token, at time.Time) { t.LastUsedAt, t.AuthenticatedAt = at, at })},
-		{"begins the session anew with a touch", touch, touching(func(t *token, at time.Time) { t.LastUsedAt, t.CreatedAt = at, at })},
+		{"changes the time of creation with a touch", touch, touching(func(t *token, at time.Time) { t.LastUsedAt, t.CreatedAt = at, at })},
 		{"loses the scopes with a touch", touch, touching(func(t *token, at time.Time) { t.LastUsedAt, t.Scopes = at, nil })},
-		{"loses the end with a touch", touch, touching(func(t *token, at time.Time) { t.LastUsedAt, t.ExpiresAt = at, time.Time{} })},
+		{"loses the expiry with a touch", touch, touching(func(t *token, at time.Time) { t.LastUsedAt, t.ExpiresAt = at, time.Time{} })},
+		{"changes the token version with a touch", touch, touching(func(t *token, at time.Time) {
+			t.LastUsedAt = at
+			t.TokenVersion++
+		})},
 		{"touches to the second", touch, touching(func(t *token, at time.Time) { t.LastUsedAt = at.Truncate(time.Second) })},
 		{"touches all tokens of the user", touch, func(s *tokens) {
 			s.touch = func(ctx context.Context, digest string, at time.Time) error {
-				t, _ := s.Tokens.ByToken(ctx, digest, all)
+				t, _ := s.Tokens.ByToken(ctx, digest)
 				list, err := s.Tokens.ByUser(ctx, t.UserID, strategy.Position{}, 100)
 				for _, t := range list {
 					_ = s.Tokens.Touch(ctx, t.Digest, at)
@@ -537,11 +545,11 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return err
 			}
 		}},
-		{"touches backwards", touchForwards, touching(func(t *token, at time.Time) { t.LastUsedAt = at })},
-		{"looks at the last use, then touches", touchForwards, func(s *tokens) {
+		{"lowers the last use", touchForwards, touching(func(t *token, at time.Time) { t.LastUsedAt = at })},
+		{"reads the last use, then writes it", touchForwards, func(s *tokens) {
 			var mu sync.Mutex
 			s.touch = func(ctx context.Context, digest string, at time.Time) error {
-				t, err := s.Tokens.ByToken(ctx, digest, all)
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if err != nil || !at.After(t.LastUsedAt) {
 					return unless(err, strategy.ErrTokenNotFound)
 				}
@@ -553,13 +561,13 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		}},
 		{"returns an error for a touch of a missing token", touchMissing, func(s *tokens) {
 			s.touch = func(ctx context.Context, digest string, at time.Time) error {
-				if _, err := s.Tokens.ByToken(ctx, digest, all); err != nil {
+				if _, err := s.Tokens.ByToken(ctx, digest); err != nil {
 					return err
 				}
 				return s.Tokens.Touch(ctx, digest, at)
 			}
 		}},
-		{"makes a token that it touches", touchMissing, func(s *tokens) {
+		{"creates a missing token with a touch", touchMissing, func(s *tokens) {
 			s.touch = func(ctx context.Context, digest string, at time.Time) error {
 				if err := s.Tokens.Touch(ctx, digest, at); err != nil {
 					return err
@@ -567,9 +575,9 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return unless(s.Tokens.Insert(ctx, token{ID: uuid.New(), Digest: digest, LastUsedAt: at}), strategy.ErrDuplicateToken)
 			}
 		}},
-		{"touches with an upsert of what it has read", touchRace, func(s *tokens) {
+		{"touches with an upsert of the token it has read", touchRace, func(s *tokens) {
 			s.touch = func(ctx context.Context, digest string, at time.Time) error {
-				t, err := s.Tokens.ByToken(ctx, digest, all)
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if err != nil {
 					return unless(err, strategy.ErrTokenNotFound)
 				}
@@ -580,22 +588,22 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				t.LastUsedAt = at
 				return unless(s.Tokens.Insert(ctx, t), strategy.ErrDuplicateToken)
 			}
-			s.later(time.Millisecond / 2)
+			s.delayDeletes(time.Millisecond / 2)
 		}},
 
-		{"does not rotate", rotate, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
-			t, err := s.Tokens.ByToken(ctx, digest, all)
+		{"does not rotate", rotate, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+			t, err := s.Tokens.ByToken(ctx, digest)
 			t.Digest = to.Digest
 			return t, err
 		})},
-		{"returns a token as it was before the rotation", rotate, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+		{"returns the token as it was before the rotation", rotate, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.Rotate(ctx, digest, to)
 			if err == nil {
 				t.Digest = digest
 			}
 			return t, err
 		})},
-		{"keeps the old digest alive", rotate, func(s *tokens) {
+		{"finds the old digest after a rotation", rotate, func(s *tokens) {
 			var mu sync.Mutex
 			next := make(map[string]string)
 			s.rotate = func(ctx context.Context, digest string, to strategy.Rotation) (token, error) {
@@ -607,23 +615,23 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				}
 				return t, err
 			}
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				for next[digest] != "" {
 					digest = next[digest]
 				}
-				return s.Tokens.ByToken(ctx, digest, after)
+				return s.Tokens.ByToken(ctx, digest)
 			}
 		}},
-		{"gives a rotated session another ID", rotate, losing(func(t *token) { t.ID[15]++ })},
-		{"begins the session anew with a rotation", rotate, losing(func(t *token) { t.CreatedAt = t.CreatedAt.Add(time.Hour) })},
-		{"loses the name in a rotation", rotate, losing(func(t *token) { t.Name = "" })},
-		{"loses the scopes in a rotation", rotate, losing(func(t *token) { t.Scopes = nil })},
-		{"loses the end in a rotation", rotate, losing(func(t *token) { t.ExpiresAt = time.Time{} })},
-		{"loses what the login saw in a rotation", rotate, losing(func(t *token) { t.SeenNotBefore = time.Time{} })},
-		{"loses the last use in a rotation", rotate, losing(func(t *token) { t.LastUsedAt = time.Time{} })},
-		{"ends the user's other sessions with a rotation", rotate, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+		{"changes the session ID with a rotation", rotate, losing(func(t *token) { t.ID[15]++ })},
+		{"changes the time of creation with a rotation", rotate, losing(func(t *token) { t.CreatedAt = t.CreatedAt.Add(time.Hour) })},
+		{"loses the name with a rotation", rotate, losing(func(t *token) { t.Name = "" })},
+		{"loses the scopes with a rotation", rotate, losing(func(t *token) { t.Scopes = nil })},
+		{"loses the expiry with a rotation", rotate, losing(func(t *token) { t.ExpiresAt = time.Time{} })},
+		{"loses the token version with a rotation", rotate, losing(func(t *token) { t.TokenVersion = 0 })},
+		{"loses the last use with a rotation", rotate, losing(func(t *token) { t.LastUsedAt = time.Time{} })},
+		{"deletes the user's other sessions with a rotation", rotate, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.Rotate(ctx, digest, to)
 			if err == nil {
 				_, err = s.Tokens.DeleteByUser(ctx, t.UserID, t.ID)
@@ -632,23 +640,12 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		})},
 		{"ignores a rotation's last use", rotateTimes, rotating(func(r *strategy.Rotation) { r.LastUsedAt = time.Time{} })},
 		{"ignores a rotation's authentication", rotateTimes, rotating(func(r *strategy.Rotation) { r.AuthenticatedAt = time.Time{} })},
-		{"ignores what a rotation saw", rotateTimes, rotating(func(r *strategy.Rotation) { r.SeenNotBefore = time.Time{} })},
-		{"takes an authentication for what it saw", rotateTimes, rotating(func(r *strategy.Rotation) {
-			if r.SeenNotBefore.IsZero() {
-				r.SeenNotBefore = r.AuthenticatedAt
-			}
-		})},
-		{"ignores a rotation that saw no not-before", rotateTimes, rotating(func(r *strategy.Rotation) {
-			if r.SeenNotBefore.Equal(time.UnixMilli(0)) {
-				r.SeenNotBefore = time.Time{}
-			}
-		})},
-		{"takes a rotation for an authentication", rotateTimes, rotating(func(r *strategy.Rotation) {
+		{"takes a rotation's last use for its authentication", rotateTimes, rotating(func(r *strategy.Rotation) {
 			if r.AuthenticatedAt.IsZero() {
 				r.AuthenticatedAt = r.LastUsedAt
 			}
 		})},
-		{"sets times back in a rotation", rotateTimes, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+		{"lowers the time of the authentication with a rotation", rotateTimes, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.Rotate(ctx, digest, to)
 			if err == nil && !to.AuthenticatedAt.IsZero() {
 				t.AuthenticatedAt = to.AuthenticatedAt
@@ -656,29 +653,41 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			}
 			return t, err
 		})},
-		{"sets what was seen back in a rotation", rotateTimes, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+		{"lowers the last use with a rotation", rotateTimes, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.Rotate(ctx, digest, to)
-			if err == nil && !to.SeenNotBefore.IsZero() {
-				t.SeenNotBefore = to.SeenNotBefore
-				_ = s.change(ctx, to.Digest, func(t *token) { t.SeenNotBefore = to.SeenNotBefore })
+			if err == nil && !to.LastUsedAt.IsZero() {
+				t.LastUsedAt = to.LastUsedAt
+				_ = s.change(ctx, to.Digest, func(t *token) { t.LastUsedAt = to.LastUsedAt })
 			}
 			return t, err
 		})},
-		{"returns no error for a rotation of a missing token", rotateMissing, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+		{"ignores a rotation's token version", rotateVersion, rotating(func(r *strategy.Rotation) { r.TokenVersion = 0 })},
+		{"lowers the token version with a rotation", rotateVersion, rotatingVersion(func(row, rotation int64) int64 {
+			return cmp.Or(rotation, row)
+		})},
+		{"takes a rotation without a token version for version 0", rotateVersion, rotatingVersion(func(row, rotation int64) int64 {
+			if rotation == 0 {
+				return 0
+			}
+			return max(row, rotation)
+		})},
+		{"counts rotations as token versions", rotateVersion, rotatingVersion(func(row, _ int64) int64 { return row + 1 })},
+		{"sets a token version only once", rotateVersion, rotatingVersion(func(row, rotation int64) int64 { return cmp.Or(row, rotation) })},
+		{"returns no error for a rotation of a missing token", rotateMissing, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.Rotate(ctx, digest, to)
 			return t, unless(err, strategy.ErrTokenNotFound)
 		})},
-		{"makes a token that it rotates", rotateMissing, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+		{"creates a missing token with a rotation", rotateMissing, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.Rotate(ctx, digest, to)
 			if errors.Is(err, strategy.ErrTokenNotFound) {
 				_ = s.Tokens.Insert(ctx, token{ID: uuid.New(), Digest: to.Digest})
 			}
 			return t, err
 		})},
-		{"looks for a token, then rotates its session", rotateOnce, func(s *tokens) {
+		{"reads a token, then rotates its session", rotateRace, func(s *tokens) {
 			var mu sync.Mutex
 			s.rotate = func(ctx context.Context, digest string, to strategy.Rotation) (token, error) {
-				t, err := s.Tokens.ByToken(ctx, digest, all)
+				t, err := s.Tokens.ByToken(ctx, digest)
 				if err != nil {
 					return t, err
 				}
@@ -693,8 +702,8 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return s.Tokens.Rotate(ctx, now.Digest, to)
 			}
 		}},
-		{"rotates a token with an upsert of what it has read", rotateDelete, upsertingRotation},
-		{"rotates a session with an upsert of what it has read", rotateEnd, upsertingRotation},
+		{"rotates a token with an upsert of the token it has read", rotateDelete, upsertingRotation},
+		{"rotates a session with an upsert of the token it has read", rotateEnd, upsertingRotation},
 
 		{"lists the oldest first", list, listing(func(l []token, after strategy.Position, limit int) []token {
 			return page(l, func(a, b strategy.Position) int { return newestFirst(b, a) }, after, limit)
@@ -757,13 +766,13 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			}
 			return page(l, newestFirst, strategy.Position{}, limit)
 		})},
-		{"begins a page with the token of the position", pages, listing(func(l []token, after strategy.Position, limit int) []token {
+		{"begins a page with the token at the position", pages, listing(func(l []token, after strategy.Position, limit int) []token {
 			if after != (strategy.Position{}) {
 				l = slices.DeleteFunc(l, func(t token) bool { return newestFirst(place(t), after) < 0 })
 			}
 			return page(l, newestFirst, strategy.Position{}, limit)
 		})},
-		{"looks for the token of the position", pages, listing(func(l []token, after strategy.Position, limit int) []token {
+		{"looks for the token at the position", pages, listing(func(l []token, after strategy.Position, limit int) []token {
 			if i := slices.IndexFunc(l, func(t token) bool { return t.ID == after.ID }); i >= 0 {
 				l = l[i+1:]
 			}
@@ -772,11 +781,11 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		{"ignores the limit", pages, listing(func(l []token, after strategy.Position, _ int) []token {
 			return page(l, newestFirst, after, len(l))
 		})},
-		{"fills its pages by half", pages, listing(func(l []token, after strategy.Position, limit int) []token {
+		{"fills half of each page", pages, listing(func(l []token, after strategy.Position, limit int) []token {
 			return page(l, newestFirst, after, (limit+1)/2)
 		})},
 
-		{"ignores whose session it deletes", another, func(s *tokens) {
+		{"ignores the user of the session it deletes", anotherSession, func(s *tokens) {
 			var mu sync.Mutex
 			owners := make(map[uuid.UUID]uuid.UUID)
 			s.insert = func(ctx context.Context, t token) error {
@@ -797,10 +806,10 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return t, unless(err, strategy.ErrTokenNotFound)
 			}
 		}},
-		{"says that it deletes a session, and does not", session, func(s *tokens) {
+		{"returns a session without deleting it", session, func(s *tokens) {
 			s.deleteSession = func(ctx context.Context, userID, id uuid.UUID) (token, error) { return s.find(ctx, userID, id) }
 		}},
-		{"does not return the session that it deletes", session, func(s *tokens) {
+		{"does not return the deleted session", session, func(s *tokens) {
 			s.deleteSession = func(ctx context.Context, userID, id uuid.UUID) (token, error) {
 				_, err := s.Tokens.DeleteSession(ctx, userID, id)
 				return token{}, err
@@ -821,7 +830,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return s.Tokens.Delete(ctx, first[id])
 			}
 		}},
-		{"looks for a session, then deletes it", sessionOnce, func(s *tokens) {
+		{"reads a session, then deletes it", sessionRace, func(s *tokens) {
 			s.deleteSession = func(ctx context.Context, userID, id uuid.UUID) (token, error) {
 				t, err := s.find(ctx, userID, id)
 				if err == nil {
@@ -832,7 +841,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"reads a session, then deletes it by its digest", rotateEnd, func(s *tokens) {
-			s.slowToRotate()
+			s.delayRotations()
 			s.deleteSession = func(ctx context.Context, userID, id uuid.UUID) (token, error) {
 				t, err := s.find(ctx, userID, id)
 				if err != nil {
@@ -844,7 +853,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"lists a user's tokens, then deletes them by their digests", rotateEnd, func(s *tokens) {
-			s.slowToRotate()
+			s.delayRotations()
 			s.deleteByUser = func(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (n int64, err error) {
 				l, err := s.Tokens.ByUser(ctx, userID, strategy.Position{}, 1000)
 				pause()
@@ -862,18 +871,18 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return s.Tokens.DeleteByUser(ctx, userID)
 			}
 		}},
-		{"knows one exception only", byUser, func(s *tokens) {
+		{"uses only the first exception", byUser, func(s *tokens) {
 			s.deleteByUser = func(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 				return s.Tokens.DeleteByUser(ctx, userID, except[:min(1, len(except))]...)
 			}
 		}},
-		{"does not count", byUser, func(s *tokens) {
+		{"does not count the deleted sessions", byUser, func(s *tokens) {
 			s.deleteByUser = func(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 				_, err := s.Tokens.DeleteByUser(ctx, userID, except...)
 				return 0, err
 			}
 		}},
-		{"deletes the sessions of others", byUser, func(s *tokens) {
+		{"deletes the sessions of other users too", byUser, func(s *tokens) {
 			var mu sync.Mutex
 			users := make(map[uuid.UUID]bool)
 			s.insert = func(ctx context.Context, t token) error {
@@ -892,7 +901,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return n, err
 			}
 		}},
-		{"returns an error where there is nothing to delete", byUser, func(s *tokens) {
+		{"returns an error if there is nothing to delete", byUser, func(s *tokens) {
 			s.deleteByUser = func(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 				n, err := s.Tokens.DeleteByUser(ctx, userID, except...)
 				if err == nil && n == 0 {
@@ -902,38 +911,38 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 
-		{"touches in spite of the context", cancelled, func(s *tokens) {
+		{"touches despite a cancelled context", cancelled, func(s *tokens) {
 			s.touch = func(ctx context.Context, digest string, at time.Time) error {
 				return s.Tokens.Touch(context.WithoutCancel(ctx), digest, at)
 			}
 		}},
-		{"rotates in spite of the context", cancelled, rotatingTo(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
+		{"rotates despite a cancelled context", cancelled, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			return s.Tokens.Rotate(context.WithoutCancel(ctx), digest, to)
 		})},
-		{"lists in spite of the context", cancelled, func(s *tokens) {
+		{"lists despite a cancelled context", cancelled, func(s *tokens) {
 			s.byUser = func(ctx context.Context, userID uuid.UUID, after strategy.Position, limit int) ([]token, error) {
 				return s.Tokens.ByUser(context.WithoutCancel(ctx), userID, after, limit)
 			}
 		}},
-		{"deletes sessions in spite of the context", cancelled, func(s *tokens) {
+		{"deletes sessions despite a cancelled context", cancelled, func(s *tokens) {
 			s.deleteSession = func(ctx context.Context, userID, id uuid.UUID) (token, error) {
 				return s.Tokens.DeleteSession(context.WithoutCancel(ctx), userID, id)
 			}
 		}},
-		{"deletes all of a user's in spite of the context", cancelled, func(s *tokens) {
+		{"deletes a user's sessions despite a cancelled context", cancelled, func(s *tokens) {
 			s.deleteByUser = func(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 				return s.Tokens.DeleteByUser(context.WithoutCancel(ctx), userID, except...)
 			}
 		}},
-		{"inserts in spite of the context", cancelled, func(s *tokens) {
+		{"inserts despite a cancelled context", cancelled, func(s *tokens) {
 			s.insert = func(ctx context.Context, t token) error { return s.Tokens.Insert(context.WithoutCancel(ctx), t) }
 		}},
-		{"reads in spite of the context", cancelled, func(s *tokens) {
-			s.byToken = func(ctx context.Context, digest string, after time.Time) (token, error) {
-				return s.Tokens.ByToken(context.WithoutCancel(ctx), digest, after)
+		{"reads despite a cancelled context", cancelled, func(s *tokens) {
+			s.byToken = func(ctx context.Context, digest string) (token, error) {
+				return s.Tokens.ByToken(context.WithoutCancel(ctx), digest)
 			}
 		}},
-		{"deletes in spite of the context", cancelled, func(s *tokens) {
+		{"deletes despite a cancelled context", cancelled, func(s *tokens) {
 			s.delete = func(ctx context.Context, digest string) (token, error) {
 				return s.Tokens.Delete(context.WithoutCancel(ctx), digest)
 			}

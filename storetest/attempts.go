@@ -13,47 +13,38 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 )
 
-// RunAttempts checks an account.AttemptStore: a subtest for each line of its
-// contract, each on a store that open returns empty. The times in it are a hundred
-// years ahead, so that no server's clock collects what has not expired by the
-// checks' own. A store that holds a limited number of counters must hold 100.
+// RunAttempts checks an account.AttemptStore. Each subtest calls open, which must return an
+// empty store. A store with a maximum number of counters must hold at least 100.
+//
+// The checks' times are a hundred years ahead, so that a server with a clock of its own does
+// not remove counters that have not expired by the checks' times.
 func RunAttempts(t *testing.T, open func(testing.TB) account.AttemptStore) {
 	t.Helper()
-	for _, c := range attemptChecks() {
-		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), timeout)
-			defer cancel()
-			if err := c.run(ctx, attemptStore{open(t)}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	attemptSuite(open).run(t)
 }
 
-type attemptCheck struct {
-	name string
-	run  func(context.Context, attemptStore) error
-}
-
-func attemptChecks() []attemptCheck {
-	return []attemptCheck{
-		{"a counter comes back as it was counted", attemptRoundTrip},
-		{"counters come back in the order of their keys", attemptOrder},
-		{"each of many that count at once gets another number", attemptAddRace},
-		{"the last failure never goes backwards", attemptForwards},
-		{"a counter is postponed where that is asked for, and never brought forward", attemptPostpone},
-		{"what has expired counts as not there", attemptExpired},
-		{"many that count at once on what has expired begin at one", attemptExpiredRace},
-		{"withdrawing takes back, also below zero, and makes nothing", attemptWithdraw},
-		{"withdrawing and counting at once do not undo each other", attemptWithdrawRace},
-		{"clearing returns the counter once and is idempotent", attemptClear},
-		{"one of many that clear at once gets the counter", attemptClearRace},
-		{"each failure is in one counter that is cleared, or in what is left", attemptClearAddRace},
-		{"a list of networks replaces what was there, in its order", attemptRemember},
-		{"many that remember at once succeed", attemptRememberRace},
-		{"what a caller does to a list changes nothing", attemptNotShared},
-		{"keys do not affect each other", attemptSeparate},
-		{"a cancelled context stops every method", attemptCancelled},
+func attemptSuite(open func(testing.TB) account.AttemptStore) suite[attemptStore] {
+	return suite[attemptStore]{
+		open: func(t testing.TB) attemptStore { return attemptStore{open(t)} },
+		checks: []check[attemptStore]{
+			{"a counter is returned as it was counted", attemptRoundTrip},
+			{"counters are returned in the order of their keys", attemptOrder},
+			{"each of many concurrent failures gets a number of its own", attemptAddRace},
+			{"the time of the last failure is never lowered", attemptForwards},
+			{"a counter's expiry is postponed only on request, and is never brought forward", attemptPostpone},
+			{"an expired counter counts as missing", attemptExpired},
+			{"many concurrent failures restart an expired counter once", attemptExpiredRace},
+			{"withdrawing subtracts, also below zero, and creates no counter", attemptWithdraw},
+			{"concurrent withdrawals and failures add up", attemptWithdrawRace},
+			{"clearing returns the counter once", attemptClear},
+			{"one of many concurrent clears gets the counter", attemptClearRace},
+			{"failures concurrent with a clear are cleared or stay", attemptClearAddRace},
+			{"a list of networks replaces the counter and keeps its order", attemptRemember},
+			{"concurrent calls of Remember succeed", attemptRememberRace},
+			{"lists share no memory with the caller", attemptNotShared},
+			{"keys are independent", attemptSeparate},
+			{"a cancelled context stops every method", attemptCancelled},
+		},
 	}
 }
 
@@ -62,17 +53,10 @@ type attemptStore struct {
 	account.AttemptStore
 }
 
-// future is the checks' time. A server with a clock of its own, which may collect
-// what has expired at any time, must not take part.
+// future is the checks' time. It is so late that no server's clock takes a counter for expired.
 var future = time.Date(2126, 3, 29, 1, 59, 59, 987e6, time.UTC)
 
-// newKey returns another key with every call, as long as a digest.
-func newKey() string {
-	_, digest := format.New()
-	return digest
-}
-
-// add counts a failure and checks the number that comes back.
+// add counts a failure and checks the counter that Add returns.
 func (s attemptStore) add(ctx context.Context, key string, now, expires time.Time, postpone bool, want account.AttemptCounter) error {
 	got, err := s.Add(ctx, key, now, expires, postpone)
 	if err != nil {
@@ -81,7 +65,7 @@ func (s attemptStore) add(ctx context.Context, key string, now, expires time.Tim
 	return sameCounter("Add", got, want)
 }
 
-// addN counts failures, at once, which expire in an hour.
+// addN counts n failures at the time future; the counter expires an hour later.
 func (s attemptStore) addN(ctx context.Context, key string, n int) error {
 	for range n {
 		if _, err := s.Add(ctx, key, future, future.Add(time.Hour), true); err != nil {
@@ -98,7 +82,7 @@ func (s attemptStore) withdraw(ctx context.Context, now time.Time, key string, n
 	return nil
 }
 
-// clear clears a counter and checks what comes back.
+// clear clears a counter and checks what Clear returns.
 func (s attemptStore) clear(ctx context.Context, now time.Time, key string, want account.AttemptCounter) error {
 	got, err := s.Clear(ctx, now, key)
 	if err != nil {
@@ -114,11 +98,12 @@ func (s attemptStore) remember(ctx context.Context, key string, networks []strin
 	return nil
 }
 
-// holds says what is wrong where there is not exactly this under a key.
+// holds returns an error unless the store has exactly this counter under the key.
 func (s attemptStore) holds(ctx context.Context, now time.Time, key string, want account.AttemptCounter) error {
 	return s.hold(ctx, now, []string{key}, want)
 }
 
+// hold is holds for many keys.
 func (s attemptStore) hold(ctx context.Context, now time.Time, keys []string, want ...account.AttemptCounter) error {
 	got, err := s.Counters(ctx, now, keys...)
 	if err != nil {
@@ -137,7 +122,7 @@ func (s attemptStore) hold(ctx context.Context, now time.Time, keys []string, wa
 
 var noCounter account.AttemptCounter
 
-// failed is a counter of failures, the last of them at a time.
+// failed returns a counter of n failures, the last of them at the given time.
 func failed(n int, last time.Time) account.AttemptCounter {
 	return account.AttemptCounter{Failures: n, Last: last}
 }
@@ -159,7 +144,7 @@ func sameCounter(op string, got, want account.AttemptCounter) error {
 func attemptRoundTrip(ctx context.Context, s attemptStore) error {
 	for _, postpone := range []bool{true, false} {
 		for _, at := range []time.Time{future, future.Truncate(time.Second), future.Add(time.Millisecond)} {
-			key := newKey()
+			key := newDigest()
 			if err := s.holds(ctx, at, key, noCounter); err != nil {
 				return fmt.Errorf("before the first failure: %w", err)
 			}
@@ -180,14 +165,14 @@ func attemptRoundTrip(ctx context.Context, s attemptStore) error {
 func attemptOrder(ctx context.Context, s attemptStore) error {
 	var keys []string
 	for i := range 5 {
-		key := newKey()
+		key := newDigest()
 		keys = append(keys, key)
 		if err := s.addN(ctx, key, i+1); err != nil {
 			return err
 		}
 	}
-	known, stranger := newKey(), newKey()
-	networks := []string{newKey(), newKey()}
+	known, stranger := newDigest(), newDigest()
+	networks := []string{newDigest(), newDigest()}
 	if err := s.remember(ctx, known, networks, future, future.Add(time.Hour)); err != nil {
 		return err
 	}
@@ -200,11 +185,11 @@ func attemptOrder(ctx context.Context, s attemptStore) error {
 	)
 }
 
-// addAtOnce counts failures at once and returns the numbers that came back, in
-// their order.
-func (s attemptStore) addAtOnce(ctx context.Context, key string, n int, now time.Time, postpone bool) ([]int, error) {
+// addConcurrently counts n concurrent failures and returns the numbers that Add returned, in
+// ascending order.
+func (s attemptStore) addConcurrently(ctx context.Context, key string, n int, now time.Time, postpone bool) ([]int, error) {
 	numbers := make([]int, n)
-	err := atOnce(n, func(i int) error {
+	err := concurrently(n, func(i int) error {
 		got, err := s.Add(ctx, key, now, now.Add(time.Hour), postpone)
 		numbers[i] = got.Failures
 		return err
@@ -225,13 +210,13 @@ func upTo(n int) []int {
 func attemptAddRace(ctx context.Context, s attemptStore) error {
 	const n = 16
 	for _, postpone := range []bool{true, false} {
-		key := newKey()
-		got, err := s.addAtOnce(ctx, key, n, future, postpone)
+		key := newDigest()
+		got, err := s.addConcurrently(ctx, key, n, future, postpone)
 		if err != nil {
 			return err
 		}
 		if !slices.Equal(got, upTo(n)) {
-			return fmt.Errorf("%d calls of Add at once returned %v, want each from 1 to %d once", n, got, n)
+			return fmt.Errorf("%d concurrent calls of Add returned %v, want each number from 1 to %d once", n, got, n)
 		}
 		if err := s.holds(ctx, future, key, failed(n, future)); err != nil {
 			return err
@@ -242,7 +227,7 @@ func attemptAddRace(ctx context.Context, s attemptStore) error {
 
 func attemptForwards(ctx context.Context, s attemptStore) error {
 	for _, postpone := range []bool{true, false} {
-		key, latest := newKey(), time.Time{}
+		key, latest := newDigest(), time.Time{}
 		for i, d := range []time.Duration{0, time.Millisecond, -time.Hour, time.Second, 0, time.Second - time.Millisecond} {
 			now := future.Add(d)
 			if now.After(latest) {
@@ -260,7 +245,7 @@ func attemptForwards(ctx context.Context, s attemptStore) error {
 	return nil
 }
 
-// holdsUntil is holds for a counter that expires at a time, to the millisecond.
+// holdsUntil is holds for a counter that must expire exactly at end.
 func (s attemptStore) holdsUntil(ctx context.Context, end time.Time, key string, want account.AttemptCounter) error {
 	if err := s.holds(ctx, end.Add(-time.Millisecond), key, want); err != nil {
 		return fmt.Errorf("a millisecond before it expires: %w", err)
@@ -278,14 +263,14 @@ func attemptPostpone(ctx context.Context, s attemptStore) error {
 		postpone bool
 		ends     time.Duration
 	}{
-		{"later, where it is to be postponed", 2 * time.Hour, true, 2 * time.Hour},
-		{"a millisecond later, where it is to be postponed", time.Hour + time.Millisecond, true, time.Hour + time.Millisecond},
-		{"earlier, where it is to be postponed", time.Minute, true, time.Hour},
-		{"later, where it is not to be postponed", 2 * time.Hour, false, time.Hour},
-		{"earlier, where it is not to be postponed", time.Minute, false, time.Hour},
+		{"later, with postpone", 2 * time.Hour, true, 2 * time.Hour},
+		{"a millisecond later, with postpone", time.Hour + time.Millisecond, true, time.Hour + time.Millisecond},
+		{"earlier, with postpone", time.Minute, true, time.Hour},
+		{"later, without postpone", 2 * time.Hour, false, time.Hour},
+		{"earlier, without postpone", time.Minute, false, time.Hour},
 	} {
 		for _, first := range []bool{true, false} {
-			key := newKey()
+			key := newDigest()
 			if err := s.add(ctx, key, future, future.Add(time.Hour), first, failed(1, future)); err != nil {
 				return err
 			}
@@ -300,10 +285,9 @@ func attemptPostpone(ctx context.Context, s attemptStore) error {
 	return nil
 }
 
-// expired returns the key of a counter that has expired at the time end, having
-// been there until then.
+// expired returns the key of a counter with three failures that expires at end.
 func (s attemptStore) expired(ctx context.Context, end time.Time) (key string, err error) {
-	key = newKey()
+	key = newDigest()
 	for n := 1; n <= 3; n++ {
 		if _, err := s.Add(ctx, key, future, end, true); err != nil {
 			return key, fmt.Errorf("Add: %w", err)
@@ -315,8 +299,8 @@ func (s attemptStore) expired(ctx context.Context, end time.Time) (key string, e
 func attemptExpired(ctx context.Context, s attemptStore) error {
 	end := future.Add(time.Minute)
 	fresh := end.Add(time.Hour)
-	// What it was must not show in what is made in its place: each of these is on
-	// a counter of its own, as the first one may remove it.
+	// Nothing of an expired counter may appear in its successor. Each method gets a counter of its
+	// own, because the first call may remove it.
 	for name, f := range map[string]func(key string, now time.Time) error{
 		"Counters": func(key string, now time.Time) error { return s.holds(ctx, now, key, noCounter) },
 		"Clear":    func(key string, now time.Time) error { return s.clear(ctx, now, key, noCounter) },
@@ -329,7 +313,7 @@ func attemptExpired(ctx context.Context, s attemptStore) error {
 				s.add(ctx, key, now, fresh, false, failed(2, now)),
 				s.holdsUntil(ctx, fresh, key, failed(2, now)))
 		},
-		"Add that postpones": func(key string, now time.Time) error {
+		"Add with postpone": func(key string, now time.Time) error {
 			return errors.Join(s.add(ctx, key, now, fresh, true, failed(1, now)),
 				s.holdsUntil(ctx, fresh, key, failed(1, now)))
 		},
@@ -349,8 +333,8 @@ func attemptExpired(ctx context.Context, s attemptStore) error {
 			}
 		}
 	}
-	// Nor a list that was remembered.
-	key := newKey()
+	// The same holds for a list of networks.
+	key := newDigest()
 	if err := s.remember(ctx, key, []string{"a network"}, future, end); err != nil {
 		return err
 	}
@@ -368,12 +352,12 @@ func attemptExpiredRace(ctx context.Context, s attemptStore) error {
 		if err != nil {
 			return err
 		}
-		got, err := s.addAtOnce(ctx, key, n, end, round%2 == 0)
+		got, err := s.addConcurrently(ctx, key, n, end, round%2 == 0)
 		if err != nil {
 			return err
 		}
 		if !slices.Equal(got, upTo(n)) {
-			return fmt.Errorf("%d calls of Add at once returned %v, want each from 1 to %d once", n, got, n)
+			return fmt.Errorf("%d concurrent calls of Add returned %v, want each number from 1 to %d once", n, got, n)
 		}
 		if err := s.holds(ctx, end, key, failed(n, end)); err != nil {
 			return err
@@ -383,11 +367,11 @@ func attemptExpiredRace(ctx context.Context, s attemptStore) error {
 }
 
 func attemptWithdraw(ctx context.Context, s attemptStore) error {
-	key, stranger := newKey(), newKey()
+	key, stranger := newDigest(), newDigest()
 	if err := errors.Join(s.addN(ctx, key, 3), s.withdraw(ctx, future, stranger, 2)); err != nil {
 		return err
 	}
-	now := future.Add(time.Second) // which is not when an attempt failed
+	now := future.Add(time.Second) // Last must stay future
 	for _, c := range []struct{ n, left int }{{1, 2}, {2, 0}, {2, -2}} {
 		if err := s.withdraw(ctx, now, key, c.n); err != nil {
 			return err
@@ -396,7 +380,7 @@ func attemptWithdraw(ctx context.Context, s attemptStore) error {
 			return fmt.Errorf("after a Withdraw of %d: %w", c.n, err)
 		}
 	}
-	// It does not change when the counter ends either.
+	// The counter's expiry must stay too.
 	return errors.Join(
 		s.add(ctx, key, now, future.Add(time.Hour), false, failed(-1, now)),
 		s.holdsUntil(ctx, future.Add(time.Hour), key, failed(-1, now)),
@@ -408,11 +392,11 @@ func attemptWithdraw(ctx context.Context, s attemptStore) error {
 
 func attemptWithdrawRace(ctx context.Context, s attemptStore) error {
 	for range rounds {
-		key := newKey()
+		key := newDigest()
 		if err := s.addN(ctx, key, 1); err != nil {
 			return err
 		}
-		err := atOnce(8, func(i int) error {
+		err := concurrently(8, func(i int) error {
 			if i%2 == 0 {
 				return s.withdraw(ctx, future, key, 2)
 			}
@@ -422,14 +406,14 @@ func attemptWithdrawRace(ctx context.Context, s attemptStore) error {
 			return err
 		}
 		if err := s.holds(ctx, future, key, failed(-3, future)); err != nil {
-			return fmt.Errorf("after 5 failures, and 4 times 2 taken back: %w", err)
+			return fmt.Errorf("after 5 failures and 4 withdrawals of 2: %w", err)
 		}
 	}
 	return nil
 }
 
 func attemptClear(ctx context.Context, s attemptStore) error {
-	key, known := newKey(), newKey()
+	key, known := newDigest(), newDigest()
 	networks := []string{"one", "two"}
 	err := errors.Join(s.addN(ctx, key, 4), s.remember(ctx, known, networks, future, future.Add(time.Hour)))
 	if err != nil {
@@ -441,20 +425,20 @@ func attemptClear(ctx context.Context, s attemptStore) error {
 		s.clear(ctx, future, key, noCounter),
 		s.clear(ctx, future, known, account.AttemptCounter{Last: future, Networks: networks}),
 		s.hold(ctx, future, []string{key, known}, noCounter, noCounter),
-		// What begins anew has nothing of before.
+		// A new counter has nothing of the cleared one.
 		s.add(ctx, key, future.Add(-time.Second), future.Add(time.Hour), true, failed(1, future.Add(-time.Second))),
 	)
 }
 
 func attemptClearRace(ctx context.Context, s attemptStore) error {
 	for range rounds {
-		key := newKey()
+		key := newDigest()
 		if err := s.addN(ctx, key, 3); err != nil {
 			return err
 		}
 		var mu sync.Mutex
 		var cleared []int
-		err := atOnce(8, func(int) error {
+		err := concurrently(8, func(int) error {
 			got, err := s.Clear(ctx, future, key)
 			if got.Failures != 0 {
 				mu.Lock()
@@ -467,7 +451,7 @@ func attemptClearRace(ctx context.Context, s attemptStore) error {
 			return err
 		}
 		if !slices.Equal(cleared, []int{3}) {
-			return fmt.Errorf("8 calls of Clear at once of 3 failures returned %v besides nothing, want 3 once", cleared)
+			return fmt.Errorf("8 concurrent calls of Clear returned the failures %v, want 3 once", cleared)
 		}
 	}
 	return nil
@@ -475,10 +459,10 @@ func attemptClearRace(ctx context.Context, s attemptStore) error {
 
 func attemptClearAddRace(ctx context.Context, s attemptStore) error {
 	for range rounds {
-		key := newKey()
+		key := newDigest()
 		var mu sync.Mutex
 		sum := 0
-		err := atOnce(8, func(i int) error {
+		err := concurrently(8, func(i int) error {
 			if i%2 == 0 {
 				return s.addN(ctx, key, 2)
 			}
@@ -496,21 +480,21 @@ func attemptClearAddRace(ctx context.Context, s attemptStore) error {
 			return fmt.Errorf("Clear: %w", err)
 		}
 		if sum += left.Failures; sum != 8 {
-			return fmt.Errorf("of 8 failures, %d were cleared", sum)
+			return fmt.Errorf("Clear returned %d of 8 failures", sum)
 		}
 	}
 	return nil
 }
 
 func attemptRemember(ctx context.Context, s attemptStore) error {
-	key, long := newKey(), make([]string, 20)
+	key, long := newDigest(), make([]string, 20)
 	for i := range long {
-		long[i] = newKey()
+		long[i] = newDigest()
 	}
 	var want account.AttemptCounter
 	var end time.Time
 	for i, networks := range [][]string{{"b", "a", "c"}, {"c", "b"}, {"b", "b"}, long, {}, {"a"}, nil, {"d"}} {
-		// Each ends sooner than the one before.
+		// Each list expires sooner than the one before.
 		now := future.Add(time.Duration(i) * time.Millisecond)
 		end, want = future.Add(time.Duration(10-i)*time.Hour), account.AttemptCounter{Last: now, Networks: networks}
 		if err := errors.Join(s.remember(ctx, key, networks, now, end), s.holds(ctx, now, key, want)); err != nil {
@@ -520,22 +504,22 @@ func attemptRemember(ctx context.Context, s attemptStore) error {
 	if err := s.holdsUntil(ctx, end, key, want); err != nil {
 		return err
 	}
-	counted := newKey()
+	counted := newDigest()
 	now := future.Add(-time.Minute)
 	if err := errors.Join(s.addN(ctx, counted, 3), s.remember(ctx, counted, []string{"a"}, now, future.Add(time.Minute))); err != nil {
 		return err
 	}
 	if err := s.holdsUntil(ctx, future.Add(time.Minute), counted, account.AttemptCounter{Last: now, Networks: []string{"a"}}); err != nil {
-		return fmt.Errorf("after Remember in place of failures: %w", err)
+		return fmt.Errorf("after Remember replaced failures: %w", err)
 	}
 	return nil
 }
 
 func attemptRememberRace(ctx context.Context, s attemptStore) error {
 	for range rounds {
-		key := newKey()
-		err := atOnce(8, func(i int) error {
-			return s.remember(ctx, key, []string{fmt.Sprint(i), "of", fmt.Sprint(i)}, future, future.Add(time.Hour))
+		key := newDigest()
+		err := concurrently(8, func(i int) error {
+			return s.remember(ctx, key, []string{fmt.Sprint(i), "between", fmt.Sprint(i)}, future, future.Add(time.Hour))
 		})
 		if err != nil {
 			return err
@@ -545,21 +529,21 @@ func attemptRememberRace(ctx context.Context, s attemptStore) error {
 			return fmt.Errorf("Counters: %w", err)
 		}
 		if n := got[0].Networks; len(n) != 3 || n[0] != n[2] {
-			return fmt.Errorf("after many lists at once there is %q, want one of them", n)
+			return fmt.Errorf("after concurrent calls of Remember: Networks is %q, want one of the lists", n)
 		}
 	}
 	return nil
 }
 
 func attemptNotShared(ctx context.Context, s attemptStore) error {
-	key, networks := newKey(), []string{"a", "b"}
+	key, networks := newDigest(), []string{"a", "b"}
 	if err := s.remember(ctx, key, networks, future, future.Add(time.Hour)); err != nil {
 		return err
 	}
 	want := account.AttemptCounter{Last: future, Networks: []string{"a", "b"}}
 	networks[0] = "changed"
 	if err := s.holds(ctx, future, key, want); err != nil {
-		return fmt.Errorf("after a change to what Remember was given: %w", err)
+		return fmt.Errorf("after a change to the list given to Remember: %w", err)
 	}
 	got, err := s.Counters(ctx, future, key, key)
 	if err != nil {
@@ -567,7 +551,7 @@ func attemptNotShared(ctx context.Context, s attemptStore) error {
 	}
 	got[0].Networks[0] = "changed"
 	if err := s.holds(ctx, future, key, want); err != nil {
-		return fmt.Errorf("after a change to what Counters returned: %w", err)
+		return fmt.Errorf("after a change to the list that Counters returned: %w", err)
 	}
 	return nil
 }
@@ -602,24 +586,23 @@ func attemptSeparate(ctx context.Context, s attemptStore) error {
 }
 
 func attemptCancelled(ctx context.Context, s attemptStore) error {
-	key, known, other := newKey(), newKey(), newKey()
+	key, known, other := newDigest(), newDigest(), newDigest()
 	list := account.AttemptCounter{Last: future, Networks: []string{"a"}}
 	if err := errors.Join(s.addN(ctx, key, 3), s.remember(ctx, known, list.Networks, future, future.Add(time.Hour))); err != nil {
 		return err
 	}
-	gone, cancel := context.WithCancel(ctx)
-	cancel()
-	_, counters := s.Counters(gone, future, key)
-	_, add := s.Add(gone, key, future, future.Add(time.Hour), true)
-	_, begin := s.Add(gone, other, future, future.Add(time.Hour), false)
-	_, clear := s.Clear(gone, future, key)
+	dead := cancelledContext(ctx)
+	_, counters := s.Counters(dead, future, key)
+	_, add := s.Add(dead, key, future, future.Add(time.Hour), true)
+	_, first := s.Add(dead, other, future, future.Add(time.Hour), false)
+	_, clear := s.Clear(dead, future, key)
 	for op, err := range map[string]error{
-		"Counters":           counters,
-		"Add":                add,
-		"Add of a first one": begin,
-		"Withdraw":           s.Withdraw(gone, future, key, 1),
-		"Clear":              clear,
-		"Remember":           s.Remember(gone, known, []string{"b"}, future, future.Add(time.Hour)),
+		"Counters":                 counters,
+		"Add":                      add,
+		"Add of the first failure": first,
+		"Withdraw":                 s.Withdraw(dead, future, key, 1),
+		"Clear":                    clear,
+		"Remember":                 s.Remember(dead, known, []string{"b"}, future, future.Add(time.Hour)),
 	} {
 		if err := wantError(op, nil, err, context.Canceled); err != nil {
 			return err
