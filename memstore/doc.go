@@ -1,4 +1,4 @@
-// Package memstore keeps access tokens and accounts in memory: the reference
-// stores, for unit tests and examples. What they hold is gone when the process
-// ends, no other process sees it, and expired tokens stay until they are deleted.
+// Package memstore keeps access tokens, accounts, login attempts and revocations in memory.
+// Use it in unit tests and examples: the data belong to one process and are lost when it
+// ends.
 package memstore

@@ -23,7 +23,7 @@ var counter atomic.Int64
 func nextInt() int64     { return counter.Add(1) }
 func nextString() string { return fmt.Sprint("user ", counter.Add(1)) }
 
-func TestTokensKeepTheContract(t *testing.T) {
+func TestTokensSatisfyTheContract(t *testing.T) {
 	t.Run("uuid", func(t *testing.T) { storetest.Run(t, uuid.New, openTokens[uuid.UUID]) })
 	t.Run("object ID", func(t *testing.T) { storetest.Run(t, bson.NewObjectID, openTokens[bson.ObjectID]) })
 	t.Run("string", func(t *testing.T) { storetest.Run(t, nextString, openTokens[string]) })
@@ -32,7 +32,7 @@ func TestTokensKeepTheContract(t *testing.T) {
 
 func openTokens[ID comparable](testing.TB) strategy.Store[ID] { return memstore.NewTokens[ID]() }
 
-// member is an application's user.
+// member is the user type of an application.
 type member[ID comparable] struct {
 	account.User[ID]
 	Name  string
@@ -45,7 +45,7 @@ func newMember[ID comparable](id ID, email string) member[ID] {
 		User: account.User[ID]{
 			ID: id, Email: email, HashedPassword: "old", Active: true, Verified: true, Superuser: true,
 			CreatedAt: time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC),
-			NotBefore: time.Date(2026, 3, 28, 0, 0, 0, 1e6, time.UTC),
+			Version:   7,
 		},
 		Name:  "Ann",
 		Roles: []string{"editor", "author"},
@@ -53,7 +53,7 @@ func newMember[ID comparable](id ID, email string) member[ID] {
 	}
 }
 
-func TestUsersKeepTheContract(t *testing.T) {
+func TestUsersSatisfyTheContract(t *testing.T) {
 	t.Run("uuid", func(t *testing.T) {
 		storetest.RunUsers(t,
 			func(email string) member[uuid.UUID] { return newMember(uuid.New(), email) },
@@ -68,7 +68,7 @@ func TestUsersKeepTheContract(t *testing.T) {
 	})
 }
 
-func TestUpdateChangesAllButIDAndAddress(t *testing.T) {
+func TestUpdateKeepsIDAndEmail(t *testing.T) {
 	users := memstore.NewUsers[member[int64]]()
 	ann := newMember(nextInt(), "ann@example.com")
 	bob := newMember(nextInt(), "bob@example.com")
@@ -92,13 +92,13 @@ func TestUpdateChangesAllButIDAndAddress(t *testing.T) {
 			t.Errorf("ByEmail: got %+v, %v, want %+v", got, err, want)
 		}
 	}
-	err = users.Update(t.Context(), nextInt(), func(*member[int64]) { t.Error("Update called back without an account") })
+	err = users.Update(t.Context(), nextInt(), func(*member[int64]) { t.Error("Update called the function without an account") })
 	if !errors.Is(err, account.ErrUserNotFound) {
-		t.Errorf("Update of no account: got %v, want ErrUserNotFound", err)
+		t.Errorf("Update of an unknown account: got %v, want ErrUserNotFound", err)
 	}
 }
 
-func TestDeleteFreesTheAddressAndIsIdempotent(t *testing.T) {
+func TestDeleteIsIdempotentAndFreesTheAddress(t *testing.T) {
 	users := memstore.NewUsers[member[int64]]()
 	ann := newMember(nextInt(), "ann@example.com")
 	if err := users.Insert(t.Context(), ann); err != nil {
@@ -116,7 +116,7 @@ func TestDeleteFreesTheAddressAndIsIdempotent(t *testing.T) {
 	if err := users.Insert(t.Context(), second); err != nil {
 		t.Errorf("Insert of the freed address: got %v, want nil", err)
 	}
-	// The old account's ID no longer has anything to do with the address.
+	// A second delete of the old account must not touch the new one.
 	if err := users.Delete(t.Context(), ann.ID); err != nil {
 		t.Errorf("Delete of the first account again: %v", err)
 	}
@@ -125,18 +125,18 @@ func TestDeleteFreesTheAddressAndIsIdempotent(t *testing.T) {
 	}
 }
 
-func TestUpdateAndDeleteHonourTheContext(t *testing.T) {
+func TestUpdateAndDeleteHonourCancellation(t *testing.T) {
 	users := memstore.NewUsers[member[int64]]()
 	ann := newMember(nextInt(), "ann@example.com")
 	if err := users.Insert(t.Context(), ann); err != nil {
 		t.Fatalf("Insert: %v", err)
 	}
-	gone, cancel := context.WithCancel(t.Context())
+	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := users.Update(gone, ann.ID, func(m *member[int64]) { m.Active = false }); !errors.Is(err, context.Canceled) {
+	if err := users.Update(cancelled, ann.ID, func(m *member[int64]) { m.Active = false }); !errors.Is(err, context.Canceled) {
 		t.Errorf("Update: got %v, want context.Canceled", err)
 	}
-	if err := users.Delete(gone, ann.ID); !errors.Is(err, context.Canceled) {
+	if err := users.Delete(cancelled, ann.ID); !errors.Is(err, context.Canceled) {
 		t.Errorf("Delete: got %v, want context.Canceled", err)
 	}
 	if got, err := users.ByID(t.Context(), ann.ID); !reflect.DeepEqual(got, ann) || err != nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// maxRevocations is how many revocations are kept for followers.
+// maxRevocations is the number of revocations that are kept for followers.
 const maxRevocations = 1 << 16
 
-// revocations are what was published. The zero value is empty.
+// revocations is a log of revocations. The zero value is an empty log.
 type revocations[ID comparable] struct {
 	mu      sync.Mutex
-	dropped int
+	dropped int // number of revocations dropped from the front
 	kept    []strategy.Revocation[ID]
 }
 
@@ -27,8 +27,8 @@ func (s *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocatio
 	return nil
 }
 
-// FollowRevocations implements strategy.RevocationLog. A follower that is more than
-// 32,768 revocations behind is refused.
+// FollowRevocations implements strategy.RevocationLog. The store keeps at least the last
+// 32,768 revocations; Next fails for a follower that missed an older one.
 func (s *Tokens[ID]) FollowRevocations() strategy.RevocationFollower[ID] { return s.revoked.follow() }
 
 func (s *revocations[ID]) publish(r strategy.Revocation[ID]) {
@@ -50,10 +50,10 @@ func (s *revocations[ID]) follow() *follower[ID] {
 
 type follower[ID comparable] struct {
 	log  *revocations[ID]
-	next int
+	next int // number of revocations published before the next one
 }
 
-var errBehind = errors.New("memstore: the follower is too far behind")
+var errBehind = errors.New("memstore: the follower missed revocations that are no longer kept")
 
 // Next implements strategy.RevocationFollower.
 func (f *follower[ID]) Next(ctx context.Context) ([]strategy.Revocation[ID], error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-func TestRevocationsKeepTheContract(t *testing.T) {
+func TestRevocationsSatisfyTheContract(t *testing.T) {
 	t.Run("uuid", func(t *testing.T) { storetest.RunRevocations(t, uuid.New, openLog[uuid.UUID]) })
 	t.Run("object ID", func(t *testing.T) { storetest.RunRevocations(t, bson.NewObjectID, openLog[bson.ObjectID]) })
 	t.Run("string", func(t *testing.T) { storetest.RunRevocations(t, nextString, openLog[string]) })
@@ -23,7 +23,7 @@ func TestRevocationsKeepTheContract(t *testing.T) {
 
 func openLog[ID comparable](testing.TB) strategy.RevocationLog[ID] { return memstore.NewTokens[ID]() }
 
-func TestUsersTellOfChanges(t *testing.T) {
+func TestUsersNotifyOfChanges(t *testing.T) {
 	t.Run("uuid", func(t *testing.T) {
 		storetest.RunUserNotifier(t,
 			func(email string) member[uuid.UUID] { return newMember(uuid.New(), email) },
@@ -40,7 +40,7 @@ func TestUsersTellOfChanges(t *testing.T) {
 	})
 }
 
-func TestUpdateAndDeleteAreToldToo(t *testing.T) {
+func TestUpdateAndDeleteCallListeners(t *testing.T) {
 	users := memstore.NewUsers[member[int64]]()
 	ann := newMember(nextInt(), "ann@example.com")
 	if err := users.Insert(t.Context(), ann); err != nil {
@@ -50,36 +50,36 @@ func TestUpdateAndDeleteAreToldToo(t *testing.T) {
 	var told []int64
 	stop := users.OnUserChange(func(_ context.Context, id int64) error { told = append(told, id); return down })
 	if err := users.Update(t.Context(), ann.ID, func(m *member[int64]) { m.Active = false }); !errors.Is(err, down) {
-		t.Errorf("Update: got %v, want the failure of who was told", err)
+		t.Errorf("Update: got %v, want the listener's error", err)
 	}
 	if err := users.Delete(t.Context(), ann.ID); !errors.Is(err, down) {
-		t.Errorf("Delete: got %v, want the failure of who was told", err)
+		t.Errorf("Delete: got %v, want the listener's error", err)
 	}
 	if want := []int64{ann.ID, ann.ID}; !slices.Equal(told, want) {
-		t.Errorf("told of %v, want %v", told, want)
+		t.Errorf("the listener was called for %v, want %v", told, want)
 	}
 	stop()
 	if err := users.Delete(t.Context(), ann.ID); err != nil {
-		t.Errorf("Delete when nobody listens: got %v, want nil", err)
+		t.Errorf("Delete without a listener: got %v, want nil", err)
 	}
 }
 
-// A change that is made is told although its request has ended meanwhile.
-func TestAChangeIsToldAlsoWhereNobodyWaits(t *testing.T) {
+// A listener can finish its work although the request of the change was cancelled.
+func TestListenersAreNotCancelledWithTheRequest(t *testing.T) {
 	users := memstore.NewUsers[member[int64]]()
 	ann := newMember(nextInt(), "ann@example.com")
 	if err := users.Insert(t.Context(), ann); err != nil {
 		t.Fatalf("Insert: %v", err)
 	}
 	defer users.OnUserChange(func(ctx context.Context, _ int64) error { return ctx.Err() })()
-	ctx, leave := context.WithCancel(t.Context())
-	if err := users.Update(ctx, ann.ID, func(*member[int64]) { leave() }); err != nil {
-		t.Errorf("Update: got %v, want nil: who is told can go on", err)
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := users.Update(ctx, ann.ID, func(*member[int64]) { cancel() }); err != nil {
+		t.Errorf("Update: got %v, want nil", err)
 	}
 }
 
-// A follower that has missed something says so, and does not go on without it.
-func TestAFollowerThatIsTooFarBehindIsRefused(t *testing.T) {
+// A follower that missed a revocation fails, and does not skip it.
+func TestFollowerThatMissedRevocationsFails(t *testing.T) {
 	log := memstore.NewTokens[int64]()
 	behind, inTime := log.FollowRevocations(), log.FollowRevocations()
 	const kept = 1 << 16

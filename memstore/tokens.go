@@ -13,8 +13,8 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Tokens is a strategy.Store in memory. Make one with [NewTokens]. It is safe
-// for concurrent use.
+// Tokens is a strategy.Store and a strategy.RevocationLog in memory. Make one with
+// [NewTokens]. It is safe for concurrent use. Expired tokens stay until they are deleted.
 type Tokens[ID comparable] struct {
 	revoked  revocations[ID]
 	mu       sync.RWMutex
@@ -35,8 +35,8 @@ func NewTokens[ID comparable]() *Tokens[ID] {
 	}
 }
 
-// own returns a token that shares nothing with the caller's.
-func own[ID comparable](token strategy.AccessToken[ID]) strategy.AccessToken[ID] {
+// clone returns a copy that shares no memory with token.
+func clone[ID comparable](token strategy.AccessToken[ID]) strategy.AccessToken[ID] {
 	token.Scopes = slices.Clone(token.Scopes)
 	return token
 }
@@ -53,7 +53,7 @@ func (s *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 	if digestTaken || idTaken {
 		return strategy.ErrDuplicateToken
 	}
-	s.byDigest[token.Digest] = own(token)
+	s.byDigest[token.Digest] = clone(token)
 	s.digests[token.ID] = token.Digest
 	return nil
 }
@@ -69,7 +69,7 @@ func (s *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.Acces
 	if !ok {
 		return strategy.AccessToken[ID]{}, strategy.ErrTokenNotFound
 	}
-	return own(token), nil
+	return clone(token), nil
 }
 
 // Touch implements strategy.Store.
@@ -108,7 +108,7 @@ func (s *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	token.TokenVersion = max(token.TokenVersion, to.TokenVersion)
 	s.byDigest[token.Digest] = token
 	s.digests[token.ID] = token.Digest
-	return own(token), nil
+	return clone(token), nil
 }
 
 // ByUser implements strategy.Store.
@@ -120,15 +120,16 @@ func (s *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 	defer s.mu.RUnlock()
 	var tokens []strategy.AccessToken[ID]
 	for _, token := range s.byDigest {
-		behind := after == strategy.Position{} || newestFirst(strategy.Position{CreatedAt: token.CreatedAt, ID: token.ID}, after) > 0
-		if token.UserID == userID && behind {
-			tokens = append(tokens, own(token))
+		if token.UserID == userID && (after == strategy.Position{} || newestFirst(position(token), after) > 0) {
+			tokens = append(tokens, clone(token))
 		}
 	}
-	slices.SortFunc(tokens, func(a, b strategy.AccessToken[ID]) int {
-		return newestFirst(strategy.Position{CreatedAt: a.CreatedAt, ID: a.ID}, strategy.Position{CreatedAt: b.CreatedAt, ID: b.ID})
-	})
+	slices.SortFunc(tokens, func(a, b strategy.AccessToken[ID]) int { return newestFirst(position(a), position(b)) })
 	return tokens[:min(limit, len(tokens))], nil
+}
+
+func position[ID comparable](token strategy.AccessToken[ID]) strategy.Position {
+	return strategy.Position{CreatedAt: token.CreatedAt, ID: token.ID}
 }
 
 func newestFirst(a, b strategy.Position) int {
@@ -182,11 +183,11 @@ func (s *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 	return n, nil
 }
 
-// remove wants the lock held.
+// remove deletes a token. The caller holds the lock.
 func (s *Tokens[ID]) remove(token strategy.AccessToken[ID]) {
 	delete(s.byDigest, token.Digest)
 	delete(s.digests, token.ID)
 }
 
-// Retention implements strategy.Store: the store keeps tokens until they are deleted.
+// Retention implements strategy.Store. It returns 0: tokens stay until they are deleted.
 func (s *Tokens[ID]) Retention() time.Duration { return 0 }

@@ -10,9 +10,9 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Users is an account.Store, and so a strategy.UserSource, in memory. Make one
-// with [NewUsers]. It is safe for concurrent use. It copies users by assignment:
-// what their fields point to is shared. It is a strategy.UserNotifier.
+// Users is an account.Store, a strategy.UserSource and a strategy.UserNotifier in memory.
+// Make one with [NewUsers]. It is safe for concurrent use. It copies users by assignment, so
+// the copies share slices, maps and pointers.
 type Users[U strategy.User[ID], ID comparable] struct {
 	changed notify.Users[ID]
 	of      func(*U) *account.User[ID]
@@ -21,8 +21,8 @@ type Users[U strategy.User[ID], ID comparable] struct {
 	byEmail map[string]ID
 }
 
-// NewUsers returns an empty store: NewUsers[Member](), for a struct Member that
-// embeds account.User. The other type parameters are inferred.
+// NewUsers returns an empty store. Call NewUsers[Member]() for a struct Member that embeds
+// account.User; the other type parameters are inferred.
 func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]]() *Users[U, ID] {
 	return &Users[U, ID]{
 		of:      func(u *U) *account.User[ID] { return P(u).Account() },
@@ -113,7 +113,8 @@ func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	})
 }
 
-// change changes an account that is there, unless f returns an error.
+// change calls f with a copy of an account, stores the result unless f returns an error,
+// and calls the listeners.
 func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -144,9 +145,9 @@ func (s *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (s
 	return s.changed.Listen(f)
 }
 
-// Update changes an account that is there, as an application or an administrator
-// would in its own database: to deactivate it, to verify it. Its ID and e-mail
-// address stay as they are.
+// Update changes an account, as an application or an administrator would directly in its
+// database: for example, to verify it. Update keeps the ID and the e-mail address. It returns
+// an error wrapping account.ErrUserNotFound if there is no such account.
 func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
 	return s.change(ctx, id, func(user *U) error {
 		email := s.of(user).Email
@@ -156,8 +157,8 @@ func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error
 	})
 }
 
-// Delete removes an account; its tokens are refused from then on. It is
-// idempotent.
+// Delete removes an account, which invalidates its tokens. It returns nil if there is no such
+// account.
 func (s *Users[U, ID]) Delete(ctx context.Context, id ID) error {
 	if err := ctx.Err(); err != nil {
 		return err
