@@ -57,7 +57,7 @@ func (s *attempts) read(ctx context.Context, now time.Time, key string) account.
 	return found[0]
 }
 
-// reading makes Counters return counters changed.
+// readingCounter makes Counters change the counters that it returns.
 func readingCounter(change func(*account.AttemptCounter)) func(*attempts) {
 	return func(s *attempts) {
 		s.counters = func(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
@@ -79,7 +79,7 @@ func expiring(change func(now, expires time.Time) time.Time) func(*attempts) {
 	}
 }
 
-// folding makes a store take keys for one that fold maps to one.
+// folding makes a store confuse keys for which fold returns the same key.
 func folding(fold func(string) string) func(*attempts) {
 	return func(s *attempts) {
 		s.counters = func(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {

@@ -217,7 +217,7 @@ func notifyRace[U any, ID comparable](ctx context.Context, n notifier[U, ID]) er
 				return fmt.Errorf("Apply: %w", err)
 			}
 			if calls.Load() == 0 {
-				return errors.New("a listener was not called before a change beside others was acknowledged")
+				return errors.New("a concurrent change was acknowledged before its listener was called")
 			}
 		}
 		return nil

@@ -219,7 +219,7 @@ func publishRace[ID comparable](ctx context.Context, l revocationLog[ID]) error 
 				return fmt.Errorf("Next: %w", err)
 			}
 			if !slices.Contains(got, r) {
-				return fmt.Errorf("Next beside other publishers returned %d revocations, without the one published just before", len(got))
+				return fmt.Errorf("Next returned %d revocations, without the one that was published just before it", len(got))
 			}
 			seen[i] = append(seen[i], got...)
 		}

@@ -35,12 +35,12 @@ func (l *revocations) PublishRevocation(ctx context.Context, r revocation) error
 }
 func (l *revocations) FollowRevocations() strategy.RevocationFollower[uuid.UUID] { return l.follow() }
 
-// next is a follower that calls itself.
+// next is a function that is a follower: its own Next.
 type next func(context.Context) ([]revocation, error)
 
 func (f next) Next(ctx context.Context) ([]revocation, error) { return f(ctx) }
 
-// following replaces the Next of each follower by f of the good one.
+// following replaces the Next of each follower by f of it.
 func following(f func(good next) next) func(*revocations) {
 	return func(l *revocations) {
 		l.follow = func() strategy.RevocationFollower[uuid.UUID] { return f(l.good.FollowRevocations().Next) }
@@ -200,7 +200,7 @@ func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 				return got, err
 			}
 		})},
-		// As a log does whose followers continue after the greatest number that they have seen.
+		// Logs do this if they take their numbers from a counter.
 		{"numbers revocations before they are visible", race, numbering},
 		{"publishes each revocation with the next one", race, func(l *revocations) {
 			var mu sync.Mutex

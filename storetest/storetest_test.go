@@ -22,7 +22,8 @@ type broken[S any] struct {
 // suite is the suite under test for the stores that open returns.
 //
 // Each suite runs in a synctest bubble, where time passes only while all goroutines wait. A
-// broken store can so pause between two steps, and all concurrent calls reach that point.
+// broken store can thus pause between two steps until all concurrent calls have reached that
+// point.
 func mustCatch[S any](t *testing.T, newStore func(testing.TB) S, suite func(open func(testing.TB) S) storetest.Suite, faults []broken[S]) {
 	t.Helper()
 	unused := make(map[string]bool)

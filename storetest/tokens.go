@@ -292,8 +292,7 @@ func duplicateRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	return s.holds(ctx, tokens[winner])
 }
 
-// anyAge catches stores that hide old tokens: whether a token has expired is not theirs to
-// decide.
+// anyAge catches stores that hide expired tokens: only strategy.Database decides on expiry.
 func anyAge[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 	for _, at := range []time.Time{
 		instant.AddDate(0, 0, -1),

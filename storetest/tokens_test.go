@@ -67,7 +67,7 @@ func (s *tokens) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...u
 }
 func (s *tokens) Retention() time.Duration { return s.retention() }
 
-// change deletes a token and inserts it changed.
+// change changes a token in two steps: it deletes it and inserts it again.
 func (s *tokens) change(ctx context.Context, digest string, f func(*token)) error {
 	t, err := s.Tokens.Delete(ctx, digest)
 	if err != nil {
@@ -100,7 +100,7 @@ func rotating(f func(*strategy.Rotation)) func(*tokens) {
 	}
 }
 
-// losing makes Rotate change the token by f too.
+// losing makes Rotate also change the token by f.
 func losing(f func(*token)) func(*tokens) {
 	return func(s *tokens) {
 		var mu sync.Mutex
@@ -117,7 +117,7 @@ func losing(f func(*token)) func(*tokens) {
 	}
 }
 
-// listing makes ByUser return what f makes of the list of all tokens of the user.
+// listing makes ByUser return f of the list of all the user's tokens.
 func listing(f func(all []token, after strategy.Position, limit int) []token) func(*tokens) {
 	return func(s *tokens) {
 		s.byUser = func(ctx context.Context, userID uuid.UUID, after strategy.Position, limit int) ([]token, error) {
@@ -213,7 +213,7 @@ func page(list []token, compare func(a, b strategy.Position) int, after strategy
 
 func place(t token) strategy.Position { return strategy.Position{CreatedAt: t.CreatedAt, ID: t.ID} }
 
-// reading makes ByToken return tokens changed.
+// readingToken makes ByToken change the token that it returns.
 func readingToken(change func(*token)) func(*tokens) {
 	return func(s *tokens) {
 		s.byToken = func(ctx context.Context, digest string) (token, error) {
@@ -280,7 +280,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		concurrentUse  = "the store is safe for concurrent use"
 		cancelled      = "a cancelled context stops every method"
 	)
-	// rotatingVersion makes Rotate write a token version that f makes of the row's and the rotation's.
+	// rotatingVersion makes Rotate write f of the token versions of the row and of the rotation.
 	rotatingVersion := func(f func(row, rotation int64) int64) func(*tokens) {
 		return rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			before, err := s.Tokens.ByToken(ctx, digest)
@@ -414,7 +414,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return t, err
 			}
 		}},
-		// As a session store does that saves, when a request ends, what the request has loaded.
+		// Session stores do this if they save at the end of a request what the request has loaded.
 		{"writes tokens back with later calls", deleted, func(s *tokens) {
 			var mu sync.Mutex
 			var loaded []token
@@ -440,7 +440,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 				return s.Tokens.Insert(ctx, t)
 			}
 		}},
-		// As a store does that sets the last use with an upsert.
+		// Stores do this if they set the last use with an upsert.
 		{"writes tokens back when it reads them", deletedReads, func(s *tokens) {
 			s.byToken = func(ctx context.Context, digest string) (token, error) {
 				t, err := s.Tokens.ByToken(ctx, digest)

@@ -243,8 +243,8 @@ func replaceRace[U any, ID comparable](ctx context.Context, s userStore[U, ID]) 
 	return s.holds(ctx, user)
 }
 
-// startVersions are token versions from which revocations count: of an account that has none
-// yet, of one that has, and around the limit of 32 bits.
+// startVersions are token versions before a revocation: missing, present, and close to the
+// limit of 32 bits.
 var startVersions = []int64{0, 1, 41, math.MaxInt32 - 1}
 
 func replaceRevokes[U any, ID comparable](ctx context.Context, s userStore[U, ID]) error {
@@ -282,8 +282,8 @@ func replaceRevokes[U any, ID comparable](ctx context.Context, s userStore[U, ID
 	return nil
 }
 
-// becomesVisibleAtOnce makes a change to an account while others read it. Each read must
-// return before or after, and none a part of the change.
+// becomesVisibleAtOnce makes a change to an account while other goroutines read it. Each read
+// must return the account before or after the change, never with a part of it.
 func (s userStore[U, ID]) becomesVisibleAtOnce(ctx context.Context, before, after U, change func() error) error {
 	id, email := s.of(&before).ID, s.of(&before).Email
 	err := concurrently(5, func(i int) error {

@@ -96,7 +96,7 @@ func missingIsConflict(err error) error {
 	return err
 }
 
-// betweenReads waits while concurrent reads happen.
+// betweenReads waits while reads that [users.delayReads] delays happen.
 func betweenReads() { time.Sleep(5 * time.Millisecond / 2) }
 
 // set replaces a hash, whatever the old one is.
@@ -146,7 +146,7 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			return s.Users.Apply(ctx, id, change)
 		})
 	}
-	// also makes Apply change an account by f too.
+	// also makes Apply change the account by f as well.
 	also := func(f func(*member, account.Change)) func(*users) {
 		return applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
 			if err := s.Users.Apply(ctx, id, change); err != nil {
@@ -155,7 +155,7 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			return s.Update(ctx, id, func(m *member) { f(m, change) })
 		})
 	}
-	// alsoReplacing makes ReplacePassword change an account by f too.
+	// alsoReplacing makes ReplacePassword change the account by f as well.
 	alsoReplacing := func(f func(m *member, revoke bool)) func(*users) {
 		return replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
 			if err := s.Users.ReplacePassword(ctx, id, old, new, revoke); err != nil {
