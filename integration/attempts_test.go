@@ -17,13 +17,13 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 	"github.com/latchkey-go/latchkey/integration/internal/wireproxy"
 	"github.com/latchkey-go/latchkey/mongostore"
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// addExpiring stores a counter that expires at a time and returns its key.
+// addExpiring stores a counter that expires at a time, and returns its key.
 func addExpiring(t *testing.T, attempts *mongostore.Attempts, expires time.Time) (key string) {
 	t.Helper()
 	key = uuid.NewString()
@@ -34,8 +34,7 @@ func addExpiring(t *testing.T, attempts *mongostore.Attempts, expires time.Time)
 	return key
 }
 
-// stored reports whether there is a counter's document, whether or not it has
-// expired.
+// stored reports whether the document of a counter exists, expired or not.
 func stored(t *testing.T, db *mongo.Database, key string) bool {
 	t.Helper()
 	err := db.Collection("login_attempts").FindOne(t.Context(), bson.D{{Key: "_id", Value: key}}).Err()
@@ -45,6 +44,7 @@ func stored(t *testing.T, db *mongo.Database, key string) bool {
 	return err == nil
 }
 
+// wantAttemptIndexes checks the indexes of login_attempts.
 func wantAttemptIndexes(t *testing.T, db *mongo.Database) {
 	t.Helper()
 	want := "_id_, expires_at_1"
@@ -59,7 +59,7 @@ func wantAttemptIndexes(t *testing.T, db *mongo.Database) {
 	}
 }
 
-func TestAttemptsIndexesAreMadeAndVerified(t *testing.T) {
+func TestAttemptsIndexesAreCreatedAndVerified(t *testing.T) {
 	client, sent := connect(t)
 	db := testserver.Database(t, client)
 	attempts, err := mongostore.NewAttempts(db, mongostore.AttemptsConfig{PurgeInterval: time.Hour})
@@ -70,11 +70,11 @@ func TestAttemptsIndexesAreMadeAndVerified(t *testing.T) {
 	sent.reset()
 	err = attempts.VerifyIndexes(t.Context())
 	if !errors.Is(err, mongostore.ErrIndexMismatch) || !strings.Contains(err.Error(), "login_attempts lacks expires_at_1") {
-		t.Errorf("before: got the error %v, want ErrIndexMismatch that names what is lacking", err)
+		t.Errorf("before: got the error %v, want ErrIndexMismatch that names the missing index", err)
 	}
 	for _, c := range sent.all() {
 		if name := c.Index(0).Key(); name != "listIndexes" {
-			t.Errorf("to verify, %s was sent, want listIndexes only", name)
+			t.Errorf("VerifyIndexes sent %s, want listIndexes only", name)
 		}
 	}
 	for range 2 {
@@ -88,7 +88,7 @@ func TestAttemptsIndexesAreMadeAndVerified(t *testing.T) {
 	}
 }
 
-func TestAttemptsIndexesAreMadeByManyInstancesAtOnce(t *testing.T) {
+func TestAttemptsIndexesAreSafeFromManyInstances(t *testing.T) {
 	db := database(t)
 	var wg sync.WaitGroup
 	begin := make(chan struct{})
@@ -113,16 +113,16 @@ func TestAttemptsIndexesAreMadeByManyInstancesAtOnce(t *testing.T) {
 	wantAttemptIndexes(t, db)
 }
 
-func TestAttemptsIndexesAreMended(t *testing.T) {
+func TestAttemptsIndexesAreChanged(t *testing.T) {
 	testserver.Require(t, server.Capabilities.TTL, "ttl")
 	for name, opts := range map[string]*options.IndexOptionsBuilder{
-		"of another duration": options.Index().SetExpireAfterSeconds(7),
-		"that is a plain one": options.Index(),
+		"a TTL index of another duration": options.Index().SetExpireAfterSeconds(7),
+		"a plain index":                   options.Index(),
 	} {
-		t.Run("an index "+name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			db := database(t)
-			old := mongo.IndexModel{Keys: bson.D{{Key: "expires_at", Value: 1}}, Options: opts}
-			if _, err := db.Collection("login_attempts").Indexes().CreateOne(t.Context(), old); err != nil {
+			existing := mongo.IndexModel{Keys: bson.D{{Key: "expires_at", Value: 1}}, Options: opts}
+			if _, err := db.Collection("login_attempts").Indexes().CreateOne(t.Context(), existing); err != nil {
 				t.Fatal(err)
 			}
 			newAttempts(t, db, mongostore.AttemptsConfig{})
@@ -131,9 +131,8 @@ func TestAttemptsIndexesAreMended(t *testing.T) {
 	}
 }
 
-// As TestTTLIsNotReplacedUnasked, and TestAnIndexInTheWayIsAClearError.
-func TestAttemptsIndexesThatCannotBeMade(t *testing.T) {
-	t.Run("without TTL indexes, and the substitute not asked for", func(t *testing.T) {
+func TestAttemptsIndexesThatCannotBeCreated(t *testing.T) {
+	t.Run("without TTL indexes and without PurgeInterval", func(t *testing.T) {
 		attempts, err := mongostore.NewAttempts(database(t), mongostore.AttemptsConfig{})
 		if err != nil {
 			t.Fatal(err)
@@ -149,7 +148,7 @@ func TestAttemptsIndexesThatCannotBeMade(t *testing.T) {
 			t.Errorf("VerifyIndexes returned %v, want %v", err, wantVerify)
 		}
 	})
-	t.Run("with another index in the way", func(t *testing.T) {
+	t.Run("with a conflicting index", func(t *testing.T) {
 		db := database(t)
 		coll := db.Collection("login_attempts")
 		if _, err := coll.Indexes().CreateOne(t.Context(), mongo.IndexModel{
@@ -173,8 +172,7 @@ func TestAttemptsIndexesThatCannotBeMade(t *testing.T) {
 	})
 }
 
-// As TestPurge.
-func TestPurgeOfAttempts(t *testing.T) {
+func TestPurgeDeletesExpiredAttempts(t *testing.T) {
 	now := time.Now()
 	db := database(t)
 	attempts, err := mongostore.NewAttempts(db, mongostore.AttemptsConfig{
@@ -208,25 +206,25 @@ func TestPurgeOfAttempts(t *testing.T) {
 	if purging() {
 		t.Error("the goroutine that purges outlives Close")
 	}
-	// The store goes on.
+	// The store still works after Close.
 	if n, err := attempts.Purge(t.Context()); n != 0 || err != nil {
 		t.Errorf("Purge after Close: %d, %v, want 0 and no error", n, err)
 	}
 }
 
-// Servers differ in what they answer to an upsert that another one was faster than.
-func TestAnAddThatWasTooSlowIsTriedAgain(t *testing.T) {
+// Servers answer differently to an upsert that lost a race with another one.
+func TestAddIsRetriedAfterALostRace(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		code int
 		text string
 	}{
 		{"a duplicate key", 11000, "E11000 duplicate key error collection: login_attempts index: _id_"},
-		{"an internal error, of FerretDB v2", 1, "duplicate key value violates unique constraint"},
-		{"a deadlock, of DocumentDB", 16908292, "deadlock detected"},
+		{"an internal error of FerretDB v2", 1, "duplicate key value violates unique constraint"},
+		{"a deadlock of DocumentDB", 16908292, "deadlock detected"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var failing atomic.Int64 // how many are to fail
+			var failing atomic.Int64 // the number of commands that still fail
 			client, _ := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 				if request.Command() != "findAndModify" || failing.Add(-1) < 0 {
 					return send(request)
@@ -241,26 +239,25 @@ func TestAnAddThatWasTooSlowIsTriedAgain(t *testing.T) {
 			for n := 1; n <= 2; n++ {
 				failing.Store(2)
 				if got, err := add(); got.Failures != n || err != nil {
-					t.Errorf("got the number %d and the error %v, want %d and none", got.Failures, err, n)
+					t.Errorf("got %d failures and the error %v, want %d and no error", got.Failures, err, n)
 				}
 			}
 			const many = 1000
 			failing.Store(many)
 			if got, err := add(); err == nil {
-				t.Errorf("got the number %d of a server that never counts, want an error", got.Failures)
+				t.Errorf("got %d failures although every command fails, want an error", got.Failures)
 			}
 			if sent := many - failing.Load(); sent > 50 {
-				t.Errorf("tried %d times, want a few", sent)
+				t.Errorf("tried %d times, want at most 50", sent)
 			}
 		})
 	}
 }
 
-// instance is one of an application's that limits logins by counters that it shares
-// with the others.
-type instance struct {
+// loginNode is one of several instances of an application that share the counters of failed logins.
+type loginNode struct {
 	*account.Manager[person[uuid.UUID], uuid.UUID]
-	wrong, failures *atomic.Int64 // passwords looked at, and found wrong; failures of the limiter's store
+	wrong *atomic.Int64 // passwords that were checked and found wrong
 }
 
 const (
@@ -268,57 +265,46 @@ const (
 	joPassword = "correct horse battery"
 )
 
-// newInstance returns an instance on a client of its own, with a clock that stands
-// where now is.
-func newInstance(t *testing.T, name string, now *time.Time) instance {
+// newLoginNode returns an instance with a client of its own. Its clock stands still at *now.
+func newLoginNode(t *testing.T, name string, now *time.Time) loginNode {
 	t.Helper()
 	client, _ := connect(t)
 	db := client.Database(name)
-	in := instance{wrong: new(atomic.Int64), failures: new(atomic.Int64)}
-	clock := func() time.Time { return *now }
-	limiter, err := account.NewLimiter(newAttempts(t, db, mongostore.AttemptsConfig{}), account.LimiterConfig{
-		Now: clock, FailClosed: true,
-		OnEvent: func(_ context.Context, e strategy.Event) {
-			in.failures.Add(1)
-			t.Logf("the limiter: %v", e.Err)
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	in.Manager, err = account.NewManager(newUsers[person[uuid.UUID]](t, db), uuid.New, account.Config{
-		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
-		Limiter: limiter, Now: clock,
-		OnEvent: func(_ context.Context, e strategy.Event) {
-			if e.Kind == strategy.EventLoginDenied && e.Reason == strategy.ReasonWrongPassword {
-				in.wrong.Add(1)
+	n := loginNode{wrong: new(atomic.Int64)}
+	users, attempts := newUsers[person[uuid.UUID]](t, db, mongostore.UsersConfig{}), newAttempts(t, db, mongostore.AttemptsConfig{})
+	n.Manager = newManagerOn(t, users, attempts, account.Config{
+		Limiter: account.LimiterConfig{FailClosed: true},
+		Now:     func() time.Time { return *now },
+		OnEvent: func(_ context.Context, e event.Event) {
+			switch {
+			case e.Kind == event.LoginDenied && e.Reason == event.ReasonWrongPassword:
+				n.wrong.Add(1)
+			case e.Kind == event.LimiterFailed:
+				t.Logf("the limiter failed: %v", e.Err)
 			}
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return in
+	return n
 }
 
-func (in instance) register(t *testing.T) {
+func (n loginNode) register(t *testing.T) {
 	t.Helper()
-	if _, err := in.Register(t.Context(), person[uuid.UUID]{User: account.User[uuid.UUID]{Email: jo}}, joPassword); err != nil {
+	if _, err := n.Register(t.Context(), person[uuid.UUID]{User: account.User[uuid.UUID]{Email: jo}}, joPassword); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// login logs in from an address.
-func (in instance) login(t *testing.T, addr, password string) error {
-	_, err := in.Authenticate(strategy.ContextWithClientAddr(t.Context(), addr), jo, password)
+// login logs in from a client IP.
+func (n loginNode) login(t *testing.T, ip, password string) error {
+	_, err := n.Authenticate(event.ContextWithClientIP(t.Context(), ip), jo, password)
 	return err
 }
 
-func TestInstancesShareTheAttempts(t *testing.T) {
+func TestInstancesShareLoginLimits(t *testing.T) {
 	const here = "203.0.113.7"
 	now := time.Now()
 	db := database(t)
-	one, other := newInstance(t, db.Name(), &now), newInstance(t, db.Name(), &now)
+	one, other := newLoginNode(t, db.Name(), &now), newLoginNode(t, db.Name(), &now)
 	one.register(t)
 	for i := range 5 {
 		if err := one.login(t, here, "wrong password"); !errors.Is(err, account.ErrBadCredentials) {
@@ -326,7 +312,7 @@ func TestInstancesShareTheAttempts(t *testing.T) {
 		}
 	}
 	var wait *account.TooManyAttemptsError
-	err := other.login(t, "203.0.113.99", joPassword) // of the same network
+	err := other.login(t, "203.0.113.99", joPassword) // in the same network
 	if !errors.Is(err, account.ErrTooManyAttempts) || !errors.As(err, &wait) || wait.RetryAfter != 30*time.Second {
 		t.Fatalf("on the other instance: got %v, want ErrTooManyAttempts for 30s", err)
 	}
@@ -342,11 +328,11 @@ func TestInstancesShareTheAttempts(t *testing.T) {
 	}
 }
 
-func TestWrongLoginsAtOnceOverTwoInstances(t *testing.T) {
+func TestConcurrentWrongLoginsOnTwoInstancesAreLimited(t *testing.T) {
 	now := time.Now()
 	db := database(t)
-	instances := []instance{newInstance(t, db.Name(), &now), newInstance(t, db.Name(), &now)}
-	instances[0].register(t)
+	nodes := []loginNode{newLoginNode(t, db.Name(), &now), newLoginNode(t, db.Name(), &now)}
+	nodes[0].register(t)
 	const attempts, free = 40, 5
 	var wg sync.WaitGroup
 	begin := make(chan struct{})
@@ -354,12 +340,12 @@ func TestWrongLoginsAtOnceOverTwoInstances(t *testing.T) {
 	for i := range errs {
 		wg.Go(func() {
 			<-begin
-			errs[i] = instances[i%2].login(t, "2001:db8::7", fmt.Sprint("wrong password ", i))
+			errs[i] = nodes[i%2].login(t, "2001:db8::7", fmt.Sprint("wrong password ", i))
 		})
 	}
 	close(begin)
 	wg.Wait()
-	looked := instances[0].wrong.Load() + instances[1].wrong.Load()
+	checked := nodes[0].wrong.Load() + nodes[1].wrong.Load()
 	bad, refused := 0, 0
 	for _, err := range errs {
 		switch {
@@ -371,17 +357,18 @@ func TestWrongLoginsAtOnceOverTwoInstances(t *testing.T) {
 			t.Errorf("got %v, want ErrBadCredentials or ErrTooManyAttempts", err)
 		}
 	}
-	if looked < 1 || looked > free || int(looked) != bad || bad+refused != attempts {
-		t.Errorf("%d passwords were looked at, %d were bad, %d attempts refused; want 1 to %d looked at, and the rest of %d refused", looked, bad, refused, free, attempts)
+	if checked < 1 || checked > free || int(checked) != bad || bad+refused != attempts {
+		t.Errorf("%d passwords were checked, %d were bad and %d attempts refused; want 1 to %d checked, and the rest of %d refused", checked, bad, refused, free, attempts)
 	}
-	// What was refused was taken back.
+	// Refused attempts are not counted.
 	for _, doc := range documents(t, db) {
-		if n := lookup(doc, "failures"); n != looked {
-			t.Errorf("a counter is at %v, want %d: %v", n, looked, doc)
+		if n := lookup(doc, "failures"); n != checked {
+			t.Errorf("a counter is %v, want %d: %v", n, checked, doc)
 		}
 	}
 }
 
+// documents returns all counters.
 func documents(t *testing.T, db *mongo.Database) []bson.Raw {
 	t.Helper()
 	cur, err := db.Collection("login_attempts").Find(t.Context(), bson.D{})
@@ -395,14 +382,15 @@ func documents(t *testing.T, db *mongo.Database) []bson.Raw {
 	return docs
 }
 
-// As other programs read them; and nothing in them tells who it was.
+// Other programs can read the documents, which identify neither the user nor the client.
 func TestDocumentsOfAttemptsAreAsDocumented(t *testing.T) {
 	now := time.Now()
 	at := now.UTC().Truncate(time.Millisecond)
 	db := database(t)
-	in := newInstance(t, db.Name(), &now)
-	in.register(t)
-	// check reads all documents, and returns how many there are by what is in them.
+	node := newLoginNode(t, db.Name(), &now)
+	node.register(t)
+	// check checks all documents. It returns the counters' numbers of failures, and the number of documents
+	// that are lists of networks.
 	check := func() (failures []int64, lists int) {
 		t.Helper()
 		for _, doc := range documents(t, db) {
@@ -447,23 +435,23 @@ func TestDocumentsOfAttemptsAreAsDocumented(t *testing.T) {
 			}
 			for _, secret := range []string{"jo@", "example", "203.0.113", "correct horse", "wrong", "password"} {
 				if strings.Contains(string(doc), secret) {
-					t.Errorf("the document tells %q: %v", secret, doc)
+					t.Errorf("the document contains %q: %v", secret, doc)
 				}
 			}
 		}
 		return failures, lists
 	}
 	const here = "203.0.113.7"
-	if err := in.login(t, here, "wrong password"); !errors.Is(err, account.ErrBadCredentials) {
+	if err := node.login(t, here, "wrong password"); !errors.Is(err, account.ErrBadCredentials) {
 		t.Fatalf("got %v, want ErrBadCredentials", err)
 	}
 	if failures, lists := check(); !slices.Equal(failures, []int64{1, 1, 1}) || lists != 0 {
-		t.Errorf("after a failed login there are counters of %v and %d lists, want three of 1 and none", failures, lists)
+		t.Errorf("after a failed login the counters are %v, with %d lists; want three of 1 and no list", failures, lists)
 	}
-	if err := in.login(t, here, joPassword); err != nil {
+	if err := node.login(t, here, joPassword); err != nil {
 		t.Fatal(err)
 	}
 	if failures, lists := check(); !slices.Equal(failures, []int64{0, 0}) || lists != 1 {
-		t.Errorf("after a login there are counters of %v and %d lists, want two of 0 and one", failures, lists)
+		t.Errorf("after a login the counters are %v, with %d lists; want two of 0 and one list", failures, lists)
 	}
 }

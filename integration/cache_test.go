@@ -19,6 +19,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 	"github.com/latchkey-go/latchkey/integration/internal/wireproxy"
 	"github.com/latchkey-go/latchkey/internal/contract"
@@ -27,13 +28,13 @@ import (
 )
 
 const (
-	// revocations is the name of the collection that instances follow.
+	// revocations is the collection that the instances follow.
 	revocations = "revocations"
-	// tolerance is how much later than an interval a revocation may be seen.
+	// tolerance is how much later than the interval a revocation may be seen.
 	tolerance = 250 * time.Millisecond
 )
 
-// node is one of several instances of an application: all it shares is the database.
+// node is one of several instances of an application. They share only the database.
 type node struct {
 	tokens   *followedTokens
 	sessions *strategy.Database[contract.Member, uuid.UUID]
@@ -42,76 +43,76 @@ type node struct {
 	events   events
 }
 
-// newNode returns an instance on a client that records its commands in sent. A
-// timeout of 0 is the default.
+// newNode returns an instance. sent is the recorder of its client. timeout bounds its database calls; 0 means
+// the default.
 func newNode(t testing.TB, db *mongo.Database, sent *recorder, timeout time.Duration, cfg strategy.Config) *node {
 	t.Helper()
-	i := &node{sent: sent}
-	i.tokens = &followedTokens{Tokens: newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: time.Hour, Timeout: timeout})}
-	users := newUsers[contract.Member](t, db)
+	n := &node{sent: sent}
+	n.tokens = &followedTokens{Tokens: newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: time.Hour, Timeout: timeout})}
+	users := newUsers[contract.Member](t, db, mongostore.UsersConfig{})
+	n.accounts = newManager(t, users, account.Config{Now: cfg.Now})
+	cfg.Lifetime, cfg.OnEvent = time.Hour, n.events.add
 	var err error
-	i.accounts, err = account.NewManager(users, uuid.New, account.Config{
-		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, Now: cfg.Now,
-	})
-	if err != nil {
+	if n.sessions, err = strategy.NewDatabase(n.tokens, users, cfg); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Lifetime, cfg.OnEvent = time.Hour, i.events.add
-	if i.sessions, err = strategy.NewDatabase(i.tokens, users, cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(i.sessions.Close)
-	return i
+	t.Cleanup(n.sessions.Close)
+	return n
 }
 
-// join returns an instance with a client of its own.
-func join(t testing.TB, db *mongo.Database, cfg strategy.Config) *node {
+// connectNode returns an instance with a client of its own.
+func connectNode(t testing.TB, db *mongo.Database, cfg strategy.Config) *node {
 	t.Helper()
 	client, sent := connect(t)
 	return newNode(t, client.Database(db.Name()), sent, 0, cfg)
 }
 
+// cached returns a configuration with a cache.
 func cached(maxStaleness, interval time.Duration) strategy.Config {
 	return strategy.Config{Cache: strategy.Cache{MaxStaleness: maxStaleness, FollowInterval: interval}}
 }
 
-// events are what happened in an instance.
+// events keeps the events of an instance. It is safe for concurrent use.
 type events struct {
-	mu  sync.Mutex
-	all []strategy.Event
+	mu   sync.Mutex
+	list []event.Event
 }
 
-func (e *events) add(_ context.Context, event strategy.Event) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.all = append(e.all, event)
+func (l *events) add(_ context.Context, e event.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, e)
 }
 
-func (e *events) count(kind strategy.EventKind) (n int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, event := range e.all {
-		if event.Kind == kind {
-			n++
+// all returns the events of a kind.
+func (l *events) all(kind event.Kind) (found []event.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.list {
+		if e.Kind == kind {
+			found = append(found, e)
 		}
 	}
-	return n
+	return found
 }
 
-// followedTokens is a store that notes when its log was followed: on a machine that
-// is busy the follower too comes late, and that is no fault of what it does.
+func (l *events) count(kind event.Kind) int { return len(l.all(kind)) }
+
+// followedTokens is a store that records when its revocation log was polled, and counts the look-ups. On a
+// busy machine polls can be late, which the tests must not count as an error.
 type followedTokens struct {
 	*mongostore.Tokens[uuid.UUID]
 	reads atomic.Int64
 	mu    sync.Mutex
-	polls []poll // that succeeded
+	polls []poll
 }
 
+// poll is a successful read of the revocation log.
 type poll struct{ began, ended time.Time }
 
-func (s *followedTokens) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[uuid.UUID], error) {
+func (s *followedTokens) ByToken(ctx context.Context, digest string) (strategy.AccessToken[uuid.UUID], error) {
 	s.reads.Add(1)
-	return s.Tokens.ByToken(ctx, digest, createdAfter)
+	return s.Tokens.ByToken(ctx, digest)
 }
 
 func (s *followedTokens) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
@@ -135,40 +136,42 @@ func (f follower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], e
 	return found, err
 }
 
+// all returns the polls so far.
 func (s *followedTokens) all() []poll {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.polls)
 }
 
-// following waits until an instance has asked for revocations from now on, and
-// knows what was published before.
-func (i *node) following(t testing.TB) {
+// following waits until the instance has applied all revocations that were published so far.
+func (n *node) following(t testing.TB) {
 	t.Helper()
 	asked := time.Now()
-	eventually(t, 20*time.Second, "the revocations are followed", func() bool {
-		polls := i.tokens.all()
-		// The one before the last: of the last the instance may not have made use yet.
+	eventually(t, 20*time.Second, "the instance polls revocations", func() bool {
+		polls := n.tokens.all()
+		// The result of the last poll may not be applied yet.
 		return len(polls) > 1 && polls[len(polls)-2].began.After(asked)
 	})
 }
 
-// watched is a session that one instance ends while another is asked for it.
+// watched is a session that one instance revokes while another one reads it.
 type watched struct {
 	token string
 	id    uuid.UUID
 	user  *watchedUser
 
-	ended    atomic.Pointer[time.Time] // when its end was acknowledged
-	accepted atomic.Pointer[time.Time] // when the last read began that was accepted
+	ended    atomic.Pointer[time.Time] // when its revocation was acknowledged
+	accepted atomic.Pointer[time.Time] // when the last accepted read began
 	refused  atomic.Bool
 }
 
+// watchedUser is a user with watched sessions.
 type watchedUser struct {
 	contract.Member
 	sessions []*watched
 }
 
+// ended records that all sessions were revoked now.
 func (u *watchedUser) ended() {
 	now := time.Now()
 	for _, w := range u.sessions {
@@ -176,18 +179,18 @@ func (u *watchedUser) ended() {
 	}
 }
 
-// population makes users, with a number of sessions each.
-func (i *node) population(t testing.TB, users, each int) (all []*watchedUser) {
+// population creates users with a number of sessions each.
+func (n *node) population(t testing.TB, users, each int) (all []*watchedUser) {
 	t.Helper()
 	var mu sync.Mutex
-	share(t, users, func(n int) error {
-		member, err := i.accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: fmt.Sprintf("%s@example.com", uuid.New())}}, password)
+	share(t, users, func(int) error {
+		member, err := n.accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: fmt.Sprintf("%s@example.com", uuid.New())}}, password)
 		if err != nil {
 			return err
 		}
 		u := &watchedUser{Member: member}
 		for range each {
-			secret, session, err := i.sessions.WriteToken(t.Context(), member)
+			secret, session, err := n.sessions.WriteToken(t.Context(), member)
 			if err != nil {
 				return err
 			}
@@ -201,6 +204,7 @@ func (i *node) population(t testing.TB, users, each int) (all []*watchedUser) {
 	return all
 }
 
+// sessionsOf returns the sessions of all users.
 func sessionsOf(users []*watchedUser) (all []*watched) {
 	for _, u := range users {
 		all = append(all, u.sessions...)
@@ -208,7 +212,7 @@ func sessionsOf(users []*watchedUser) (all []*watched) {
 	return all
 }
 
-// share calls f for 0 to n-1, several at a time.
+// share calls f with 0 to n-1 from four goroutines.
 func share(t testing.TB, n int, f func(n int) error) {
 	t.Helper()
 	var next atomic.Int64
@@ -233,20 +237,20 @@ func share(t testing.TB, n int, f func(n int) error) {
 	}
 }
 
-// fill has an instance read sessions, so that they are in its cache.
-func (i *node) fill(t testing.TB, sessions []*watched) {
+// fill reads sessions, so that the instance caches them.
+func (n *node) fill(t testing.TB, sessions []*watched) {
 	t.Helper()
-	eventually(t, 20*time.Second, "the revocations are followed", func() bool { return len(i.tokens.all()) > 0 })
-	share(t, len(sessions), func(n int) error {
-		_, err := i.sessions.ReadToken(t.Context(), sessions[n].token)
+	eventually(t, 20*time.Second, "the instance polls revocations", func() bool { return len(n.tokens.all()) > 0 })
+	share(t, len(sessions), func(i int) error {
+		_, err := n.sessions.ReadToken(t.Context(), sessions[i].token)
 		return err
 	})
 }
 
-// read asks for a session, and notes the answer.
-func (i *node) read(w *watched) error {
+// read reads a session and records the result. It returns failures other than an invalid token.
+func (n *node) read(w *watched) error {
 	began := time.Now()
-	_, err := i.sessions.ReadToken(context.Background(), w.token)
+	_, err := n.sessions.ReadToken(context.Background(), w.token)
 	switch {
 	case err == nil:
 		for {
@@ -262,16 +266,17 @@ func (i *node) read(w *watched) error {
 	return err
 }
 
-// load is readers that ask an instance for sessions, all the time.
+// load is a number of goroutines that read the sessions of an instance until end.
 type load struct {
 	stop  context.CancelFunc
 	group sync.WaitGroup
 	reads atomic.Int64
 	mu    sync.Mutex
-	err   error // the last one
+	err   error // the last failure
 }
 
-func (i *node) load(readers int, sessions []*watched) *load {
+// load starts a load.
+func (n *node) load(readers int, sessions []*watched) *load {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &load{stop: stop}
 	for r := range readers {
@@ -283,35 +288,36 @@ func (i *node) load(readers int, sessions []*watched) *load {
 					}
 					w := sessions[at%len(sessions)]
 					at++
-					// What was refused is not cached: that would be a load on the database.
-					// Now and then, because it must stay so.
+					// Invalid tokens are not cached, so that reading them loads the database. They are read
+					// rarely, to check that they stay invalid.
 					if w.refused.Load() && rand.IntN(1000) > 0 {
 						continue
 					}
 					l.reads.Add(1)
-					if err := i.read(w); err != nil {
+					if err := n.read(w); err != nil {
 						l.mu.Lock()
 						l.err = err
 						l.mu.Unlock()
 					}
 				}
-				time.Sleep(time.Millisecond) // the instances and the server have to run too
+				time.Sleep(time.Millisecond) // leaves time for the instances and the server
 			}
 		})
 	}
 	return l
 }
 
+// end stops the load and returns its last failure.
 func (l *load) end() error {
 	l.stop()
 	l.group.Wait()
 	return l.err
 }
 
-// The ways in which one session ends, and all of a user.
+// The operations that revoke one session, and those that revoke all sessions of a user.
 var (
 	sessionEnds = []struct {
-		name, field string // of the document that tells others
+		name, field string // field is that of the revocation's document
 		end         func(ctx context.Context, by *node, w *watched) error
 	}{
 		{"DestroyToken", "token", func(ctx context.Context, by *node, w *watched) error {
@@ -345,8 +351,8 @@ var (
 	}
 )
 
-// endings returns what ends the sessions of users in all ways, in random order:
-// half of the users as a whole, the others one session after the other.
+// endings returns calls that revoke the sessions of users by all operations, in random order: of every second
+// user all at once, of the others one session at a time.
 func endings(ctx context.Context, by *node, users []*watchedUser) (all []func() error) {
 	for n, u := range users {
 		if n%2 == 0 {
@@ -376,7 +382,7 @@ func endings(ctx context.Context, by *node, users []*watchedUser) (all []func() 
 	return all
 }
 
-// spread carries out endings, evenly over a time.
+// spread makes calls at equal intervals over a period.
 func spread(t testing.TB, over time.Duration, all []func() error) {
 	t.Helper()
 	start := time.Now()
@@ -386,31 +392,30 @@ func spread(t testing.TB, over time.Duration, all []func() error) {
 	})
 }
 
-// allRefused waits until what has ended was refused.
+// allRefused waits until every revoked session was refused.
 func allRefused(t testing.TB, atMost time.Duration, sessions []*watched) {
 	t.Helper()
-	eventually(t, atMost, "all that has ended is refused", func() bool {
+	eventually(t, atMost, "every revoked session is refused", func() bool {
 		return !slices.ContainsFunc(sessions, func(w *watched) bool { return w.ended.Load() != nil && !w.refused.Load() })
 	})
 }
 
-// sweep checks every session once more.
-func (i *node) sweep(t testing.TB, sessions []*watched) {
+// sweep checks that the instance accepts exactly the sessions that were not revoked.
+func (n *node) sweep(t testing.TB, sessions []*watched) {
 	t.Helper()
-	share(t, len(sessions), func(n int) error {
+	share(t, len(sessions), func(i int) error {
 		var want error
-		if sessions[n].ended.Load() != nil {
+		if sessions[i].ended.Load() != nil {
 			want = strategy.ErrInvalidToken
 		}
-		if _, err := i.sessions.ReadToken(t.Context(), sessions[n].token); !errors.Is(err, want) {
-			return fmt.Errorf("in the end the other instance answers %v, want %v", err, want)
+		if _, err := n.sessions.ReadToken(t.Context(), sessions[i].token); !errors.Is(err, want) {
+			return fmt.Errorf("at the end the other instance answers %v, want %v", err, want)
 		}
 		return nil
 	})
 }
 
-// delays returns how long after its end each session was still accepted, the
-// shortest first.
+// delays returns how long each session was accepted after its revocation, in ascending order.
 func delays(sessions []*watched) (all []time.Duration) {
 	for _, w := range sessions {
 		ended, accepted := w.ended.Load(), w.accepted.Load()
@@ -426,6 +431,7 @@ func delays(sessions []*watched) (all []time.Duration) {
 	return all
 }
 
+// percentile returns the p-th percentile, rounded to milliseconds.
 func percentile(sorted []time.Duration, p int) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -433,20 +439,20 @@ func percentile(sorted []time.Duration, p int) time.Duration {
 	return sorted[(len(sorted)-1)*p/100].Round(time.Millisecond)
 }
 
-// What one instance revokes, in whatever way, another refuses as soon as it has
-// asked, which it does once a second, however busy it is.
-func TestCacheRefusesWhatAnotherInstanceRevoked(t *testing.T) {
-	users, over := 25, 4*time.Second // without indexes, every look-up reads the whole collection
+// An instance refuses a session that another one revoked as soon as it has polled the revocations. It polls
+// once a second, also under load.
+func TestCachedSessionRevokedByAnotherInstanceIsRefused(t *testing.T) {
+	users, over := 25, 4*time.Second // a server without indexes scans the collection for every look-up
 	if server.Capabilities.Explain {
 		users, over = 2500, 10*time.Second
 	}
 	const each, interval = 4, time.Second
 	db := database(t)
-	cfg := strategy.Config{Cache: strategy.Cache{MaxStaleness: 30 * time.Second}} // and the default interval
-	a, b := join(t, db, cfg), join(t, db, cfg)
+	cfg := strategy.Config{Cache: strategy.Cache{MaxStaleness: 30 * time.Second}} // with the default interval
+	a, b := connectNode(t, db, cfg), connectNode(t, db, cfg)
 	all := a.population(t, users, each)
 	sessions := sessionsOf(all)
-	ending := all[:users*9/10] // the others stay
+	ending := all[:users*9/10] // the others keep their sessions
 	a.fill(t, sessions)
 	b.fill(t, sessions)
 
@@ -458,7 +464,7 @@ func TestCacheRefusesWhatAnotherInstanceRevoked(t *testing.T) {
 	allRefused(t, 20*time.Second, sessions)
 	took := time.Since(began)
 	if err := load.end(); err != nil {
-		t.Errorf("a read could not be answered: %v", err)
+		t.Errorf("a read failed: %v", err)
 	}
 	polls := b.tokens.all()
 
@@ -473,7 +479,7 @@ func TestCacheRefusesWhatAnotherInstanceRevoked(t *testing.T) {
 		if os.Getenv("LATCHKEY_TEST_STRICT_TIME") == "1" {
 			complain = t.Errorf
 		}
-		complain("a session was accepted %v after its end was acknowledged, want at most %v", most, interval+tolerance)
+		complain("a session was accepted %v after its revocation was acknowledged, want at most %v", most, interval+tolerance)
 	}
 	wantPolls(t, polls[from:], interval)
 	for _, w := range sessions {
@@ -482,8 +488,8 @@ func TestCacheRefusesWhatAnotherInstanceRevoked(t *testing.T) {
 	b.sweep(t, sessions)
 }
 
-// wantRefusedInTime checks that no read was accepted that began after the end of the
-// first poll that began after the session's end.
+// wantRefusedInTime checks that no accepted read began after the first poll that began after the session's
+// revocation.
 func wantRefusedInTime(t *testing.T, w *watched, polls []poll) {
 	t.Helper()
 	ended, accepted := w.ended.Load(), w.accepted.Load()
@@ -495,19 +501,19 @@ func wantRefusedInTime(t *testing.T, w *watched, polls []poll) {
 		return
 	}
 	if late := accepted.Sub(polls[n].ended); late > tolerance {
-		t.Errorf("a session was accepted %v after the instance had asked for revocations, want none", late)
+		t.Errorf("a session was accepted %v after the instance had polled the revocations", late)
 	}
-	// What a poll has found is made use of before the next one begins.
+	// The result of a poll is applied before the next poll begins.
 	if n+1 < len(polls) && accepted.After(polls[n+1].began) {
-		t.Errorf("a session was accepted although the instance had asked for revocations, and again")
+		t.Errorf("a session was accepted although the instance had polled the revocations twice")
 	}
 }
 
-// wantPolls checks that an instance asks once an interval.
+// wantPolls checks that an instance polled once an interval.
 func wantPolls(t *testing.T, polls []poll, interval time.Duration) {
 	t.Helper()
 	if len(polls) < 2 {
-		t.Fatalf("asked %d times", len(polls))
+		t.Fatalf("polled %d times, want at least 2", len(polls))
 	}
 	var gaps []time.Duration
 	for n := range polls[1:] {
@@ -515,28 +521,28 @@ func wantPolls(t *testing.T, polls []poll, interval time.Duration) {
 	}
 	slices.Sort(gaps)
 	most := gaps[len(gaps)-1]
-	t.Logf("asked %d times, every %v, at most %v apart", len(polls), percentile(gaps, 50), most.Round(time.Millisecond))
+	t.Logf("polled %d times, every %v, at most %v apart", len(polls), percentile(gaps, 50), most.Round(time.Millisecond))
 	took := polls[len(polls)-1].began.Sub(polls[0].began)
 	if n := int(took/interval) + 2; len(polls) > n || len(polls) < n/2 {
-		t.Errorf("asked %d times in %v, want once in %v", len(polls), took, interval)
+		t.Errorf("polled %d times in %v, want once in %v", len(polls), took, interval)
 	}
 }
 
-// An instance that can follow no longer accepts nothing for longer than
-// MaxStaleness, says so, and reads the database until it can.
-func TestCacheThatCannotFollowIsNotUsed(t *testing.T) {
+// An instance that cannot read revocations stops using its cache within MaxStaleness, emits cache.suspended,
+// and reads the database until it can read revocations again.
+func TestCacheIsSuspendedWhileRevocationsCannotBeRead(t *testing.T) {
 	const maxStaleness = 2 * time.Second
 	for name, c := range map[string]struct {
-		// instead answers a find of revocations; nil is no way to the server at all.
-		instead func(find wireproxy.Message, mended <-chan struct{}, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error)
+		// instead answers a find of revocations; nil cuts the connection to the server.
+		instead func(find wireproxy.Message, repaired <-chan struct{}, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error)
 	}{
 		"revocations cannot be read": {func(find wireproxy.Message, _ <-chan struct{}, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 			return wireproxy.Instead(bson.D{
 				{Key: "ok", Value: 0.0}, {Key: "code", Value: 13}, {Key: "codeName", Value: "Unauthorized"}, {Key: "errmsg", Value: "not authorized"},
 			}, find, send)
 		}},
-		"reading revocations hangs": {func(_ wireproxy.Message, mended <-chan struct{}, _ func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
-			<-mended
+		"reading revocations hangs": {func(_ wireproxy.Message, repaired <-chan struct{}, _ func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+			<-repaired
 			return nil, errors.New("it hung")
 		}},
 		"the connection is cut": {},
@@ -544,46 +550,46 @@ func TestCacheThatCannotFollowIsNotUsed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var (
-				failing  atomic.Bool
-				mended   = make(chan struct{})
-				mendOnce sync.Once
+				failing    atomic.Bool
+				repaired   = make(chan struct{})
+				repairOnce sync.Once
 			)
-			client, way := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+			client, conn := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 				if failing.Load() && c.instead != nil && request.Command() == "find" && request.Body().Lookup("find").StringValue() == revocations {
-					return c.instead(request, mended, send)
+					return c.instead(request, repaired, send)
 				}
 				return send(request)
 			})
-			// Also where the test fails before: the proxy waits for what hangs.
-			mend := func() { mendOnce.Do(func() { failing.Store(false); close(mended) }) }
-			t.Cleanup(mend)
+			// It also runs if the test fails earlier, because the proxy waits for the hanging command.
+			repair := func() { repairOnce.Do(func() { failing.Store(false); close(repaired) }) }
+			t.Cleanup(repair)
 			db := database(t)
-			a := join(t, db, cached(maxStaleness, 0))
+			a := connectNode(t, db, cached(maxStaleness, 0))
 			b := newNode(t, client.Database(db.Name()), nil, time.Second, cached(maxStaleness, 0))
 			users := a.population(t, 9, 2)
 			sessions := sessionsOf(users)
-			good := sessions[len(sessions)-1] // its user stays
+			valid := sessions[len(sessions)-1] // its user is not changed
 			b.fill(t, sessions)
-			// One reader: without its cache, the instance puts it on the database.
+			// There is one reader only, because without the cache it reads the database.
 			load := b.load(1, sessions)
 
 			failing.Store(true)
 			if c.instead == nil {
-				way.proxy.Close()
+				conn.proxy.Close()
 			}
 			cut := time.Now()
 			spread(t, maxStaleness, endings(t.Context(), a, users[:len(users)-1]))
-			eventually(t, 10*time.Second, "the instance says that its cache is suspended", func() bool {
-				return b.events.count(strategy.EventCacheSuspended) > 0
+			eventually(t, 10*time.Second, "the event cache.suspended", func() bool {
+				return b.events.count(event.CacheSuspended) > 0
 			})
 			suspended := time.Since(cut)
 			if c.instead != nil {
 				allRefused(t, 10*time.Second, sessions)
 			}
-			for _, w := range sessions { // also of the last poll before the cut, which may have seen nothing
+			for _, w := range sessions {
 				ended, accepted := w.ended.Load(), w.accepted.Load()
 				if ended != nil && accepted != nil && accepted.Sub(*ended) > maxStaleness {
-					t.Errorf("a session was accepted %v after its end was acknowledged, want at most %v", accepted.Sub(*ended), maxStaleness)
+					t.Errorf("a session was accepted %v after its revocation was acknowledged, want at most %v", accepted.Sub(*ended), maxStaleness)
 				}
 			}
 			found := delays(sessions)
@@ -592,52 +598,52 @@ func TestCacheThatCannotFollowIsNotUsed(t *testing.T) {
 			err := load.end()
 			if c.instead != nil {
 				if err != nil {
-					t.Errorf("a read could not be answered: %v", err)
+					t.Errorf("a read failed: %v", err)
 				}
 				before := b.tokens.reads.Load()
 				for range 3 {
-					if err := b.read(good); err != nil || good.refused.Load() {
-						t.Fatalf("while it cannot follow: refused %v, error %v", good.refused.Load(), err)
+					if err := b.read(valid); err != nil || valid.refused.Load() {
+						t.Fatalf("while revocations cannot be read: refused %v, error %v", valid.refused.Load(), err)
 					}
 				}
 				if n := b.tokens.reads.Load() - before; n != 3 {
-					t.Errorf("while it cannot follow, 3 reads looked %d tokens up, want 3", n)
+					t.Errorf("while revocations cannot be read, 3 reads made %d look-ups, want 3", n)
 				}
 			} else if err == nil || errors.Is(err, strategy.ErrInvalidToken) {
 				t.Errorf("without a connection: got %v, want a failure", err)
 			}
 
 			if c.instead == nil {
-				way.start()
+				conn.start()
 			}
-			mend()
-			eventually(t, 20*time.Second, "the instance says that its cache is used again", func() bool {
-				return b.events.count(strategy.EventCacheResumed) > 0
+			repair()
+			eventually(t, 20*time.Second, "the event cache.resumed", func() bool {
+				return b.events.count(event.CacheResumed) > 0
 			})
 			b.following(t)
-			if err := b.read(good); err != nil {
+			if err := b.read(valid); err != nil {
 				t.Fatal(err)
 			}
 			before := b.tokens.reads.Load()
-			if err := b.read(good); err != nil || good.refused.Load() {
-				t.Errorf("after the mending: refused %v, error %v", good.refused.Load(), err)
+			if err := b.read(valid); err != nil || valid.refused.Load() {
+				t.Errorf("after the repair: refused %v, error %v", valid.refused.Load(), err)
 			}
 			if n := b.tokens.reads.Load() - before; n != 0 {
-				t.Errorf("after the mending, a cached session was looked up %d times", n)
+				t.Errorf("after the repair, a cached session was looked up %d times", n)
 			}
 			b.sweep(t, sessions)
-			if n, m := b.events.count(strategy.EventCacheSuspended), b.events.count(strategy.EventCacheResumed); n != 1 || m != 1 {
-				t.Errorf("%d events of suspension and %d of its end, want one of each", n, m)
+			if n, m := b.events.count(event.CacheSuspended), b.events.count(event.CacheResumed); n != 1 || m != 1 {
+				t.Errorf("%d events cache.suspended and %d cache.resumed, want one of each", n, m)
 			}
 		})
 	}
 }
 
-// Hits cause no command, and the follower's do not grow with them.
-func TestCacheHitsCauseNoCommand(t *testing.T) {
+// A cache hit sends no command, and does not make the instance poll more often.
+func TestCacheHitsSendNoCommand(t *testing.T) {
 	const interval, during, reads = 100 * time.Millisecond, 1500 * time.Millisecond, 10_000
 	db := database(t)
-	a, b := join(t, db, strategy.Config{PublishRevocations: true}), join(t, db, cached(30*time.Second, interval))
+	a, b := connectNode(t, db, strategy.Config{PublishRevocations: true}), connectNode(t, db, cached(30*time.Second, interval))
 	sessions := sessionsOf(a.population(t, 10, 2))
 	if err := a.sessions.DestroyToken(t.Context(), sessions[0].token); err != nil {
 		t.Fatal(err)
@@ -664,13 +670,13 @@ func TestCacheHitsCauseNoCommand(t *testing.T) {
 			for _, c := range sent {
 				at, _ := c.Lookup("filter", "at", "$gte").DateTimeOK()
 				if lookup(c, "find") != revocations || at == 0 || lookup(c, "sort.at") != int64(1) {
-					t.Errorf("sent %v, want only what asks for the latest revocations", c)
+					t.Errorf("sent %v, want only finds of the latest revocations", c)
 				}
 			}
 			most := int(took/interval) + 2
 			t.Logf("%d reads and %d commands in %v", reads, len(sent), took.Round(time.Millisecond))
 			if len(sent) == 0 || len(sent) > most {
-				t.Errorf("sent %d commands in %v, want some, and at most %d", len(sent), took, most)
+				t.Errorf("sent %d commands in %v, want 1 to %d", len(sent), took, most)
 			}
 		})
 	}
@@ -685,13 +691,13 @@ func TestCacheHitsCauseNoCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 		if plan := out.Lookup("queryPlanner", "winningPlan").String(); plan == "" || strings.Contains(plan, "COLLSCAN") {
-			t.Errorf("%v reads the whole collection: %s", c, plan)
+			t.Errorf("%v scans the collection: %s", c, plan)
 		}
 	})
 }
 
-// Every end is told to others by one small document, which a majority has.
-func TestCacheRevocationsAreOneSmallDocumentEach(t *testing.T) {
+// Every revocation is published as one small document, with a majority's acknowledgement.
+func TestRevocationIsPublishedAsOneSmallDocument(t *testing.T) {
 	client, sent := connect(t)
 	db := testserver.Database(t, client)
 	a := newNode(t, db, sent, 0, strategy.Config{PublishRevocations: true})
@@ -706,18 +712,18 @@ func TestCacheRevocationsAreOneSmallDocumentEach(t *testing.T) {
 			if err := end(); err != nil {
 				t.Fatal(err)
 			}
-			var told []bson.Raw
+			var published []bson.Raw
 			for _, c := range sent.named("update") {
 				if lookup(c, "update") == revocations {
-					told = append(told, c)
+					published = append(published, c)
 				}
 			}
-			if len(told) != 1 {
-				t.Fatalf("%d revocations were published, want 1: %v", len(told), told)
+			if len(published) != 1 {
+				t.Fatalf("%d revocations were published, want 1: %v", len(published), published)
 			}
-			if c := told[0]; lookup(c, "updates.0.upsert") != true || lookup(c, "updates.0.u.$currentDate.at") != true ||
+			if c := published[0]; lookup(c, "updates.0.upsert") != true || lookup(c, "updates.0.u.$currentDate.at") != true ||
 				lookup(c, "writeConcern.w") != "majority" || lookup(c, "updates.1") != nil {
-				t.Errorf("published by %v, want one upsert, dated by the server, acknowledged by a majority", c)
+				t.Errorf("published by %v, want one upsert with the server's date and the write concern majority", c)
 			}
 			cur, err := db.Collection(revocations).Find(t.Context(), bson.D{})
 			if err != nil {
@@ -745,14 +751,14 @@ func TestCacheRevocationsAreOneSmallDocumentEach(t *testing.T) {
 			if subtype, _, ok := doc.Lookup("_id").BinaryOK(); !ok || subtype != bson.TypeBinaryUUID {
 				t.Errorf("_id is %v, want a UUID", doc.Lookup("_id"))
 			}
-			// The server may be another machine, with another clock, but not far off.
+			// The clock of the server may differ a little.
 			if at, ok := doc.Lookup("at").TimeOK(); !ok || at.Sub(before).Abs() > time.Minute {
-				t.Errorf("at is %v, want the time", doc.Lookup("at"))
+				t.Errorf("at is %v, want the current time", doc.Lookup("at"))
 			}
 			for _, u := range users {
 				for _, w := range u.sessions {
 					if strings.Contains(doc.String(), w.token) {
-						t.Errorf("the document has a token: %v", doc)
+						t.Errorf("the document contains a secret: %v", doc)
 					}
 				}
 			}
@@ -767,17 +773,17 @@ func TestCacheRevocationsAreOneSmallDocumentEach(t *testing.T) {
 	check("ForgetUser", "user_id", func() error { return a.sessions.ForgetUser(t.Context(), users[len(users)-1].ID) })
 }
 
-// The application's clocks do not matter: the server's orders what was revoked.
+// Revocations are ordered by the server's clock. The instances' clocks do not matter.
 func TestCacheFollowsInstancesWithOtherClocks(t *testing.T) {
 	ahead := func(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
 	for _, c := range []struct {
 		name string
 		a, b func() time.Time
 	}{
-		{"the one that revokes is behind", ahead(-30 * time.Second), nil},
-		{"the one that revokes is ahead", ahead(30 * time.Second), nil},
-		{"the one that follows is behind", nil, ahead(-30 * time.Second)},
-		{"the one that follows is ahead", nil, ahead(30 * time.Second)},
+		{"the revoking instance is behind", ahead(-30 * time.Second), nil},
+		{"the revoking instance is ahead", ahead(30 * time.Second), nil},
+		{"the following instance is behind", nil, ahead(-30 * time.Second)},
+		{"the following instance is ahead", nil, ahead(30 * time.Second)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -785,7 +791,7 @@ func TestCacheFollowsInstancesWithOtherClocks(t *testing.T) {
 			db := database(t)
 			cfgA, cfgB := cached(30*time.Second, interval), cached(30*time.Second, interval)
 			cfgA.Now, cfgB.Now = c.a, c.b
-			a, b := join(t, db, cfgA), join(t, db, cfgB)
+			a, b := connectNode(t, db, cfgA), connectNode(t, db, cfgB)
 			users := a.population(t, 2*len(userEnds), len(sessionEnds))
 			sessions := sessionsOf(users)
 			b.fill(t, sessions)
@@ -793,7 +799,7 @@ func TestCacheFollowsInstancesWithOtherClocks(t *testing.T) {
 			spread(t, 2*interval, endings(t.Context(), a, users))
 			allRefused(t, 10*time.Second, sessions)
 			if err := load.end(); err != nil {
-				t.Errorf("a read could not be answered: %v", err)
+				t.Errorf("a read failed: %v", err)
 			}
 			polls := b.tokens.all()
 			for _, w := range sessions {
@@ -804,14 +810,14 @@ func TestCacheFollowsInstancesWithOtherClocks(t *testing.T) {
 	}
 }
 
-func TestCacheCloseEndsTheFollowing(t *testing.T) {
+func TestCloseStopsFollowingRevocations(t *testing.T) {
 	const interval = 50 * time.Millisecond
 	db := database(t)
-	a, b := join(t, db, cached(10*time.Second, interval)), join(t, db, cached(10*time.Second, interval))
+	a, b := connectNode(t, db, cached(10*time.Second, interval)), connectNode(t, db, cached(10*time.Second, interval))
 	sessions := sessionsOf(a.population(t, 1, 2))
 	b.fill(t, sessions)
 	if !following() {
-		t.Fatal("nobody follows the revocations")
+		t.Fatal("no goroutine follows the revocations")
 	}
 	a.sessions.Close()
 	b.sessions.Close()
@@ -827,21 +833,22 @@ func TestCacheCloseEndsTheFollowing(t *testing.T) {
 	time.Sleep(4 * interval)
 	for _, c := range b.sent.all() {
 		if lookup(c, "find") == revocations {
-			t.Fatal("revocations were asked for after Close")
+			t.Fatal("revocations were polled after Close")
 		}
 	}
 }
 
-// sweepAfterClose checks that the instance goes on, without its cache.
-func (i *node) sweepAfterClose(t *testing.T, sessions []*watched) {
+// sweepAfterClose checks that the instance works without its cache. The first of the sessions is revoked.
+func (n *node) sweepAfterClose(t *testing.T, sessions []*watched) {
 	t.Helper()
-	for n, want := range []error{strategy.ErrInvalidToken, nil} {
-		if _, err := i.sessions.ReadToken(t.Context(), sessions[n].token); !errors.Is(err, want) {
-			t.Errorf("after Close session %d is answered with %v, want %v", n, err, want)
+	for i, want := range []error{strategy.ErrInvalidToken, nil} {
+		if _, err := n.sessions.ReadToken(t.Context(), sessions[i].token); !errors.Is(err, want) {
+			t.Errorf("after Close session %d: got %v, want %v", i, err, want)
 		}
 	}
 }
 
+// following reports whether an instance's goroutine follows the revocations.
 func following() bool {
 	var stacks strings.Builder
 	_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)

@@ -21,9 +21,10 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 	"github.com/latchkey-go/latchkey/internal/secretscan"
+	"github.com/latchkey-go/latchkey/mongostore"
 )
 
-// appProcess is an application in a process of its own.
+// appProcess is an application in another process.
 type appProcess struct {
 	url     string
 	command *exec.Cmd
@@ -31,7 +32,7 @@ type appProcess struct {
 
 var appListens = regexp.MustCompile(`listening on (http://\S+)`)
 
-// startAppProcess starts an application, and waits until it listens.
+// startAppProcess starts an application and waits until it listens.
 func startAppProcess(t *testing.T, program string, args ...string) *appProcess {
 	t.Helper()
 	p := &appProcess{command: exec.Command(program, args...)}
@@ -47,15 +48,15 @@ func startAppProcess(t *testing.T, program string, args ...string) *appProcess {
 	late := time.AfterFunc(time.Minute, p.kill)
 	defer late.Stop()
 	line, err := bufio.NewReader(out).ReadString('\n')
-	said := appListens.FindStringSubmatch(line)
-	if said == nil {
-		t.Fatalf("the application said %q (%v)", line, err)
+	match := appListens.FindStringSubmatch(line)
+	if match == nil {
+		t.Fatalf("the application printed %q (%v)", line, err)
 	}
-	p.url = said[1]
+	p.url = match[1]
 	return p
 }
 
-// kill ends the process at once (SIGKILL).
+// kill kills the process with SIGKILL.
 func (p *appProcess) kill() {
 	_ = p.command.Process.Kill()
 	_ = p.command.Wait()
@@ -63,7 +64,7 @@ func (p *appProcess) kill() {
 
 var appClient = &http.Client{Timeout: 30 * time.Second}
 
-// ask returns the status of a request, and the token of a login; 0 where no answer came.
+// ask sends a request. It returns the status of the answer, 0 without an answer, and the token of a login.
 func (p *appProcess) ask(method, path, token string, form url.Values) (status int, issued string) {
 	req, err := http.NewRequest(method, p.url+path, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -87,7 +88,7 @@ func (p *appProcess) ask(method, path, token string, form url.Values) (status in
 	if err != nil {
 		return 0, ""
 	}
-	_ = json.Unmarshal(text, &body) // most answers are none
+	_ = json.Unmarshal(text, &body) // most answers have no JSON
 	if body.AccessToken != "" {
 		secretscan.Record(body.AccessToken)
 	}
@@ -108,9 +109,8 @@ func (p *appProcess) me(token string) int {
 	return status
 }
 
-// Two processes of an application share one database in a container, and one of them
-// is killed in the middle of everything.
-func TestTwoProcessesAndOneIsKilled(t *testing.T) {
+// Two processes of an application share a database in a container. One is killed while both serve clients.
+func TestKilledProcessLosesNoAcknowledgedLoginOrLogout(t *testing.T) {
 	if server.Kind != testserver.KindContainer {
 		const required = "LATCHKEY_TEST_REQUIRE_CONTAINER"
 		if v := os.Getenv(required); v != "" && v != "0" {
@@ -130,13 +130,8 @@ func TestTwoProcessesAndOneIsKilled(t *testing.T) {
 func testTwoProcesses(t *testing.T, program string, cache time.Duration) {
 	const clients = 8
 	db := database(t)
-	users := newUsers[account.User[uuid.UUID]](t, db)
-	accounts, err := account.NewManager(users, uuid.New, account.Config{
-		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	users := newUsers[account.User[uuid.UUID]](t, db, mongostore.UsersConfig{})
+	accounts := newManager(t, users, account.Config{})
 	names := make([]string, clients)
 	for i := range names {
 		names[i] = fmt.Sprintf("client%d@example.com", i)
@@ -149,37 +144,37 @@ func testTwoProcesses(t *testing.T, program string, cache time.Duration) {
 	}
 	a, b := start("127.0.0.1:0"), start("127.0.0.1:0")
 
-	// refusedOn waits until a token is refused that was logged out elsewhere: at once
-	// without a cache, else when the process has asked what was revoked (1 s).
+	// refusedOn checks that a process refuses a token that was logged out on the other one: at once without a
+	// cache, else after the next poll of the revocations, which is 1 s later at most.
 	refusedOn := func(p *appProcess, token string) {
 		t.Helper()
 		within, begin := time.Duration(0), time.Now()
 		if cache > 0 {
-			within = 1250*time.Millisecond + time.Second // of a busy machine
+			within = 1250*time.Millisecond + time.Second // the machine may be busy
 		}
 		for p.me(token) != http.StatusUnauthorized {
 			if time.Since(begin) > within {
-				t.Errorf("a token is still accepted %v after its log-out on the other process", time.Since(begin))
+				t.Errorf("a token is accepted %v after its logout on the other process", time.Since(begin))
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		t.Logf("refused on the other process %v after the log-out", time.Since(begin).Round(time.Millisecond))
+		t.Logf("refused on the other process %v after the logout", time.Since(begin).Round(time.Millisecond))
 	}
 	status, token := a.login(names[0])
 	if status != http.StatusOK || b.me(token) != http.StatusOK {
-		t.Fatalf("the login on the one answers %d, and the other refuses the token", status)
+		t.Fatalf("the login answers %d, or the other process refuses the token", status)
 	}
 	if status := a.logout(token); status != http.StatusNoContent {
-		t.Errorf("the log-out answers %d", status)
+		t.Errorf("the logout answers %d", status)
 	}
 	refusedOn(b, token)
 
-	// Everybody is at it, on both, when the one is killed.
+	// Clients log in and out on both processes while one is killed.
 	var (
 		mu          sync.Mutex
-		live, ended []string // what was acknowledged
-		bAnswers    = map[int]int{}
+		live, ended []string        // tokens of acknowledged logins and logouts
+		answers     = map[int]int{} // to logouts, by status
 		stop        = make(chan struct{})
 		busy        sync.WaitGroup
 	)
@@ -198,29 +193,28 @@ func testTwoProcesses(t *testing.T, program string, cache time.Duration) {
 				status, token := on.login(name)
 				if status != http.StatusOK {
 					if on == b {
-						t.Errorf("a login on the other process answers %d", status)
+						t.Errorf("a login on the running process answers %d", status)
 					}
 					time.Sleep(10 * time.Millisecond)
 					continue
 				}
 				if got := b.me(token); got != http.StatusOK {
-					t.Errorf("the other process answers a token with %d that was just issued", got)
+					t.Errorf("the running process answers %d to a new token", got)
 				}
-				ending := other.logout
 				if n%3 == 0 {
 					mu.Lock()
 					live = append(live, token)
 					mu.Unlock()
 					continue
 				}
-				status = ending(token)
+				status = other.logout(token)
 				mu.Lock()
 				if status == http.StatusNoContent {
 					ended = append(ended, token)
 				} else if other == b {
-					t.Errorf("a log-out on the other process answers %d", status)
+					t.Errorf("a logout on the running process answers %d", status)
 				}
-				bAnswers[status]++
+				answers[status]++
 				mu.Unlock()
 			}
 		})
@@ -230,32 +224,32 @@ func testTwoProcesses(t *testing.T, program string, cache time.Duration) {
 	time.Sleep(500 * time.Millisecond)
 	close(stop)
 	busy.Wait()
-	t.Logf("%d log-ins and %d log-outs were acknowledged; answers to log-outs: %v", len(live)+len(ended), len(ended), bAnswers)
+	t.Logf("%d logins and %d logouts were acknowledged; answers to logouts: %v", len(live)+len(ended), len(ended), answers)
 	if len(live) == 0 || len(ended) == 0 {
-		t.Error("nobody did anything")
+		t.Error("no logins or no logouts were acknowledged")
 	}
 	check := func(p *appProcess, when string) {
 		t.Helper()
 		for _, token := range live {
 			if got := p.me(token); got != http.StatusOK {
-				t.Errorf("%s: a token that was acknowledged is answered with %d", when, got)
+				t.Errorf("%s: the token of an acknowledged login is answered with %d", when, got)
 			}
 		}
 		for _, token := range ended {
 			if got := p.me(token); got != http.StatusUnauthorized {
-				t.Errorf("%s: a token whose log-out was acknowledged is answered with %d", when, got)
+				t.Errorf("%s: the token of an acknowledged logout is answered with %d", when, got)
 			}
 		}
 	}
 	if cache > 0 {
-		time.Sleep(2250 * time.Millisecond) // the other's log-outs are known by then
+		time.Sleep(2250 * time.Millisecond) // longer than the interval of the polls
 	}
-	check(b, "on the process that went on")
+	check(b, "on the running process")
 	a = start(strings.TrimPrefix(a.url, "http://"))
-	check(a, "on the process that was killed, started again")
+	check(a, "on the restarted process")
 	for _, token := range live {
 		if status := a.logout(token); status != http.StatusNoContent {
-			t.Errorf("a log-out at the end answers %d", status)
+			t.Errorf("a logout at the end answers %d", status)
 		}
 	}
 	if len(live) > 0 {

@@ -19,7 +19,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// indexes returns the names of a collection's indexes with their options.
+// indexes returns the names of a collection's indexes with their keys and options, sorted.
 func indexes(t *testing.T, coll *mongo.Collection) []string {
 	t.Helper()
 	specs, err := coll.Indexes().ListSpecifications(t.Context())
@@ -41,6 +41,7 @@ func indexes(t *testing.T, coll *mongo.Collection) []string {
 	return out
 }
 
+// ttlSeconds returns the expireAfterSeconds of a collection's TTL index, -1 without one.
 func ttlSeconds(t *testing.T, coll *mongo.Collection) int32 {
 	t.Helper()
 	specs, err := coll.Indexes().ListSpecifications(t.Context())
@@ -55,6 +56,7 @@ func ttlSeconds(t *testing.T, coll *mongo.Collection) int32 {
 	return -1
 }
 
+// names returns indexes without their keys, in one string.
 func names(indexes []string) string {
 	var out []string
 	for _, x := range indexes {
@@ -72,10 +74,10 @@ const (
 	withoutTTL = "_id_, created_at_1, token_1 unique, user_id_1_created_at_-1"
 )
 
-func TestEnsureIndexesMakesTheIndexes(t *testing.T) {
+func TestEnsureIndexesCreatesTheIndexes(t *testing.T) {
 	db := database(t)
 	tokens := newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: time.Hour})
-	newUsers[person[uuid.UUID]](t, db)
+	newUsers[person[uuid.UUID]](t, db, mongostore.UsersConfig{})
 	want := withTTL
 	if !server.Capabilities.TTL {
 		want = withoutTTL
@@ -91,13 +93,13 @@ func TestEnsureIndexesMakesTheIndexes(t *testing.T) {
 	}
 }
 
-func TestEnsureIndexesFromTwentyInstancesAtOnce(t *testing.T) {
+func TestEnsureIndexesIsSafeFromTwentyInstances(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		old  time.Duration // what a former version left; 0 for an empty database
+		old  time.Duration // the lifetime of the existing indexes; 0 for an empty database
 	}{
 		{"on an empty database", 0},
-		{"with another lifetime there", 2 * time.Hour},
+		{"on indexes of another lifetime", 2 * time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			db := database(t)
@@ -146,7 +148,7 @@ func TestEnsureIndexesFromTwentyInstancesAtOnce(t *testing.T) {
 	}
 }
 
-func TestAChangedLifetimeIsMended(t *testing.T) {
+func TestEnsureIndexesChangesTheLifetime(t *testing.T) {
 	testserver.Require(t, server.Capabilities.TTL, "ttl")
 	db := database(t)
 	coll := db.Collection("access_tokens")
@@ -157,7 +159,7 @@ func TestAChangedLifetimeIsMended(t *testing.T) {
 		{time.Hour, time.Minute, 3660},
 		{2 * time.Hour, time.Minute, 7260},
 		{30 * time.Minute, time.Minute, 1860},
-		{1500 * time.Millisecond, time.Millisecond, 2}, // rounded up: never too soon
+		{1500 * time.Millisecond, time.Millisecond, 2}, // rounded up, so that no token is deleted too soon
 		{0, 0, -1},
 		{time.Hour, 0, 3900},
 	} {
@@ -168,8 +170,8 @@ func TestAChangedLifetimeIsMended(t *testing.T) {
 	}
 }
 
-// What is sent, also to a server that cannot do it.
-func TestTheCommandsThatMakeATTLIndex(t *testing.T) {
+// It checks the commands, also on a server that refuses them.
+func TestCommandsThatCreateTTLIndexes(t *testing.T) {
 	client, sent := connect(t)
 	db := testserver.Database(t, client)
 	ensure := func(cfg mongostore.TokensConfig) error {
@@ -194,7 +196,7 @@ func TestTheCommandsThatMakeATTLIndex(t *testing.T) {
 	wantTTL(ensure(mongostore.TokensConfig{Lifetime: time.Hour, TTLGrace: time.Minute}))
 	creates := sent.named("createIndexes")
 	if len(creates) != 4 {
-		t.Fatalf("sent %d createIndexes, want 3 and that of the revocations: %v", len(creates), creates)
+		t.Fatalf("sent %d createIndexes, want 3 for the tokens and 1 for the revocations: %v", len(creates), creates)
 	}
 	for path, want := range map[string]any{
 		"createIndexes":                "revocations",
@@ -218,7 +220,7 @@ func TestTheCommandsThatMakeATTLIndex(t *testing.T) {
 		t.Errorf("createIndexes: the token index is not unique: %v", creates[0])
 	}
 
-	// A plain index in its place is turned into a TTL index.
+	// A plain index is changed into a TTL index.
 	if _, err := db.Collection("access_tokens").Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.D{{Key: "created_at", Value: 1}}}); err != nil && !server.Capabilities.TTL {
 		t.Fatal(err)
 	}
@@ -252,8 +254,7 @@ func lookup(doc bson.Raw, path string) any {
 	return nil
 }
 
-// Without the substitute, a server without TTL is an error; one with TTL is not.
-func TestTTLIsNotReplacedUnasked(t *testing.T) {
+func TestServerWithoutTTLIsAnErrorWithoutPurgeInterval(t *testing.T) {
 	tokens, err := mongostore.NewTokens[uuid.UUID](database(t), mongostore.TokensConfig{Lifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +271,7 @@ func TestTTLIsNotReplacedUnasked(t *testing.T) {
 	}
 }
 
-func TestAnIndexInTheWayIsAClearError(t *testing.T) {
+func TestConflictingIndexIsAClearError(t *testing.T) {
 	db := database(t)
 	coll := db.Collection("access_tokens")
 	if _, err := coll.Indexes().CreateOne(t.Context(), mongo.IndexModel{
@@ -297,7 +298,7 @@ func TestAnIndexInTheWayIsAClearError(t *testing.T) {
 	}
 }
 
-func TestVerifyOnlyChangesNothing(t *testing.T) {
+func TestVerifyIndexesChangesNothing(t *testing.T) {
 	client, sent := connect(t)
 	db := testserver.Database(t, client)
 	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: time.Hour})
@@ -328,9 +329,9 @@ func TestVerifyOnlyChangesNothing(t *testing.T) {
 	}
 }
 
-// Purge removes what a TTL index would; where the server has none, it is called
-// once an interval until Close.
-func TestPurge(t *testing.T) {
+// Purge deletes the rows that a TTL index would delete. On a server without TTL indexes a goroutine calls it
+// once an interval, until Close.
+func TestPurgeDeletesExpiredTokens(t *testing.T) {
 	now := time.Now()
 	tokens, err := mongostore.NewTokens[uuid.UUID](database(t), mongostore.TokensConfig{
 		Lifetime: time.Hour, TTLGrace: time.Minute, PurgeInterval: time.Millisecond,
@@ -365,12 +366,14 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+// purging reports whether a store's purge goroutine runs.
 func purging() bool {
 	var stacks strings.Builder
 	_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
 	return strings.Contains(stacks.String(), "mongostore.(*purger)")
 }
 
+// insertAged stores a token that was created at a time, and returns its digest.
 func insertAged[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], at time.Time) string {
 	t.Helper()
 	var user ID
@@ -381,16 +384,18 @@ func insertAged[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], at t
 	return row.Digest
 }
 
+// exists reports whether the token's row exists.
 func exists[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], digest string) bool {
 	t.Helper()
-	_, err := tokens.ByToken(t.Context(), digest, time.Time{})
+	_, err := tokens.ByToken(t.Context(), digest)
 	if err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {
 		t.Fatal(err)
 	}
 	return err == nil
 }
 
-// eventually waits for what another process or goroutine does.
+// eventually waits until done returns true, because of another process or goroutine. what names the
+// expectation.
 func eventually(t testing.TB, atMost time.Duration, what string, done func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(atMost)

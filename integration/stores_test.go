@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"sync/atomic"
 	"testing"
@@ -13,12 +14,13 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/internal/contract"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/storetest"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/storetest"
 )
 
-// newTokens returns a store with its indexes, on whatever the server is.
+// newTokens returns a store with its indexes. On a server without TTL indexes it purges once an hour.
 func newTokens[ID comparable](tb testing.TB, db *mongo.Database, cfg mongostore.TokensConfig) *mongostore.Tokens[ID] {
 	tb.Helper()
 	if cfg.PurgeInterval == 0 {
@@ -35,9 +37,10 @@ func newTokens[ID comparable](tb testing.TB, db *mongo.Database, cfg mongostore.
 	return tokens
 }
 
-func newUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](tb testing.TB, db *mongo.Database) *mongostore.Users[U, ID] {
+// newUsers returns a store with its index.
+func newUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](tb testing.TB, db *mongo.Database, cfg mongostore.UsersConfig) *mongostore.Users[U, ID] {
 	tb.Helper()
-	users, err := mongostore.NewUsers[U, ID, P](db, mongostore.UsersConfig{})
+	users, err := mongostore.NewUsers[U, ID, P](db, cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -47,7 +50,7 @@ func newUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](tb te
 	return users
 }
 
-// newAttempts returns a store with its index, on whatever the server is.
+// newAttempts returns a store with its index. On a server without TTL indexes it purges once an hour.
 func newAttempts(tb testing.TB, db *mongo.Database, cfg mongostore.AttemptsConfig) *mongostore.Attempts {
 	tb.Helper()
 	if cfg.PurgeInterval == 0 {
@@ -64,12 +67,34 @@ func newAttempts(tb testing.TB, db *mongo.Database, cfg mongostore.AttemptsConfi
 	return attempts
 }
 
+// newManager returns a manager with cheap hashes and login limits of its own.
+func newManager[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], cfg account.Config) *account.Manager[U, uuid.UUID] {
+	tb.Helper()
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return newManagerOn[U, P](tb, users, attempts, cfg)
+}
+
+// newManagerOn is newManager with a store of attempts.
+func newManagerOn[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], attempts account.AttemptStore, cfg account.Config) *account.Manager[U, uuid.UUID] {
+	tb.Helper()
+	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
+	accounts, err := account.NewManager[U, uuid.UUID, P](users, attempts, uuid.New, cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return accounts
+}
+
+// counter returns a function that counts from 1. It is safe for concurrent use.
 func counter() func() int64 {
 	var n atomic.Int64
 	return func() int64 { return n.Add(1) }
 }
 
-func TestTokens(t *testing.T) {
+func TestTokensKeepTheContract(t *testing.T) {
 	t.Run("uuid.UUID", func(t *testing.T) { testTokens(t, uuid.New) })
 	t.Run("bson.ObjectID", func(t *testing.T) { testTokens(t, bson.NewObjectID) })
 	t.Run("string", func(t *testing.T) { testTokens(t, uuid.NewString) })
@@ -82,7 +107,7 @@ func testTokens[ID comparable](t *testing.T, newID func() ID) {
 	})
 }
 
-// person has fields of its own of many kinds, and another ID type.
+// person is a user with fields of many types and with any ID type.
 type person[ID comparable] struct {
 	account.User[ID] `bson:",inline"`
 	Name             string            `bson:"name"`
@@ -92,7 +117,7 @@ type person[ID comparable] struct {
 	Team             uuid.UUID         `bson:"team"`
 }
 
-func TestUsers(t *testing.T) {
+func TestUsersKeepTheContract(t *testing.T) {
 	t.Run("uuid.UUID", func(t *testing.T) { testUsers(t, uuid.New) })
 	t.Run("bson.ObjectID", func(t *testing.T) { testUsers(t, bson.NewObjectID) })
 	t.Run("string", func(t *testing.T) { testUsers(t, uuid.NewString) })
@@ -101,18 +126,18 @@ func TestUsers(t *testing.T) {
 
 func testUsers[ID comparable](t *testing.T, newID func() ID) {
 	storetest.RunUsers(t, newPerson(newID), func(tb testing.TB) account.Store[person[ID], ID] {
-		return newUsers[person[ID], ID](tb, database(tb))
+		return newUsers[person[ID], ID](tb, database(tb), mongostore.UsersConfig{})
 	})
 }
 
-// newPerson makes people with all their fields set.
+// newPerson returns a function that makes persons with every field set.
 func newPerson[ID comparable](newID func() ID) func(email string) person[ID] {
 	return func(email string) person[ID] {
 		return person[ID]{
 			User: account.User[ID]{
 				ID: newID(), Email: email, HashedPassword: "$argon2id$…", Active: true, Verified: true, Superuser: true,
 				CreatedAt: time.Date(2026, 11, 23, 12, 0, 0, 5e6, time.UTC),
-				NotBefore: time.Date(2026, 11, 23, 12, 30, 0, 7e6, time.UTC),
+				Version:   7,
 			},
 			Name:     "Jo",
 			Tags:     []string{"a", "b"},
@@ -123,13 +148,13 @@ func newPerson[ID comparable](newID func() ID) func(email string) person[ID] {
 	}
 }
 
-func TestAttempts(t *testing.T) {
+func TestAttemptsKeepTheContract(t *testing.T) {
 	storetest.RunAttempts(t, func(tb testing.TB) account.AttemptStore {
 		return newAttempts(tb, database(tb), mongostore.AttemptsConfig{})
 	})
 }
 
-// The HTTP contract, over a real listener, on the real database.
+// TestContract checks the HTTP contract over a listener, on the database under test.
 func TestContract(t *testing.T) {
 	contract.Run(t, func(tb testing.TB) contract.Backend { return newBackend(tb, database(tb)) })
 }
@@ -137,7 +162,7 @@ func TestContract(t *testing.T) {
 func newBackend(tb testing.TB, db *mongo.Database) contract.Backend {
 	return contract.Backend{
 		Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
-		Users:  newUsers[contract.Member](tb, db),
+		Users:  newUsers[contract.Member](tb, db, mongostore.UsersConfig{}),
 		SetFlags: func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error {
 			_, err := db.Collection("users").UpdateByID(ctx, id4(id), bson.D{{Key: "$set", Value: bson.D{
 				{Key: "is_active", Value: active}, {Key: "is_verified", Value: verified}, {Key: "is_superuser", Value: superuser},
@@ -151,23 +176,23 @@ func newBackend(tb testing.TB, db *mongo.Database) contract.Backend {
 	}
 }
 
-// id4 is a UUID as a client without Latchkey's registry writes it.
+// id4 returns a UUID as binary of subtype 4, for clients without Latchkey's registry.
 func id4(id uuid.UUID) bson.Binary {
 	return bson.Binary{Subtype: bson.TypeBinaryUUID, Data: id[:]}
 }
 
-// What the application's struct does not know (a field of another service, of
-// an older or newer version) survives an update too.
-func TestAnUpdateTouchesOnlyWhatItChanges(t *testing.T) {
+// Fields that the application's struct does not have, and fields with a value of another type, survive an
+// update.
+func TestUpdateChangesNoOtherField(t *testing.T) {
 	db := database(t)
-	users := newUsers[person[uuid.UUID]](t, db)
+	users := newUsers[person[uuid.UUID]](t, db, mongostore.UsersConfig{})
 	p := person[uuid.UUID]{User: account.User[uuid.UUID]{ID: uuid.New(), Email: "jo@example.com", HashedPassword: "old"}}
 	if err := users.Insert(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	coll := db.Collection("users")
 	if _, err := coll.UpdateByID(t.Context(), id4(p.ID), bson.D{{Key: "$set", Value: bson.D{
-		{Key: "legacy", Value: bson.D{{Key: "deep", Value: bson.A{1, "two"}}}}, {Key: "name", Value: 7},
+		{Key: "foreign", Value: bson.D{{Key: "deep", Value: bson.A{1, "two"}}}}, {Key: "name", Value: 7},
 	}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -178,16 +203,34 @@ func TestAnUpdateTouchesOnlyWhatItChanges(t *testing.T) {
 		return doc
 	}
 	want := read()
-	want["hashed_password"] = "new"
-	if err := users.ReplacePassword(t.Context(), p.ID, "old", "new", time.Time{}); err != nil {
-		t.Fatal(err)
-	}
-	if got := read(); !reflect.DeepEqual(got, want) {
-		t.Errorf("the document is\n%v, want\n%v", got, want)
+	inactive := false
+	for _, c := range []struct {
+		name   string
+		update func() error
+		want   bson.M // the changed fields
+	}{
+		{"a rehash", func() error { return users.ReplacePassword(t.Context(), p.ID, "old", "rehashed", false) },
+			bson.M{"hashed_password": "rehashed"}},
+		{"a change of password", func() error { return users.ReplacePassword(t.Context(), p.ID, "rehashed", "new", true) },
+			bson.M{"hashed_password": "new", "token_version": int64(1)}},
+		{"a revocation", func() error { return users.Apply(t.Context(), p.ID, account.Change{RevokeTokens: true}) },
+			bson.M{"token_version": int64(2)}},
+		{"a deactivation", func() error {
+			return users.Apply(t.Context(), p.ID, account.Change{Active: &inactive, RevokeTokens: true})
+		},
+			bson.M{"is_active": false, "token_version": int64(3)}},
+	} {
+		if err := c.update(); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		maps.Copy(want, c.want)
+		if got := read(); !reflect.DeepEqual(got, want) {
+			t.Errorf("after %s the document is\n%v, want\n%v", c.name, got, want)
+		}
 	}
 }
 
-// The documents are as documented, so that other programs can read them.
+// Other programs can read the documents.
 func TestDocumentsAreAsDocumented(t *testing.T) {
 	db := database(t)
 	tokens := newTokens[uuid.UUID](t, db, mongostore.TokensConfig{})
@@ -196,18 +239,18 @@ func TestDocumentsAreAsDocumented(t *testing.T) {
 	row := strategy.AccessToken[uuid.UUID]{ID: uuid.Must(uuid.NewV7()), Digest: "digest", UserID: uuid.New(), CreatedAt: at(0)}
 	full := strategy.AccessToken[uuid.UUID]{
 		ID: uuid.Must(uuid.NewV7()), Digest: "another", UserID: uuid.New(), CreatedAt: at(0),
-		LastUsedAt: at(1), AuthenticatedAt: at(2), SeenNotBefore: at(3), ExpiresAt: at(4),
-		Scopes: []string{"read"}, Name: "ci", UserAgent: "curl", ClientAddr: "192.0.2.1",
+		LastUsedAt: at(1), AuthenticatedAt: at(2), TokenVersion: 3, ExpiresAt: at(4),
+		Scopes: []string{"read"}, Name: "ci", UserAgent: "curl", ClientIP: "192.0.2.1",
 	}
 	for _, c := range []struct {
 		row  strategy.AccessToken[uuid.UUID]
-		want bson.M // and nothing that is not used
+		want bson.M // no other field
 	}{
 		{row, bson.M{"_id": id4(row.ID), "token": "digest", "user_id": id4(row.UserID), "created_at": date(0)}},
 		{full, bson.M{
 			"_id": id4(full.ID), "token": "another", "user_id": id4(full.UserID), "created_at": date(0),
-			"last_used_at": date(1), "authenticated_at": date(2), "seen_not_before": date(3), "expires_at": date(4),
-			"scopes": bson.A{"read"}, "name": "ci", "user_agent": "curl", "client_addr": "192.0.2.1",
+			"last_used_at": date(1), "authenticated_at": date(2), "token_version": int64(3), "expires_at": date(4),
+			"scopes": bson.A{"read"}, "name": "ci", "user_agent": "curl", "client_ip": "192.0.2.1",
 		}},
 	} {
 		if err := tokens.Insert(t.Context(), c.row); err != nil {

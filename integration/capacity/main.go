@@ -1,6 +1,6 @@
-// Capacity measures what sessions take of a MongoDB server: how many bytes each is on
-// disk and in every index, and how many the server removes in a second when they have
-// ended. It works in a database of its own, which it removes.
+// Capacity measures the cost of sessions on a MongoDB server: the bytes of a session on disk
+// and in each index, and how many expired sessions the server deletes in a second. It creates
+// a new database and drops it at the end.
 //
 //	go run ./integration/capacity -mongodb-uri mongodb://… -sessions 1000000
 package main
@@ -42,9 +42,9 @@ const lifetime, grace = time.Hour, time.Second
 
 func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	flags := flag.NewFlagSet("capacity", flag.ContinueOnError)
-	uri := flags.String("mongodb-uri", "", "MongoDB to measure; empty is devmongo in this process, whose storage is not MongoDB's")
-	n := flags.Int("sessions", 2_000, "how many sessions there are")
-	patience := flags.Duration("patience", 5*time.Minute, "how long the removal may take")
+	uri := flags.String("mongodb-uri", "", "connection `string` of the MongoDB to measure; empty means devmongo in this process, whose storage is not MongoDB's")
+	n := flags.Int("sessions", 2_000, "number of sessions")
+	patience := flags.Duration("patience", 5*time.Minute, "how long the deletion may take")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case *n < 1 || *patience <= 0:
-		return errors.New("-sessions and -patience must be more than 0")
+		return errors.New("-sessions and -patience must be positive")
 	}
 	if *uri == "" {
 		server, err := devmongo.Start(devmongo.Config{})
@@ -74,10 +74,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if err := sizes(ctx, db, *n, stdout); err != nil {
 		return err
 	}
-	return removal(ctx, db, *n, *patience, stdout)
+	return deletion(ctx, db, *n, *patience, stdout)
 }
 
-// sizes prints what sessions take that live.
+// sizes prints the bytes of a live session.
 func sizes(ctx context.Context, db *mongo.Database, n int, stdout io.Writer) error {
 	live, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Collection: "live", Lifetime: lifetime, TTLGrace: grace, PurgeInterval: time.Hour})
 	if err != nil {
@@ -91,7 +91,7 @@ func sizes(ctx context.Context, db *mongo.Database, n int, stdout io.Writer) err
 	if err != nil {
 		return err
 	}
-	// Sizes on disk are those of the last checkpoint. Not everybody may ask for one.
+	// Sizes on disk are those of the last checkpoint. The database user may lack the permission for a new one.
 	_ = db.Client().Database("admin").RunCommand(ctx, bson.D{{Key: "fsync", Value: 1}}).Err()
 	var stats struct {
 		Size    int64            `bson:"size"`
@@ -103,13 +103,13 @@ func sizes(ctx context.Context, db *mongo.Database, n int, stdout io.Writer) err
 	var refused mongo.CommandError
 	switch {
 	case errors.As(err, &refused):
-		fmt.Fprintf(stdout, "This server does not tell sizes: %v\n\n", err)
+		fmt.Fprintf(stdout, "This server does not report sizes: %v\n\n", err)
 		return nil
 	case err != nil:
 		return fmt.Errorf("collStats: %w", err)
 	}
 	each := func(bytes int64) string { return fmt.Sprintf("%.0f", float64(bytes)/float64(n)) }
-	fmt.Fprintf(stdout, "%d sessions, of browsers, in use; written in %v\n\n| | bytes a session |\n|---|--:|\n", n, took.Round(time.Millisecond))
+	fmt.Fprintf(stdout, "%d sessions of browsers, each used once; written in %v\n\n| | bytes a session |\n|---|--:|\n", n, took.Round(time.Millisecond))
 	fmt.Fprintf(stdout, "| documents, before compression | %s |\n| documents on disk | %s |\n", each(stats.Size), each(stats.Storage))
 	for _, name := range slices.Sorted(maps.Keys(stats.Indexes)) {
 		fmt.Fprintf(stdout, "| index %s | %s |\n", name, each(stats.Indexes[name]))
@@ -118,34 +118,34 @@ func sizes(ctx context.Context, db *mongo.Database, n int, stdout io.Writer) err
 	return nil
 }
 
-// removal prints how soon sessions are gone that have ended.
-func removal(ctx context.Context, db *mongo.Database, n int, patience time.Duration, stdout io.Writer) error {
-	ended, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Collection: "ended", Lifetime: lifetime, TTLGrace: grace})
+// deletion prints how fast expired sessions are deleted.
+func deletion(ctx context.Context, db *mongo.Database, n int, patience time.Duration, stdout io.Writer) error {
+	expired, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Collection: "expired", Lifetime: lifetime, TTLGrace: grace})
 	if err != nil {
 		return err
 	}
-	defer ended.Close()
-	if _, err := insert(ctx, ended, n, time.Now().Add(-2*lifetime)); err != nil {
+	defer expired.Close()
+	if _, err := insert(ctx, expired, n, time.Now().Add(-2*lifetime)); err != nil {
 		return err
 	}
-	err = ended.EnsureIndexes(ctx)
+	err = expired.EnsureIndexes(ctx)
 	if errors.Is(err, mongostore.ErrTTLUnsupported) {
 		begin := time.Now()
-		gone, err := ended.Purge(ctx)
+		deleted, err := expired.Purge(ctx)
 		if err != nil {
 			return err
 		}
 		took := time.Since(begin)
-		fmt.Fprintf(stdout, "No TTL indexes: Purge removed %d sessions in %v, %.0f a second.\n", gone, took.Round(time.Millisecond), float64(gone)/took.Seconds())
+		fmt.Fprintf(stdout, "No TTL indexes: Purge deleted %d sessions in %v, %.0f a second.\n", deleted, took.Round(time.Millisecond), float64(deleted)/took.Seconds())
 		return nil
 	} else if err != nil {
 		return err
 	}
-	return watch(ctx, db.Collection("ended"), n, patience, stdout)
+	return watch(ctx, db.Collection("expired"), n, patience, stdout)
 }
 
-// watch waits until the server has removed all, and prints what it saw of that: from
-// the first that was gone, because the TTL monitor sleeps before.
+// watch waits until the server has deleted all sessions, and prints how long that took from
+// the first deletion. Before it, the TTL monitor sleeps.
 func watch(ctx context.Context, coll *mongo.Collection, n int, patience time.Duration, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -161,7 +161,7 @@ func watch(ctx context.Context, coll *mongo.Collection, n int, patience time.Dur
 			begin = time.Now()
 		case left == 0:
 			took := time.Since(begin)
-			fmt.Fprintf(stdout, "The TTL monitor began within %v, and removed %d sessions in %v, %.0f a second.\n",
+			fmt.Fprintf(stdout, "The TTL monitor began within %v, and deleted %d sessions in %v, %.0f a second.\n",
 				begin.Sub(indexed).Round(100*time.Millisecond), n, took.Round(time.Millisecond), float64(n)/took.Seconds())
 			return nil
 		}
@@ -173,7 +173,7 @@ func watch(ctx context.Context, coll *mongo.Collection, n int, patience time.Dur
 	}
 }
 
-// insert stores sessions as those of browsers that are in use, several at a time.
+// insert stores sessions of browsers that were used once, with several concurrent writers.
 func insert(ctx context.Context, tokens *mongostore.Tokens[uuid.UUID], n int, created time.Time) (time.Duration, error) {
 	const workers = 8
 	format, err := strategy.NewTokenFormat("")
@@ -191,7 +191,7 @@ func insert(ctx context.Context, tokens *mongostore.Tokens[uuid.UUID], n int, cr
 				_, digest := format.New()
 				errs[w] = tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{
 					ID: uuid.Must(uuid.NewV7()), Digest: digest, UserID: uuid.New(), CreatedAt: created, LastUsedAt: created.Add(time.Minute),
-					SeenNotBefore: time.UnixMilli(0).UTC(), ClientAddr: "203.0.113.195",
+					ClientIP:  "203.0.113.195",
 					UserAgent: "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
 				})
 			}

@@ -22,9 +22,9 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 type user = account.User[uuid.UUID]
@@ -34,7 +34,7 @@ const (
 	wrongPassword = "the wrong password" // as long
 )
 
-// stores are where an application keeps things.
+// stores are the stores of an application.
 type stores struct {
 	tokens   strategy.Store[uuid.UUID]
 	users    account.Store[user, uuid.UUID]
@@ -42,11 +42,11 @@ type stores struct {
 }
 
 func inMemory() (stores, error) {
-	attempts, err := account.NewMemoryAttempts(0)
+	attempts, err := memstore.NewAttempts(0)
 	return stores{memstore.NewTokens[uuid.UUID](), memstore.NewUsers[user](), attempts}, err
 }
 
-// inMongoDB keeps things in a database of its own, which clean removes.
+// inMongoDB returns stores in a new database. clean drops it.
 func inMongoDB(ctx context.Context, uri string) (s stores, clean func(), err error) {
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))
 	if err != nil {
@@ -74,7 +74,7 @@ func inMongoDB(ctx context.Context, uri string) (s stores, clean func(), err err
 	return stores{tokens, users, attempts}, clean, nil
 }
 
-// app is an application that listens on loopback, and a client of it.
+// app is an application that listens on the loopback interface, with a client of it.
 type app struct {
 	url      string
 	accounts *account.Manager[user, uuid.UUID]
@@ -83,21 +83,18 @@ type app struct {
 	close    func()
 }
 
-// hashing is how passwords are hashed; zero means the defaults.
+// hashing configures the password hashes. Zero fields mean the defaults.
 type hashing struct {
-	argon2 account.Argon2
-	atOnce int
+	argon2     account.Argon2
+	concurrent int
 }
 
-// newApp starts an application as the defaults are, but for how it hashes and for
-// the limit of an account's attempts where they are given.
+// newApp starts an application with the default configuration, except for the hashing and for
+// the limit of the attempts on an account.
 func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
-	limiter, err := account.NewLimiter(s.attempts, account.LimiterConfig{Account: limit})
-	if err != nil {
-		return nil, err
-	}
-	accounts, err := account.NewManager(s.users, uuid.New, account.Config{
-		Argon2: h.argon2, InsecureArgon2: h.argon2 != account.Argon2{}, MaxConcurrentHashes: h.atOnce, Limiter: limiter,
+	accounts, err := account.NewManager(s.users, s.attempts, uuid.New, account.Config{
+		Argon2: h.argon2, InsecureArgon2: h.argon2 != account.Argon2{}, MaxConcurrentHashes: h.concurrent,
+		Limiter: account.LimiterConfig{Account: limit},
 	})
 	if err != nil {
 		return nil, err
@@ -112,7 +109,7 @@ func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
 	}
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
-	// The client names the address that it comes from.
+	// The client sends its IP in X-Forwarded-For.
 	if err := r.SetTrustedProxies([]string{"127.0.0.1", "::1"}); err != nil {
 		return nil, err
 	}
@@ -124,23 +121,23 @@ func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
 	return &app{url: server.URL, accounts: accounts, client: client, close: server.Close}, nil
 }
 
-// create makes an account.
+// create creates an account.
 func (a *app) create(ctx context.Context, email string, active bool) error {
 	_, err := a.accounts.Create(ctx, user{Email: email, Active: active}, rightPassword)
 	return err
 }
 
-// address is one in a network that no login came from before.
-func (a *app) address() string {
+// newIP returns a client IP in a network that no earlier login came from.
+func (a *app) newIP() string {
 	n := a.clients.Add(1)
 	return fmt.Sprintf("10.%d.%d.1", n>>8&0xff, n&0xff)
 }
 
-// answer is one to a login, and the milliseconds that it took.
+// answer is the answer to a request.
 type answer struct {
 	status int
 	body   []byte
-	took   float64
+	took   float64 // milliseconds
 }
 
 // login sends a login and reads the whole answer.
@@ -151,7 +148,7 @@ func (a *app) login(ctx context.Context, email, password string) (answer, error)
 		return answer{}, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("X-Forwarded-For", a.address())
+	req.Header.Set("X-Forwarded-For", a.newIP())
 	return a.do(req)
 }
 
@@ -192,7 +189,7 @@ func (a *app) token(ctx context.Context, email string) (string, error) {
 	return body.AccessToken, nil
 }
 
-// is reports whether an answer is a refusal with this status and detail.
+// is reports whether the answer has this status, and this detail in its body.
 func (a answer) is(status int, detail string) bool {
 	return a.status == status && bytes.Contains(a.body, []byte(detail))
 }

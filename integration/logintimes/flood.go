@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// flood measures a guarded route while nothing else happens, and while so many
-// clients log in at once, again and again: who is told to come back in a second
-// (503) does.
+// flood measures a guarded route, first without other requests, then while a number of
+// clients log in continuously. A client that is answered with 503 waits a second.
 func flood(ctx context.Context, w io.Writer, app *app, clients int, length time.Duration) error {
 	const member = "member@example.com"
 	if err := app.create(ctx, member, true); err != nil {
@@ -24,7 +23,7 @@ func flood(ctx context.Context, w io.Writer, app *app, clients int, length time.
 	if err != nil {
 		return err
 	}
-	if _, _, err := probe(ctx, app, token, length/10); err != nil { // a warm-up
+	if _, _, err := probe(ctx, app, token, length/10); err != nil { // to warm up
 		return err
 	}
 	runtime.GC()
@@ -39,7 +38,7 @@ func flood(ctx context.Context, w io.Writer, app *app, clients int, length time.
 		wg       sync.WaitGroup
 		mu       sync.Mutex
 		answered = make(map[int]int)
-		logins   []float64 // those whose password was looked at
+		logins   []float64 // milliseconds of the logins whose password was checked
 	)
 	for i := range clients {
 		wg.Go(func() {
@@ -47,7 +46,7 @@ func flood(ctx context.Context, w io.Writer, app *app, clients int, length time.
 			for flooding.Err() == nil {
 				got, err := app.login(flooding, email, wrongPassword)
 				if err != nil {
-					continue // the end
+					continue // the flood has ended
 				}
 				mu.Lock()
 				answered[got.status]++
@@ -77,21 +76,21 @@ func flood(ctx context.Context, w io.Writer, app *app, clients int, length time.
 		name string
 		took []float64
 		heap uint64
-	}{{"nothing else", quiet, quietHeap}, {fmt.Sprintf("%d clients logging in", clients), flooded, floodedHeap}} {
+	}{{"no other requests", quiet, quietHeap}, {fmt.Sprintf("%d clients logging in", clients), flooded, floodedHeap}} {
 		q := func(q float64) float64 { return quantile(line.took, q) }
 		fmt.Fprintln(w, row(line.name, len(line.took), q(0.5), q(0.95), q(0.99), q(1), line.heap>>20))
 	}
-	fmt.Fprintf(w, "\nIn %v of the flood the logins were answered, by status: %v.", length, answered)
+	fmt.Fprintf(w, "\nAnswers to logins in %v of the flood, by status: %v.", length, answered)
 	if len(logins) > 0 {
 		slices.Sort(logins)
-		fmt.Fprintf(w, " Where the password was looked at, it took %s ms (median), at most %s ms.", milliseconds(quantile(logins, 0.5)), milliseconds(quantile(logins, 1)))
+		fmt.Fprintf(w, " A login whose password was checked took %s ms (median), at most %s ms.", milliseconds(quantile(logins, 0.5)), milliseconds(quantile(logins, 1)))
 	}
-	fmt.Fprintf(w, "\nThe clients are in the same process, on the same %d processors.\n", runtime.GOMAXPROCS(0))
+	fmt.Fprintf(w, "\nThe clients run in the same process, on the same %d processors.\n", runtime.GOMAXPROCS(0))
 	return nil
 }
 
-// probe asks for the guarded route every few milliseconds, and returns the times,
-// sorted, and the most memory in use in between.
+// probe requests the guarded route every 5 ms. It returns the sorted times in milliseconds,
+// and the peak size of the heap.
 func probe(ctx context.Context, app *app, token string, length time.Duration) (took []float64, heap uint64, err error) {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	pause := time.NewTicker(5 * time.Millisecond)

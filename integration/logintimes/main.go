@@ -1,7 +1,7 @@
-// Logintimes measures how long refused logins take, over HTTP on loopback and with
-// the default hashes: an unknown user, a wrong password, an inactive user, a locked
-// account. It prints their distributions, and whether those that must look alike
-// can be told apart. With -flood, it measures what a flood of logins does to others.
+// Logintimes measures how long refused logins take, over HTTP on the loopback interface and
+// with the default hashes: an unknown user, a wrong password, an inactive user, a locked
+// account. It prints their distributions, and whether the kinds that must look alike can be
+// distinguished. With -flood, it measures a guarded route during a flood of logins.
 package main
 
 import (
@@ -30,13 +30,13 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout io.Writer, argon2 account.Argon2) error {
 	flags := flag.NewFlagSet("logintimes", flag.ContinueOnError)
-	n := flags.Int("n", 200, "how many logins of each kind are measured")
-	uri := flags.String("mongodb-uri", "", "MongoDB to use, in a database that is removed at the end; empty keeps everything in memory, so that the times are Latchkey's own")
-	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "of the random order and of the bootstrap (default: the time)")
+	n := flags.Int("n", 200, "number of measured logins of each kind")
+	uri := flags.String("mongodb-uri", "", "connection `string` of a MongoDB for a new database that is dropped at the end; empty means stores in memory, without a database's times")
+	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the random order and of the bootstrap (default: the time)")
 	flooding := flags.Bool("flood", false, "measure a guarded route during a flood of logins instead")
-	clients := flags.Int("clients", 500, "how many log in at once in the flood")
+	clients := flags.Int("clients", 500, "number of clients that log in during the flood")
 	length := flags.Duration("length", 10*time.Second, "how long the flood lasts")
-	atOnce := flags.Int("max-hashes", 0, "account.Config.MaxConcurrentHashes; 0 means its default")
+	concurrent := flags.Int("max-hashes", 0, "number of passwords hashed at once, account.Config.MaxConcurrentHashes; 0 means its default")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, stdout io.Writer, argon2 account.Ar
 	case *n < 2:
 		return fmt.Errorf("-n is %d, want at least 2", *n)
 	case *clients < 1 || *length <= 0:
-		return errors.New("-clients and -length must be more than 0")
+		return errors.New("-clients and -length must be positive")
 	}
 	open := func(limit account.Limit) (*app, error) {
 		s, clean, err := stores{}, func() {}, error(nil)
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout io.Writer, argon2 account.Ar
 		if err != nil {
 			return nil, err
 		}
-		a, err := newApp(s, hashing{argon2, *atOnce}, limit)
+		a, err := newApp(s, hashing{argon2, *concurrent}, limit)
 		if err != nil {
 			clean()
 			return nil, err
@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, stdout io.Writer, argon2 account.Ar
 	if *flooding {
 		return flood(ctx, stdout, a, *clients, *length)
 	}
-	locking, err := open(burn)
+	locking, err := open(lockAtOnce)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func run(ctx context.Context, args []string, stdout io.Writer, argon2 account.Ar
 	if err := measure(all, *n, warmUp, random); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "-n %d -seed %d, after %d of each to warm up\n\n", *n, *seed, warmUp)
+	fmt.Fprintf(stdout, "-n %d -seed %d, after %d logins of each kind to warm up\n\n", *n, *seed, warmUp)
 	report(stdout, all, random)
 	return nil
 }

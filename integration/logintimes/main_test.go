@@ -8,10 +8,10 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 )
 
-// The smallest hashes: the test is of the tool, not of the times.
+// cheap are small hashes: the tests check the tool, not the times.
 var cheap = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}
 
-func TestItMeasuresEveryKind(t *testing.T) {
+func TestEveryKindIsMeasured(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"-n", "25", "-seed", "1"}, &out, cheap); err != nil {
 		t.Fatal(err)
@@ -28,19 +28,19 @@ func TestItMeasuresEveryKind(t *testing.T) {
 	}
 }
 
-func TestItFloods(t *testing.T) {
+func TestFloodIsMeasured(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"-flood", "-clients", "5", "-length", "200ms"}, &out, cheap); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| nothing else | ", "| 5 clients logging in | ", "by status: map[400:"} {
+	for _, want := range []string{"| no other requests | ", "| 5 clients logging in | ", "by status: map[400:"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("got no %q in\n%s", want, out.String())
 		}
 	}
 }
 
-func TestWrongFlagsAreErrors(t *testing.T) {
+func TestInvalidFlagsAreErrors(t *testing.T) {
 	for _, args := range [][]string{{"-n", "1"}, {"-max-hashes", "-1"}, {"-n", "many"}, {"-clients", "0", "-flood"}, {"-length", "0s"}, {"extra"}, {"-mongodb-uri", "nonsense"}} {
 		if err := run(t.Context(), args, new(bytes.Buffer), cheap); err == nil {
 			t.Errorf("%q: no error", args)

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// quantile returns the q-quantile of sorted values, between two of them by linear
-// interpolation.
+// quantile returns the q-quantile of sorted values. It interpolates linearly.
 func quantile(sorted []float64, q float64) float64 {
 	at := q * float64(len(sorted)-1)
 	below := math.Floor(at)
@@ -18,15 +17,14 @@ func quantile(sorted []float64, q float64) float64 {
 	return low + (high-low)*(at-below)
 }
 
-// median returns the median of values in any order, which it sorts.
+// median sorts values and returns their median.
 func median(values []float64) float64 {
 	slices.Sort(values)
 	return quantile(values, 0.5)
 }
 
-// kolmogorovSmirnov returns the statistic of the two-sample test: the largest
-// distance between the shares of both samples that are at most as large as any
-// value. Both are sorted.
+// kolmogorovSmirnov returns the statistic of the two-sample Kolmogorov-Smirnov test: the
+// largest distance between the empirical distribution functions. The samples are sorted.
 func kolmogorovSmirnov(a, b []float64) float64 {
 	var i, j int
 	var largest float64
@@ -44,8 +42,8 @@ func kolmogorovSmirnov(a, b []float64) float64 {
 	return largest
 }
 
-// criticalKS is what the statistic exceeds in 5 of 100 tests of two samples of
-// these sizes that do not differ.
+// criticalKS returns the critical value of the statistic at the 5% level, for samples of
+// these sizes.
 func criticalKS(n, m int) float64 {
 	c := math.Sqrt(-math.Log(0.05/2) / 2) // 1.358
 	return c * math.Sqrt(float64(n+m)/float64(n*m))
@@ -54,8 +52,8 @@ func criticalKS(n, m int) float64 {
 // interval is a bootstrap 95% interval.
 type interval struct{ low, high float64 }
 
-// differenceOfMedians returns by how much the median of a is above that of b, and
-// the percentile bootstrap 95% interval of that.
+// differenceOfMedians returns the median of a minus the median of b, and its percentile
+// bootstrap 95% interval.
 func differenceOfMedians(a, b []float64, rounds int, random *rand.Rand) (float64, interval) {
 	difference := median(slices.Clone(a)) - median(slices.Clone(b))
 	resampled := make([]float64, rounds)
@@ -73,11 +71,11 @@ func differenceOfMedians(a, b []float64, rounds int, random *rand.Rand) (float64
 	return difference, interval{quantile(resampled, 0.025), quantile(resampled, 0.975)}
 }
 
-// comparison is what two samples have to do with each other.
+// comparison compares two samples.
 type comparison struct {
-	d, critical float64
-	difference  float64
-	within      interval
+	d, critical float64  // the Kolmogorov-Smirnov statistic and its critical value
+	difference  float64  // of the medians
+	within      interval // of the difference
 }
 
 // compare compares two sorted samples.
@@ -86,7 +84,7 @@ func compare(a, b []float64, random *rand.Rand) comparison {
 	return comparison{kolmogorovSmirnov(a, b), criticalKS(len(a), len(b)), difference, within}
 }
 
-// verdict says in plain words what a comparison shows.
+// verdict returns the result in words.
 func (c comparison) verdict() string {
 	distributions := c.d > c.critical
 	medians := c.within.low > 0 || c.within.high < 0
@@ -101,8 +99,8 @@ func (c comparison) verdict() string {
 	return "no separation"
 }
 
-// histogram draws how values are distributed between two bounds, a character for
-// each of so many bins; what is beyond the bounds is in the outermost.
+// histogram draws the distribution of values between two bounds, with a character for each
+// bin. Values outside the bounds are counted in the outermost bins.
 func histogram(values []float64, low, high float64, bins int) string {
 	counts := make([]int, bins)
 	for _, v := range values {
@@ -125,7 +123,7 @@ func histogram(values []float64, low, high float64, bins int) string {
 	return drawn.String()
 }
 
-// row is a row of a Markdown table.
+// row returns a row of a Markdown table.
 func row(cells ...any) string {
 	var b strings.Builder
 	for _, cell := range cells {
@@ -139,7 +137,7 @@ func row(cells ...any) string {
 	return b.String() + "|"
 }
 
-// milliseconds prints as many digits as mean something.
+// milliseconds prints three decimals of a small number, and one of a large number.
 func milliseconds(v float64) string {
 	if math.Abs(v) < 10 {
 		return fmt.Sprintf("%.3f", v)

@@ -9,10 +9,10 @@ import (
 
 func near(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
 
-// upTo returns 1 to n, plus something.
-func upTo(n int, plus float64) (values []float64) {
+// upTo returns the numbers 1 to n, each plus an offset.
+func upTo(n int, offset float64) (values []float64) {
 	for i := range n {
-		values = append(values, float64(i+1)+plus)
+		values = append(values, float64(i+1)+offset)
 	}
 	return values
 }
@@ -43,34 +43,34 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-func TestKolmogorovSmirnov(t *testing.T) {
+func TestKolmogorovSmirnovStatistic(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		a, b []float64
 		want float64
 	}{
-		{"the same", []float64{1, 2, 3}, []float64{1, 2, 3}, 0},
-		{"all alike", []float64{1, 1, 1}, []float64{1, 1}, 0},
-		{"apart", []float64{1, 2}, []float64{3, 4}, 1},
-		{"apart, the other way", []float64{3, 4}, []float64{1, 2, 2.5}, 1},
-		{"half", []float64{1, 2, 3, 4}, []float64{3, 4, 5, 6}, 0.5},
-		{"one of three above", []float64{1, 2, 3}, []float64{1, 2, 9}, 1.0 / 3},
+		{"equal samples", []float64{1, 2, 3}, []float64{1, 2, 3}, 0},
+		{"equal values", []float64{1, 1, 1}, []float64{1, 1}, 0},
+		{"disjoint", []float64{1, 2}, []float64{3, 4}, 1},
+		{"disjoint, in reverse", []float64{3, 4}, []float64{1, 2, 2.5}, 1},
+		{"half overlapping", []float64{1, 2, 3, 4}, []float64{3, 4, 5, 6}, 0.5},
+		{"one of three larger", []float64{1, 2, 3}, []float64{1, 2, 9}, 1.0 / 3},
 		{"ties", []float64{1, 1, 2, 2}, []float64{1, 2, 2, 2}, 0.25},
-		{"of different sizes", []float64{1, 2, 3, 4, 5}, []float64{2.5}, 0.6},
+		{"different sizes", []float64{1, 2, 3, 4, 5}, []float64{2.5}, 0.6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := kolmogorovSmirnov(c.a, c.b); !near(got, c.want) {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 			if got := kolmogorovSmirnov(c.b, c.a); !near(got, c.want) {
-				t.Errorf("the other way round: got %v, want %v", got, c.want)
+				t.Errorf("with the samples exchanged: got %v, want %v", got, c.want)
 			}
 		})
 	}
 }
 
-func TestCriticalKS(t *testing.T) {
-	// From tables of the two-sample test for large samples: 1.358 times the root.
+func TestCriticalValue(t *testing.T) {
+	// From tables of the two-sample test for large samples: 1.358 times the square root.
 	for _, c := range []struct {
 		n, m int
 		want float64
@@ -81,8 +81,8 @@ func TestCriticalKS(t *testing.T) {
 	}
 }
 
-// The test is wrong about as often as it says.
-func TestFalseAlarmsOfTheKolmogorovSmirnovTest(t *testing.T) {
+// The test reports a difference by chance in about 5% of the cases.
+func TestFalseAlarmRateOfTheKolmogorovSmirnovTest(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	const runs, n = 2000, 150
 	alarms := 0
@@ -108,9 +108,9 @@ func TestDifferenceOfMedians(t *testing.T) {
 		name       string
 		a, b       []float64
 		difference float64
-		zero       bool // is within the interval
+		zero       bool // whether 0 is within the interval
 	}{
-		{"the same", upTo(100, 0), upTo(100, 0), 0, true},
+		{"equal samples", upTo(100, 0), upTo(100, 0), 0, true},
 		{"a little more", upTo(100, 2), upTo(100, 0), 2, true},
 		{"much more", upTo(100, 50), upTo(100, 0), 50, false},
 		{"much less", upTo(100, 0), upTo(50, 100), -75, false},
@@ -123,10 +123,10 @@ func TestDifferenceOfMedians(t *testing.T) {
 				t.Errorf("got the difference %v, want %v", got, c.difference)
 			}
 			if within.low > got || within.high < got || (within.low <= 0 && within.high >= 0) != c.zero {
-				t.Errorf("got the interval %+v of %v; is 0 in it: want %t", within, got, c.zero)
+				t.Errorf("got the interval %+v of %v, want 0 within it: %t", within, got, c.zero)
 			}
 			if !slices.Equal(a, c.a) || !slices.Equal(b, c.b) {
-				t.Error("it changed the samples")
+				t.Error("the samples were changed")
 			}
 		})
 	}
@@ -147,7 +147,7 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%+v: got %q, want %q", c.c, got, c.want)
 		}
 	}
-	// Figures that the tool must tell apart, and some that it must not.
+	// Samples that the tool must distinguish, and equal ones.
 	random := rand.New(rand.NewPCG(1, 2))
 	sample := func(around float64) (values []float64) {
 		for range 200 {
@@ -161,10 +161,10 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("half the time: got %q", got)
 	}
 	if got := compare(hash, sample(103), random).verdict(); got != "they differ" {
-		t.Errorf("3%% less: got %q", got)
+		t.Errorf("3%% more: got %q", got)
 	}
 	if got := compare(hash, slices.Clone(hash), random).verdict(); got != "no separation" {
-		t.Errorf("the same: got %q", got)
+		t.Errorf("equal samples: got %q", got)
 	}
 }
 
@@ -175,11 +175,11 @@ func TestHistogram(t *testing.T) {
 		low, high float64
 		want      string
 	}{
-		{"one in each", []float64{0, 1, 2, 3}, 0, 4, "████"},
-		{"all in the first", []float64{0, 0.1}, 0, 4, "█   "},
-		{"beyond the bounds", []float64{-5, 3, 4, 99}, 0, 4, "▃  █"},
-		{"half as many", []float64{0, 0, 1, 2, 2}, 0, 4, "█▄█ "},
-		{"all alike", []float64{7, 7}, 7, 7, "█   "},
+		{"one in each bin", []float64{0, 1, 2, 3}, 0, 4, "████"},
+		{"all in the first bin", []float64{0, 0.1}, 0, 4, "█   "},
+		{"outside the bounds", []float64{-5, 3, 4, 99}, 0, 4, "▃  █"},
+		{"half as many in a bin", []float64{0, 0, 1, 2, 2}, 0, 4, "█▄█ "},
+		{"equal values", []float64{7, 7}, 7, 7, "█   "},
 	} {
 		if got := histogram(c.values, c.low, c.high, 4); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)

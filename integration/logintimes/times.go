@@ -12,27 +12,26 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 )
 
-// kind is a login that is refused, and how to send one.
+// kind is a kind of refused login.
 type kind struct {
 	name   string
 	status int
 	detail string
-	send   func(i int) (answer, error) // the i-th of this kind
+	send   func(i int) (answer, error) // sends the i-th login of this kind
 
 	took []float64 // milliseconds
 }
 
-// perAccount is how often an account is tried: so seldom that the limiter does not
-// step in.
+// perAccount is the number of logins on an account, below the limit of the limiter.
 const perAccount = 9
 
-// burn locks an account: the first failure is the last.
-var burn = account.Limit{Failures: 1, Delay: time.Hour, MaxDelay: time.Hour, Window: 24 * time.Hour}
+// lockAtOnce locks an account after its first failure.
+var lockAtOnce = account.Limit{Failures: 1, Delay: time.Hour, MaxDelay: time.Hour, Window: 24 * time.Hour}
 
-// kinds makes the accounts that are tried n times each way. All addresses and
-// passwords are of the same length: so are the requests.
+// kinds creates the accounts for n logins of each kind. All addresses have the same length,
+// and so have all passwords, so that the requests have the same length too.
 func kinds(ctx context.Context, app, locking *app, n, lockedAccounts int) ([]*kind, error) {
-	email := func(who string, i int) string { return fmt.Sprintf("%s.%06d@example.com", who, i/perAccount) }
+	email := func(name string, i int) string { return fmt.Sprintf("%s.%06d@example.com", name, i/perAccount) }
 	for i := 0; i < n; i += perAccount {
 		if err := app.create(ctx, email("wrong", i), true); err != nil {
 			return nil, err
@@ -41,13 +40,13 @@ func kinds(ctx context.Context, app, locking *app, n, lockedAccounts int) ([]*ki
 			return nil, err
 		}
 	}
-	locked := func(who string, i int) string { return fmt.Sprintf("%s.%06d@example.com", who, i%lockedAccounts) }
+	locked := func(name string, i int) string { return fmt.Sprintf("%s.%06d@example.com", name, i%lockedAccounts) }
 	for i := range lockedAccounts {
 		if err := locking.create(ctx, locked("known", i), true); err != nil {
 			return nil, err
 		}
-		for _, who := range []string{"known", "nobod"} {
-			if got, err := locking.login(ctx, locked(who, i), wrongPassword); err != nil || !got.is(http.StatusBadRequest, "LOGIN_BAD_CREDENTIALS") {
+		for _, name := range []string{"known", "nobod"} {
+			if got, err := locking.login(ctx, locked(name, i), wrongPassword); err != nil || !got.is(http.StatusBadRequest, "LOGIN_BAD_CREDENTIALS") {
 				return nil, fmt.Errorf("lock an account: %d %s %w", got.status, got.body, err)
 			}
 		}
@@ -65,15 +64,14 @@ func kinds(ctx context.Context, app, locking *app, n, lockedAccounts int) ([]*ki
 // pairs are the kinds that must look alike.
 var pairs = [][2]int{{0, 1}, {1, 2}, {0, 2}, {3, 4}}
 
-// measure sends n logins of each kind, in random order, and keeps the times of all
-// but the first few.
+// measure sends n logins of each kind in random order, after a few to warm up, and keeps
+// their times.
 func measure(kinds []*kind, n, warmUp int, random *rand.Rand) error {
 	var order []*kind
 	for _, k := range kinds {
 		order = append(order, slices.Repeat([]*kind{k}, n)...)
 	}
 	random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	// The warm-up has as many of each.
 	var first []*kind
 	for range warmUp {
 		first = append(first, kinds...)
@@ -107,7 +105,7 @@ func report(w io.Writer, kinds []*kind, random *rand.Rand) {
 	}
 	fmt.Fprintln(w, "\nAll times are in milliseconds.")
 
-	// Those that are to be compared have one scale.
+	// Kinds that are compared have the same scale.
 	for _, group := range [][]*kind{kinds[:3], kinds[3:]} {
 		var all []float64
 		for _, k := range group {
@@ -130,5 +128,5 @@ func report(w io.Writer, kinds []*kind, random *rand.Rand) {
 		fmt.Fprintln(w, row(a.name+" / "+b.name, fmt.Sprintf("%.3f", c.d), fmt.Sprintf("%.3f", c.critical),
 			fmt.Sprintf("%s (%s to %s)", milliseconds(c.difference), milliseconds(c.within.low), milliseconds(c.within.high)), c.verdict()))
 	}
-	fmt.Fprintln(w, "\nBoth tests find a difference where there is none in 5 of 100 cases each: run it again before you believe one.")
+	fmt.Fprintln(w, "\nEach test reports a difference by chance in 5 of 100 cases: run the tool again before you rely on one.")
 }

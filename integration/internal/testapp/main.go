@@ -1,10 +1,9 @@
-// Command testapp is an application for tests that want several processes, and to
-// end them: login, logout and a guarded route on a database that is there already.
+// Command testapp is an application for tests that need several processes and kill
+// them: login, logout and a guarded route on an existing database.
 package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -17,9 +16,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/ginauth"
-	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -29,7 +28,7 @@ func main() {
 	uri := flag.String("uri", "", "the server's connection `string`")
 	db := flag.String("db", "", "the database's `name`")
 	listen := flag.String("listen", "127.0.0.1:0", "`address` to listen on")
-	staleness := flag.Duration("cache", 0, "Cache.MaxStaleness; 0 is no cache")
+	staleness := flag.Duration("cache", 0, "Cache.MaxStaleness; 0 means no cache")
 	flag.Parse()
 	if err := run(context.Background(), *uri, *db, *listen, *staleness); err != nil {
 		fmt.Fprintln(os.Stderr, "testapp:", err)
@@ -37,46 +36,29 @@ func main() {
 	}
 }
 
-// run serves until the process is ended.
+// run serves until the process is killed.
 func run(ctx context.Context, uri, database, listen string, staleness time.Duration) error {
-	const lifetime = time.Hour
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))
 	if err != nil {
 		return err
 	}
-	db := client.Database(database)
-	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: lifetime, PurgeInterval: time.Minute})
-	if err != nil {
-		return err
-	}
-	users, err := mongostore.NewUsers[member](db, mongostore.UsersConfig{})
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(tokens.EnsureIndexes(ctx), users.EnsureIndexes(ctx)); err != nil {
-		return err
-	}
-	accounts, err := account.NewManager(users, uuid.New, account.Config{
+	lk, err := latchkey.New[member](client.Database(database), uuid.New, latchkey.Config{
+		Lifetime: time.Hour, PurgeInterval: time.Minute,
+		Cache: strategy.Cache{MaxStaleness: staleness}, PublishRevocations: true,
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
-		InsecureNoLimiter: true, // the tests' logins come from one address
+		InsecureNoLimiter: true, // the tests log in many times from one IP
+		OnEvent:           func(context.Context, event.Event) {},
 	})
 	if err != nil {
 		return err
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, strategy.Config{
-		Lifetime: lifetime, Cache: strategy.Cache{MaxStaleness: staleness}, PublishRevocations: true,
-	})
-	if err != nil {
-		return err
-	}
-	auth, err := ginauth.New(sessions, accounts, ginauth.Config{})
-	if err != nil {
+	if err := lk.EnsureIndexes(ctx); err != nil {
 		return err
 	}
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
-	auth.Routes(r.Group("/auth"))
-	r.GET("/me", auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusOK) })
+	lk.Auth.Routes(r.Group("/auth"))
+	r.GET("/me", lk.Auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusOK) })
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
 		return err
