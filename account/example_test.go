@@ -5,34 +5,44 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/memstore"
 )
 
-// Customer is an application's user: an account, and fields of its own.
+// Customer is the user type of an application: an account with fields of its own.
 type Customer struct {
 	account.User[uuid.UUID] `bson:",inline"`
 	Name                    string `bson:"name"`
 }
 
-// Register an account, log in, change the password.
-func ExampleManager() {
-	ctx := context.Background()
+// newManager returns a Manager over stores in memory. An application uses
+// mongostore.NewUsers and mongostore.NewAttempts.
+func newManager(cfg account.Config) *account.Manager[Customer, uuid.UUID] {
 	attempts, err := memstore.NewAttempts(0)
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, account.Config{})
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
+	return accounts
+}
+
+// Register an account, log in, and change the password.
+func ExampleManager() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
 
 	ann := Customer{Name: "Ann"}
 	ann.Email = "Ann@Example.com"
-	ann, err = accounts.Register(ctx, ann, "correct horse battery")
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -42,16 +52,105 @@ func ExampleManager() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("it is", user.Name)
+	fmt.Println("logged in:", user.Name)
 
 	if _, err := accounts.ChangePassword(ctx, user.ID, "correct horse battery", "staple correct horse"); err != nil {
 		log.Fatal(err)
 	}
 	_, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery")
-	fmt.Println("refused:", errors.Is(err, account.ErrBadCredentials))
+	fmt.Println("old password rejected:", errors.Is(err, account.ErrBadCredentials))
 
 	// Output:
 	// registered ann@example.com …redacted
-	// it is Ann
-	// refused: true
+	// logged in: Ann
+	// old password rejected: true
+}
+
+// Create an administrator, with flags that Register would reset.
+func ExampleManager_Create() {
+	admin := Customer{Name: "Root"}
+	admin.Email = "root@example.com"
+	admin.Active, admin.Verified, admin.Superuser = true, true, true
+	admin, err := newManager(account.Config{}).Create(context.Background(), admin, "a long first password")
+	fmt.Println(admin.Superuser, err)
+
+	// Output:
+	// true <nil>
+}
+
+// Delete the rows of tokens that a change has invalidated. In an application the function
+// calls strategy.Database.DestroyAll.
+func ExampleManager_OnTokensRevoked() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
+	accounts.OnTokensRevoked(func(_ context.Context, id uuid.UUID) { fmt.Println("clean up after", id) })
+
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	ann.ID = uuid.MustParse("018f4e5c-0000-7000-8000-000000000001")
+	ann.Active = true
+	ann, err := accounts.Create(ctx, ann, "correct horse battery")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := accounts.RevokeTokens(ctx, ann.ID); err != nil {
+		log.Fatal(err)
+	}
+
+	// Output:
+	// clean up after 018f4e5c-0000-7000-8000-000000000001
+}
+
+// Reject new passwords that contain the application's name.
+func ExampleConfig_checkPassword() {
+	accounts := newManager(account.Config{
+		MinPasswordLength: 12,
+		CheckPassword: func(_ context.Context, password string) error {
+			if strings.Contains(strings.ToLower(password), "webshop") {
+				return errors.New("it contains the name of this site")
+			}
+			return nil
+		},
+	})
+
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	for _, password := range []string{"too short", "Webshop-2026!", "correct horse battery"} {
+		_, err := accounts.Register(context.Background(), ann, password)
+		fmt.Println(errors.Is(err, account.ErrInvalidPassword), err)
+	}
+
+	// Output:
+	// true account: invalid password: shorter than 12 characters
+	// true account: invalid password: it contains the name of this site
+	// false <nil>
+}
+
+// Allow 3 failed logins for one account from one network, then one attempt a minute, later
+// one in 30 minutes. The other limits keep their defaults.
+func ExampleLimiterConfig() {
+	accounts := newManager(account.Config{
+		Limiter: account.LimiterConfig{
+			Pair:       account.Limit{Failures: 3, Delay: time.Minute, MaxDelay: 30 * time.Minute},
+			FailClosed: true,
+		},
+	})
+
+	// ginauth does this for every request.
+	ctx := event.ContextWithClientIP(context.Background(), "192.0.2.1")
+	for range 3 {
+		_, err := accounts.Authenticate(ctx, "ann@example.com", "a guess")
+		fmt.Println(err)
+	}
+	_, err := accounts.Authenticate(ctx, "ann@example.com", "a guess")
+	var tooMany *account.TooManyAttemptsError
+	if errors.As(err, &tooMany) {
+		fmt.Println("retry in", tooMany.RetryAfter.Round(time.Minute))
+	}
+
+	// Output:
+	// account: bad credentials
+	// account: bad credentials
+	// account: bad credentials
+	// retry in 1m0s
 }

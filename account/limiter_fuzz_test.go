@@ -7,9 +7,8 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 )
 
-// Whatever a client's address looks like, it counts by the canonical /24 or /64
-// that it is in, or by none.
-func FuzzNetwork(f *testing.F) {
+// NetworkOf returns the canonical /24 or /64 of every IP address, and "" for anything else.
+func FuzzNetworkOf(f *testing.F) {
 	for _, addr := range []string{
 		"", "unknown", "192.0.2.1", "192.0.2.255", "192.0.2.1:8080", "192.0.2", "192.0.2.1/24", "192.0.02.1", "256.0.0.1",
 		"2001:db8::1", "2001:DB8:0:0:0:0:0:1", "2001:db8::1%eth0", "[2001:db8::1]", "[2001:db8::1]:443", "::", "::1", "fe80::1%",
@@ -23,7 +22,7 @@ func FuzzNetwork(f *testing.F) {
 		ip, err := netip.ParseAddr(addr)
 		if err != nil {
 			if got != "" {
-				t.Fatalf("NetworkOf(%q): got %q for what is no address, want none", addr, got)
+				t.Fatalf("NetworkOf(%q): got %q, want \"\"", addr, got)
 			}
 			return
 		}
@@ -36,11 +35,11 @@ func FuzzNetwork(f *testing.F) {
 			bits = 24
 		}
 		if network.Bits() != bits || !network.Contains(plain) {
-			t.Errorf("NetworkOf(%q): got %q, want a /%d that the address is in", addr, got, bits)
+			t.Errorf("NetworkOf(%q): got %q, want a /%d that contains the address", addr, got, bits)
 		}
 		for _, spelling := range []string{ip.String(), ip.StringExpanded(), plain.String(), netip.AddrFrom16(plain.As16()).String()} {
 			if other := account.NetworkOf(spelling); other != got {
-				t.Errorf("NetworkOf(%q): got %q, but %q for the same address as %q", addr, got, other, spelling)
+				t.Errorf("NetworkOf(%q): got %q, but %q for the same address, written %q", addr, got, other, spelling)
 			}
 		}
 	})

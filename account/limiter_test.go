@@ -22,7 +22,7 @@ import (
 	"github.com/latchkey-go/latchkey/memstore"
 )
 
-// clock is a clock that stands still until it is moved.
+// clock is a clock that moves only when it is advanced.
 type clock struct {
 	mu sync.Mutex
 	at time.Time
@@ -42,17 +42,17 @@ func (c *clock) advance(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-// recorder is an AttemptStore in memory that remembers what it was asked.
+// recorder is an AttemptStore in memory that records calls and keys.
 type recorder struct {
 	*memstore.Attempts
 	clock *clock
-	// before is called before each call with its name and its number, from 1 on;
-	// its error is the call's.
+	// before is called before each call, with the method's name and the number of its
+	// calls so far. If it returns an error, the call fails with it.
 	before func(ctx context.Context, call string, n int) error
 
 	mu    sync.Mutex
 	calls map[string]int
-	keys  map[string]bool // and networks
+	keys  map[string]bool // including networks
 }
 
 func newRecorder(t testing.TB, c *clock) *recorder {
@@ -74,8 +74,7 @@ func (r *recorder) record(ctx context.Context, call string, keys ...string) erro
 	return before(ctx, call, n)
 }
 
-// since returns how often each method was called since the last time, and calls
-// before from now on.
+// since returns the number of calls of each method since the last since, and sets before.
 func (r *recorder) since(before func(ctx context.Context, call string, n int) error) map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,7 +83,7 @@ func (r *recorder) since(before func(ctx context.Context, call string, n int) er
 	return calls
 }
 
-// left returns the counters that are not at zero now, in ascending order.
+// left returns the failures of all counters that are not 0 now, in ascending order.
 func (r *recorder) left(t testing.TB) []int {
 	t.Helper()
 	r.mu.Lock()
@@ -139,13 +138,13 @@ func (r *recorder) Remember(ctx context.Context, key string, networks []string, 
 	return r.Attempts.Remember(ctx, key, networks, now, expires)
 }
 
-// limitedRig is a Manager with a limiter, a clock to set and one account, Ann's.
+// limitedRig is a rig with a limiter, a clock to advance and one account, Ann's.
 type limitedRig struct {
 	*rig
 	attempts *recorder
 	clock    *clock
 	ann      member
-	lookups  atomic.Int64 // how often an account was looked up to log in
+	lookups  atomic.Int64 // number of calls of ByEmail
 }
 
 const (
@@ -153,12 +152,12 @@ const (
 	home        = "192.0.2.7"
 )
 
-// tiny makes hashing cost nothing at all.
+// tiny makes hashing as cheap as argon2 allows.
 var tiny = account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}
 
 func newLimitedRig(t testing.TB, cfg account.LimiterConfig) *limitedRig {
 	t.Helper()
-	// So many that all who are looked at at once find a slot.
+	// The semaphore must not limit the tests' concurrent attempts.
 	return newLimitedRigWith(t, cfg, account.Config{Argon2: tiny, MaxConcurrentHashes: 100})
 }
 
@@ -175,13 +174,13 @@ func newLimitedRigWith(t testing.TB, cfg account.LimiterConfig, managers account
 	}
 	t.Cleanup(func() {
 		if n := r.InFlight(); n != 0 {
-			t.Errorf("at the end %d accounts have attempts under way, want 0", n)
+			t.Errorf("at the end %d groups are in flight, want 0", n)
 		}
 	})
 	return r
 }
 
-// from is a request's context; "" means that the client's address is not known.
+// from returns the context of a request from an IP address, "" for an unknown one.
 func from(addr string) context.Context {
 	if addr == "" {
 		return context.Background()
@@ -189,7 +188,7 @@ func from(addr string) context.Context {
 	return event.ContextWithClientIP(context.Background(), addr)
 }
 
-// elsewhere is an address in a network of its own, for each n from 0 to 65,535.
+// elsewhere returns an IP address in a different network for each n from 0 to 65,535.
 func elsewhere(n int) string { return fmt.Sprintf("10.%d.%d.9", n>>8&255, n&255) }
 
 func wait(d time.Duration) string { return fmt.Sprint("wait ", d) }
@@ -199,7 +198,7 @@ const (
 	denied = "denied"
 )
 
-// outcome says in a word how an attempt went.
+// outcome describes the error of an attempt: in, denied, a wait or a failure.
 func outcome(err error) string {
 	var tooMany *account.TooManyAttemptsError
 	bad, refused := errors.Is(err, account.ErrBadCredentials), errors.Is(err, account.ErrTooManyAttempts)
@@ -220,7 +219,7 @@ func (r *limitedRig) login(addr, email, password string) string {
 	return outcome(err)
 }
 
-// expect makes one attempt and says how it should go.
+// expect makes one attempt and checks its outcome.
 func (r *limitedRig) expect(t *testing.T, what, addr, email, password, want string) {
 	t.Helper()
 	if got := r.login(addr, email, password); got != want {
@@ -228,7 +227,7 @@ func (r *limitedRig) expect(t *testing.T, what, addr, email, password, want stri
 	}
 }
 
-// fail makes n attempts on an account that must all be looked at and denied.
+// fail makes n attempts with a wrong password, which must be denied and not limited.
 func (r *limitedRig) fail(t *testing.T, n int, addr func(int) string, email func(int) string) {
 	t.Helper()
 	for i := range n {
@@ -242,7 +241,7 @@ func always(s string) func(int) string { return func(int) string { return s } }
 
 func strangers(n int) string { return fmt.Sprintf("stranger%d@example.com", n) }
 
-// exhaust uses up the account's own counter from many networks.
+// exhaust makes the free failures of an account from many networks.
 func (r *limitedRig) exhaust(t *testing.T, email string) {
 	t.Helper()
 	r.fail(t, 10, elsewhere, always(email))
@@ -259,7 +258,7 @@ func doubling(d, longest time.Duration, more int) (waits []time.Duration) {
 	return waits
 }
 
-func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
+func TestDelayDoublesAfterFreeFailures(t *testing.T) {
 	reauthenticate := func(r *limitedRig, n int, password string) error {
 		_, err := r.Reauthenticate(from(elsewhere(n)), r.ann, password)
 		return err
@@ -269,7 +268,7 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 		try   func(r *limitedRig, n int, password string) error
 		free  int
 		waits []time.Duration
-		id    bool // the account is known before the limiter is asked
+		id    bool // the event names the account
 	}{
 		{"one account from one network", func(r *limitedRig, _ int, password string) error {
 			_, err := r.Authenticate(from(home), annsAddress, password)
@@ -279,7 +278,7 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 			_, err := r.Authenticate(from(elsewhere(n)), annsAddress, password)
 			return err
 		}, 10, doubling(time.Minute, time.Hour, 4), false},
-		{"one account from nowhere", func(r *limitedRig, _ int, password string) error {
+		{"one account without a client IP", func(r *limitedRig, _ int, password string) error {
 			_, err := r.Authenticate(from(""), annsAddress, password)
 			return err
 		}, 10, doubling(time.Minute, time.Hour, 4), false},
@@ -296,7 +295,7 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 			_, err := r.ChangePassword(from(elsewhere(n)), r.ann.ID, password, "a better password")
 			return err
 		}, 5, doubling(30*time.Second, time.Hour, 4), true},
-		{"Reauthenticate and ChangePassword in turns", func(r *limitedRig, n int, password string) error {
+		{"Reauthenticate and ChangePassword alternately", func(r *limitedRig, n int, password string) error {
 			if n%2 == 0 {
 				return reauthenticate(r, n, password)
 			}
@@ -328,7 +327,7 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 							t.Errorf("wait %d, %v before its end, password %q: got %q, want %q", i+1, left, p, got, wait(left))
 						}
 						if got, want := r.attempts.since(nil), map[string]int{"Counters": 1}; r.lookups.Load() != looked || !reflect.DeepEqual(got, want) {
-							t.Errorf("wait %d: %d accounts were looked up and the counters got %v, want 0 and %v", i+1, r.lookups.Load()-looked, got, want)
+							t.Errorf("wait %d: %d accounts were looked up and the store of attempts got %v, want 0 and %v", i+1, r.lookups.Load()-looked, got, want)
 						}
 						want := event.Event{Kind: event.LoginDenied, Reason: event.ReasonTooMany}
 						if c.id {
@@ -351,14 +350,14 @@ func TestFailuresBeyondTheFreeOnesWaitLongerAndLonger(t *testing.T) {
 	}
 }
 
-// Whoever has to wait must not make the server work.
-func TestARefusedAttemptIsNotHashed(t *testing.T) {
+// A rejected attempt must cost the server no hash.
+func TestRejectedAttemptIsNotHashed(t *testing.T) {
 	r := newLimitedRigWith(t, account.LimiterConfig{}, account.Config{Argon2: counted})
 	for i, name := range []string{annsAddress, strangers(0), "not an address"} {
 		r.fail(t, 5, always(elsewhere(i)), always(name))
 		for _, p := range []string{password, "wrong", "cafe\u0301"} {
 			if got := hashes(func() { r.expect(t, name, elsewhere(i), name, p, wait(30*time.Second)) }); got != 0 {
-				t.Errorf("%s: a refused attempt took the work of %d hashes, want 0", name, got)
+				t.Errorf("%s: a rejected attempt took the work of %d hashes, want 0", name, got)
 			}
 		}
 	}
@@ -375,7 +374,7 @@ func TestARefusedAttemptIsNotHashed(t *testing.T) {
 	}
 }
 
-// Nobody learns from the limiter who has an account.
+// The limiter must not reveal whether an account exists.
 func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 	script := func(name string) (got []string) {
 		r := newLimitedRig(t, account.LimiterConfig{})
@@ -402,7 +401,7 @@ func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 	}
 	want := script(annsAddress)
 	if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, wait(30*time.Second)) }) {
-		t.Fatalf("the control has no wait in it: %q", want)
+		t.Fatalf("the control contains no wait: %q", want)
 	}
 	for _, name := range []string{
 		"ANN@example.com\n", strangers(0), "not an address", "", "\xff", "Ann <ann@example.com>", strings.Repeat("x", 1<<20) + "@example.com",
@@ -413,8 +412,8 @@ func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 	}
 }
 
-// Another spelling of a name is no way around.
-func TestSpellingsOfANameAreOneAccount(t *testing.T) {
+// Another spelling of an address must not avoid the limit.
+func TestSpellingsOfAnAddressShareOneCounter(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
 	for _, name := range []string{"ann@example.com", "ANN@EXAMPLE.COM", " ann@example.com", "Ann@Example.com\r\n", "aNN@example.com\t"} {
 		r.expect(t, name, home, name, "wrong", denied)
@@ -422,7 +421,7 @@ func TestSpellingsOfANameAreOneAccount(t *testing.T) {
 	r.expect(t, "one more spelling", home, "ann@Example.Com", password, wait(30*time.Second))
 }
 
-func TestNetworks(t *testing.T) {
+func TestAddressesOfOneNetworkShareOneCounter(t *testing.T) {
 	for _, c := range []struct {
 		name, one, other string
 		same             bool
@@ -453,8 +452,8 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
-// What is no address is counted like none.
-func TestWithoutAnAddressOnlyTheAccountCounts(t *testing.T) {
+// A malformed client IP is treated as unknown.
+func TestWithoutClientIPOnlyTheAccountCounts(t *testing.T) {
 	for _, addr := range []string{"", "unknown", "192.0.2.7:443", "192.0.2.7, 10.0.0.1"} {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		for i := range 200 {
@@ -463,7 +462,7 @@ func TestWithoutAnAddressOnlyTheAccountCounts(t *testing.T) {
 		r.attempts.since(nil)
 		r.expect(t, "a login", addr, annsAddress, password, in)
 		if calls := r.attempts.since(nil); calls["Remember"] != 0 || calls["Add"] != 1 {
-			t.Errorf("from %q: a login asked the counters %v, want 1 Add and no Remember", addr, calls)
+			t.Errorf("from %q: a login made the calls %v, want 1 Add and no Remember", addr, calls)
 		}
 		r.fail(t, 10, always(addr), always(annsAddress))
 		r.expect(t, "after 10 failures", addr, annsAddress, password, wait(time.Minute))
@@ -474,8 +473,8 @@ func TestWithoutAnAddressOnlyTheAccountCounts(t *testing.T) {
 	}
 }
 
-func TestNobodyLocksTheOwnerOut(t *testing.T) {
-	t.Run("while the account's counter is exhausted from elsewhere", func(t *testing.T) {
+func TestAttackersCannotLockAUserOut(t *testing.T) {
+	t.Run("the account's limit is reached from elsewhere", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.expect(t, "the first login", home, annsAddress, password, in)
 		r.exhaust(t, annsAddress)
@@ -489,30 +488,30 @@ func TestNobodyLocksTheOwnerOut(t *testing.T) {
 			r.expect(t, "the attacker", elsewhere(n), annsAddress, "wrong", denied)
 			n++
 		}
-		// At home, what was mistyped there counts.
+		// Failures at home count at home.
 		r.fail(t, 4, always(home), always(annsAddress))
 		r.expect(t, "Ann at home after four mistakes", home, annsAddress, password, in)
 		r.fail(t, 5, always(home), always(annsAddress))
 		r.expect(t, "Ann at home after five mistakes", home, annsAddress, password, wait(30*time.Second))
 	})
-	t.Run("while her network's counter is exhausted by others", func(t *testing.T) {
+	t.Run("the network's limit is reached by others", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.expect(t, "the first login", home, annsAddress, password, in)
 		r.fail(t, 100, always("192.0.2.66"), strangers)
-		r.expect(t, "somebody else there", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
+		r.expect(t, "another user there", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
 		r.expect(t, "Ann there", home, annsAddress, password, in)
 		r.fail(t, 4, always(home), always(annsAddress))
 		r.expect(t, "Ann there, after mistakes", home, annsAddress, password, in)
-		r.expect(t, "somebody else there, still", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
+		r.expect(t, "another user there, again", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
 	})
-	t.Run("while her account and her network are exhausted", func(t *testing.T) {
+	t.Run("both limits are reached", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.expect(t, "the first login", home, annsAddress, password, in)
 		r.fail(t, 100, always("192.0.2.66"), strangers)
 		r.exhaust(t, annsAddress)
 		r.expect(t, "Ann there", home, annsAddress, password, in)
 	})
-	t.Run("behind a session, whatever fails at logins", func(t *testing.T) {
+	t.Run("failed logins do not limit a session", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.exhaust(t, annsAddress)
 		r.fail(t, 5, always(home), always(strangers(0)))
@@ -524,7 +523,7 @@ func TestNobodyLocksTheOwnerOut(t *testing.T) {
 		}
 		r.expect(t, "a login, still", elsewhere(999), annsAddress, password, wait(time.Minute))
 	})
-	t.Run("at logins, whatever fails behind a session", func(t *testing.T) {
+	t.Run("failures of a session do not limit logins", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		for i, want := range []string{denied, denied, denied, denied, denied, wait(30 * time.Second)} {
 			if _, err := r.Reauthenticate(from(home), r.ann, "wrong"); outcome(err) != want {
@@ -534,22 +533,21 @@ func TestNobodyLocksTheOwnerOut(t *testing.T) {
 		r.expect(t, "a login", home, annsAddress, password, in)
 		r.fail(t, 5, always(elsewhere(0)), always(annsAddress))
 		r.exhaustRest(t)
-		// A login clears nothing behind a session.
+		// A login does not clear the failures of a session.
 		if _, err := r.Reauthenticate(from(home), r.ann, password); outcome(err) != wait(30*time.Second) {
-			t.Errorf("Reauthenticate: got %v, want it to wait", err)
+			t.Errorf("Reauthenticate: got %v, want a wait", err)
 		}
 	})
 }
 
-// exhaustRest checks that five more failures are free for Ann's account.
+// exhaustRest makes the last five free failures of Ann's account.
 func (r *limitedRig) exhaustRest(t *testing.T) {
 	t.Helper()
 	r.fail(t, 5, func(i int) string { return elsewhere(500 + i) }, always(annsAddress))
 	r.expect(t, "after ten failures", elsewhere(600), annsAddress, password, wait(time.Minute))
 }
 
-// The networks that Ann has logged in from are few, and are forgotten.
-func TestKnownNetworks(t *testing.T) {
+func TestKnownNetworksAreTheLastOnes(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		known   int
@@ -558,9 +556,9 @@ func TestKnownNetworks(t *testing.T) {
 	}{
 		{"one network", 0, []int{1}, []int{1}, []int{2}},
 		{"three by default", 0, []int{1, 2, 3}, []int{1, 2, 3}, []int{4}},
-		{"the oldest goes", 0, []int{1, 2, 3, 4}, []int{2, 3, 4}, []int{1}},
-		{"a login makes a network the latest", 0, []int{1, 2, 3, 1, 4}, []int{1, 3, 4}, []int{2}},
-		{"one that is there already displaces none", 0, []int{1, 2, 3, 3, 2, 1, 1, 2, 3}, []int{1, 2, 3}, nil},
+		{"a fourth replaces the oldest", 0, []int{1, 2, 3, 4}, []int{2, 3, 4}, []int{1}},
+		{"a login makes a network the newest", 0, []int{1, 2, 3, 1, 4}, []int{1, 3, 4}, []int{2}},
+		{"a known one replaces none", 0, []int{1, 2, 3, 3, 2, 1, 1, 2, 3}, []int{1, 2, 3}, nil},
 		{"at most one", 1, []int{1, 2}, []int{2}, []int{1}},
 		{"at most two", 2, []int{1, 2, 3}, []int{2, 3}, []int{1}},
 		{"at most four", 4, []int{1, 2, 3, 4, 5}, []int{2, 3, 4, 5}, []int{1}},
@@ -584,7 +582,7 @@ func TestKnownNetworks(t *testing.T) {
 	}
 }
 
-func TestKnownNetworksAreForgotten(t *testing.T) {
+func TestKnownNetworksExpire(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		name     string
@@ -592,9 +590,9 @@ func TestKnownNetworksAreForgotten(t *testing.T) {
 		after    time.Duration
 		want     string
 	}{
-		{"by default not before 90 days", 0, 90*day - time.Millisecond, in},
+		{"by default until 90 days", 0, 90*day - time.Millisecond, in},
 		{"by default after 90 days", 0, 90 * day, wait(time.Minute)},
-		{"not before the time set", 10 * day, 10*day - time.Millisecond, in},
+		{"until the time set", 10 * day, 10*day - time.Millisecond, in},
 		{"after the time set", 10 * day, 10 * day, wait(time.Minute)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -616,22 +614,22 @@ func TestKnownNetworksAreWrittenOnceADay(t *testing.T) {
 		want  int
 	}{
 		{"the first login", 0, home, 1},
-		{"at once again", 0, home, 0},
+		{"immediately again", 0, home, 0},
 		{"an hour later, elsewhere in the network", time.Hour, "192.0.2.200", 0},
 		{"almost a day after the first", 23*time.Hour - time.Millisecond, home, 0},
 		{"a day after the first", time.Millisecond, home, 1},
 		{"almost a day after that", 24*time.Hour - time.Millisecond, home, 0},
 		{"from another network", 0, elsewhere(1), 1},
-		{"from there again", time.Hour, elsewhere(1), 0},
-		{"at home, which is the second now", 0, home, 1},
-		{"at home, which is the first", 0, home, 0},
-		{"after all is forgotten", 48 * time.Hour, home, 1},
+		{"from that network again", time.Hour, elsewhere(1), 0},
+		{"at home, now second in the list", 0, home, 1},
+		{"at home, now first in the list", 0, home, 0},
+		{"after the list expired", 48 * time.Hour, home, 1},
 	} {
 		r.clock.advance(c.after)
 		r.attempts.since(nil)
 		r.expect(t, c.name, c.addr, annsAddress, password, in)
 		if got := r.attempts.since(nil)["Remember"]; got != c.want {
-			t.Errorf("%s: the networks were written %d times, want %d", c.name, got, c.want)
+			t.Errorf("%s: Remember was called %d times, want %d", c.name, got, c.want)
 		}
 	}
 	r.attempts.since(nil)
@@ -640,24 +638,24 @@ func TestKnownNetworksAreWrittenOnceADay(t *testing.T) {
 		t.Errorf("Reauthenticate: %v", err)
 	}
 	if got := r.attempts.since(nil)["Remember"]; got != 0 {
-		t.Errorf("a failed login and a reauthentication wrote the networks %d times, want 0", got)
+		t.Errorf("a failed login and a reauthentication called Remember %d times, want 0", got)
 	}
 }
 
-func TestASuccessForgetsWhatFailedBefore(t *testing.T) {
+func TestSuccessClearsFailures(t *testing.T) {
 	t.Run("of the account from the network", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		for range 10 {
 			r.fail(t, 4, always(home), always(annsAddress))
 			r.expect(t, "the right password", home, annsAddress, password, in)
 			if left := r.attempts.left(t); left != nil {
-				t.Errorf("after a login the counters are at %v, want all at 0", left)
+				t.Errorf("after a login the counters are at %v, want none", left)
 			}
 		}
 		r.fail(t, 5, always(home), always(annsAddress))
 		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
 	})
-	t.Run("also after waits", func(t *testing.T) {
+	t.Run("after waits", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.fail(t, 5, always(home), always(annsAddress))
 		for _, d := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
@@ -667,22 +665,22 @@ func TestASuccessForgetsWhatFailedBefore(t *testing.T) {
 		r.clock.advance(4 * time.Minute)
 		r.expect(t, "the right password", home, annsAddress, password, in)
 		if left := r.attempts.left(t); left != nil {
-			t.Errorf("after a login the counters are at %v, want all at 0", left)
+			t.Errorf("after a login the counters are at %v, want none", left)
 		}
 		r.fail(t, 5, always(home), always(annsAddress))
 		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
 	})
-	t.Run("but not what failed from other networks", func(t *testing.T) {
+	t.Run("not those from other networks", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.fail(t, 7, elsewhere, always(annsAddress))
 		r.fail(t, 2, always(home), always(annsAddress))
-		r.expect(t, "the first login", home, annsAddress, password, in) // withdraws the two
+		r.expect(t, "the first login", home, annsAddress, password, in) // forgives the two
 		r.fail(t, 4, always(home), always(annsAddress))
-		r.expect(t, "the second, from a known network", home, annsAddress, password, in) // withdraws nothing
+		r.expect(t, "the second, from a known network", home, annsAddress, password, in) // forgives nothing
 		r.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
 		r.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
 	})
-	t.Run("but not what failed from the network on other accounts", func(t *testing.T) {
+	t.Run("not those of other accounts from the network", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.fail(t, 97, always(home), strangers)
 		r.fail(t, 2, always(home), always(annsAddress))
@@ -692,7 +690,7 @@ func TestASuccessForgetsWhatFailedBefore(t *testing.T) {
 		r.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
 		r.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))
 	})
-	t.Run("nor more than it counted, where the network became known meanwhile", func(t *testing.T) {
+	t.Run("not more than were counted, if the network becomes known meanwhile", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.fail(t, 7, elsewhere, always(annsAddress))
 		good := r.store.byEmail
@@ -706,7 +704,7 @@ func TestASuccessForgetsWhatFailedBefore(t *testing.T) {
 		r.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
 		r.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
 	})
-	t.Run("nor of the account from the other networks that are known", func(t *testing.T) {
+	t.Run("not those from other known networks", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.expect(t, "a login", home, annsAddress, password, in)
 		r.expect(t, "a login elsewhere", elsewhere(0), annsAddress, password, in)
@@ -714,7 +712,7 @@ func TestASuccessForgetsWhatFailedBefore(t *testing.T) {
 		r.expect(t, "at home", home, annsAddress, password, in)
 		r.expect(t, "elsewhere", elsewhere(0), annsAddress, password, wait(30*time.Second))
 	})
-	t.Run("behind a session", func(t *testing.T) {
+	t.Run("with a session", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		for range 5 {
 			for range 4 {
@@ -726,13 +724,13 @@ func TestASuccessForgetsWhatFailedBefore(t *testing.T) {
 				t.Fatalf("ChangePassword: %v", err)
 			}
 			if left := r.attempts.left(t); left != nil {
-				t.Errorf("the counters are at %v, want all at 0", left)
+				t.Errorf("the counters are at %v, want none", left)
 			}
 		}
 	})
 }
 
-func TestFailuresAreForgotten(t *testing.T) {
+func TestFailuresExpire(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		name        string
@@ -742,9 +740,9 @@ func TestFailuresAreForgotten(t *testing.T) {
 		first, next time.Duration // the waits after the free failures
 		last        bool          // the window begins with the last failure
 	}{
-		{"of an account from a network, a day after the last", always(home), always(annsAddress), 5, day, 30 * time.Second, time.Minute, true},
+		{"of a pair, a day after the last", always(home), always(annsAddress), 5, day, 30 * time.Second, time.Minute, true},
 		{"of an account, a day after the last", elsewhere, always(annsAddress), 10, day, time.Minute, 2 * time.Minute, true},
-		{"from a network, an hour after the first", always(home), strangers, 100, time.Hour, time.Second, 2 * time.Second, false},
+		{"of a network, an hour after the first", always(home), strangers, 100, time.Hour, time.Second, 2 * time.Second, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := 0
@@ -789,8 +787,8 @@ func TestFailuresAreForgotten(t *testing.T) {
 	}
 }
 
-// An attempt whose password was not looked at is none.
-func TestAnAttemptThatWasNotLookedAtIsTakenBack(t *testing.T) {
+// An attempt that ends before its password was checked does not count.
+func TestAttemptWithoutPasswordCheckIsTakenBack(t *testing.T) {
 	for _, cause := range []error{account.ErrBusy, errors.New("down"), context.Canceled, context.DeadlineExceeded} {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		good, goodByID := r.store.byEmail, r.store.byID
@@ -800,14 +798,14 @@ func TestAnAttemptThatWasNotLookedAtIsTakenBack(t *testing.T) {
 				t.Fatalf("got %v, want %v", err, cause)
 			}
 			if left := r.attempts.left(t); left != nil {
-				t.Fatalf("after %v the counters are at %v, want all at 0", cause, left)
+				t.Fatalf("after %v the counters are at %v, want none", cause, left)
 			}
 		}
-		// The client hangs up after the attempt was counted.
+		// The client cancels after the attempt was counted.
 		for range 20 {
-			ctx, hangUp := context.WithCancel(from(home))
+			ctx, cancel := context.WithCancel(from(home))
 			r.store.byEmail = func(ctx context.Context, email string) (member, error) {
-				hangUp()
+				cancel()
 				return good(context.WithoutCancel(ctx), email)
 			}
 			if _, err := r.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
@@ -816,10 +814,10 @@ func TestAnAttemptThatWasNotLookedAtIsTakenBack(t *testing.T) {
 			if _, err := r.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
 				t.Fatalf("with a context that is over: got %v, want context.Canceled", err)
 			}
-			within, hangUp := context.WithCancel(from(home))
+			within, cancel := context.WithCancel(from(home))
 			r.attempts.since(func(_ context.Context, call string, _ int) error {
 				if call == "Add" {
-					hangUp()
+					cancel()
 				}
 				return nil
 			})
@@ -829,9 +827,9 @@ func TestAnAttemptThatWasNotLookedAtIsTakenBack(t *testing.T) {
 			r.attempts.since(nil)
 		}
 		if left := r.attempts.left(t); left != nil {
-			t.Errorf("after clients hung up the counters are at %v, want all at 0", left)
+			t.Errorf("after cancelled attempts the counters are at %v, want none", left)
 		}
-		// What failed before stays.
+		// Earlier failures stay.
 		r.store.byEmail, r.store.byID = good, goodByID
 		r.fail(t, 4, always(home), always(annsAddress))
 		r.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
@@ -845,7 +843,7 @@ func TestAnAttemptThatWasNotLookedAtIsTakenBack(t *testing.T) {
 	}
 }
 
-// Passwords that no account can have cost nothing, and are not counted.
+// An empty or too long password is denied without a call of the store.
 func TestImpossiblePasswordsAreNotCounted(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
 	for range 20 {
@@ -854,12 +852,12 @@ func TestImpossiblePasswordsAreNotCounted(t *testing.T) {
 		}
 	}
 	if calls := r.attempts.since(nil); len(calls) != 0 {
-		t.Errorf("the counters were asked %v, want nothing", calls)
+		t.Errorf("the store of attempts got %v, want nothing", calls)
 	}
 }
 
-// crowd makes attempts at once and returns how many went each way.
-func crowd(n int, attempt func(i int) error) map[string]int {
+// concurrently makes n concurrent attempts and counts their outcomes.
+func concurrently(n int, attempt func(i int) error) map[string]int {
 	start, outcomes := make(chan struct{}), make([]string, n)
 	var wg sync.WaitGroup
 	for i := range n {
@@ -880,7 +878,7 @@ func crowd(n int, attempt func(i int) error) map[string]int {
 	return sums
 }
 
-func TestManyWrongAttemptsAtOnceAreNoWayAround(t *testing.T) {
+func TestConcurrentWrongAttemptsAreLimited(t *testing.T) {
 	wrong := func(r *limitedRig, addr, email func(int) string) func(int) error {
 		return func(i int) error {
 			_, err := r.Authenticate(from(addr(i)), email(i), "wrong")
@@ -894,44 +892,43 @@ func TestManyWrongAttemptsAtOnceAreNoWayAround(t *testing.T) {
 		wait        time.Duration
 	}{
 		{"on one account from one network", always(home), always(annsAddress), 5, 30 * time.Second},
-		{"on an account that does not exist", always(home), always(strangers(0)), 5, 30 * time.Second},
+		{"on an unknown account", always(home), always(strangers(0)), 5, 30 * time.Second},
 		{"on one account from many networks", elsewhere, always(annsAddress), 10, time.Minute},
-		{"on one account from nowhere", always(""), always(annsAddress), 10, time.Minute},
+		{"on one account without a client IP", always(""), always(annsAddress), 10, time.Minute},
 		{"on many accounts from one network", always(home), strangers, 100, time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newLimitedRig(t, account.LimiterConfig{})
-			got := crowd(500, wrong(r, c.addr, c.email))
+			got := concurrently(500, wrong(r, c.addr, c.email))
 			if want := map[string]int{denied: c.free, "wait": 500 - c.free}; !reflect.DeepEqual(got, want) || r.lookups.Load() != int64(c.free) {
-				t.Errorf("at once: got %v and %d look-ups, want %v", got, r.lookups.Load(), want)
+				t.Errorf("concurrently: got %v and %d look-ups, want %v", got, r.lookups.Load(), want)
 			}
-			// When the wait is over, one goes.
+			// After each wait, one attempt is admitted.
 			for d := c.wait; d < 10*c.wait; d *= 2 {
 				r.clock.advance(d)
 				r.lookups.Store(0)
-				got := crowd(100, wrong(r, c.addr, c.email))
+				got := concurrently(100, wrong(r, c.addr, c.email))
 				if want := map[string]int{denied: 1, "wait": 99}; !reflect.DeepEqual(got, want) || r.lookups.Load() != 1 {
 					t.Errorf("after a wait of %v: got %v and %d look-ups, want %v", d, got, r.lookups.Load(), want)
 				}
 			}
 		})
 	}
-	t.Run("behind a session", func(t *testing.T) {
+	t.Run("with a session", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		wrong := func(int) error { _, err := r.Reauthenticate(from(home), r.ann, "wrong"); return err }
-		if got, want := crowd(500, wrong), (map[string]int{denied: 5, "wait": 495}); !reflect.DeepEqual(got, want) {
-			t.Errorf("at once: got %v, want %v", got, want)
+		if got, want := concurrently(500, wrong), (map[string]int{denied: 5, "wait": 495}); !reflect.DeepEqual(got, want) {
+			t.Errorf("concurrently: got %v, want %v", got, want)
 		}
 		r.clock.advance(30 * time.Second)
-		if got, want := crowd(100, wrong), (map[string]int{denied: 1, "wait": 99}); !reflect.DeepEqual(got, want) {
+		if got, want := concurrently(100, wrong), (map[string]int{denied: 1, "wait": 99}); !reflect.DeepEqual(got, want) {
 			t.Errorf("after the wait: got %v, want %v", got, want)
 		}
 	})
 }
 
-// A program that logs in many times at once with the right password has failed
-// never.
-func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
+// A program that logs in many times concurrently with the right password has not failed.
+func TestConcurrentRightLoginsAllSucceed(t *testing.T) {
 	const n = 64
 	right := func(r *limitedRig) func(int) error {
 		return func(int) error { _, err := r.Authenticate(from(home), annsAddress, password); return err }
@@ -940,32 +937,32 @@ func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 	t.Run("from a new network, then from a known one", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		for range 3 {
-			if got := crowd(n, right(r)); !reflect.DeepEqual(got, all) {
+			if got := concurrently(n, right(r)); !reflect.DeepEqual(got, all) {
 				t.Errorf("got %v, want %v", got, all)
 			}
 			if left := r.attempts.left(t); left != nil {
-				t.Errorf("afterwards the counters are at %v, want all at 0", left)
+				t.Errorf("afterwards the counters are at %v, want none", left)
 			}
 		}
 	})
 	t.Run("after failures, and after a wait", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.fail(t, 4, always(home), always(annsAddress))
-		if got := crowd(n, right(r)); !reflect.DeepEqual(got, all) {
+		if got := concurrently(n, right(r)); !reflect.DeepEqual(got, all) {
 			t.Errorf("after four failures: got %v, want %v", got, all)
 		}
 		r.fail(t, 5, always(home), always(annsAddress))
-		if got, want := crowd(n, right(r)), (map[string]int{"wait": n}); !reflect.DeepEqual(got, want) {
+		if got, want := concurrently(n, right(r)), (map[string]int{"wait": n}); !reflect.DeepEqual(got, want) {
 			t.Errorf("after five: got %v, want %v", got, want)
 		}
 		r.clock.advance(30 * time.Second)
-		if got := crowd(n, right(r)); !reflect.DeepEqual(got, all) {
+		if got := concurrently(n, right(r)); !reflect.DeepEqual(got, all) {
 			t.Errorf("after the wait: got %v, want %v", got, all)
 		}
 	})
-	t.Run("from many networks and from nowhere", func(t *testing.T) {
+	t.Run("from many networks and without a client IP", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		got := crowd(n, func(i int) error {
+		got := concurrently(n, func(i int) error {
 			addr := elsewhere(i)
 			if i%4 == 0 {
 				addr = ""
@@ -977,15 +974,15 @@ func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 			t.Errorf("got %v, want %v", got, all)
 		}
 	})
-	t.Run("behind a session", func(t *testing.T) {
+	t.Run("with a session", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		if got := crowd(n, func(int) error { _, err := r.Reauthenticate(from(home), r.ann, password); return err }); !reflect.DeepEqual(got, all) {
+		if got := concurrently(n, func(int) error { _, err := r.Reauthenticate(from(home), r.ann, password); return err }); !reflect.DeepEqual(got, all) {
 			t.Errorf("got %v, want %v", got, all)
 		}
 	})
-	t.Run("among a few wrong ones", func(t *testing.T) {
+	t.Run("among a few wrong passwords", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		got := crowd(n+4, func(i int) error {
+		got := concurrently(n+4, func(i int) error {
 			p := password
 			if i%17 == 3 {
 				p = "wrong"
@@ -997,12 +994,12 @@ func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
-	// Of many wrong ones, each login forgives what failed before it, and five are
-	// free after it: not one more, however they meet.
-	t.Run("among many wrong ones", func(t *testing.T) {
+	// Each login clears the failures before it, and five are free after it. However the
+	// attempts interleave, no more wrong passwords are checked.
+	t.Run("among many wrong passwords", func(t *testing.T) {
 		for range 5 {
 			r := newLimitedRig(t, account.LimiterConfig{})
-			got := crowd(250, func(i int) error {
+			got := concurrently(250, func(i int) error {
 				p := "wrong"
 				if i%60 == 30 {
 					p = password
@@ -1011,7 +1008,7 @@ func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 				return err
 			})
 			if got[denied] > 5*(got[in]+1) || got[in]+got[denied]+got["wait"] != 250 {
-				t.Errorf("got %v, want at most five denied for each login, and five more", got)
+				t.Errorf("got %v, want at most five denied for each login and five more", got)
 			}
 			if left := r.attempts.left(t); len(left) > 0 && slices.Min(left) < 0 {
 				t.Errorf("after %v the counters are at %v, want none below 0", got, left)
@@ -1020,11 +1017,11 @@ func TestManyRightLoginsAtOnceAllGetIn(t *testing.T) {
 	})
 }
 
-// At the default limits an attacker who always comes at the earliest moment, from
-// new networks, from those that Ann's user logged in from and through a stolen
-// session, gets 64 passwords looked at before every way in takes an hour each; then
-// five an hour. LimiterConfig allows no limits with more than 100.
-func TestAPersistentAttacker(t *testing.T) {
+// An attacker makes each attempt as early as possible: from new networks, from Ann's known
+// networks, and with a stolen session. With the default limits, 64 passwords are checked
+// before each way takes an hour per attempt; then one an hour for each of the five ways.
+// NewManager rejects limits that allow more than 100.
+func TestPersistentAttackerIsLimited(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		cfg   account.LimiterConfig
@@ -1032,7 +1029,7 @@ func TestAPersistentAttacker(t *testing.T) {
 		quick int
 	}{
 		{"the default limits", account.LimiterConfig{}, 3, 64},
-		{"the most that is allowed", account.LimiterConfig{
+		{"the weakest limits allowed", account.LimiterConfig{
 			Pair:          account.Limit{Failures: 14, Delay: 30 * time.Minute, MaxDelay: time.Hour, Window: 24 * time.Hour}, // 15
 			Account:       account.Limit{Failures: 25, Delay: time.Hour, MaxDelay: time.Hour, Window: 24 * time.Hour},        // 25
 			KnownNetworks: 4,
@@ -1044,8 +1041,8 @@ func TestAPersistentAttacker(t *testing.T) {
 				name   string
 				try    func() error
 				next   time.Time
-				told   bool // next is what the last answer said
-				slow   bool // it said an hour
+				told   bool // next is what the last rejection said
+				slow   bool // a rejection has said an hour
 				failed int
 			}
 			ways := []*way{{name: "new networks"}, {name: "a stolen session"}}
@@ -1053,7 +1050,7 @@ func TestAPersistentAttacker(t *testing.T) {
 			ways[0].try = func() error {
 				addr := elsewhere(n)
 				if n++; n%7 == 0 {
-					addr = "" // or none
+					addr = ""
 				}
 				_, err := r.Authenticate(from(addr), annsAddress, "wrong")
 				return err
@@ -1075,7 +1072,7 @@ func TestAPersistentAttacker(t *testing.T) {
 					return err
 				}})
 			}
-			// step makes the attempt of those ways that is possible first.
+			// step makes the earliest possible attempt of the given ways.
 			step := func(ways []*way) {
 				w := slices.MinFunc(ways, func(a, b *way) int { return a.next.Compare(b.next) })
 				if d := w.next.Sub(r.clock.now()); d > 0 {
@@ -1086,12 +1083,12 @@ func TestAPersistentAttacker(t *testing.T) {
 				switch errors.As(err, &tooMany) {
 				case true:
 					if w.told || w.slow && tooMany.RetryAfter != time.Hour {
-						t.Fatalf("%s: got %v, at the moment that it said before: %v, where one had to wait for an hour: %v", w.name, err, w.told, w.slow)
+						t.Fatalf("%s: got %v, at the time that the last rejection said: %v, after a wait of an hour: %v", w.name, err, w.told, w.slow)
 					}
 					w.told, w.slow, w.next = true, tooMany.RetryAfter == time.Hour, r.clock.now().Add(tooMany.RetryAfter)
 				case false:
 					if outcome(err) != denied || w.slow && !w.told {
-						t.Fatalf("%s: got %v, where one had to wait for an hour: %v", w.name, err, w.slow)
+						t.Fatalf("%s: got %v, after a wait of an hour: %v", w.name, err, w.slow)
 					}
 					w.failed++
 					w.told, w.next = false, r.clock.now()
@@ -1116,20 +1113,20 @@ func TestAPersistentAttacker(t *testing.T) {
 				step(quick)
 			}
 			if got := failed(); got != c.quick {
-				t.Errorf("%d failed before every way in took an hour, want %d", got, c.quick)
+				t.Errorf("%d attempts failed before each way took an hour, want %d", got, c.quick)
 			}
 			before, until := failed(), r.clock.now().Add(20*time.Hour)
 			for r.clock.now().Before(until) {
 				step(ways)
 			}
 			if got, want := failed()-before, 20*len(ways); got < want-len(ways) || got > want+len(ways) {
-				t.Errorf("%d failed in the next 20 hours, want one an hour on each of the %d ways", got, len(ways))
+				t.Errorf("%d attempts failed in the next 20 hours, want one an hour for each of the %d ways", got, len(ways))
 			}
 		})
 	}
 }
 
-func TestWhereTheCountersFail(t *testing.T) {
+func TestFailingCounters(t *testing.T) {
 	down := errors.New("down")
 	nth := func(call string, nth int) func(context.Context, string, int) error {
 		return func(_ context.Context, c string, n int) error {
@@ -1142,10 +1139,10 @@ func TestWhereTheCountersFail(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		fail   func(context.Context, string, int) error
-		begins bool // it fails before the password is looked at
-		wrong  bool // it fails also where the password is wrong
+		begins bool // it fails before the password is checked
+		wrong  bool // it fails also if the password is wrong
 		events int
-		known  bool // the network was known before
+		known  bool // the network is known
 		left   []int
 	}{
 		{"Counters", nth("Counters", 1), true, true, 1, false, nil},
@@ -1154,8 +1151,8 @@ func TestWhereTheCountersFail(t *testing.T) {
 		{"the network's Add", nth("Add", 3), true, true, 1, false, nil},
 		{"Counters on a known network", nth("Counters", 1), true, true, 1, true, nil},
 		{"the pair's Add on a known network", nth("Add", 1), true, true, 1, true, nil},
-		{"everything", func(context.Context, string, int) error { return down }, true, true, 1, false, nil},
-		{"the network's Add, and all that follows", func(_ context.Context, c string, n int) error {
+		{"all calls", func(context.Context, string, int) error { return down }, true, true, 1, false, nil},
+		{"the network's Add and all later calls", func(_ context.Context, c string, n int) error {
 			if c == "Add" && n < 3 || c == "Counters" {
 				return nil
 			}
@@ -1192,23 +1189,23 @@ func TestWhereTheCountersFail(t *testing.T) {
 						}
 					}
 					if !fails && len(failures) != 0 || fails && len(failures) != c.events {
-						t.Errorf("password %q: got the events %+v, want %d that the limiter failed", p, events, c.events)
+						t.Errorf("password %q: got the events %+v, want %d of the kind login.limiter_failed", p, events, c.events)
 					}
 					for _, e := range failures {
 						if !errors.Is(e.Err, down) || e.ClientIP != home || !e.Time.Equal(r.clock.now()) {
-							t.Errorf("got the event %+v, want the failure, the client's address and the time", e)
+							t.Errorf("got the event %+v, want the failure, the client IP and the time", e)
 						}
 					}
 					if closed && c.begins {
 						if !errors.Is(err, down) || errors.Is(err, account.ErrBadCredentials) || errors.Is(err, account.ErrTooManyAttempts) {
-							t.Errorf("password %q: got %v, want the store's failure and neither ErrBadCredentials nor ErrTooManyAttempts", p, err)
+							t.Errorf("password %q: got %v, want only the store's failure", p, err)
 						}
 						if n := r.lookups.Load(); n != 0 || len(events) != c.events {
 							t.Errorf("password %q: %d accounts were looked up and the events are %+v, want none", p, n, events)
 						}
 					} else {
 						if outcome(err) != want || r.lookups.Load() != 1 || len(events)-len(failures) != 1 {
-							t.Errorf("password %q: got %q, %d look-ups, the events %+v, want %q as ever", p, outcome(err), r.lookups.Load(), events, want)
+							t.Errorf("password %q: got %q, %d look-ups, the events %+v, want %q, 1 and one more event", p, outcome(err), r.lookups.Load(), events, want)
 						}
 					}
 					if fails {
@@ -1222,7 +1219,7 @@ func TestWhereTheCountersFail(t *testing.T) {
 	}
 }
 
-func TestBehindASessionWhereTheCountersFail(t *testing.T) {
+func TestFailingCountersWithASession(t *testing.T) {
 	down := errors.New("down")
 	for _, closed := range []bool{false, true} {
 		r := newLimitedRig(t, account.LimiterConfig{FailClosed: closed})
@@ -1236,8 +1233,8 @@ func TestBehindASessionWhereTheCountersFail(t *testing.T) {
 			r.takeEvents()
 			_, err := r.Reauthenticate(from(home), r.ann, password)
 			got := slices.Contains(kinds(r.takeEvents()), event.LimiterFailed)
-			if got != (call != "Withdraw") { // there is nothing to withdraw
-				t.Errorf("%s fails, closed %v: an event says so: %v", call, closed, got)
+			if got != (call != "Withdraw") { // Withdraw is not called
+				t.Errorf("%s fails, closed %v: got an event: %v", call, closed, got)
 			}
 			if wantErr := closed && (call == "Counters" || call == "Add"); (err != nil) != wantErr || wantErr && !errors.Is(err, down) {
 				t.Errorf("%s fails, closed %v: got %v, want an error: %v", call, closed, err, wantErr)
@@ -1247,8 +1244,8 @@ func TestBehindASessionWhereTheCountersFail(t *testing.T) {
 	}
 }
 
-// The failures of a store that fails for long are not limited, and not more.
-func TestAttemptsGoOnWhileTheCountersFail(t *testing.T) {
+// While the store of attempts fails, attempts are neither limited nor counted.
+func TestAttemptsAreNotLimitedWhileCountersFail(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
 	down := errors.New("down")
 	r.attempts.since(func(context.Context, string, int) error { return down })
@@ -1258,12 +1255,12 @@ func TestAttemptsGoOnWhileTheCountersFail(t *testing.T) {
 	r.expect(t, "the right password", home, annsAddress, password, in)
 	r.attempts.since(nil)
 	r.fail(t, 5, always(home), always(annsAddress))
-	r.expect(t, "when the counters are back", home, annsAddress, password, wait(30*time.Second))
+	r.expect(t, "when the store works again", home, annsAddress, password, wait(30*time.Second))
 }
 
-// Another instance's clock, or an attempt that began a moment later and was faster,
-// is no reason to wait while failures are free.
-func TestFreeFailuresDoNotWaitForAClock(t *testing.T) {
+// While failures are free, a Last in the future must not cause a wait. It can be by another
+// instance's clock, or of an attempt that began later and was faster.
+func TestFreeFailuresDoNotWaitWithClocksApart(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
 	r.clock.advance(time.Minute)
 	r.expect(t, "a failure by a clock that is ahead", home, annsAddress, "wrong", denied)
@@ -1275,7 +1272,7 @@ func TestFreeFailuresDoNotWaitForAClock(t *testing.T) {
 	r = newLimitedRig(t, account.LimiterConfig{})
 	r.attempts.since(func(_ context.Context, call string, n int) error {
 		if call == "Counters" && n == 1 {
-			// While this one reads, another comes and goes.
+			// Another attempt overtakes this one.
 			r.clock.advance(time.Millisecond)
 			r.expect(t, "the faster", home, strangers(1), "wrong", denied)
 		}
@@ -1285,10 +1282,11 @@ func TestFreeFailuresDoNotWaitForAClock(t *testing.T) {
 	r.attempts.since(nil)
 }
 
-// The collection shows nobody who tries to log in, where from, or what they typed.
-func TestTheCountersShowNoNamesAndAddresses(t *testing.T) {
+// Keys and networks are digests, so that the store contains no names, no addresses, and no
+// passwords typed into the wrong field.
+func TestCountersContainNoPersonalData(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
-	const typed = "correct horse battery staple" // into the wrong field
+	const typed = "correct horse battery staple"
 	names := []string{annsAddress, strangers(0), typed, "", "not an address"}
 	for i, name := range names {
 		for _, addr := range []string{home, "2001:db8::1", ""} {
@@ -1299,7 +1297,7 @@ func TestTheCountersShowNoNamesAndAddresses(t *testing.T) {
 	}
 	_, _ = r.Reauthenticate(from(home), r.ann, "wrong")
 	if len(r.attempts.keys) < 3*len(names) {
-		t.Fatalf("the counters have only %d keys", len(r.attempts.keys))
+		t.Fatalf("the store got only %d keys", len(r.attempts.keys))
 	}
 	for key := range r.attempts.keys {
 		if raw, err := base64.RawURLEncoding.DecodeString(key); len(key) != 43 || err != nil || len(raw) != 32 {
@@ -1307,23 +1305,23 @@ func TestTheCountersShowNoNamesAndAddresses(t *testing.T) {
 		}
 		for _, secret := range append(names, "ann", "example", "stranger", "192.0.2", "2001:db8", "horse", r.ann.ID.String()) {
 			if secret != "" && strings.Contains(strings.ToLower(key), secret) {
-				t.Errorf("the key %q shows %q", key, secret)
+				t.Errorf("the key %q contains %q", key, secret)
 			}
 		}
 	}
 }
 
-func TestWaitsSayHowLong(t *testing.T) {
+func TestTooManyAttemptsErrorTellsTheWait(t *testing.T) {
 	err := error(&account.TooManyAttemptsError{RetryAfter: 90 * time.Second})
 	wrapped := fmt.Errorf("account: %w", err)
 	if !errors.Is(wrapped, account.ErrTooManyAttempts) || errors.Is(wrapped, account.ErrBadCredentials) || !strings.Contains(wrapped.Error(), "1m30s") {
-		t.Errorf("got %v, want ErrTooManyAttempts alone, and the time", wrapped)
+		t.Errorf("got %v, want only ErrTooManyAttempts, with the time", wrapped)
 	}
 }
 
 func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 	const hour, day = time.Hour, 24 * time.Hour
-	good := account.Limit{Failures: 5, Delay: 30 * time.Second, MaxDelay: hour, Window: day} // 12 before an hour
+	good := account.Limit{Failures: 5, Delay: 30 * time.Second, MaxDelay: hour, Window: day} // 12 failures before an hour
 	with := func(change func(*account.Limit)) account.Limit {
 		l := good
 		change(&l)
@@ -1339,7 +1337,7 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 		{"the zero value", config{}, ""},
 		{"all limits set", config{Pair: good, Account: good, Network: good}, ""},
 		{"negative known networks", config{KnownNetworks: -1}, "Config.Limiter.KnownNetworks"},
-		{"a negative time to know them", config{KnownFor: -1}, "Config.Limiter.KnownFor"},
+		{"a negative KnownFor", config{KnownFor: -1}, "Config.Limiter.KnownFor"},
 		{"a network's short delay", config{Network: account.Limit{Failures: 1, Delay: time.Second, MaxDelay: time.Second, Window: 2 * time.Second}}, ""},
 
 		// 16 + (KnownNetworks + 1) * 12
@@ -1347,7 +1345,7 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 		{"seven networks", config{KnownNetworks: 7}, "KnownNetworks"},
 		{"all networks", config{KnownNetworks: math.MaxInt}, "KnownNetworks"},
 		{"almost all networks", config{KnownNetworks: math.MaxInt - 1}, "KnownNetworks"},
-		{"networks that overflow to few", config{KnownNetworks: 1<<62 - 1}, "KnownNetworks"},
+		{"a number of networks that overflows", config{KnownNetworks: 1<<62 - 1}, "KnownNetworks"},
 		// Account.Failures + 6 + 4 * 12
 		{"46 free failures of an account", config{Account: account.Limit{Failures: 46, Delay: time.Minute, MaxDelay: hour, Window: day}}, ""}, // 100
 		{"47 free failures of an account", config{Account: account.Limit{Failures: 47, Delay: time.Minute, MaxDelay: hour, Window: day}}, "Config.Limiter.Account"},
@@ -1356,19 +1354,19 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 		{"14 free failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = 14 })}, ""}, // 100
 		{"15 free failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = 15 })}, "Pair"},
 		{"any number of failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = math.MaxInt })}, "Pair"},
-		{"failures of a pair that overflow to few", config{Pair: with(func(l *account.Limit) { l.Failures = 1 << 62 })}, "Pair"},
-		{"a delay that doubles to the longest there is", config{
+		{"a number of failures of a pair that overflows", config{Pair: with(func(l *account.Limit) { l.Failures = 1 << 62 })}, "Pair"},
+		{"a pair's delay that doubles up to the longest duration", config{
 			Pair: with(func(l *account.Limit) { l.MaxDelay, l.Window = math.MaxInt64-1, math.MaxInt64 }),
-		}, "Pair"}, // 34 each: too many
-		{"an account's delay that doubles to the longest there is", config{
+		}, "Pair"}, // 34 each
+		{"an account's delay that doubles up to the longest duration", config{
 			Account: with(func(l *account.Limit) { l.MaxDelay, l.Window = math.MaxInt64-1, math.MaxInt64 }),
 		}, ""},
-		// The bound is on what fails before MaxDelay, whatever that is.
-		{"many networks with short ways", config{
+		// Only failures before MaxDelay are bounded, whatever MaxDelay is.
+		{"98 networks with one quick failure each", config{
 			Pair:    account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
 			Account: account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour}, KnownNetworks: 98,
 		}, ""},
-		{"one more", config{
+		{"99 networks with one quick failure each", config{
 			Pair:    account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
 			Account: account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour}, KnownNetworks: 99,
 		}, "100"},
@@ -1392,7 +1390,7 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 			test{name + " with a Window of MaxDelay", set(with(func(l *account.Limit) { l.Window = hour })), field + ".Window"},
 			test{name + " with a Window a bit longer", set(with(func(l *account.Limit) { l.Window = hour + time.Millisecond })), ""},
 		)
-		if name == "Network" { // its default is the hour that MaxDelay is here
+		if name == "Network" { // the default Window equals this MaxDelay
 			tests[len(tests)-3].want = field + ".Window"
 		}
 		short := test{name + " with a MaxDelay below 15 minutes", set(with(func(l *account.Limit) { l.MaxDelay = 15*time.Minute - 1 })), field + ".MaxDelay"}
@@ -1415,8 +1413,7 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 	}
 }
 
-// However long the longest delay is, it stays.
-func TestTheLongestDelayStays(t *testing.T) {
+func TestLongDelaysDoNotOverflow(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	r := newLimitedRig(t, account.LimiterConfig{Account: account.Limit{Failures: 1, Delay: 100 * year, MaxDelay: 290 * year, Window: 291 * year}})
 	for _, d := range []time.Duration{100 * year, 200 * year, 290 * year, 290 * year} {
@@ -1463,26 +1460,25 @@ func TestLimiterIsOnByDefault(t *testing.T) {
 	}
 }
 
-// Each field of a Limit has its default by itself.
-func TestALimitOfFailuresAloneKeepsTheOtherDefaults(t *testing.T) {
+func TestEachFieldOfALimitHasItsDefault(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{Pair: account.Limit{Failures: 2}})
 	r.fail(t, 2, always(home), always(annsAddress))
 	r.expect(t, "after two failures", home, annsAddress, password, wait(30*time.Second))
 }
 
-// An attempt that is called off after a success cleared what it had counted takes
-// nothing back a second time: else one could guess for free on the network's account.
-func TestNothingIsTakenBackTwice(t *testing.T) {
+// A success clears the failures of attempts in flight. If one of those is then cancelled,
+// it must not be taken back a second time: that would add free failures for the network.
+func TestClearedAttemptIsNotTakenBackTwice(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
 	r.fail(t, 97, always(home), strangers)
 	good := r.store.byEmail
 	r.store.byEmail = func(context.Context, string) (member, error) {
 		r.store.byEmail = good
-		r.expect(t, "a login meanwhile", home, annsAddress, password, in)
+		r.expect(t, "a concurrent login", home, annsAddress, password, in)
 		return member{}, context.Canceled
 	}
 	if _, err := r.Authenticate(from(home), annsAddress, password); err == nil {
-		t.Fatal("the login that was called off: got no error")
+		t.Fatal("the cancelled login: got no error")
 	}
 	r.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
 	r.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))

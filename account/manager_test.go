@@ -23,7 +23,7 @@ import (
 	"github.com/latchkey-go/latchkey/memstore"
 )
 
-// cheap makes hashing cost next to nothing.
+// cheap makes hashing take almost no time.
 var cheap = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}
 
 const cheapHash = "$argon2id$v=19$m=64,t=1,p=1$"
@@ -32,7 +32,7 @@ func newMember(email string) member {
 	return member{User: account.User[uuid.UUID]{Email: email}, Name: "Ann"}
 }
 
-// fakeStore is a good store whose methods can be replaced one by one.
+// fakeStore is a correct store whose methods can be replaced one by one.
 type fakeStore struct {
 	*memstore.Users[member, uuid.UUID]
 	insert          func(context.Context, member) error
@@ -61,8 +61,8 @@ func (s *fakeStore) Apply(ctx context.Context, id uuid.UUID, change account.Chan
 	return s.apply(ctx, id, change)
 }
 
-// breakDown makes every method fail.
-func (s *fakeStore) breakDown(err error) {
+// failAll makes every method fail.
+func (s *fakeStore) failAll(err error) {
 	s.insert = func(context.Context, member) error { return err }
 	s.byID = func(context.Context, uuid.UUID) (member, error) { return member{}, err }
 	s.byEmail = func(context.Context, string) (member, error) { return member{}, err }
@@ -95,7 +95,7 @@ func newRig(t testing.TB, cfg account.Config) *rig {
 	return newRigWith(t, nil, cfg)
 }
 
-// newRigWith returns a rig whose login attempts are counted in a store.
+// newRigWith returns a rig with a limiter over a store, which can be nil without a limiter.
 func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config) *rig {
 	t.Helper()
 	r := &rig{store: newFakeStore()}
@@ -135,7 +135,7 @@ func (r *rig) register(t testing.TB) member {
 	return ann
 }
 
-// withHash registers ann@example.com and puts a hash in the place of hers.
+// withHash registers ann@example.com and replaces the stored hash.
 func (r *rig) withHash(t testing.TB, hash string) member {
 	t.Helper()
 	ann := r.register(t)
@@ -151,7 +151,7 @@ func (r *rig) change(t testing.TB, id uuid.UUID, change func(*member)) {
 	}
 }
 
-// stored returns the account that the store holds.
+// stored returns the account as stored.
 func (r *rig) stored(t testing.TB, id uuid.UUID) member {
 	t.Helper()
 	m, err := r.store.Users.ByID(t.Context(), id)
@@ -161,13 +161,13 @@ func (r *rig) stored(t testing.TB, id uuid.UUID) member {
 	return m
 }
 
-// hash returns the hash that the store holds.
+// hash returns the password hash as stored.
 func (r *rig) hash(t testing.TB, id uuid.UUID) string {
 	t.Helper()
 	return string(r.stored(t, id).HashedPassword)
 }
 
-// authenticate checks how Authenticate answers.
+// authenticate calls Authenticate and checks its error.
 func (r *rig) authenticate(t *testing.T, when, email, password string, want error) member {
 	t.Helper()
 	got, err := r.Authenticate(t.Context(), email, password)
@@ -175,12 +175,12 @@ func (r *rig) authenticate(t *testing.T, when, email, password string, want erro
 		t.Errorf("Authenticate %s: got %v, want %v", when, err, want)
 	}
 	if err != nil && !reflect.DeepEqual(got, member{}) {
-		t.Errorf("Authenticate %s: got the user %+v beside the error %v, want none", when, got, err)
+		t.Errorf("Authenticate %s: got the user %+v with the error %v, want none", when, got, err)
 	}
 	return got
 }
 
-func TestRegisterStoresAnAccountThatCanLogIn(t *testing.T) {
+func TestRegisteredAccountCanLogIn(t *testing.T) {
 	r := newRig(t, account.Config{})
 	stranger := newMember(" Ann@Example.COM ")
 	stranger.Superuser, stranger.Verified, stranger.HashedPassword = true, true, "forged"
@@ -201,10 +201,10 @@ func TestRegisterStoresAnAccountThatCanLogIn(t *testing.T) {
 		t.Errorf("Register: got %+v\nwant %+v", got, want)
 	}
 	if got.ID == uuid.Nil {
-		t.Error("Register: got no ID, want one of newID's")
+		t.Error("Register: got no ID, want one made by newID")
 	}
 	if !strings.HasPrefix(string(got.HashedPassword), cheapHash) {
-		t.Errorf("the hash begins %.30q, want today's parameters, %q", string(got.HashedPassword), cheapHash)
+		t.Errorf("the hash begins with %.30q, want the configured parameters, %q", string(got.HashedPassword), cheapHash)
 	}
 	if stored, err := r.store.Users.ByID(t.Context(), got.ID); !reflect.DeepEqual(stored, got) || err != nil {
 		t.Errorf("the store holds %+v, %v, want %+v", stored, err, got)
@@ -239,7 +239,7 @@ func TestCreateKeepsTheFlagsAndTheID(t *testing.T) {
 	}
 }
 
-func TestATakenAddressCannotBeRegistered(t *testing.T) {
+func TestTakenAddressIsRejected(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	for _, email := range []string{"ann@example.com", " ANN@Example.com\n"} {
@@ -250,11 +250,11 @@ func TestATakenAddressCannotBeRegistered(t *testing.T) {
 	}
 	r.authenticate(t, "with the second password", "ann@example.com", "another password", account.ErrBadCredentials)
 	if got := r.authenticate(t, "with the first password", "ann@example.com", password, nil); got.ID != ann.ID {
-		t.Errorf("Authenticate: got the account %v, want the first, %v", got.ID, ann.ID)
+		t.Errorf("Authenticate: got the account %v, want the first account, %v", got.ID, ann.ID)
 	}
 }
 
-func TestNoAccountWithoutAnID(t *testing.T) {
+func TestAccountWithoutAnIDIsRejected(t *testing.T) {
 	users := memstore.NewUsers[member]()
 	m, err := account.NewManager(users, newAttempts(t), nil, account.Config{Argon2: cheap, InsecureArgon2: true})
 	if err != nil {
@@ -275,7 +275,7 @@ func TestNoAccountWithoutAnID(t *testing.T) {
 	}
 }
 
-func TestNewPasswords(t *testing.T) {
+func TestNewPasswordRules(t *testing.T) {
 	breached := errors.New("on a list of breached passwords")
 	for _, c := range []struct {
 		name, password string
@@ -283,22 +283,22 @@ func TestNewPasswords(t *testing.T) {
 		want           error
 	}{
 		{"8 characters are enough", "12345678", 0, nil},
-		{"7 are not", "1234567", 0, account.ErrInvalidPassword},
-		{"none is not", "", 0, account.ErrInvalidPassword},
+		{"7 characters are too few", "1234567", 0, account.ErrInvalidPassword},
+		{"an empty password is too short", "", 0, account.ErrInvalidPassword},
 		{"characters count, not bytes", "пароль12", 0, nil},
 		{"7 characters in 14 bytes are too few", "паролии", 0, account.ErrInvalidPassword},
-		{"blanks are characters, also at the ends", "  1234  ", 0, nil},
-		{"a minimum of 15 refuses 14", strings.Repeat("x", 14), 15, account.ErrInvalidPassword},
-		{"a minimum of 15 takes 15", strings.Repeat("x", 15), 15, nil},
-		{"a minimum of 1 takes 1", "x", 1, nil},
-		{"a minimum of 1 does not take none", "", 1, account.ErrInvalidPassword},
+		{"spaces count, also at both ends", "  1234  ", 0, nil},
+		{"a minimum of 15 rejects 14", strings.Repeat("x", 14), 15, account.ErrInvalidPassword},
+		{"a minimum of 15 accepts 15", strings.Repeat("x", 15), 15, nil},
+		{"a minimum of 1 accepts 1", "x", 1, nil},
+		{"a minimum of 1 rejects the empty password", "", 1, account.ErrInvalidPassword},
 		{"64 characters of four bytes fit", strings.Repeat("🔑", 64), 0, nil},
 		{"1024 bytes fit", strings.Repeat("x", 1024), 0, nil},
 		{"1025 bytes do not", strings.Repeat("x", 1025), 0, account.ErrInvalidPassword},
 		{"ten megabytes do not", strings.Repeat("x", 10<<20), 0, account.ErrInvalidPassword},
-		{"invalid UTF-8 is refused", "12345678\xff", 0, account.ErrInvalidPassword},
-		{"NUL is a character like others", "1234\x005678", 0, nil},
-		{"the application's check refuses", "correct horse", 0, breached},
+		{"invalid UTF-8 is rejected", "12345678\xff", 0, account.ErrInvalidPassword},
+		{"NUL counts as a character", "1234\x005678", 0, nil},
+		{"CheckPassword rejects", "correct horse", 0, breached},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, account.Config{MinPasswordLength: c.min, CheckPassword: func(_ context.Context, password string) error {
@@ -317,7 +317,7 @@ func TestNewPasswords(t *testing.T) {
 			check("Register", err)
 			if err == nil {
 				r.authenticate(t, "with the new password", "ann@example.com", c.password, nil)
-				// Nothing is cut off or ignored: not an end, not what follows a NUL.
+				// The whole password counts: no truncation, not even at a NUL.
 				last := c.password[:len(c.password)-1]
 				r.authenticate(t, "without its last byte", "ann@example.com", last, account.ErrBadCredentials)
 				r.authenticate(t, "with another last byte", "ann@example.com", last+"!", account.ErrBadCredentials)
@@ -331,13 +331,13 @@ func TestNewPasswords(t *testing.T) {
 			_, err = r.ChangePassword(t.Context(), bob.ID, "long enough for all", c.password)
 			check("ChangePassword", err)
 			if c.want != nil {
-				r.authenticate(t, "after the new password was refused", "bob@example.com", "long enough for all", nil)
+				r.authenticate(t, "after the new password was rejected", "bob@example.com", "long enough for all", nil)
 			}
 		})
 	}
 }
 
-func TestABadAddressCannotBeRegistered(t *testing.T) {
+func TestInvalidAddressIsRejected(t *testing.T) {
 	r := newRig(t, account.Config{})
 	for _, email := range []string{"", "ann", "Ann <ann@example.com>", "ann@example.com\x00"} {
 		if got, err := r.Register(t.Context(), newMember(email), password); !errors.Is(err, account.ErrInvalidEmail) {
@@ -346,12 +346,12 @@ func TestABadAddressCannotBeRegistered(t *testing.T) {
 	}
 }
 
-// counted has parameters whose memory tells hashes from everything else.
+// counted has parameters that make hashes the largest allocations by far.
 var counted = account.Argon2{MemoryKiB: 8 << 10, Iterations: 1, Parallelism: 1}
 
-// hashes returns how many argon2 hashes of these parameters a call computes.
-// Each allocates its memory once, and the runtime keeps exact accounts: this
-// counts the work itself, with no hook that it could bypass.
+// hashes returns the number of argon2 hashes with the parameters counted that a call
+// computes. Each hash allocates its memory once, and the runtime counts allocated bytes
+// exactly. So hashes counts the work itself, without a hook that code could bypass.
 func hashes(call func()) int {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -360,8 +360,7 @@ func hashes(call func()) int {
 	return int(math.Round(float64(after.TotalAlloc-before.TotalAlloc) / float64(counted.MemoryKiB<<10)))
 }
 
-// Whoever tries to log in must not learn who has an account: not from the
-// answer, and not from the time that it takes.
+// Neither the error nor the time of a login may reveal whether an account exists.
 func TestAllDenialsLookTheSame(t *testing.T) {
 	r := newRig(t, account.Config{Argon2: counted})
 	r.register(t)
@@ -384,18 +383,18 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 	}{
 		{"a wrong password", "ann@example.com", "wrong", 1, event.ReasonWrongPassword},
 		{"an unknown address", "bob@example.com", password, 1, event.ReasonUnknownUser},
-		{"no address", "not an address", password, 1, event.ReasonUnknownUser},
+		{"a malformed address", "not an address", password, 1, event.ReasonUnknownUser},
 		{"an empty address", "", password, 1, event.ReasonUnknownUser},
 		{"an inactive account, the right password", "inactive@example.com", password, 1, event.ReasonUserInactive},
 		{"an inactive account, a wrong password", "inactive@example.com", "wrong", 1, event.ReasonWrongPassword},
 		{"an account without a password", "passwordless@example.com", password, 1, event.ReasonUnusableHash},
 		{"an account with a broken hash", "unusable@example.com", password, 1, event.ReasonUnusableHash},
-		// No account has such passwords, so there is nothing to hide.
+		// No account has such a password, so rejecting it at once reveals nothing.
 		{"an empty password", "ann@example.com", "", 0, event.ReasonWrongPassword},
 		{"an empty password, unknown address", "bob@example.com", "", 0, event.ReasonWrongPassword},
-		{"an empty password, none set", "passwordless@example.com", "", 0, event.ReasonWrongPassword},
-		{"a password beyond the bound", "ann@example.com", long, 0, event.ReasonWrongPassword},
-		{"a password beyond the bound, unknown address", "bob@example.com", long, 0, event.ReasonWrongPassword},
+		{"an empty password, account without a password", "passwordless@example.com", "", 0, event.ReasonWrongPassword},
+		{"a password over 1024 bytes", "ann@example.com", long, 0, event.ReasonWrongPassword},
+		{"a password over 1024 bytes, unknown address", "bob@example.com", long, 0, event.ReasonWrongPassword},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r.takeEvents()
@@ -405,10 +404,10 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 				t.Errorf("it took the work of %d hashes, want %d", got, c.hashes)
 			}
 			if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" {
-				t.Errorf("got the error %v, want the same for all, ErrBadCredentials", err)
+				t.Errorf("got the error %v, want \"account: bad credentials\" for all", err)
 			}
 			if !reflect.DeepEqual(user, member{}) {
-				t.Errorf("got the user %+v beside an error, want none", user)
+				t.Errorf("got the user %+v with an error, want none", user)
 			}
 			if got := r.takeEvents(); len(got) != 1 || got[0].Reason != c.reason {
 				t.Errorf("got the events %+v, want one with the reason %s", got, c.reason)
@@ -420,12 +419,12 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 	}
 }
 
-// When nobody waits for the answer, a hash would be work for an attacker who
-// hangs up. Known and unknown addresses must not differ in this either.
-func TestACancelledContextDoesNotHash(t *testing.T) {
+// A cancelled request must not cost a hash: an attacker can cancel cheaply. Known and
+// unknown addresses must not differ in that either.
+func TestCancelledCallDoesNotHash(t *testing.T) {
 	r := newRig(t, account.Config{Argon2: counted})
 	ann := r.register(t)
-	// A store that does not notice: the Manager must.
+	// These methods ignore the cancellation; the Manager must not.
 	good := r.store.Users
 	r.store.byEmail = func(ctx context.Context, email string) (member, error) {
 		return good.ByEmail(context.WithoutCancel(ctx), email)
@@ -433,16 +432,16 @@ func TestACancelledContextDoesNotHash(t *testing.T) {
 	r.store.byID = func(ctx context.Context, id uuid.UUID) (member, error) {
 		return good.ByID(context.WithoutCancel(ctx), id)
 	}
-	gone, cancel := context.WithCancel(t.Context())
+	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, call := range map[string]func() error{
-		"Authenticate":                       func() error { _, err := r.Authenticate(gone, "ann@example.com", password); return err },
-		"Authenticate with a wrong password": func() error { _, err := r.Authenticate(gone, "ann@example.com", "wrong"); return err },
-		"Authenticate of nobody":             func() error { _, err := r.Authenticate(gone, "bob@example.com", password); return err },
-		"Register":                           func() error { _, err := r.Register(gone, newMember("bob@example.com"), password); return err },
-		"ChangePassword":                     func() error { _, err := r.ChangePassword(gone, ann.ID, password, "another password"); return err },
-		"Reauthenticate":                     func() error { _, err := r.Reauthenticate(gone, ann, password); return err },
-		"Reauthenticate, wrong password":     func() error { _, err := r.Reauthenticate(gone, ann, "wrong"); return err },
+		"Authenticate":                       func() error { _, err := r.Authenticate(cancelled, "ann@example.com", password); return err },
+		"Authenticate with a wrong password": func() error { _, err := r.Authenticate(cancelled, "ann@example.com", "wrong"); return err },
+		"Authenticate of an unknown address": func() error { _, err := r.Authenticate(cancelled, "bob@example.com", password); return err },
+		"Register":                           func() error { _, err := r.Register(cancelled, newMember("bob@example.com"), password); return err },
+		"ChangePassword":                     func() error { _, err := r.ChangePassword(cancelled, ann.ID, password, "another password"); return err },
+		"Reauthenticate":                     func() error { _, err := r.Reauthenticate(cancelled, ann, password); return err },
+		"Reauthenticate, wrong password":     func() error { _, err := r.Reauthenticate(cancelled, ann, "wrong"); return err },
 	} {
 		var err error
 		if got := hashes(func() { err = call() }); got != 0 {
@@ -454,7 +453,7 @@ func TestACancelledContextDoesNotHash(t *testing.T) {
 	}
 }
 
-func TestAHugePasswordIsNotHashed(t *testing.T) {
+func TestHugePasswordIsNotHashed(t *testing.T) {
 	r := newRig(t, account.Config{Argon2: counted})
 	ann := r.register(t)
 	huge := strings.Repeat("x", account.MaxPasswordBytes+1)
@@ -471,14 +470,14 @@ func TestAHugePasswordIsNotHashed(t *testing.T) {
 	}
 }
 
-func TestHashesOfFastAPIUsersAreReplacedAtLogin(t *testing.T) {
+func TestOutdatedHashIsReplacedAtLogin(t *testing.T) {
 	for _, c := range []struct {
 		name, password, hash string
-		today                account.Argon2
+		argon2               account.Argon2
 		replaced             bool
 	}{
 		{"argon2id with other parameters", password, fastapiArgon2, cheap, true},
-		{"argon2id with today's parameters", password, fastapiArgon2, account.Argon2{MemoryKiB: 65536, Iterations: 3, Parallelism: 4}, false},
+		{"argon2id with the configured parameters", password, fastapiArgon2, account.Argon2{MemoryKiB: 65536, Iterations: 3, Parallelism: 4}, false},
 		{"argon2id with a shorter salt", "password", phc(64, 1, 1, salt[:8], keyOf("password", salt[:8], 32)), cheap, true},
 		{"argon2id with a shorter key", "password", phc(64, 1, 1, salt, keyOf("password", salt, 16)), cheap, true},
 		{"bcrypt $2b$", password, fastapiBcrypt, cheap, true},
@@ -486,7 +485,7 @@ func TestHashesOfFastAPIUsersAreReplacedAtLogin(t *testing.T) {
 		{"bcrypt $2y$", "U*U", "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", cheap, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t, account.Config{Argon2: c.today})
+			r := newRig(t, account.Config{Argon2: c.argon2})
 			ann := r.withHash(t, c.hash)
 
 			r.authenticate(t, "with a wrong password", ann.Email, c.password+"x", account.ErrBadCredentials)
@@ -497,12 +496,12 @@ func TestHashesOfFastAPIUsersAreReplacedAtLogin(t *testing.T) {
 
 			user := r.authenticate(t, "with the right password", ann.Email, c.password, nil)
 			got := r.hash(t, ann.ID)
-			today := fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$", c.today.MemoryKiB, c.today.Iterations, c.today.Parallelism)
-			if (got != c.hash) != c.replaced || !strings.HasPrefix(got, today) {
-				t.Errorf("the store holds %q, want it replaced: %v, and today's parameters: %q", got, c.replaced, today)
+			prefix := fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$", c.argon2.MemoryKiB, c.argon2.Iterations, c.argon2.Parallelism)
+			if (got != c.hash) != c.replaced || !strings.HasPrefix(got, prefix) {
+				t.Errorf("the store holds %q, want it replaced: %v, with the parameters %q", got, c.replaced, prefix)
 			}
 			if string(user.HashedPassword) != got {
-				t.Errorf("the user carries %q, want what the store holds, %q", string(user.HashedPassword), got)
+				t.Errorf("the user has the hash %q, want the stored one, %q", string(user.HashedPassword), got)
 			}
 			want := []event.Kind{event.LoginSucceeded}
 			if c.replaced {
@@ -528,20 +527,20 @@ func kinds(events []event.Event) (kinds []event.Kind) {
 	return kinds
 }
 
-func TestAnInactiveAccountIsNotRehashed(t *testing.T) {
+func TestInactiveAccountIsNotRehashed(t *testing.T) {
 	r := newRig(t, account.Config{})
 	old := phc(64, 1, 1, salt, keyOf(password, salt, 16))
 	ann := r.withHash(t, old)
 	r.change(t, ann.ID, func(m *member) { m.Active = false })
 	r.authenticate(t, "while inactive", ann.Email, password, account.ErrBadCredentials)
 	if got := r.hash(t, ann.ID); got != old {
-		t.Errorf("the store holds %q, want %q untouched", got, old)
+		t.Errorf("the store holds %q, want %q unchanged", got, old)
 	}
 }
 
-// bcrypt looks at 72 bytes. What was typed behind them may be wrong, and must not
-// become the password.
-func TestALongPasswordThatBcryptKnowsInPartIsNotRehashed(t *testing.T) {
+// bcrypt compares only 72 bytes. The rest of a longer password can be mistyped, so it must
+// not become part of the new hash.
+func TestLongBcryptPasswordIsNotRehashed(t *testing.T) {
 	long := strings.Repeat("x", 72)
 	hash, err := bcrypt.GenerateFromPassword([]byte(long), bcrypt.MinCost)
 	if err != nil {
@@ -549,21 +548,21 @@ func TestALongPasswordThatBcryptKnowsInPartIsNotRehashed(t *testing.T) {
 	}
 	r := newRig(t, account.Config{})
 	ann := r.withHash(t, string(hash))
-	r.authenticate(t, "with more than bcrypt reads", ann.Email, long+"typo", nil)
+	r.authenticate(t, "with more than 72 bytes", ann.Email, long+"typo", nil)
 	if got := r.hash(t, ann.ID); got != string(hash) {
 		t.Error("the hash was replaced")
 	}
-	r.authenticate(t, "with all that bcrypt reads", ann.Email, long, nil)
+	r.authenticate(t, "with 72 bytes", ann.Email, long, nil)
 	if got := r.hash(t, ann.ID); got == string(hash) {
 		t.Error("the hash was not replaced")
 	}
 }
 
-// A login that is slow to rehash must not bring the old password back.
-func TestARehashDoesNotUndoAPasswordChange(t *testing.T) {
+// A login that rehashes slowly must not restore the old password.
+func TestRehashDoesNotUndoAPasswordChange(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
-	const changed = "changed meanwhile"
+	const changed = "the new password"
 	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
 		r.store.replacePassword = r.store.Users.ReplacePassword
 		if _, err := r.ChangePassword(ctx, id, password, changed); err != nil {
@@ -575,29 +574,29 @@ func TestARehashDoesNotUndoAPasswordChange(t *testing.T) {
 	r.authenticate(t, "while the password changes", ann.Email, password, nil)
 	events := r.takeEvents()
 	if len(events) != 1 || events[0].Kind != event.LoginSucceeded {
-		t.Errorf("events: got %+v, want the login alone: nothing is outdated any more", events)
+		t.Errorf("got the events %+v, want only the login: the outdated hash is gone", events)
 	}
 	r.authenticate(t, "with the old password", ann.Email, password, account.ErrBadCredentials)
 	r.authenticate(t, "with the new password", ann.Email, changed, nil)
 }
 
-func TestALoginGoesOnWhereTheRehashIsNotStored(t *testing.T) {
+func TestLoginSucceedsIfTheRehashFails(t *testing.T) {
 	r := newRig(t, account.Config{})
 	old := phc(64, 1, 1, salt, keyOf(password, salt, 16))
 	ann := r.withHash(t, old)
 	down := errors.New("down")
 	r.store.replacePassword = failingReplace(down)
 	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); string(got.HashedPassword) != old {
-		t.Errorf("the user carries %q, want what the store holds, %q", string(got.HashedPassword), old)
+		t.Errorf("the user has the hash %q, want the stored one, %q", string(got.HashedPassword), old)
 	}
 	events := r.takeEvents()
 	want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
 	if !reflect.DeepEqual(kinds(events), want) || !errors.Is(events[0].Err, down) || events[1].Err != nil {
-		t.Errorf("events: got %+v, want %v, the first with the failure", events, want)
+		t.Errorf("got the events %+v, want %v, the first with the failure", events, want)
 	}
 }
 
-func TestAHostileHashIsADenial(t *testing.T) {
+func TestHostileHashIsDenied(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	for name, hash := range hostileHashes {
@@ -605,7 +604,7 @@ func TestAHostileHashIsADenial(t *testing.T) {
 		r.takeEvents()
 		r.authenticate(t, "with the hash: "+name, ann.Email, password, account.ErrBadCredentials)
 		if got := r.takeEvents(); len(got) != 1 || got[0].Reason != event.ReasonUnusableHash || got[0].UserID != ann.ID {
-			t.Errorf("%s: got the events %+v, want one of Ann's with the reason unusable_hash", name, got)
+			t.Errorf("%s: got the events %+v, want one for Ann with the reason unusable_hash", name, got)
 		}
 		if _, err := r.ChangePassword(t.Context(), ann.ID, password, "another password"); !errors.Is(err, account.ErrBadCredentials) {
 			t.Errorf("%s: ChangePassword: got %v, want ErrBadCredentials", name, err)
@@ -627,7 +626,7 @@ func TestChangePassword(t *testing.T) {
 		{"the current password is empty", "", changed, nil, account.ErrBadCredentials},
 		{"the current password is huge", strings.Repeat("x", 10<<20), changed, nil, account.ErrBadCredentials},
 		{"the new password is weak", password, "weak", nil, account.ErrInvalidPassword},
-		// What is wrong with the new one is said only to whoever knows the current.
+		// The current password is checked first: strangers learn nothing about the rules.
 		{"the current is wrong, the new is weak", "wrong", "weak", nil, account.ErrBadCredentials},
 		{"the account is inactive", password, changed, func(m *member) { m.Active = false }, account.ErrBadCredentials},
 		{"the account has no password", "", changed, func(m *member) { m.HashedPassword = "" }, account.ErrBadCredentials},
@@ -648,7 +647,7 @@ func TestChangePassword(t *testing.T) {
 			}
 			if c.want != nil {
 				if got := r.hash(t, ann.ID); got != before {
-					t.Errorf("the store holds %q, want %q untouched", got, before)
+					t.Errorf("the store holds %q, want %q unchanged", got, before)
 				}
 				if version := r.stored(t, ann.ID).Version; version != 0 || !reflect.DeepEqual(got, member{}) {
 					t.Errorf("got the user %+v and the token version %d with an error, want none and 0", got, version)
@@ -668,7 +667,7 @@ func TestChangePassword(t *testing.T) {
 	}
 	r := newRig(t, account.Config{})
 	if _, err := r.ChangePassword(t.Context(), uuid.New(), password, changed); !errors.Is(err, account.ErrBadCredentials) {
-		t.Errorf("without an account: got %v, want ErrBadCredentials", err)
+		t.Errorf("an unknown account: got %v, want ErrBadCredentials", err)
 	}
 }
 
@@ -724,13 +723,13 @@ func TestReauthenticate(t *testing.T) {
 		{"a password that is too long", strings.Repeat("x", account.MaxPasswordBytes+1), nil, event.ReasonWrongPassword},
 		{"an inactive account", password, func(m *member) { m.Active = false }, event.ReasonUserInactive},
 		{"an account without a password", password, func(m *member) { m.HashedPassword = "" }, event.ReasonUnusableHash},
-		{"an account with another password by now", password, func(m *member) {
+		{"an account whose password was changed", password, func(m *member) {
 			m.HashedPassword = account.PasswordHash(phc(64, 1, 1, salt, keyOf("changed", salt, 32)))
 		}, event.ReasonWrongPassword},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, account.Config{})
-			session := r.register(t) // as the session's user was read
+			session := r.register(t) // the user as the session has read it
 			r.change(t, session.ID, func(m *member) { m.Name = "Anna" })
 			if c.change != nil {
 				r.change(t, session.ID, c.change)
@@ -740,18 +739,18 @@ func TestReauthenticate(t *testing.T) {
 			events := r.takeEvents()
 			if c.want == "" {
 				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 1 || events[0].Kind != event.Reauthenticated {
-					t.Errorf("got %+v, %v and the events %+v, want the account as it is now, %+v, and that it was", got, err, events, before)
+					t.Errorf("got %+v, %v and the events %+v, want the stored account, %+v, and one login.reauthenticated", got, err, events, before)
 				}
 			} else {
 				if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" || !reflect.DeepEqual(got, member{}) {
-					t.Errorf("got %+v, %v, want ErrBadCredentials alone", got, err)
+					t.Errorf("got %+v, %v, want only ErrBadCredentials", got, err)
 				}
 				if len(events) != 1 || events[0].Kind != event.LoginDenied || events[0].Reason != c.want || events[0].UserID != session.ID {
-					t.Errorf("got the events %+v, want one login.denied of Ann's with the reason %s", events, c.want)
+					t.Errorf("got the events %+v, want one login.denied for Ann with the reason %s", events, c.want)
 				}
 			}
 			if after := r.stored(t, session.ID); !reflect.DeepEqual(after, before) {
-				t.Errorf("the store holds %+v, want %+v untouched", after, before)
+				t.Errorf("the store holds %+v, want %+v unchanged", after, before)
 			}
 		})
 	}
@@ -763,19 +762,19 @@ func TestReauthenticate(t *testing.T) {
 	}
 	got, err := r.Reauthenticate(t.Context(), ann, password)
 	if !errors.Is(err, account.ErrBadCredentials) || !reflect.DeepEqual(got, member{}) {
-		t.Errorf("of a deleted account: got %+v, %v, want ErrBadCredentials alone", got, err)
+		t.Errorf("a deleted account: got %+v, %v, want only ErrBadCredentials", got, err)
 	}
 
-	// An outdated hash is replaced here too.
+	// Reauthenticate replaces an outdated hash, as a login does.
 	r = newRig(t, account.Config{})
 	ann = r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 	got, err = r.Reauthenticate(t.Context(), ann, password)
 	if stored := r.stored(t, ann.ID); err != nil || got.HashedPassword == ann.HashedPassword || !reflect.DeepEqual(got, stored) {
-		t.Errorf("with an outdated hash: got %v, rehashed: %v, want what the store holds", err, got.HashedPassword != ann.HashedPassword)
+		t.Errorf("with an outdated hash: got %v, rehashed: %v, want true and the stored account", err, got.HashedPassword != ann.HashedPassword)
 	}
 }
 
-func TestChangesToAnAccountAreOneUpdate(t *testing.T) {
+func TestStatusChangeIsOneUpdate(t *testing.T) {
 	yes, no := true, false
 	for _, c := range []struct {
 		name string
@@ -807,16 +806,16 @@ func TestChangesToAnAccountAreOneUpdate(t *testing.T) {
 			r.store.apply = r.store.Users.Apply
 			r.takeEvents()
 			if err := c.do(r, t.Context(), uuid.New()); !errors.Is(err, account.ErrUserNotFound) {
-				t.Errorf("without an account: got %v, want ErrUserNotFound", err)
+				t.Errorf("an unknown account: got %v, want ErrUserNotFound", err)
 			}
 			if got := r.takeEvents(); len(got) != 0 {
-				t.Errorf("without an account: got the events %+v, want none", got)
+				t.Errorf("an unknown account: got the events %+v, want none", got)
 			}
 		})
 	}
 }
 
-func TestADeactivatedAccountLogsInOnlyAfterItIsActivated(t *testing.T) {
+func TestDeactivatedAccountCannotLogIn(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	if err := r.Deactivate(t.Context(), ann.ID); err != nil {
@@ -833,7 +832,7 @@ func TestADeactivatedAccountLogsInOnlyAfterItIsActivated(t *testing.T) {
 	}
 }
 
-func TestOfManyPasswordChangesAtOnceOneSucceeds(t *testing.T) {
+func TestOneOfConcurrentPasswordChangesSucceeds(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	const n = 8
@@ -851,7 +850,7 @@ func TestOfManyPasswordChangesAtOnceOneSucceeds(t *testing.T) {
 		case err == nil:
 			winner = i
 			winners++
-		// The late find the current password wrong already.
+		// Late calls find that the current password is wrong.
 		case !errors.Is(err, account.ErrConflict) && !errors.Is(err, account.ErrBadCredentials):
 			t.Errorf("change %d: got %v, want nil, ErrConflict or ErrBadCredentials", i, err)
 		}
@@ -862,29 +861,29 @@ func TestOfManyPasswordChangesAtOnceOneSucceeds(t *testing.T) {
 	r.authenticate(t, "with the winner's password", ann.Email, fmt.Sprint("new password ", winner), nil)
 }
 
-func TestALostPasswordChangeIsAConflict(t *testing.T) {
+func TestOvertakenPasswordChangeIsAConflict(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-		r.change(t, id, func(m *member) { m.HashedPassword = "somebody else's" })
+		r.change(t, id, func(m *member) { m.HashedPassword = "the other hash" })
 		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
 	}
 	if _, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
 		t.Errorf("got %v, want ErrConflict", err)
 	}
-	if got := r.hash(t, ann.ID); got != "somebody else's" {
-		t.Errorf("the store holds %q, want what somebody else wrote", got)
+	if got := r.hash(t, ann.ID); got != "the other hash" {
+		t.Errorf("the store holds %q, want the other change's hash", got)
 	}
 }
 
-func TestAStoreFailureIsNoDenial(t *testing.T) {
+func TestStoreFailureIsNotADenial(t *testing.T) {
 	for _, cause := range []error{errors.New("down"), context.Canceled, context.DeadlineExceeded} {
 		r := newRig(t, account.Config{})
 		ann := r.register(t)
 		check := func(op string, err error) {
 			t.Helper()
 			if !errors.Is(err, cause) || errors.Is(err, account.ErrBadCredentials) {
-				t.Errorf("%s with the failure %q: got %v, want it wrapped, and no ErrBadCredentials", op, cause, err)
+				t.Errorf("%s with the failure %q: got %v, want it wrapped, and not ErrBadCredentials", op, cause, err)
 			}
 			events := r.takeEvents()
 			if len(events) != 1 || events[0].Kind != event.StoreFailed || !errors.Is(events[0].Err, cause) {
@@ -893,11 +892,11 @@ func TestAStoreFailureIsNoDenial(t *testing.T) {
 		}
 		r.store.replacePassword = failingReplace(cause)
 		got, err := r.ChangePassword(t.Context(), ann.ID, password, "another password")
-		check("ChangePassword, at its end", err)
+		check("ChangePassword, in ReplacePassword", err)
 		if !reflect.DeepEqual(got, member{}) {
-			t.Errorf("ChangePassword: got the user %+v beside an error, want none", got)
+			t.Errorf("ChangePassword: got the user %+v with an error, want none", got)
 		}
-		r.store.breakDown(cause)
+		r.store.failAll(cause)
 		_, err = r.Authenticate(t.Context(), ann.Email, password)
 		check("Authenticate", err)
 		_, err = r.Register(t.Context(), newMember("bob@example.com"), password)
@@ -980,7 +979,7 @@ func TestEvents(t *testing.T) {
 	_ = r.Activate(ctx, uuid.New())
 	_ = r.RevokeTokens(ctx, uuid.New())
 	down := errors.New("down")
-	r.store.breakDown(down)
+	r.store.failAll(down)
 	_, _ = r.Authenticate(ctx, "ann@example.com", second)
 
 	want := []event.Event{
@@ -1026,7 +1025,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// What a login costs with the default parameters, whoever it is that tries.
+// BenchmarkAuthenticate measures logins with the default parameters.
 func BenchmarkAuthenticate(b *testing.B) {
 	m, err := account.NewManager(memstore.NewUsers[member](), newAttempts(b), uuid.New, account.Config{})
 	if err != nil {
@@ -1182,7 +1181,7 @@ func TestOnTokensRevokedIsCalledAfterEachRevocation(t *testing.T) {
 	}
 }
 
-// newAttempts returns an empty store of attempts in memory.
+// newAttempts returns an empty store of attempts.
 func newAttempts(t testing.TB) *memstore.Attempts {
 	t.Helper()
 	attempts, err := memstore.NewAttempts(0)

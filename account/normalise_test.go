@@ -15,18 +15,18 @@ import (
 	"github.com/latchkey-go/latchkey/event"
 )
 
-// One password as different keyboards type it.
+// The same password as different keyboards encode it, and others.
 const (
 	composed   = "\u00c5ngstr\u00f6m caf\u00e9"       // NFC
 	decomposed = "A\u030angstro\u0308m cafe\u0301"    // NFD
-	mixed      = "\u212bngstro\u0308m caf\u00e9"      // with the sign for the unit, which is the letter
-	unrelated  = "A\u030angstro\u0308m cafe\u0300"    // with another accent
-	plain      = "Angstrom cafe"                      // with none
-	compatible = "\u00c5ngstr\u00f6m caf\u00e9\u00b2" // a superscript is a character of its own …
-	squashed   = "\u00c5ngstr\u00f6m caf\u00e92"      // … and not the digit
+	mixed      = "\u212bngstro\u0308m caf\u00e9"      // with the ångström sign, which NFC replaces by the letter
+	unrelated  = "A\u030angstro\u0308m cafe\u0300"    // another accent
+	plain      = "Angstrom cafe"                      // no accents
+	compatible = "\u00c5ngstr\u00f6m caf\u00e9\u00b2" // a superscript 2 …
+	squashed   = "\u00c5ngstr\u00f6m caf\u00e92"      // … is not the digit 2
 )
 
-func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
+func TestUnicodeFormsOfAPasswordAreEqual(t *testing.T) {
 	typed := map[string]string{"composed": composed, "decomposed": decomposed, "mixed": mixed}
 	for setAs, set := range typed {
 		for how, choose := range map[string]func(*rig) error{
@@ -78,8 +78,8 @@ func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
 	r.authenticate(t, "with a digit for a superscript", "bob@example.com", squashed, account.ErrBadCredentials)
 }
 
-// fastapi-users hashes a password as it was typed.
-func TestHashesOfPasswordsAsTypedVerifyAndAreReplaced(t *testing.T) {
+// fastapi-users does not normalise passwords before it hashes them.
+func TestHashOfAPasswordAsTypedIsReplaced(t *testing.T) {
 	bcrypted := func(p string) string {
 		hash, err := bcrypt.GenerateFromPassword([]byte(p), bcrypt.MinCost)
 		if err != nil {
@@ -87,12 +87,12 @@ func TestHashesOfPasswordsAsTypedVerifyAndAreReplaced(t *testing.T) {
 		}
 		return string(hash)
 	}
-	// A key from cheap's parameters: that hash is outdated only by its form.
-	today := func(p string) string { return phc(64, 1, 1, salt, keyOf(p, salt, 32)) }
+	// A hash with the configured parameters, which is outdated only because of the form.
+	current := func(p string) string { return phc(64, 1, 1, salt, keyOf(p, salt, 32)) }
 	for name, hash := range map[string]func(string) string{
-		"argon2id":                         func(p string) string { return phc(64, 1, 1, salt, keyOf(p, salt, 16)) },
-		"argon2id with today's parameters": today,
-		"bcrypt":                           bcrypted,
+		"argon2id": func(p string) string { return phc(64, 1, 1, salt, keyOf(p, salt, 16)) },
+		"argon2id with the configured parameters": current,
+		"bcrypt": bcrypted,
 	} {
 		for typedAs, typed := range map[string]string{"decomposed": decomposed, "mixed": mixed} {
 			t.Run(name+", "+typedAs, func(t *testing.T) {
@@ -106,44 +106,44 @@ func TestHashesOfPasswordsAsTypedVerifyAndAreReplaced(t *testing.T) {
 					t.Fatalf("after wrong passwords the store holds %q, want %q", got, old)
 				}
 				r.takeEvents()
-				got := r.authenticate(t, "as it was typed", ann.Email, typed, nil)
+				got := r.authenticate(t, "as typed", ann.Email, typed, nil)
 				if want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}; !reflect.DeepEqual(kinds(r.takeEvents()), want) {
-					t.Errorf("got other events than %v", want)
+					t.Errorf("got other events, want %v", want)
 				}
 				fresh := r.hash(t, ann.ID)
 				if fresh == old || !strings.HasPrefix(fresh, cheapHash) || string(got.HashedPassword) != fresh {
-					t.Errorf("the store holds %q and the user %q, want a new hash with today's parameters", fresh, string(got.HashedPassword))
+					t.Errorf("the store holds %q and the user %q, want the same new hash with the configured parameters", fresh, string(got.HashedPassword))
 				}
 				for _, p := range []string{composed, decomposed, mixed} {
 					r.authenticate(t, fmt.Sprintf("afterwards with %+q", p), ann.Email, p, nil)
 				}
 				r.authenticate(t, "afterwards with another password", ann.Email, unrelated, account.ErrBadCredentials)
 				if again := r.hash(t, ann.ID); again != fresh {
-					t.Errorf("the hash was replaced once more: %q, want %q", again, fresh)
+					t.Errorf("the hash was replaced again: %q, want %q", again, fresh)
 				}
 			})
 		}
 	}
-	// What was typed composed is a hash like any other.
+	// A hash of the composed form is up to date.
 	r := newRig(t, account.Config{})
-	ann := r.withHash(t, today(composed))
+	ann := r.withHash(t, current(composed))
 	for _, p := range []string{composed, decomposed, mixed} {
 		r.authenticate(t, fmt.Sprintf("with %+q", p), ann.Email, p, nil)
 	}
 	if got := r.hash(t, ann.ID); got != string(ann.HashedPassword) {
-		t.Errorf("the store holds %q, want %q untouched", got, string(ann.HashedPassword))
+		t.Errorf("the store holds %q, want %q unchanged", got, string(ann.HashedPassword))
 	}
-	// Reauthenticate replaces it too.
+	// Reauthenticate replaces the hash, as a login does.
 	r = newRig(t, account.Config{})
-	ann = r.withHash(t, today(decomposed))
+	ann = r.withHash(t, current(decomposed))
 	if got, err := r.Reauthenticate(t.Context(), ann, decomposed); err != nil || got.HashedPassword == ann.HashedPassword {
 		t.Errorf("Reauthenticate: got %v, rehashed %v, want nil, true", err, got.HashedPassword != ann.HashedPassword)
 	}
 }
 
-// bcrypt looks at 72 bytes, in whatever form. What was typed behind them may be
-// wrong, and must not become the password.
-func TestALongPasswordAsTypedThatBcryptKnowsInPartIsNotRehashed(t *testing.T) {
+// bcrypt compares only 72 bytes, in any form. The rest can be mistyped, so it must not become
+// part of the new hash.
+func TestLongDecomposedBcryptPasswordIsNotRehashed(t *testing.T) {
 	long := strings.Repeat("e\u0301", 24) // 72 bytes, 48 when composed
 	hash, err := bcrypt.GenerateFromPassword([]byte(long), bcrypt.MinCost)
 	if err != nil {
@@ -151,20 +151,19 @@ func TestALongPasswordAsTypedThatBcryptKnowsInPartIsNotRehashed(t *testing.T) {
 	}
 	r := newRig(t, account.Config{})
 	ann := r.withHash(t, string(hash))
-	r.authenticate(t, "with more than bcrypt reads", ann.Email, long+"typo", nil)
+	r.authenticate(t, "with more than 72 bytes", ann.Email, long+"typo", nil)
 	if got := r.hash(t, ann.ID); got != string(hash) {
-		t.Error("the hash was replaced by one of what was mistyped")
+		t.Error("the hash was replaced by one of the mistyped password")
 	}
-	r.authenticate(t, "with all that bcrypt reads", ann.Email, long, nil)
+	r.authenticate(t, "with 72 bytes", ann.Email, long, nil)
 	if got := r.hash(t, ann.ID); got == string(hash) {
 		t.Error("the hash was not replaced")
 	}
 	r.authenticate(t, "afterwards, mistyped", ann.Email, long+"typo", account.ErrBadCredentials)
 }
 
-// A password that can be meant in two forms costs two hashes, whether or not there
-// is an account to check it against.
-func TestAllDenialsOfPasswordsInTwoFormsLookTheSame(t *testing.T) {
+// A password that has two forms costs two hashes, whether or not the account exists.
+func TestAllDenialsOfDecomposedPasswordsLookTheSame(t *testing.T) {
 	r := newRig(t, account.Config{Argon2: counted})
 	r.register(t)
 	for email, change := range map[string]func(*member){
@@ -187,7 +186,7 @@ func TestAllDenialsOfPasswordsInTwoFormsLookTheSame(t *testing.T) {
 	}
 }
 
-func TestTheLengthOfAPasswordIsThatOfItsComposedForm(t *testing.T) {
+func TestPasswordLengthIsThatOfTheComposedForm(t *testing.T) {
 	for _, c := range []struct {
 		name, password string
 		want           error
@@ -198,11 +197,11 @@ func TestTheLengthOfAPasswordIsThatOfItsComposedForm(t *testing.T) {
 		{"1024 bytes, composed", strings.Repeat("\u00e9", 512), nil},
 		{"1024 bytes, decomposed", strings.Repeat("e\u0301", 341) + "x", nil},
 		{"1026 bytes, composed", strings.Repeat("\u00e9", 513), account.ErrInvalidPassword},
-		// Its composed form, of 686 bytes, would do: but nobody could log in by it as
-		// it was typed.
+		// Its composed form has 686 bytes, but a login with the password as typed is
+		// rejected.
 		{"1029 bytes, decomposed", strings.Repeat("e\u0301", 343), account.ErrInvalidPassword},
 		{"1025 bytes", strings.Repeat("x", 1025), account.ErrInvalidPassword},
-		// This letter is composed of two in either form.
+		// NFC decomposes this letter.
 		{"1023 bytes, 2046 when composed", strings.Repeat("\u0958", 341), account.ErrInvalidPassword},
 		{"510 bytes, 1020 when composed", strings.Repeat("\u0958", 170), nil},
 	} {
@@ -217,14 +216,14 @@ func TestTheLengthOfAPasswordIsThatOfItsComposedForm(t *testing.T) {
 				t.Errorf("ChangePassword: got %v, want %v", err, c.want)
 			}
 			if err == nil {
-				r.authenticate(t, "as it was typed", "bob@example.com", c.password, nil)
-				r.authenticate(t, "as it was typed", ann.Email, c.password, nil)
+				r.authenticate(t, "as typed", "bob@example.com", c.password, nil)
+				r.authenticate(t, "as typed", ann.Email, c.password, nil)
 			}
 		})
 	}
 }
 
-func TestTheApplicationsCheckSeesTheComposedForm(t *testing.T) {
+func TestCheckPasswordGetsTheComposedForm(t *testing.T) {
 	var seen []string
 	r := newRig(t, account.Config{CheckPassword: func(_ context.Context, p string) error {
 		seen = append(seen, p)
@@ -234,16 +233,15 @@ func TestTheApplicationsCheckSeesTheComposedForm(t *testing.T) {
 		t.Fatalf("Register: %v", err)
 	}
 	if want := []string{composed}; !reflect.DeepEqual(seen, want) {
-		t.Errorf("it saw %+q, want %+q", seen, want)
+		t.Errorf("CheckPassword got %+q, want %+q", seen, want)
 	}
 }
 
-// Nothing is asked about a password that is too long: not the accounts, not the
-// counters.
-func TestATooLongPasswordIsRefusedAtOnce(t *testing.T) {
+// A too long password is rejected without a call of either store.
+func TestTooLongPasswordIsRejectedAtOnce(t *testing.T) {
 	for _, c := range []struct {
 		name, password string
-		refused        bool
+		rejected       bool
 	}{
 		{"1025 bytes", strings.Repeat("x", 1025), true},
 		{"1025 bytes, decomposed", strings.Repeat("e\u0301", 341) + "xx", true},
@@ -253,17 +251,17 @@ func TestATooLongPasswordIsRefusedAtOnce(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newLimitedRig(t, account.LimiterConfig{})
-			if !c.refused {
+			if !c.rejected {
 				if _, err := r.Register(t.Context(), newMember("bob@example.com"), c.password); err != nil {
 					t.Fatalf("Register: %v", err)
 				}
 				r.expect(t, "a login", home, "bob@example.com", c.password, in)
 				return
 			}
-			asked := errors.New("the store was asked")
-			r.store.breakDown(asked)
+			called := errors.New("the store was called")
+			r.store.failAll(called)
 			r.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
-				return asked
+				return called
 			}
 			r.expect(t, "a login", home, annsAddress, c.password, denied)
 			if _, err := r.Reauthenticate(from(home), r.ann, c.password); outcome(err) != denied {
@@ -276,19 +274,19 @@ func TestATooLongPasswordIsRefusedAtOnce(t *testing.T) {
 				t.Errorf("Register: got %v, want ErrInvalidPassword", err)
 			}
 			if calls := r.attempts.since(nil); len(calls) != 0 {
-				t.Errorf("the counters were asked %v, want nothing", calls)
+				t.Errorf("the store of attempts got %v, want nothing", calls)
 			}
 		})
 	}
 }
 
-// Bytes that are no text are refused in new passwords; in old ones they are what
-// they are.
-func TestBytesThatAreNoTextAreNotChanged(t *testing.T) {
+// Normalisation keeps the bytes of an old password that is not valid UTF-8. New passwords
+// must be valid.
+func TestInvalidUTF8InAPasswordIsKept(t *testing.T) {
 	const odd = "passw\xffrd e\u0301"
 	r := newRig(t, account.Config{})
 	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(odd, salt, 32)))
 	r.authenticate(t, "with other bytes", ann.Email, strings.ReplaceAll(odd, "\xff", "\ufffd"), account.ErrBadCredentials)
-	r.authenticate(t, "as it was typed", ann.Email, odd, nil)
+	r.authenticate(t, "as typed", ann.Email, odd, nil)
 	r.authenticate(t, "again", ann.Email, odd, nil)
 }

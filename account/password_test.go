@@ -21,21 +21,21 @@ import (
 	"github.com/google/uuid"
 )
 
-// Hashes as fastapi-users keeps them: with argon2-cffi's default parameters, or
-// of bcrypt, which came before it.
+// Hashes of fastapi-users: argon2id with argon2-cffi's default parameters, and bcrypt, which
+// it used before.
 const (
 	password      = "herminetincture"
 	fastapiArgon2 = "$argon2id$v=19$m=65536,t=3,p=4$MDEyMzQ1Njc4OWFiY2RlZg$mw5pxkDpXOj9+myCoPLOHtsF/rPK+jtpfHbsuxPjtbY"
 	fastapiBcrypt = "$2b$12$TeeRorSas/1pgjdXTKqnUecb34YCE0mh45gqHgFWpVVbYVqo0KRA6"
 )
 
-func TestHashesOfOthersVerify(t *testing.T) {
+func TestHashesOfOtherLibrariesVerify(t *testing.T) {
 	for _, c := range []struct{ name, password, hash string }{
-		// Test vectors of the reference implementation, phc-winner-argon2, test.c.
+		// Test vectors of the reference implementation (phc-winner-argon2, test.c).
 		{"the Argon2 reference, one lane", "password", "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"},
 		{"the Argon2 reference, two lanes", "password", "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc"},
 		{"argon2-cffi's defaults", password, fastapiArgon2},
-		// Of OpenBSD's and Openwall's implementations.
+		// Test vectors of OpenBSD's and Openwall's implementations.
 		{"bcrypt, $2b$", "Kk4DQuMMfZL9o", "$2b$04$cVWp4XaNU8a4v1uMRum2SO026BWLIoQMD/TXg5uZV.0P.uO8m3YEm"},
 		{"bcrypt, $2a$", "U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"},
 		{"bcrypt, $2y$", "U*U", "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"},
@@ -51,19 +51,19 @@ func TestHashesOfOthersVerify(t *testing.T) {
 	}
 }
 
-// phc writes an argon2id hash down.
+// phc returns an argon2id hash as a PHC string.
 func phc(memory, passes, lanes uint64, salt, key []byte) string {
 	b64 := base64.RawStdEncoding.EncodeToString
 	return fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$%s$%s", memory, passes, lanes, b64(salt), b64(key))
 }
 
-// keyOf is an argon2id key with cheap parameters.
+// keyOf returns an argon2id key with the parameters cheap.
 func keyOf(password string, salt []byte, length uint32) []byte {
 	return argon2.IDKey([]byte(password), salt, 1, 64, 1, length)
 }
 
-// What stands in a database is not to be trusted: no hash may let everybody in,
-// end the process or occupy it.
+// Hashes in a database are not trusted: none may match every password, panic, or take a
+// long time to check.
 var (
 	salt          = []byte("0123456789abcdef")
 	key           = keyOf(password, salt, 32)
@@ -109,18 +109,18 @@ var (
 		"a cut bcrypt hash":             fastapiBcrypt[:58],
 		"only bcrypt's salt":            fastapiBcrypt[:29],
 		"only bcrypt's scheme":          "$2b$",
-		"bcrypt of another minor":       strings.Replace(fastapiBcrypt, "$2b$", "$2x$", 1),
+		"bcrypt of an unknown version":  strings.Replace(fastapiBcrypt, "$2b$", "$2x$", 1),
 		"bcrypt with a bad character":   strings.Replace(fastapiBcrypt, "Tee", "T!e", 1),
-		"a hash in front of nothing":    " " + phc(64, 1, 1, salt, key),
+		"a hash after a space":          " " + phc(64, 1, 1, salt, key),
 		"NULs":                          strings.Repeat("\x00", 60),
 		"ten megabytes":                 strings.Repeat("$", 10<<20),
 	}
 )
 
 func TestHostileHashesMatchNothing(t *testing.T) {
-	// Control: the hash that the hostile ones are made from is a good one.
+	// Control: the hash from which the hostile ones are made is valid.
 	if ok, _, err := account.Verify(password, phc(64, 1, 1, salt, key)); !ok || err != nil {
-		t.Fatalf("a good hash: got %v, %v, want true", ok, err)
+		t.Fatalf("a valid hash: got %v, %v, want true", ok, err)
 	}
 	for name, hash := range hostileHashes {
 		for _, password := range []string{password, "", "x", hash[:min(len(hash), 1024)]} {
@@ -133,7 +133,7 @@ func TestHostileHashesMatchNothing(t *testing.T) {
 
 var argon2Shape = regexp.MustCompile(`^\$argon2id\$v=\d+[^$]*\$m=(\d+),t=(\d+),p=(\d+)[^$]*\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)$`)
 
-// A hash that matches must be one of the password, whatever else it looks like.
+// If a hash matches, an independent computation must confirm it.
 func FuzzVerify(f *testing.F) {
 	f.Add(password, phc(64, 1, 1, salt, key))
 	f.Add("U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW")
@@ -144,7 +144,7 @@ func FuzzVerify(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, password, hash string) {
-		// What is allowed to be dear is too dear for a fuzzer.
+		// Skip valid hashes that are too slow for a fuzzer.
 		if p, _, _, err := argon2id.DecodeHash(hash); err == nil && uint64(p.Memory)*uint64(p.Iterations) > 4096 &&
 			p.Memory <= 1<<20 && p.Iterations <= 64 {
 			return
@@ -154,7 +154,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		ok, _, err := account.Verify(password, hash)
 		if err != nil && ok {
-			t.Errorf("Verify(%q, %q): got true beside the error %v", password, hash, err)
+			t.Errorf("Verify(%q, %q): got true with the error %v", password, hash, err)
 		}
 		if !ok {
 			return
@@ -167,7 +167,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		parts := argon2Shape.FindStringSubmatch(hash)
 		if parts == nil {
-			t.Fatalf("Verify(%q, %q): got true for what is no hash", password, hash)
+			t.Fatalf("Verify(%q, %q): got true for a malformed hash", password, hash)
 		}
 		memory, _ := strconv.ParseUint(parts[1], 10, 32)
 		passes, _ := strconv.ParseUint(parts[2], 10, 32)
@@ -202,11 +202,11 @@ func TestArgon2Parameters(t *testing.T) {
 		{"19 MiB and 1 pass", account.Argon2{MemoryKiB: 19456, Iterations: 1}, false, false},
 		{"7 MiB and 4 passes", account.Argon2{MemoryKiB: 7168, Iterations: 4}, false, false},
 		{"less memory than any option, in many passes", account.Argon2{MemoryKiB: 7167, Iterations: 64}, false, false},
-		{"what tests use", account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, false, false},
-		{"what tests use, called insecure", account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true, true},
-		{"the least there is", account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, true, true},
-		{"the least there is with many lanes", account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 255}, true, true},
-		{"less than argon2 knows", account.Argon2{MemoryKiB: 7, Iterations: 1, Parallelism: 1}, true, false},
+		{"test parameters", account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, false, false},
+		{"test parameters, with InsecureArgon2", account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true, true},
+		{"the minimum of argon2", account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, true, true},
+		{"the minimum of argon2 with many lanes", account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 255}, true, true},
+		{"less than the minimum of argon2", account.Argon2{MemoryKiB: 7, Iterations: 1, Parallelism: 1}, true, false},
 		{"over 1 GiB", account.Argon2{MemoryKiB: 1<<20 + 1, Iterations: 1}, true, false},
 		{"64 MiB in 17 passes", account.Argon2{Iterations: 17}, true, false},
 		{"a product that overflows 32 bits", account.Argon2{MemoryKiB: 1 << 16, Iterations: 1 << 16}, true, false},
@@ -224,9 +224,9 @@ func TestArgon2Parameters(t *testing.T) {
 				t.Fatalf("got %v, want a Manager", err)
 			}
 			if uint64(c.params.MemoryKiB)*uint64(c.params.Iterations) > 1<<19 {
-				return // accepted, and too dear to try
+				return // too slow to try
 			}
-			// Whatever is accepted makes hashes that are accepted.
+			// Hashes with accepted parameters must be accepted and up to date.
 			ann, err := m.Register(t.Context(), newMember("ann@example.com"), password)
 			if err != nil {
 				t.Fatalf("Register: %v", err)

@@ -16,7 +16,7 @@ import (
 	"github.com/latchkey-go/latchkey/memstore"
 )
 
-func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
+func TestSemaphoreBoundsHashesAndQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		semaphore := account.NewSemaphore(2, 3, time.Second)
 		var running, most, ran, busy atomic.Int64
@@ -25,7 +25,7 @@ func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
 			wg.Go(func() {
 				err := semaphore.Run(t.Context(), func() {
 					most.Store(max(most.Load(), running.Add(1)))
-					time.Sleep(100 * time.Millisecond) // a hash, by the bubble's clock
+					time.Sleep(100 * time.Millisecond) // a hash, by the clock of the synctest bubble
 					running.Add(-1)
 					ran.Add(1)
 				})
@@ -38,30 +38,30 @@ func TestSlotsBoundWhatRunsAndWhatWaits(t *testing.T) {
 		}
 		wg.Wait()
 		if most.Load() != 2 || ran.Load() != 5 || busy.Load() != 95 {
-			t.Errorf("%d ran at once, %d in all, %d were turned away; want 2, 5 and 95", most.Load(), ran.Load(), busy.Load())
+			t.Errorf("%d ran concurrently, %d in all, %d were rejected; want 2, 5 and 95", most.Load(), ran.Load(), busy.Load())
 		}
-		// Everything is free again.
+		// All slots are free again.
 		if err := semaphore.Run(t.Context(), func() {}); err != nil {
 			t.Errorf("afterwards: got %v", err)
 		}
 	})
 }
 
-func TestSlotsBoundTheWait(t *testing.T) {
+func TestSemaphoreBoundsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		semaphore := account.NewSemaphore(1, 3, time.Second)
 		go func() { _ = semaphore.Run(t.Context(), func() { time.Sleep(time.Minute) }) }()
 		synctest.Wait()
 
 		start := time.Now()
-		err := semaphore.Run(t.Context(), func() { t.Error("ran out of turn") })
+		err := semaphore.Run(t.Context(), func() { t.Error("f ran without a slot") })
 		if took := time.Since(start); !errors.Is(err, account.ErrBusy) || took != time.Second {
 			t.Errorf("got %v after %v, want ErrBusy after 1 s", err, took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if err := semaphore.Run(ctx, func() { t.Error("ran out of turn") }); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a client that has gone: got %v, want its context's error", err)
+		if err := semaphore.Run(ctx, func() { t.Error("f ran without a slot") }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a cancelled call: got %v, want its context's error", err)
 		}
 		time.Sleep(time.Minute)
 		if err := semaphore.Run(t.Context(), func() {}); err != nil {
@@ -70,8 +70,8 @@ func TestSlotsBoundTheWait(t *testing.T) {
 	})
 }
 
-// Under a flood a login fails as such, whoever it is for, and is no denial.
-func TestAFloodOfLoginsIsAnsweredAlike(t *testing.T) {
+// A flood of logins fails with ErrBusy for known and unknown accounts alike.
+func TestFloodOfLoginsFailsAlike(t *testing.T) {
 	users := memstore.NewUsers[member]()
 	var mu sync.Mutex
 	kinds := map[event.Kind]int{}
@@ -108,12 +108,12 @@ func TestAFloodOfLoginsIsAnsweredAlike(t *testing.T) {
 	}
 	wg.Wait()
 	if busy[0].Load() == 0 || busy[1].Load() == 0 {
-		t.Errorf("turned away: %d logins of Ann's, %d of nobody's; want some of each", busy[0].Load(), busy[1].Load())
+		t.Errorf("rejected: %d logins of a known and %d of an unknown account; want some of each", busy[0].Load(), busy[1].Load())
 	}
 	if got := int64(kinds[event.Overloaded]); got != busy[0].Load()+busy[1].Load() {
-		t.Errorf("got %d events of overload, want %d", got, busy[0].Load()+busy[1].Load())
+		t.Errorf("got %d events login.overloaded, want %d", got, busy[0].Load()+busy[1].Load())
 	}
 	if kinds[event.StoreFailed] != 0 {
-		t.Errorf("got %d events of a failing store, want none", kinds[event.StoreFailed])
+		t.Errorf("got %d events store.failed, want none", kinds[event.StoreFailed])
 	}
 }

@@ -12,9 +12,10 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/memstore"
 )
 
-// member is an application's user.
+// member is the user type of an application.
 type member struct {
 	account.User[uuid.UUID]
 	Name string `json:"name"`
@@ -57,11 +58,11 @@ func TestPrintingAUserShowsNoHash(t *testing.T) {
 		}
 	}
 
-	// JSON leaves the field out; a hash by itself it cannot help showing.
+	// JSON of a user leaves out the hash. (JSON of a PasswordHash itself shows it.)
 	for name, v := range map[string]any{"a user": ann, "a pointer to a user": &ann, "a map of users": map[string]any{"ann": ann}} {
 		b, err := json.Marshal(v)
 		if err != nil || bytes.Contains(b, []byte("argon2id")) || bytes.Contains(b, []byte("redacted")) {
-			t.Errorf("JSON of %s: got %s, %v, want it without the hash", name, b, err)
+			t.Errorf("JSON of %s: got %s, %v, want no hash", name, b, err)
 		}
 		var log bytes.Buffer
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("user", "value", v)
@@ -74,7 +75,7 @@ func TestPrintingAUserShowsNoHash(t *testing.T) {
 	}
 }
 
-func TestJSONDoesNotSetAHash(t *testing.T) {
+func TestJSONDoesNotSetTheHash(t *testing.T) {
 	var m member
 	body := `{"email":"eve@example.com","name":"Eve","HashedPassword":"x","hashed_password":"x","hashedpassword":"x","-":"x"}`
 	if err := json.Unmarshal([]byte(body), &m); err != nil || m.Email != "eve@example.com" || m.HashedPassword != "" {
@@ -82,7 +83,7 @@ func TestJSONDoesNotSetAHash(t *testing.T) {
 	}
 }
 
-func TestAnEmbeddingStructIsAUser(t *testing.T) {
+func TestStructThatEmbedsUserIsAUser(t *testing.T) {
 	id := uuid.New()
 	m := member{User: account.User[uuid.UUID]{ID: id, Active: true, Superuser: true, CreatedAt: time.UnixMilli(1)}}
 	if m.UserID() != id || !m.IsActive() || m.IsVerified() || !m.IsSuperuser() {
@@ -91,6 +92,31 @@ func TestAnEmbeddingStructIsAUser(t *testing.T) {
 	}
 	m.Account().Verified = true
 	if !m.IsVerified() {
-		t.Error("Account is not the account inside the struct")
+		t.Error("Account returned a copy, want the account inside the struct")
+	}
+}
+
+type shadowedID struct {
+	account.User[uuid.UUID]
+	ID string
+}
+
+type deeplyEmbedded struct {
+	member
+	ID uuid.UUID
+}
+
+type deeplyEmbeddedOnly struct{ member }
+
+func TestOwnIDFieldIsRejected(t *testing.T) {
+	const want = "has an ID field of its own"
+	if _, err := account.NewManager(memstore.NewUsers[shadowedID](), newAttempts(t), uuid.New, account.Config{}); err == nil || !strings.Contains(err.Error(), "shadowedID "+want) {
+		t.Errorf("an ID beside account.User: got %v, want an error that names the type", err)
+	}
+	if _, err := account.NewManager(memstore.NewUsers[deeplyEmbedded](), newAttempts(t), uuid.New, account.Config{}); err == nil || !strings.Contains(err.Error(), "deeplyEmbedded "+want) {
+		t.Errorf("an ID beside a struct that embeds account.User: got %v, want an error that names the type", err)
+	}
+	if _, err := account.NewManager(memstore.NewUsers[deeplyEmbeddedOnly](), newAttempts(t), uuid.New, account.Config{}); err != nil {
+		t.Errorf("no other ID: got %v, want nil", err)
 	}
 }
