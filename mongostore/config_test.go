@@ -16,7 +16,7 @@ import (
 	"github.com/latchkey-go/latchkey/mongostore"
 )
 
-// database returns a handle that no test here uses: nothing listens there.
+// database returns the handle of a database on a closed port.
 func database(t *testing.T) *mongo.Database {
 	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://127.0.0.1:1"))
@@ -40,18 +40,18 @@ type nested struct {
 func wantErrorNaming(t *testing.T, err error, part string) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), part) {
-		t.Errorf("got the error %v, want one that says %q", err, part)
+		t.Errorf("got the error %v, want one that contains %q", err, part)
 	}
 }
 
 func TestTokensConfigErrorsNameTheField(t *testing.T) {
 	for field, cfg := range map[string]mongostore.TokensConfig{
-		"Lifetime is negative":                                 {Lifetime: -1},
-		"TTLGrace is negative":                                 {TTLGrace: -1},
-		"PurgeInterval is negative":                            {PurgeInterval: -1},
-		"Timeout is negative":                                  {Timeout: -1},
-		"TokensConfig.Lifetime and TTLGrace are together over": {Lifetime: math.MaxInt32 * time.Second, TTLGrace: time.Nanosecond},
-		"TokensConfig.Registry":                                {Registry: bson.NewRegistry()},
+		"Lifetime is negative":                               {Lifetime: -1},
+		"TTLGrace is negative":                               {TTLGrace: -1},
+		"PurgeInterval is negative":                          {PurgeInterval: -1},
+		"Timeout is negative":                                {Timeout: -1},
+		"TokensConfig.Lifetime and TTLGrace together exceed": {Lifetime: math.MaxInt32 * time.Second, TTLGrace: time.Nanosecond},
+		"TokensConfig.Registry":                              {Registry: bson.NewRegistry()},
 	} {
 		t.Run(field, func(t *testing.T) {
 			_, err := mongostore.NewTokens[string](database(t), cfg)
@@ -62,11 +62,11 @@ func TestTokensConfigErrorsNameTheField(t *testing.T) {
 		_, err := mongostore.NewTokens[string](nil, mongostore.TokensConfig{})
 		wantErrorNaming(t, err, "db is nil")
 	})
-	t.Run("an ID type that BSON does not know", func(t *testing.T) {
+	t.Run("an ID type without a codec", func(t *testing.T) {
 		_, err := mongostore.NewTokens[complex128](database(t), mongostore.TokensConfig{})
 		wantErrorNaming(t, err, "the ID type complex128")
 	})
-	t.Run("the longest lifetime is good", func(t *testing.T) {
+	t.Run("the longest lifetime is valid", func(t *testing.T) {
 		_, err := mongostore.NewTokens[string](database(t), mongostore.TokensConfig{Lifetime: (math.MaxInt32 - 1) * time.Second, TTLGrace: time.Second})
 		if err != nil {
 			t.Error(err)
@@ -100,17 +100,17 @@ func TestAttemptsConfigErrorsNameTheField(t *testing.T) {
 		_, err := mongostore.NewAttempts(nil, mongostore.AttemptsConfig{})
 		wantErrorNaming(t, err, "db is nil")
 	})
-	t.Run("the zero value is good", func(t *testing.T) {
+	t.Run("the zero value is valid", func(t *testing.T) {
 		attempts, err := mongostore.NewAttempts(database(t), mongostore.AttemptsConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		attempts.Close() // also where nothing was started, and twice
+		attempts.Close() // no purge runs; a second call is allowed
 		attempts.Close()
 	})
 }
 
-func TestRegistryKeepsUUIDsAsUUIDs(t *testing.T) {
+func TestRegistryWritesAndReadsUUIDs(t *testing.T) {
 	type doc struct {
 		ID  uuid.UUID
 		Ptr *uuid.UUID

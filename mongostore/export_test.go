@@ -10,13 +10,14 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
-// FakeServer answers as a MongoDB server does to the commands on indexes, with
-// faults where a test asks for them. It is not safe for concurrent use.
+// FakeServer executes the commands on indexes as a MongoDB server does, and returns the
+// errors that a test injects. It is not safe for concurrent use.
 type FakeServer struct {
 	indexes []index
-	// Fault is asked before every command, with its name; an error is the answer.
+	// Fault is called with the name of every command. If it returns an error, the command
+	// fails with it.
 	Fault func(command string) error
-	// Commands are those that changed something, or were to.
+	// Commands lists the commands received, except listIndexes.
 	Commands []string
 }
 
@@ -26,10 +27,10 @@ func (f *FakeServer) Existing(name, field string, unique bool, ttl int64) *FakeS
 	return f
 }
 
-// NoTTL is the ttl of an index that does not expire documents.
+// NoTTL is the ttl of an index without expiry.
 const NoTTL = noTTL
 
-// Indexes describes what the collection has.
+// Indexes describes the collection's indexes.
 func (f *FakeServer) Indexes() []string {
 	var out []string
 	for _, x := range f.indexes {
@@ -90,32 +91,28 @@ func (f *FakeServer) drop(_ context.Context, name string) error {
 	return nil
 }
 
-// ServerError is a server's answer with an error code.
+// ServerError returns a server's answer with an error code.
 func ServerError(code int32) error { return mongo.CommandError{Code: code, Message: "fake"} }
 
-// Ensure runs the reconciling of EnsureIndexes on a fake server.
+// Ensure runs EnsureIndexes on the fake server.
 func (f *FakeServer) Ensure(ctx context.Context, lifetime, grace time.Duration) error {
-	return reconcile(ctx, f, "access_tokens", tokensWanted(lifetime, grace))
+	return reconcile(ctx, f, "access_tokens", tokensIndexSpec(lifetime, grace))
 }
 
-// Verify runs the comparing of VerifyIndexes on a fake server.
+// Verify runs VerifyIndexes on the fake server.
 func (f *FakeServer) Verify(ctx context.Context, lifetime, grace time.Duration) error {
-	return verify(ctx, f, "access_tokens", tokensWanted(lifetime, grace))
+	return verify(ctx, f, "access_tokens", tokensIndexSpec(lifetime, grace))
 }
 
-func tokensWanted(lifetime, grace time.Duration) wanted {
+func tokensIndexSpec(lifetime, grace time.Duration) indexSpec {
 	t := &Tokens[uuid.UUID]{cfg: TokensConfig{Lifetime: lifetime, TTLGrace: grace}}
-	return t.wanted()
+	return t.indexSpec()
 }
 
-// What a look-up sends, and what is made of a server's answer to it.
+// The unexported functions that tests call.
 var (
-	TokenFilter = tokenFilter
-	CannotJoin  = cannotJoin
+	TokenFilter        = tokenFilter
+	IntegerOf          = integerOf
+	WithIntegerVersion = withIntegerVersion
+	Ping               = ping
 )
-
-// JoinPipeline is the pipeline of a joined look-up as the driver takes it.
-func JoinPipeline(filter, lookup bson.Raw) bson.ValueMarshaler { return joinPipeline(filter, lookup) }
-
-// Lookup is what a joined look-up gives to $lookup.
-func (j *JoinedUsers[U, ID]) Lookup() bson.Raw { return j.lookup }

@@ -18,7 +18,7 @@ const (
 	ttlIndex   = "created_at_1 {created_at: 1}, expireAfterSeconds: 3660" // an hour and a minute
 )
 
-// once fails the first command of a name.
+// once returns a Fault for the first command of a name.
 func once(command string, err error) func(string) error {
 	failed := false
 	return func(c string) error {
@@ -30,6 +30,7 @@ func once(command string, err error) func(string) error {
 	}
 }
 
+// always returns a Fault for every command of a name.
 func always(command string, err error) func(string) error {
 	return func(c string) error {
 		if c != command {
@@ -40,28 +41,28 @@ func always(command string, err error) func(string) error {
 }
 
 func TestReconcileIndexes(t *testing.T) {
-	wanted := []string{ttlIndex, tokenIndex, userIndex}
+	all := []string{ttlIndex, tokenIndex, userIndex}
 	for _, c := range []struct {
 		name     string
 		server   *mongostore.FakeServer
 		forever  bool // Lifetime 0
 		commands []string
-		indexes  []string // nil: the wanted ones
+		indexes  []string // nil means all
 		err      error
 	}{
 		{
-			name:     "an empty database gets all three",
+			name:     "an empty database gets all indexes",
 			server:   &mongostore.FakeServer{},
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
 		{
-			name: "another lifetime is mended with collMod",
+			name: "another lifetime is set with collMod",
 			server: (&mongostore.FakeServer{}).Existing("token_1", "token", true, mongostore.NoTTL).
 				Existing("created_at_1", "created_at", false, 60),
 			commands: []string{"createIndexes user_id_1_created_at_-1", "collMod created_at_1"},
 		},
 		{
-			name:     "the index to change is found whatever its name",
+			name:     "the TTL index is found under another name",
 			server:   (&mongostore.FakeServer{}).Existing("my_ttl", "created_at", false, 60),
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod my_ttl"},
 			indexes:  []string{"my_ttl {created_at: 1}, expireAfterSeconds: 3660", tokenIndex, userIndex},
@@ -72,7 +73,7 @@ func TestReconcileIndexes(t *testing.T) {
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1"},
 		},
 		{
-			name: "a plain index is made anew where the server does not change it",
+			name: "a plain index is dropped and made again if the server cannot change it",
 			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
 				always("collMod created_at_1", mongostore.ServerError(72))),
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1", "dropIndexes created_at_1", "createIndexes created_at_1"},
@@ -85,7 +86,7 @@ func TestReconcileIndexes(t *testing.T) {
 			indexes:  []string{tokenIndex, userIndex},
 		},
 		{
-			name:     "without a lifetime an old TTL index goes",
+			name:     "without a lifetime an old TTL index is dropped",
 			server:   (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60),
 			forever:  true,
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "dropIndexes created_at_1"},
@@ -116,14 +117,14 @@ func TestReconcileIndexes(t *testing.T) {
 			err:     mongostore.ErrIndexMismatch,
 		},
 		{
-			name:     "a server without TTL has the others, and is an error",
+			name:     "a server without TTL gets the other indexes and is an error",
 			server:   withFault(&mongostore.FakeServer{}, always("createIndexes created_at_1", mongostore.ServerError(238))),
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 			indexes:  []string{tokenIndex, userIndex},
 			err:      mongostore.ErrTTLUnsupported,
 		},
 		{
-			name: "a server without collMod has no TTL either",
+			name: "a server without collMod has no TTL",
 			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, mongostore.NoTTL),
 				always("collMod created_at_1", mongostore.ServerError(59))),
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1"},
@@ -131,7 +132,7 @@ func TestReconcileIndexes(t *testing.T) {
 			err:      mongostore.ErrTTLUnsupported,
 		},
 		{
-			name:     "a collection that another instance just made is no error",
+			name:     "a collection that another instance makes is no error",
 			server:   withFault(&mongostore.FakeServer{}, once("createIndexes token_1", mongostore.ServerError(48))),
 			commands: []string{"createIndexes token_1", "createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
@@ -141,19 +142,19 @@ func TestReconcileIndexes(t *testing.T) {
 			commands: []string{"createIndexes token_1", "createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
 		{
-			name: "a deadlock that only its text tells is no error",
+			name: "a deadlock without a code of its own is no error",
 			server: withFault(&mongostore.FakeServer{}, once("createIndexes token_1",
 				mongo.CommandError{Code: 1, Message: "deadlock detected"})),
 			commands: []string{"createIndexes token_1", "createIndexes token_1", "createIndexes user_id_1_created_at_-1", "createIndexes created_at_1"},
 		},
 		{
-			name: "an index that another instance dropped meanwhile is made",
+			name: "an index that another instance drops is made again",
 			server: withFault((&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60),
 				once("collMod created_at_1", mongostore.ServerError(27))),
 			commands: []string{"createIndexes token_1", "createIndexes user_id_1_created_at_-1", "collMod created_at_1", "collMod created_at_1"},
 		},
 		{
-			name:     "any other answer is returned at once",
+			name:     "any other error is returned at once",
 			server:   withFault(&mongostore.FakeServer{}, always("createIndexes token_1", mongostore.ServerError(13))),
 			commands: []string{"createIndexes token_1"},
 			err:      mongostore.ServerError(13),
@@ -183,7 +184,7 @@ func TestReconcileIndexes(t *testing.T) {
 			}
 			want := c.indexes
 			if want == nil {
-				want = wanted
+				want = all
 			}
 			want = slices.Sorted(slices.Values(want))
 			if got := c.server.Indexes(); !slices.Equal(got, want) {
@@ -194,7 +195,7 @@ func TestReconcileIndexes(t *testing.T) {
 			}
 			c.server.Commands = nil
 			if err := c.server.Ensure(t.Context(), lifetime, time.Minute); err != nil || len(c.server.Commands) > 0 {
-				t.Errorf("a second time: error %v, sent %q; want no error and nothing", err, c.server.Commands)
+				t.Errorf("the second call returned the error %v and sent %q, want no error and no command", err, c.server.Commands)
 			}
 			if err := c.server.Verify(t.Context(), lifetime, time.Minute); err != nil {
 				t.Errorf("verify: %v", err)
@@ -208,7 +209,7 @@ func withFault(f *mongostore.FakeServer, fault func(string) error) *mongostore.F
 	return f
 }
 
-func TestReconcileGivesUpOnAnswersThatDoNotEnd(t *testing.T) {
+func TestReconcileGivesUpOnAPermanentError(t *testing.T) {
 	server := withFault(&mongostore.FakeServer{}, always("createIndexes token_1", mongostore.ServerError(85)))
 	err := server.Ensure(t.Context(), time.Hour, time.Minute)
 	var got mongo.CommandError
@@ -217,7 +218,7 @@ func TestReconcileGivesUpOnAnswersThatDoNotEnd(t *testing.T) {
 	}
 }
 
-func TestVerifyReportsEverythingAndChangesNothing(t *testing.T) {
+func TestVerifyReportsEveryDifferenceAndChangesNothing(t *testing.T) {
 	server := (&mongostore.FakeServer{}).
 		Existing("token_1", "token", false, mongostore.NoTTL).
 		Existing("created_at_1", "created_at", false, 60)
@@ -239,10 +240,15 @@ func TestVerifyReportsEverythingAndChangesNothing(t *testing.T) {
 	}
 }
 
-func TestVerifyTellsOfATTLIndexThatRemovesWhatDoesNotExpire(t *testing.T) {
+func TestVerifyReportsATTLIndexOnTokensWithoutExpiry(t *testing.T) {
 	server := (&mongostore.FakeServer{}).Existing("created_at_1", "created_at", false, 60)
 	err := server.Verify(t.Context(), 0, time.Minute)
 	if err == nil || !strings.Contains(err.Error(), "would remove tokens that do not expire") {
 		t.Errorf("got the error %v", err)
 	}
+}
+
+func TestErrTTLUnsupportedNamesTheRemedy(t *testing.T) {
+	server := withFault(&mongostore.FakeServer{}, always("createIndexes created_at_1", mongostore.ServerError(238)))
+	wantErrorNaming(t, server.Ensure(t.Context(), time.Hour, time.Minute), "PurgeInterval")
 }
