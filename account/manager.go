@@ -38,7 +38,8 @@ type Config struct {
 	Limiter LimiterConfig
 
 	// InsecureNoLimiter disables the limiter. NewManager accepts nil attempts then.
-	// Default false. It is meant for applications that limit logins by other means.
+	// Default false. It is meant for applications that limit logins by other means, and
+	// cannot be combined with Limiter.
 	InsecureNoLimiter bool
 
 	// MinPasswordLength is the minimum number of characters in a new password, at most
