@@ -79,6 +79,8 @@ func TestUsersConfigErrorsNameTheField(t *testing.T) {
 	wantErrorNaming(t, err, "db is nil")
 	_, err = mongostore.NewUsers[member](database(t), mongostore.UsersConfig{Timeout: -1})
 	wantErrorNaming(t, err, "UsersConfig.Timeout")
+	_, err = mongostore.NewUsers[member](database(t), mongostore.UsersConfig{Registry: bson.NewRegistry()})
+	wantErrorNaming(t, err, "UsersConfig.Registry")
 	_, err = mongostore.NewUsers[nested](database(t), mongostore.UsersConfig{})
 	wantErrorNaming(t, err, `bson:",inline"`)
 	if _, err = mongostore.NewUsers[member](database(t), mongostore.UsersConfig{}); err != nil {

@@ -134,7 +134,7 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if err := checkID[ID](cfg.Registry); err != nil {
+	if err := checkID[ID](cfg.Registry, "TokensConfig"); err != nil {
 		return nil, err
 	}
 	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg}
@@ -145,15 +145,15 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 }
 
 // checkID returns an error unless IDs can be written and read back unchanged, and UUIDs
-// are written with BSON's subtype for UUIDs.
-func checkID[ID comparable](reg *bson.Registry) error {
+// are written with BSON's subtype for UUIDs. config names the Config in errors.
+func checkID[ID comparable](reg *bson.Registry, config string) error {
 	in := tokenDoc[ID]{ID: uuid.Max}
 	raw, err := encode(reg, in)
 	if err != nil {
 		return fmt.Errorf("mongostore: the ID type %T cannot be stored: %w", in.UserID, err)
 	}
 	if subtype, _, ok := raw.Lookup("_id").BinaryOK(); !ok || subtype != bson.TypeBinaryUUID {
-		return errors.New("mongostore: TokensConfig.Registry does not write UUIDs with the binary subtype 4: make it with NewRegistry")
+		return fmt.Errorf("mongostore: %s.Registry does not write UUIDs with the binary subtype 4: make it with NewRegistry", config)
 	}
 	var out tokenDoc[ID]
 	dec := bson.NewDecoder(bson.NewDocumentReader(bytes.NewReader(raw)))

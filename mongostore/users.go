@@ -64,7 +64,7 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 	if cfg.Registry == nil {
 		cfg.Registry = defaultRegistry
 	}
-	if err := checkID[ID](cfg.Registry); err != nil {
+	if err := checkID[ID](cfg.Registry, "UsersConfig"); err != nil {
 		return nil, err
 	}
 	of := func(u *U) *account.User[ID] { return P(u).Account() }

@@ -165,8 +165,8 @@ func integerOfDecimal(d bson.Decimal128) (n int64, ok bool) {
 
 // withIntegerVersion returns a document of users whose token_version the driver decodes
 // into an int64 as integerOf does. The driver itself decodes true as 1, and refuses
-// decimal128. It returns doc itself, and allocates nothing, where the version is an
-// integer, null or missing.
+// decimal128. It returns doc itself, and allocates nothing, if the version is an
+// int32, an int64, null or missing.
 func withIntegerVersion(doc bson.Raw) (bson.Raw, error) {
 	const field = "token_version"
 	v, err := doc.LookupErr(field)
