@@ -25,24 +25,30 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// callback stands for a handler that knows who is there by other means.
+// callback serves a handler that logs a user in without a password, and answers.
 func callback(t testing.TB, auth *ginauth.Auth[member], user member, wantErr error) http.Handler {
 	r := gin.New()
 	r.GET("/callback", func(c *gin.Context) {
-		session, err := auth.Login(c, user)
-		if !errors.Is(err, wantErr) || (wantErr == nil) != (session.User == user) {
-			t.Errorf("Login: got the session %+v and the error %v, want the error %v", session, err, wantErr)
+		issued, err := auth.Login(c, user)
+		if (wantErr == nil) != (issued.Session.User == user) {
+			t.Errorf("Login: got the session %+v, want the error %v", issued.Session, wantErr)
 		}
-		if err == nil && c.Writer.Status() == http.StatusNoContent {
-			c.Redirect(http.StatusSeeOther, "/home")
+		wantVerdict(t, "Login", err, wantErr)
+		if c.Writer.Written() || c.Writer.Status() != http.StatusOK {
+			t.Errorf("Login: got the status %d written, want none", c.Writer.Status())
 		}
+		if err != nil {
+			auth.Refuse(c, err)
+			return
+		}
+		auth.Answer(c, issued)
 	})
 	r.GET("/me", auth.RequireUser(), welcome)
 	return r
 }
 
-func TestLoginFromAHandlerAnswersWithTheToken(t *testing.T) {
-	h := newHouse(t)
+func TestLoginIssuesABearerToken(t *testing.T) {
+	h := newRig(t)
 	r := callback(t, h.auth(t, ginauth.Config{}), h.ann, nil)
 	w := request(r, "GET", "/callback")
 	wantCode(t, "callback", w, http.StatusOK)
@@ -53,9 +59,29 @@ func TestLoginFromAHandlerAnswersWithTheToken(t *testing.T) {
 	wantCode(t, "use the token", request(r, "GET", "/me", inHeader(token)), http.StatusOK)
 }
 
-func TestLoginFromAHandlerCanRedirect(t *testing.T) {
-	h := newHouse(t)
+func TestLoginSetsACookie(t *testing.T) {
+	h := newRig(t)
 	r := callback(t, h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}}), h.ann, nil)
+	w := request(r, "GET", "/callback")
+	wantCode(t, "callback", w, http.StatusNoContent)
+	token := cookieValue(t, w.Header().Get("Set-Cookie"), "__Host-latchkey")
+	if w.Body.Len() > 0 {
+		t.Errorf("got the body %q, want none", w.Body)
+	}
+	wantCode(t, "use the cookie", request(r, "GET", "/me", inCookie(token)), http.StatusOK)
+}
+
+func TestLoginThenRedirect(t *testing.T) {
+	h := newRig(t)
+	auth := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}})
+	r := gin.New()
+	r.GET("/callback", func(c *gin.Context) {
+		if _, err := auth.Login(c, h.ann); err != nil {
+			t.Errorf("got the error %v, want none", err)
+		}
+		c.Redirect(http.StatusSeeOther, "/home")
+	})
+	r.GET("/me", auth.RequireUser(), welcome)
 	w := request(r, "GET", "/callback")
 	wantCode(t, "callback", w, http.StatusSeeOther)
 	if got := w.Header().Get("Location"); got != "/home" {
@@ -68,20 +94,20 @@ func TestLoginFromAHandlerCanRedirect(t *testing.T) {
 	wantCode(t, "use the cookie", request(r, "GET", "/me", inCookie(token)), http.StatusOK)
 }
 
-func TestLoginFromAHandlerIsRefused(t *testing.T) {
+func TestRefusedLoginIssuesNothing(t *testing.T) {
 	for _, transport := range []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}} {
-		h := newHouse(t)
+		h := newRig(t)
 		auth := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{transport}})
 		inactive := h.ann
 		inactive.Active = false
 		refused := request(callback(t, auth, inactive, strategy.ErrUserInactive), "GET", "/callback")
-		wantCode(t, "an inactive user", refused, http.StatusBadRequest)
+		wantCode(t, "inactive user", refused, http.StatusBadRequest)
 
 		h.tokens.full = true
 		failed := request(callback(t, auth, h.ann, errDown), "GET", "/callback")
-		wantCode(t, "the store fails", failed, http.StatusServiceUnavailable)
+		wantCode(t, "store fails", failed, http.StatusServiceUnavailable)
 		if got := failed.Header().Get("Retry-After"); got != "1" {
-			t.Errorf("the store fails: got Retry-After %q, want 1", got)
+			t.Errorf("store fails: got Retry-After %q, want 1", got)
 		}
 		for _, w := range []*httptest.ResponseRecorder{refused, failed} {
 			if got := w.Header().Values("Set-Cookie"); len(got) > 0 {
@@ -91,23 +117,39 @@ func TestLoginFromAHandlerIsRefused(t *testing.T) {
 	}
 }
 
-func TestWithoutAnAuthenticatorThereIsNoLoginRoute(t *testing.T) {
-	h := newHouse(t)
-	auth, err := ginauth.New(h.sessions, nil, ginauth.Config{})
-	if err != nil {
-		t.Fatal(err)
+func TestLoginRoutesNeedAnAuthenticator(t *testing.T) {
+	h := newRig(t)
+	for what, c := range map[string]struct {
+		login ginauth.Authenticator[member]
+		want  bool
+	}{"with an Authenticator": {h.accounts, true}, "without": {nil, false}} {
+		auth, err := ginauth.New(h.sessions, c.login, ginauth.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := engine(auth)
+		for _, route := range []struct {
+			method, path string
+			want         bool
+		}{
+			{"POST", "/login", c.want}, {"POST", "/reauthenticate", c.want},
+			{"POST", "/logout", true}, {"GET", "/sessions", true}, {"DELETE", "/sessions/x", true}, {"POST", "/logout-all", true},
+			{"POST", "/introspect", false},
+		} {
+			if got := request(r, route.method, route.path).Code != http.StatusNotFound; got != route.want {
+				t.Errorf("%s: got %s %s registered: %v, want %v", what, route.method, route.path, got, route.want)
+			}
+		}
+		wantCode(t, "log out", request(r, "POST", "/logout", inHeader(h.token(t))), http.StatusNoContent)
 	}
-	r := engine(auth)
-	wantCode(t, "log in", logIn(r), http.StatusNotFound)
-	wantCode(t, "log out", request(r, "POST", "/logout", inHeader(h.token(t))), http.StatusNoContent)
 }
 
-func TestChecksThatCannotAnswerAre503(t *testing.T) {
-	h := newHouse(t)
+func TestUnanswerableChecksAre503(t *testing.T) {
+	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
-	ofStrangers := ginauth.CheckUser(func(context.Context, strategy.Session[account.User[int64]]) (bool, error) { return true, nil })
+	otherType := ginauth.CheckUser(func(context.Context, strategy.Session[account.User[int64]]) (bool, error) { return true, nil })
 	for what, check := range map[string]ginauth.Check[member]{
-		"a check of another user type": ofStrangers,
+		"a check of another user type": otherType,
 		"the zero flag":                ginauth.Flag(0),
 		"an unknown flag":              ginauth.Superuser + 1,
 	} {
@@ -117,11 +159,23 @@ func TestChecksThatCannotAnswerAre503(t *testing.T) {
 	}
 }
 
-func TestChecksRunInOrderUntilOneSaysNo(t *testing.T) {
-	h := newHouse(t)
+func TestCheckErrorsAre503WhateverTheyWrap(t *testing.T) {
+	h := newRig(t)
+	auth := h.auth(t, ginauth.Config{})
+	for _, sentinel := range append(slices.Clone(verdicts), errDown) {
+		fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) {
+			return false, fmt.Errorf("ask another service: %w", sentinel)
+		})
+		w := request(guarded(auth.RequireUser(fails)), "GET", "/", inHeader(h.token(t)))
+		wantCode(t, sentinel.Error(), w, http.StatusServiceUnavailable)
+	}
+}
+
+func TestChecksRunInOrderUntilOneRejects(t *testing.T) {
+	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
 	var ran []string
-	says := func(name string, pass bool) ginauth.Check[member] {
+	check := func(name string, pass bool) ginauth.Check[member] {
 		return ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
 			if s.User != h.ann || s.ID == uuid.Nil {
 				t.Errorf("the check %s: got the session %+v, want one of %+v", name, s, h.ann)
@@ -130,22 +184,22 @@ func TestChecksRunInOrderUntilOneSaysNo(t *testing.T) {
 			return pass, nil
 		})
 	}
-	r := guarded(auth.RequireUser(says("first", true), says("second", false), says("third", true)))
+	r := guarded(auth.RequireUser(check("first", true), check("second", false), check("third", true)))
 	wantCode(t, "guard", request(r, "GET", "/", inHeader(h.token(t))), http.StatusForbidden)
 	if want := []string{"first", "second"}; !slices.Equal(ran, want) {
 		t.Errorf("got the checks %q, want %q", ran, want)
 	}
 }
 
-func TestAHandlerWithoutAGuardHasNoUser(t *testing.T) {
-	h := newHouse(t)
+func TestNoUserWithoutAGuard(t *testing.T) {
+	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
 	r := guarded(func(c *gin.Context) {
 		if user, ok := auth.CurrentUser(c); ok {
 			t.Errorf("got the user %+v, want none", user)
 		}
 	})
-	wantCode(t, "with a good token", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
+	wantCode(t, "valid token", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
 
 	c, _ := gin.CreateTestContext(httptest.NewRecorder())
 	if session, ok := auth.CurrentSession(c); ok {
@@ -153,20 +207,20 @@ func TestAHandlerWithoutAGuardHasNoUser(t *testing.T) {
 	}
 }
 
-func TestARequiredUserBehindAnOptionalOne(t *testing.T) {
-	h := newHouse(t)
+func TestRequireUserBehindOptionalUser(t *testing.T) {
+	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
 	r := guarded(auth.OptionalUser(), auth.RequireUser())
-	wantCode(t, "nobody", request(r, "GET", "/"), http.StatusUnauthorized)
-	wantCode(t, "a bad token", request(r, "GET", "/", inHeader("malformed")), http.StatusUnauthorized)
-	wantCode(t, "a good token", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
+	wantCode(t, "no token", request(r, "GET", "/"), http.StatusUnauthorized)
+	wantCode(t, "malformed token", request(r, "GET", "/", inHeader("malformed")), http.StatusUnauthorized)
+	wantCode(t, "valid token", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
 
 	r = guarded(auth.OptionalUser(ginauth.Superuser), auth.RequireUser())
-	wantCode(t, "a user who fails the optional check", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
+	wantCode(t, "user who fails the optional check", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
 }
 
-// leavingClient is a source of users at which the client hangs up: the request's
-// context ends once the user was read.
+// leavingClient cancels the request's context once the user was read, as a client that
+// hangs up does.
 type leavingClient struct {
 	strategy.UserSource[member, uuid.UUID]
 	hangUp context.CancelFunc
@@ -177,7 +231,7 @@ func (s leavingClient) ByID(ctx context.Context, id uuid.UUID) (member, error) {
 	return s.UserSource.ByID(ctx, id)
 }
 
-// deletes keeps the contexts with which tokens are deleted.
+// deletes records the error of the context of each delete.
 type deletes struct {
 	*memstore.Tokens[uuid.UUID]
 	withErr []error
@@ -193,8 +247,8 @@ func (s *deletes) DeleteSession(ctx context.Context, userID, id uuid.UUID) (stra
 	return s.Tokens.DeleteSession(ctx, userID, id)
 }
 
-func TestALogoutGoesThroughAlthoughTheClientHasGone(t *testing.T) {
-	h := newHouse(t)
+func TestLogoutOutlivesTheClient(t *testing.T) {
+	h := newRig(t)
 	ctx, hangUp := context.WithCancel(t.Context())
 	tokens := &deletes{Tokens: h.tokens.Tokens}
 	sessions, err := strategy.NewDatabase(tokens, leavingClient{h.users, hangUp}, strategy.Config{})
@@ -209,10 +263,10 @@ func TestALogoutGoesThroughAlthoughTheClientHasGone(t *testing.T) {
 	w := request(engine(auth), "POST", "/logout", inHeader(token), func(r *http.Request) { *r = *r.WithContext(ctx) })
 	wantCode(t, "log out", w, http.StatusNoContent)
 	if ctx.Err() == nil {
-		t.Fatal("the client is still there")
+		t.Fatal("the client did not hang up")
 	}
 	if want := []error{nil}; !slices.Equal(tokens.withErr, want) {
-		t.Errorf("got deletes with contexts that ended with %v, want %v", tokens.withErr, want)
+		t.Errorf("got deletes with the context errors %v, want %v", tokens.withErr, want)
 	}
 	if _, err := h.sessions.ReadToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
 		t.Errorf("read the token afterwards: got %v, want %v", err, strategy.ErrInvalidToken)
@@ -220,9 +274,9 @@ func TestALogoutGoesThroughAlthoughTheClientHasGone(t *testing.T) {
 }
 
 func TestGuardsWorkBehindLoggerAndRecovery(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
-	panics := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { panic("no such check") })
+	panics := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { panic("the check is broken") })
 	var log bytes.Buffer
 	r := gin.New()
 	r.Use(gin.LoggerWithWriter(&log), gin.RecoveryWithWriter(&log))
@@ -231,9 +285,9 @@ func TestGuardsWorkBehindLoggerAndRecovery(t *testing.T) {
 	r.GET("/panic", auth.RequireUser(panics), welcome)
 
 	token := h.token(t)
-	wantCode(t, "nobody", request(r, "GET", "/me"), http.StatusUnauthorized)
+	wantCode(t, "no token", request(r, "GET", "/me"), http.StatusUnauthorized)
 	wantCode(t, "Ann", request(r, "GET", "/me", inHeader(token)), http.StatusOK)
-	wantCode(t, "a check that panics", request(r, "GET", "/panic", inHeader(token)), http.StatusInternalServerError)
+	wantCode(t, "check that panics", request(r, "GET", "/panic", inHeader(token)), http.StatusInternalServerError)
 	wantCode(t, "log in", logIn(r), http.StatusOK)
 	wantCode(t, "log out", request(r, "POST", "/logout", inHeader(token)), http.StatusNoContent)
 	wantCode(t, "Ann, logged out", request(r, "GET", "/me", inHeader(token)), http.StatusUnauthorized)
@@ -244,8 +298,8 @@ func TestGuardsWorkBehindLoggerAndRecovery(t *testing.T) {
 	}
 }
 
-func TestTwoAuthsOverOneStrategy(t *testing.T) {
-	h := newHouse(t)
+func TestAuthsOverOneStrategyKeepTheirTransports(t *testing.T) {
+	h := newRig(t)
 	api := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}})
 	web := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}})
 	r := gin.New()
@@ -260,7 +314,7 @@ func TestTwoAuthsOverOneStrategy(t *testing.T) {
 	wantCode(t, "cookie at the API", request(r, "GET", "/me", inCookie(token)), http.StatusOK)
 	wantCode(t, "header on the web", request(r, "GET", "/page", inHeader(token)), http.StatusUnauthorized)
 	wantCode(t, "cookie on the web", request(r, "GET", "/page", inCookie(token)), http.StatusOK)
-	// What one let in by a header, the other one does not know by a cookie.
+	// Each Auth asks for its own transport.
 	wantCode(t, "header at both", request(r, "GET", "/both", inHeader(token)), http.StatusUnauthorized)
 	wantCode(t, "cookie at both", request(r, "GET", "/both", inCookie(token)), http.StatusOK)
 
@@ -268,97 +322,35 @@ func TestTwoAuthsOverOneStrategy(t *testing.T) {
 	wantCode(t, "header at the API, logged out", request(r, "GET", "/me", inHeader(token)), http.StatusUnauthorized)
 }
 
-// strangeStrategy fails with an error of its own choice.
+// strangeStrategy knows one token, "good", and fails otherwise with an error of the test's
+// choice.
 type strangeStrategy struct{ err error }
 
 func (s strangeStrategy) WriteToken(context.Context, member, ...strategy.TokenOption) (strategy.Secret, strategy.Session[member], error) {
 	return strategy.Secret{}, strategy.Session[member]{}, s.err
 }
 
-func (s strangeStrategy) ReadToken(_ context.Context, token string) (strategy.Session[member], error) {
+func (s strangeStrategy) ReadToken(_ context.Context, token string) (*strategy.Session[member], error) {
 	if token == "good" {
-		return strategy.Session[member]{User: member{Active: true}}, nil
+		return &strategy.Session[member]{User: member{Active: true}}, nil
 	}
-	return strategy.Session[member]{}, s.err
+	return nil, s.err
+}
+
+func (s strangeStrategy) RotateToken(context.Context, string, ...strategy.RotateOption) (strategy.Secret, strategy.Session[member], error) {
+	return strategy.Secret{}, strategy.Session[member]{}, s.err
 }
 
 func (s strangeStrategy) DestroyToken(context.Context, string) error { return s.err }
 
-func (s strangeStrategy) Authenticate(context.Context, string, string) (member, error) {
-	return member{}, s.err
-}
+func (s strangeStrategy) Of(member) strategy.UserSessions { return strangeSessions{s.err} }
 
-// Whatever an application's error wraps: where it is no answer to the question,
-// it is a failure, and logs nobody out.
-func TestErrorsOutOfPlaceAre503(t *testing.T) {
-	for _, sentinel := range []error{
-		strategy.ErrInvalidToken, strategy.ErrTokenNotFound, strategy.ErrDuplicateToken,
-		strategy.ErrUserNotFound, strategy.ErrUserInactive, account.ErrBadCredentials,
-		strategy.ErrSessionNotFound, strategy.ErrTooManySessions, strategy.ErrInvalidCursor, strategy.ErrInvalidOption,
-		context.Canceled, context.DeadlineExceeded, http.ErrNoCookie,
-	} {
-		t.Run(sentinel.Error(), func(t *testing.T) {
-			s := strangeStrategy{fmt.Errorf("ask another service: %w", sentinel)}
-			auth, err := ginauth.New(s, s, ginauth.Config{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := engine(auth)
-			want := codeOf(sentinel)
-			wantCode(t, "guard", request(r, "GET", "/me", inHeader("bad")), want(strategy.ErrInvalidToken, http.StatusUnauthorized))
-			wantCode(t, "log in", logIn(r), want(account.ErrBadCredentials, http.StatusBadRequest))
-			wantCode(t, "log out", request(r, "POST", "/logout", inHeader("good")), http.StatusServiceUnavailable)
-			wantCode(t, "log out with a bad token", request(r, "POST", "/logout", inHeader("bad")), http.StatusServiceUnavailable)
-			issued := request(callback(t, auth, member{Active: true}, sentinel), "GET", "/callback")
-			switch sentinel {
-			case strategy.ErrTooManySessions:
-				wantCode(t, "issue", issued, http.StatusConflict)
-			default:
-				wantCode(t, "issue", issued, want(strategy.ErrUserInactive, http.StatusBadRequest))
-			}
-			wantCode(t, "no session management", request(r, "GET", "/sessions", inHeader("good")), http.StatusNotFound)
-		})
-	}
-}
+func (s strangeStrategy) Lifetime() time.Duration { return 0 }
 
-func anybody(context.Context, strategy.Session[member]) (bool, error) { return true, nil }
-
-// codeOf returns a function for the status that a sentinel is answered with: the
-// other one where it is in its place, and 503 elsewhere.
-func codeOf(sentinel error) func(place error, otherwise int) int {
-	return func(place error, otherwise int) int {
-		if sentinel == place {
-			return otherwise
-		}
-		return http.StatusServiceUnavailable
-	}
-}
-
-// right takes every password.
-type right struct{ strangeStrategy }
-
-func (right) Authenticate(context.Context, string, string) (member, error) {
-	return member{Active: true}, nil
-}
-
-func (right) Reauthenticate(context.Context, member, string) (member, error) {
-	return member{Active: true}, nil
-}
-
-// strangeManager is a strange strategy that manages sessions.
-type strangeManager struct{ strangeStrategy }
-
-func (s strangeManager) RotateToken(context.Context, string, ...strategy.RotateOption) (strategy.Secret, strategy.Session[member], error) {
-	return strategy.Secret{}, strategy.Session[member]{}, s.err
-}
-
-func (s strangeManager) Of(member) strategy.UserSessions { return strangeSessions{s.err} }
-
-func (s strangeManager) Reauthenticate(context.Context, member, string) (member, error) {
-	return member{}, s.err
-}
-
+// strangeSessions fails like strangeStrategy.
 type strangeSessions struct{ err error }
+
+func (strangeSessions) UserID() any { return nil }
 
 func (strangeSessions) Subject() string { return "" }
 
@@ -370,18 +362,31 @@ func (s strangeSessions) Destroy(context.Context, uuid.UUID) error { return s.er
 
 func (s strangeSessions) DestroyAll(context.Context, ...uuid.UUID) error { return s.err }
 
-func TestErrorsOutOfPlaceOfASessionManagerAre503(t *testing.T) {
+// passwords accepts every password, or fails with an error.
+type passwords struct{ err error }
+
+func (p passwords) Authenticate(context.Context, string, string) (member, error) {
+	return member{Active: true}, p.err
+}
+
+func (p passwords) Reauthenticate(context.Context, member, string) (member, error) {
+	return member{Active: true}, p.err
+}
+
+// An error decides something only where the call may return it. Elsewhere it is a failure,
+// whatever it wraps, and logs nobody out.
+func TestErrorsOutOfPlaceAre503(t *testing.T) {
 	for _, sentinel := range []error{
 		strategy.ErrInvalidToken, strategy.ErrTokenNotFound, strategy.ErrDuplicateToken,
 		strategy.ErrUserNotFound, strategy.ErrUserInactive, account.ErrBadCredentials,
-		strategy.ErrSessionNotFound, strategy.ErrTooManySessions, strategy.ErrInvalidCursor, strategy.ErrInvalidOption,
-		context.Canceled, context.DeadlineExceeded,
+		strategy.ErrSessionNotFound, strategy.ErrInvalidCursor, strategy.ErrInvalidOption,
+		ginauth.ErrNoCredentials, ginauth.ErrNotFresh, ginauth.ErrCrossOrigin, ginauth.ErrNotVerified,
+		context.Canceled, context.DeadlineExceeded, http.ErrNoCookie,
 	} {
 		t.Run(sentinel.Error(), func(t *testing.T) {
-			s := strangeManager{strangeStrategy{fmt.Errorf("ask another service: %w", sentinel)}}
-			good, want := inHeader("good"), codeOf(sentinel)
-			serve := func(login ginauth.Authenticator[member]) *gin.Engine {
-				auth, err := ginauth.New(s, login, ginauth.Config{})
+			wrapped := fmt.Errorf("ask another service: %w", sentinel)
+			serve := func(login error) (*gin.Engine, *ginauth.Auth[member]) {
+				auth, err := ginauth.New(strangeStrategy{wrapped}, passwords{login}, ginauth.Config{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -389,22 +394,50 @@ func TestErrorsOutOfPlaceOfASessionManagerAre503(t *testing.T) {
 				if err := auth.Introspection(r, ginauth.Scopes(), ginauth.CheckUser(anybody)); err != nil {
 					t.Fatal(err)
 				}
-				return r
+				return r, auth
 			}
-			r := serve(s)
+			r, auth := serve(wrapped)
+			rightPassword, _ := serve(nil)
+			good, bad, want := inHeader("good"), inHeader("bad"), codeOf(sentinel)
+
+			wantCode(t, "guard", request(r, "GET", "/me", bad), want(strategy.ErrInvalidToken, http.StatusUnauthorized))
+			wantCode(t, "log in", logIn(r), want(account.ErrBadCredentials, http.StatusBadRequest))
+			wantCode(t, "log in with the right password", logIn(rightPassword), want(strategy.ErrUserInactive, http.StatusBadRequest))
+			wantCode(t, "log out", request(r, "POST", "/logout", good), want(strategy.ErrSessionNotFound, http.StatusNoContent))
+			wantCode(t, "log out with a bad token", request(r, "POST", "/logout", bad), http.StatusServiceUnavailable)
 			wantCode(t, "list", request(r, "GET", "/sessions", good), want(strategy.ErrInvalidCursor, http.StatusUnprocessableEntity))
 			wantCode(t, "end", request(r, "DELETE", "/sessions/"+uuid.NewString(), good), want(strategy.ErrSessionNotFound, http.StatusNotFound))
 			wantCode(t, "log out everywhere", request(r, "POST", "/logout-all", good), http.StatusServiceUnavailable)
-			wantCode(t, "log out", request(r, "POST", "/logout", good), want(strategy.ErrSessionNotFound, http.StatusNoContent))
 			wantCode(t, "check the password", post(r, "/reauthenticate", "password=x", good), want(account.ErrBadCredentials, http.StatusBadRequest))
-			wantCode(t, "rotate", post(serve(right{}), "/reauthenticate", "password=x", good), want(strategy.ErrInvalidToken, http.StatusUnauthorized))
+			wantCode(t, "rotate", post(rightPassword, "/reauthenticate", "password=x", good), want(strategy.ErrInvalidToken, http.StatusUnauthorized))
 			wantCode(t, "introspect", post(r, "/introspect", "token=bad", good), want(strategy.ErrInvalidToken, http.StatusOK))
+
+			// Login hides a verdict that it may not return, and keeps other errors.
+			wantErr := sentinel
+			if sentinel != strategy.ErrUserInactive && slices.Contains(verdicts, sentinel) {
+				wantErr = errFailure
+			}
+			issued := request(callback(t, auth, member{Active: true}, wantErr), "GET", "/callback")
+			wantCode(t, "issue", issued, want(strategy.ErrUserInactive, http.StatusBadRequest))
 		})
 	}
 }
 
-func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
-	h := newHouse(t)
+func anybody(context.Context, strategy.Session[member]) (bool, error) { return true, nil }
+
+// codeOf returns a function for the expected status: otherwise, if the sentinel is the
+// error that the call may return, else 503.
+func codeOf(sentinel error) func(allowed error, otherwise int) int {
+	return func(allowed error, otherwise int) int {
+		if sentinel == allowed {
+			return otherwise
+		}
+		return http.StatusServiceUnavailable
+	}
+}
+
+func TestEventsOfRejectedRequests(t *testing.T) {
+	h := newRig(t)
 	var heard []event.Event
 	auth := h.auth(t, ginauth.Config{
 		RequireVerified: true,
@@ -434,23 +467,23 @@ func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
 		do   func() *httptest.ResponseRecorder
 		want []event.Event
 	}{
-		{"no credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me") },
+		{"no token", func() *httptest.ResponseRecorder { return request(r, "GET", "/me") },
 			denied(access, event.ReasonNoCredentials, nil, uuid.Nil)},
-		{"unreadable credentials", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("a b")) },
+		{"malformed header", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("a b")) },
 			denied(access, event.ReasonBadRequest, nil, uuid.Nil)},
-		{"a check says no", func() *httptest.ResponseRecorder { return request(r, "GET", "/verified", good) },
+		{"check rejects", func() *httptest.ResponseRecorder { return request(r, "GET", "/verified", good) },
 			denied(access, event.ReasonForbidden, h.ann.ID, session.ID)},
-		{"log out without credentials", func() *httptest.ResponseRecorder { return request(r, "POST", "/logout") },
+		{"log out without a token", func() *httptest.ResponseRecorder { return request(r, "POST", "/logout") },
 			denied(access, event.ReasonNoCredentials, nil, uuid.Nil)},
 		{"log in unverified", func() *httptest.ResponseRecorder { return logIn(r) },
 			denied(login, event.ReasonUserUnverified, h.ann.ID, uuid.Nil)},
 		{"log an inactive user in", func() *httptest.ResponseRecorder { return request(r, "GET", "/inactive") },
 			denied(login, event.ReasonUserInactive, h.ann.ID, uuid.Nil)},
 
-		{"a bad token, which the strategy reports", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("x")) }, nil},
-		{"a good token", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", good) }, nil},
-		{"a visitor", func() *httptest.ResponseRecorder { return request(r, "GET", "/optional") }, nil},
-		{"a visitor with a token", func() *httptest.ResponseRecorder { return request(r, "GET", "/optional", good) }, nil},
+		{"invalid token, which the strategy reports", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", inHeader("x")) }, nil},
+		{"valid token", func() *httptest.ResponseRecorder { return request(r, "GET", "/me", good) }, nil},
+		{"optional guard without a token", func() *httptest.ResponseRecorder { return request(r, "GET", "/optional") }, nil},
+		{"optional guard with a rejected user", func() *httptest.ResponseRecorder { return request(r, "GET", "/optional", good) }, nil},
 	} {
 		heard = nil
 		c.do()
@@ -460,14 +493,14 @@ func TestThePluginReportsWhatTheStrategyDoesNotSee(t *testing.T) {
 	}
 
 	heard = nil
-	wantCode(t, "a check fails", request(r, "GET", "/checked", good), http.StatusServiceUnavailable)
+	wantCode(t, "check fails", request(r, "GET", "/checked", good), http.StatusServiceUnavailable)
 	if len(heard) != 1 || heard[0].Kind != event.StoreFailed || heard[0].SessionID != session.ID || !errors.Is(heard[0].Err, errDown) {
-		t.Errorf("a check fails: got %+v, want %q of session %v with the error %q", heard, event.StoreFailed, session.ID, errDown)
+		t.Errorf("check fails: got %+v, want %q of session %v with the error %q", heard, event.StoreFailed, session.ID, errDown)
 	}
 }
 
-func TestNoRequestIsAcceptedAfterTheLogoutWasAnswered(t *testing.T) {
-	h := newHouse(t)
+func TestNoRequestIsAcceptedAfterLogout(t *testing.T) {
+	h := newRig(t)
 	r := engine(h.auth(t, ginauth.Config{}))
 	for range 20 {
 		token := h.token(t)
@@ -482,7 +515,7 @@ func TestNoRequestIsAcceptedAfterTheLogoutWasAnswered(t *testing.T) {
 					got := request(r, "GET", "/me", inHeader(token)).Code
 					switch {
 					case got == http.StatusOK && after:
-						t.Error("after the log-out: got 200, want 401")
+						t.Error("after the log-out was answered: got 200, want 401")
 					case got != http.StatusOK && got != http.StatusUnauthorized:
 						t.Errorf("around the log-out: got %d, want 200 or 401", got)
 					}
@@ -493,17 +526,17 @@ func TestNoRequestIsAcceptedAfterTheLogoutWasAnswered(t *testing.T) {
 				}
 			})
 		}
-		accepted.Wait() // everybody was let in once
+		accepted.Wait() // each client has had an answer
 		wantCode(t, "log out", request(r, "POST", "/logout", inHeader(token)), http.StatusNoContent)
 		answered.Store(true)
 		clients.Wait()
 	}
 }
 
-// In a bubble of synctest, a goroutine that is left behind is a deadlock.
-func TestThePluginStartsNoGoroutine(t *testing.T) {
+// In a synctest bubble, a leaked goroutine is a deadlock.
+func TestNoGoroutineIsStarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newRig(t)
 		r := engine(h.auth(t, ginauth.Config{}))
 		token := accessToken(t, logIn(r))
 		wantCode(t, "guard", request(r, "GET", "/me", inHeader(token)), http.StatusOK)

@@ -15,9 +15,9 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Gin uses its contexts again: what is left of a request must never tell the
-// address of another's client.
-func TestTheClientsAddressAfterTheRequest(t *testing.T) {
+// Gin recycles its contexts: a context that outlives its request must never return the
+// client IP of another request.
+func TestClientIPAfterTheRequest(t *testing.T) {
 	const first, second = "192.0.2.1", "192.0.2.2"
 	var seen context.Context
 	check := func(pass bool) ginauth.Check[member] {
@@ -34,13 +34,13 @@ func TestTheClientsAddressAfterTheRequest(t *testing.T) {
 		code  int
 		want  string
 	}{
-		{"let in", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(true)) }, http.StatusNoContent, first},
-		{"turned away", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(false)) }, http.StatusForbidden, ""},
-		{"a visitor", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.OptionalUser(check(false)) }, http.StatusNoContent, ""},
+		{"admitted", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(true)) }, http.StatusNoContent, first},
+		{"rejected", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(false)) }, http.StatusForbidden, ""},
+		{"optional", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.OptionalUser(check(false)) }, http.StatusNoContent, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			seen = nil
-			h := newHouse(t)
+			h := newRig(t)
 			token := h.token(t)
 			route := silent(c.guard(h.auth(t, ginauth.Config{})))
 			for _, addr := range []string{first, second, second} {
@@ -52,27 +52,27 @@ func TestTheClientsAddressAfterTheRequest(t *testing.T) {
 				wantCode(t, addr, w, c.code)
 			}
 			if got := event.ClientIP(seen); got != c.want {
-				t.Errorf("got the address %q of the first request, want %q", got, c.want)
+				t.Errorf("got the client IP %q of the first request, want %q", got, c.want)
 			}
 		})
 	}
 }
 
-// embedded is a strategy of an application's own, with more to say about tokens.
+// embedded is an application's strategy that overrides ReadToken.
 type embedded struct {
 	*strategy.Database[member, uuid.UUID]
 	refuse bool
 }
 
-func (e *embedded) ReadToken(ctx context.Context, token string) (strategy.Session[member], error) {
+func (e *embedded) ReadToken(ctx context.Context, token string) (*strategy.Session[member], error) {
 	if e.refuse {
-		return strategy.Session[member]{}, strategy.ErrInvalidToken
+		return nil, strategy.ErrInvalidToken
 	}
 	return e.Database.ReadToken(ctx, token)
 }
 
-func TestTheReadTokenOfATypeThatEmbedsADatabaseIsAsked(t *testing.T) {
-	h := newHouse(t)
+func TestReadTokenCanBeOverridden(t *testing.T) {
+	h := newRig(t)
 	s := &embedded{Database: h.sessions}
 	auth, err := ginauth.New[member](s, nil, ginauth.Config{})
 	if err != nil {
@@ -80,13 +80,13 @@ func TestTheReadTokenOfATypeThatEmbedsADatabaseIsAsked(t *testing.T) {
 	}
 	route := silent(auth.RequireUser())
 	token := inHeader(h.token(t))
-	wantCode(t, "let in", request(route, http.MethodGet, "/", token), http.StatusNoContent)
+	wantCode(t, "admitted", request(route, http.MethodGet, "/", token), http.StatusNoContent)
 	s.refuse = true
 	wantCode(t, "refused", request(route, http.MethodGet, "/", token), http.StatusUnauthorized)
 }
 
-func TestScopesOfASessionAreOneRequestsToChange(t *testing.T) {
-	h := newHouse(t)
+func TestChangedScopesStayInTheirRequest(t *testing.T) {
+	h := newRig(t)
 	cached, err := strategy.NewDatabase(struct{ strategy.Store[uuid.UUID] }{h.tokens}, h.users, strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}})
 	if err != nil {
 		t.Fatal(err)
@@ -100,12 +100,12 @@ func TestScopesOfASessionAreOneRequestsToChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deface := ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
+	overwrite := ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
 		s.Scopes[0] = "write"
 		return true, nil
 	})
 	r := gin.New()
-	r.GET("/", auth.RequireUser(ginauth.Scopes("read"), deface), func(c *gin.Context) {
+	r.GET("/", auth.RequireUser(ginauth.Scopes("read"), overwrite), func(c *gin.Context) {
 		session, _ := auth.CurrentSession(c)
 		session.Scopes[0] = "write"
 		info, _ := strategy.SessionInfoFromContext(c.Request.Context())
@@ -113,6 +113,6 @@ func TestScopesOfASessionAreOneRequestsToChange(t *testing.T) {
 		c.Status(http.StatusNoContent)
 	})
 	for range 3 {
-		wantCode(t, "a token with the scope", request(r, http.MethodGet, "/", inHeader(secret.Reveal())), http.StatusNoContent)
+		wantCode(t, "token with the scope", request(r, http.MethodGet, "/", inHeader(secret.Reveal())), http.StatusNoContent)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-func TestNewNamesTheFieldThatIsWrong(t *testing.T) {
+func TestNewNamesTheWrongField(t *testing.T) {
 	const (
 		name     = "Cookie.Name"
 		domain   = "Cookie.Domain"
@@ -30,7 +30,7 @@ func TestNewNamesTheFieldThatIsWrong(t *testing.T) {
 		{"a quote in the realm", of(ginauth.Bearer{Realm: `my "app"`}), "Bearer.Realm"},
 		{"a backslash in the realm", of(ginauth.Bearer{Realm: `my\app`}), "Bearer.Realm"},
 		{"a line break in the realm", of(ginauth.Bearer{Realm: "my\r\nSet-Cookie: a=b"}), "Bearer.Realm"},
-		{"a letter that is not ASCII in the realm", of(ginauth.Bearer{Realm: "café"}), "Bearer.Realm"},
+		{"a non-ASCII letter in the realm", of(ginauth.Bearer{Realm: "café"}), "Bearer.Realm"},
 
 		{"a blank in the name", of(ginauth.Cookie{Name: "my app"}), name},
 		{"a semicolon in the name", of(ginauth.Cookie{Name: "app;"}), name},
@@ -44,21 +44,21 @@ func TestNewNamesTheFieldThatIsWrong(t *testing.T) {
 		{"__Secure- without Secure", of(ginauth.Cookie{Name: "__Secure-app", InsecureHTTP: true}), name},
 		{"__secure- without Secure", of(ginauth.Cookie{Name: "__secure-app", InsecureHTTP: true}), name},
 
-		{"a path that is none", of(ginauth.Cookie{Name: "app", Path: "api"}), path},
+		{"a path without a leading slash", of(ginauth.Cookie{Name: "app", Path: "api"}), path},
 		{"a semicolon in the path", of(ginauth.Cookie{Name: "app", Path: "/;Domain=example.com"}), path},
-		{"a domain that is none", of(ginauth.Cookie{Name: "app", Domain: "example.com; Secure"}), domain},
+		{"an invalid domain", of(ginauth.Cookie{Name: "app", Domain: "example.com; Secure"}), domain},
 		{"SameSite=None without Secure", of(ginauth.Cookie{Name: "app", SameSite: http.SameSiteNoneMode, InsecureHTTP: true}), sameSite},
-		{"a SameSite that is none", of(ginauth.Cookie{SameSite: 17}), sameSite},
+		{"an unknown SameSite", of(ginauth.Cookie{SameSite: 17}), sameSite},
 		{"a negative SameSite", of(ginauth.Cookie{SameSite: -1}), sameSite},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			_, err := ginauth.New(newHouse(t).sessions, nil, ginauth.Config{Transports: c.transports})
+			_, err := ginauth.New(newRig(t).sessions, nil, ginauth.Config{Transports: c.transports})
 			if err == nil || !strings.Contains(err.Error(), c.field) {
 				t.Errorf("got the error %v, want one that names %s", err, c.field)
 			}
 		})
 	}
-	h := newHouse(t)
+	h := newRig(t)
 	hourly, err := strategy.NewDatabase(h.tokens, h.users, strategy.Config{Lifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestCookiesAreSetAsConfigured(t *testing.T) {
 		{"path", ginauth.Cookie{Name: "app", Path: "/api"}, "app", "; Path=/api; HttpOnly; Secure; SameSite=Lax"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			h := newHouse(t)
+			h := newRig(t)
 			auth := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{c.cookie}})
 			r := engine(auth)
 			set := logIn(r).Header().Get("Set-Cookie")
@@ -114,7 +114,7 @@ func TestCookiesAreSetAsConfigured(t *testing.T) {
 }
 
 func TestConfigIsCopied(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	transports := []ginauth.Transport{ginauth.Bearer{}}
 	auth := h.auth(t, ginauth.Config{Transports: transports})
 	transports[0] = ginauth.Cookie{}
@@ -123,9 +123,9 @@ func TestConfigIsCopied(t *testing.T) {
 	}
 }
 
-func TestATrustedOriginThatIsNoneIsAnError(t *testing.T) {
+func TestInvalidTrustedOriginIsAnError(t *testing.T) {
 	for _, origin := range []string{"", "app.example.com", "https://app.example.com/path", "*"} {
-		_, err := ginauth.New(newHouse(t).sessions, nil, ginauth.Config{TrustedOrigins: []string{"https://app.example.com", origin}})
+		_, err := ginauth.New(newRig(t).sessions, nil, ginauth.Config{TrustedOrigins: []string{"https://app.example.com", origin}})
 		if err == nil || !strings.Contains(err.Error(), "Config.TrustedOrigins") {
 			t.Errorf("%q: got the error %v, want one that names Config.TrustedOrigins", origin, err)
 		}

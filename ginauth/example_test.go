@@ -3,6 +3,7 @@ package ginauth_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -25,10 +26,17 @@ type Person struct {
 	Team string
 }
 
-// An application with a login, a guarded route and a logout.
+const passphrase = "correct-horse-battery"
+
+// An application with a login, a guarded route and a logout. Package latchkey does this
+// wiring on MongoDB.
 func Example() {
 	users := memstore.NewUsers[Person]()
-	accounts, err := account.NewManager(users, uuid.New, account.Config{})
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -49,67 +57,139 @@ func Example() {
 	})
 
 	ann := Person{User: account.User[uuid.UUID]{Email: "ann@example.com"}, Team: "Blue"}
-	if _, err := accounts.Register(context.Background(), ann, "correct-horse-battery"); err != nil {
+	if _, err := accounts.Register(context.Background(), ann, passphrase); err != nil {
 		log.Fatal(err)
 	}
 	login := send(r, "POST", "/auth/login", "", `{"username": "ann@example.com", "password": "correct-horse-battery"}`)
-	var body struct {
-		AccessToken string `json:"access_token"`
-		ExpiresIn   int    `json:"expires_in"`
-	}
-	if err := json.Unmarshal(login.Body.Bytes(), &body); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("log in:", login.Code, "for", body.ExpiresIn, "seconds")
-
-	me := send(r, "GET", "/me", body.AccessToken, "")
+	token := tokenIn(login)
+	fmt.Println("log in:", login.Code)
+	me := send(r, "GET", "/me", token, "")
 	fmt.Println("me:", me.Code, me.Body)
-	fmt.Println("log out:", send(r, "POST", "/auth/logout", body.AccessToken, "").Code)
-	fmt.Println("me:", send(r, "GET", "/me", body.AccessToken, "").Code)
+	fmt.Println("log out:", send(r, "POST", "/auth/logout", token, "").Code)
+	fmt.Println("me:", send(r, "GET", "/me", token, "").Code)
 	// Output:
-	// log in: 200 for 3600 seconds
+	// log in: 200
 	// me: 200 ann@example.com of team Blue
 	// log out: 204
 	// me: 401
 }
 
-// A check of the application's own: only people of one team may pass.
+// Guards take checks. A rejected user gets 403.
+func ExampleAuth_RequireUser() {
+	app := newApp(ginauth.Config{})
+	hello := func(c *gin.Context) { c.Status(http.StatusOK) }
+	r := gin.New()
+	r.GET("/me", app.auth.RequireUser(), hello)
+	r.GET("/articles", app.auth.RequireUser(ginauth.Verified), hello)
+	r.GET("/admin", app.auth.RequireUser(ginauth.Superuser), hello)
+
+	ann := app.tokenOf("ann@example.com", func(p *Person) { p.Verified = true })
+	for _, path := range []string{"/me", "/articles", "/admin"} {
+		fmt.Println(path, send(r, "GET", path, ann, "").Code)
+	}
+	fmt.Println("without a token:", send(r, "GET", "/me", "", "").Code)
+	// Output:
+	// /me 200
+	// /articles 200
+	// /admin 403
+	// without a token: 401
+}
+
+// A page that greets users by name and serves visitors too.
+func ExampleAuth_OptionalUser() {
+	app := newApp(ginauth.Config{})
+	r := gin.New()
+	r.GET("/", app.auth.OptionalUser(), func(c *gin.Context) {
+		if person, ok := app.auth.CurrentUser(c); ok {
+			c.String(http.StatusOK, "Hello, %s", person.Email)
+			return
+		}
+		c.String(http.StatusOK, "Hello")
+	})
+
+	fmt.Println(send(r, "GET", "/", "", "").Body)
+	fmt.Println(send(r, "GET", "/", app.tokenOf("ann@example.com"), "").Body)
+	// Output:
+	// Hello
+	// Hello, ann@example.com
+}
+
+// A check of the application's own: the route is for one team.
 func ExampleCheckUser() {
-	auth, people := building()
+	app := newApp(ginauth.Config{})
 	blueTeam := ginauth.CheckUser(func(_ context.Context, s strategy.Session[Person]) (bool, error) {
 		return s.User.Team == "Blue", nil
 	})
 	r := gin.New()
-	r.GET("/blueprints", auth.RequireUser(blueTeam), func(c *gin.Context) { c.Status(http.StatusOK) })
+	r.GET("/blueprints", app.auth.RequireUser(blueTeam), func(c *gin.Context) { c.Status(http.StatusOK) })
 
 	for _, team := range []string{"Blue", "Red"} {
-		fmt.Println(team, send(r, "GET", "/blueprints", people[team], "").Code)
+		token := app.tokenOf(team+"@example.com", func(p *Person) { p.Team = team })
+		fmt.Println(team, send(r, "GET", "/blueprints", token, "").Code)
 	}
 	// Output:
 	// Blue 200
 	// Red 403
 }
 
-// A callback of an identity provider logs its user in with a cookie and goes on
-// to the application's first page.
-func ExampleAuth_Login() {
-	users := memstore.NewUsers[Person]()
-	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour})
-	if err != nil {
-		log.Fatal(err)
-	}
-	// No passwords, so there is nobody to check them, and no login route.
-	auth, err := ginauth.New(sessions, nil, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}})
-	if err != nil {
-		log.Fatal(err)
-	}
+// A payment needs a login of the last ten minutes. Entering the password again makes the
+// session fresh.
+func ExampleFresh() {
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	app := newApp(ginauth.Config{Now: func() time.Time { return now }})
+	r := gin.New()
+	app.auth.Routes(r.Group("/auth"))
+	r.POST("/pay", app.auth.RequireUser(ginauth.Fresh(10*time.Minute)), func(c *gin.Context) { c.Status(http.StatusOK) })
 
+	token := app.tokenOf("ann@example.com")
+	fmt.Println("at once:", send(r, "POST", "/pay", token, "").Code)
+
+	now = now.Add(11 * time.Minute)
+	w := send(r, "POST", "/pay", token, "")
+	fmt.Println("later:", w.Code, w.Header().Get("WWW-Authenticate"))
+
+	token = tokenIn(send(r, "POST", "/auth/reauthenticate", token, `{"password": "correct-horse-battery"}`))
+	fmt.Println("with the password:", send(r, "POST", "/pay", token, "").Code)
+	// Output:
+	// at once: 200
+	// later: 401 Bearer realm="latchkey", error="insufficient_user_authentication", max_age="600"
+	// with the password: 200
+}
+
+// A token for a script has scopes. Guards reject it unless Scopes names what it may do.
+func ExampleScopes() {
+	app := newApp(ginauth.Config{})
+	done := func(c *gin.Context) { c.Status(http.StatusOK) }
+	r := gin.New()
+	r.GET("/me", app.auth.RequireUser(), done)
+	r.POST("/deploy", app.auth.RequireUser(ginauth.Scopes("deploy:write")), done)
+
+	login := app.tokenOf("ann@example.com")
+	ann, err := app.sessions.ReadToken(context.Background(), login)
+	if err != nil {
+		log.Fatal(err)
+	}
+	script, _, err := app.sessions.WriteToken(context.Background(), ann.User, strategy.WithScopes("deploy:write"), strategy.WithName("nightly build"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("script:", send(r, "POST", "/deploy", script.Reveal(), "").Code, send(r, "GET", "/me", script.Reveal(), "").Code)
+	fmt.Println("login:", send(r, "POST", "/deploy", login, "").Code, send(r, "GET", "/me", login, "").Code)
+	// Output:
+	// script: 200 403
+	// login: 200 200
+}
+
+// A callback of an identity provider logs its user in with a cookie and redirects.
+func ExampleAuth_Login() {
+	app := newApp(ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}})
 	r := gin.New()
 	r.GET("/callback", func(c *gin.Context) {
-		// Here the application exchanges the code and finds its user.
+		// Here the application exchanges the provider's code and finds its user.
 		person := Person{User: account.User[uuid.UUID]{ID: uuid.New(), Active: true}}
-		if _, err := auth.Login(c, person); err != nil {
-			return // Login has answered
+		if _, err := app.auth.Login(c, person); err != nil {
+			app.auth.Refuse(c, err)
+			return
 		}
 		c.Redirect(http.StatusSeeOther, "/home")
 	})
@@ -123,7 +203,186 @@ func ExampleAuth_Login() {
 	// __Host-latchkey 3600 true true
 }
 
-// send makes a request with a token and a JSON body, where there are any.
+// The login page of a web application.
+func ExampleAuth_LoginWithPassword() {
+	app := newApp(ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}})
+	app.tokenOf("ann@example.com") // creates the account
+	r := gin.New()
+	r.POST("/login", func(c *gin.Context) {
+		_, err := app.auth.LoginWithPassword(c, c.PostForm("email"), c.PostForm("password"), c.PostForm("remember") != "")
+		switch {
+		case err == nil:
+			c.Redirect(http.StatusSeeOther, "/home")
+		case errors.Is(err, account.ErrBadCredentials):
+			c.String(http.StatusUnprocessableEntity, "Wrong address or password.")
+		default:
+			app.auth.Refuse(c, err)
+		}
+	})
+
+	for _, password := range []string{"wrong", passphrase} {
+		req := httptest.NewRequest("POST", "/login", strings.NewReader("email=ann@example.com&password="+password))
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, req)
+		fmt.Println(w.Code, w.Body, w.Header().Get("Location"), len(w.Result().Cookies()))
+	}
+	// Output:
+	// 422 Wrong address or password.  0
+	// 303  /home 1
+}
+
+// Changing the password ends every session. Renew keeps the one that changed it.
+func ExampleAuth_Renew() {
+	app := newApp(ginauth.Config{})
+	r := gin.New()
+	r.GET("/me", app.auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusOK) })
+	r.POST("/password", app.auth.RequireUser(), func(c *gin.Context) {
+		person, _ := app.auth.CurrentUser(c)
+		person, err := app.accounts.ChangePassword(c.Request.Context(), person.ID, c.Query("old"), c.Query("new"))
+		if err != nil {
+			app.auth.Refuse(c, err)
+			return
+		}
+		issued, err := app.auth.Renew(c, person)
+		if err != nil {
+			app.auth.Refuse(c, err)
+			return
+		}
+		app.auth.Answer(c, issued) // with the new token
+	})
+
+	laptop := app.tokenOf("ann@example.com")
+	ann, err := app.sessions.ReadToken(context.Background(), laptop)
+	if err != nil {
+		log.Fatal(err)
+	}
+	phone, _, err := app.sessions.WriteToken(context.Background(), ann.User)
+	if err != nil {
+		log.Fatal(err)
+	}
+	renewed := tokenIn(send(r, "POST", "/password?old="+passphrase+"&new=battery-horse-correct", laptop, ""))
+	fmt.Println("new token:", send(r, "GET", "/me", renewed, "").Code)
+	fmt.Println("old token:", send(r, "GET", "/me", laptop, "").Code)
+	fmt.Println("other session:", send(r, "GET", "/me", phone.Reveal(), "").Code)
+	// Output:
+	// new token: 200
+	// old token: 401
+	// other session: 401
+}
+
+// One application serves logins of programs, which get a bearer token, and of browsers,
+// which get a cookie. Its guards accept both.
+func ExampleAuth_AnswerLoginsWith() {
+	app := newApp(ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}})
+	web, err := app.auth.AnswerLoginsWith(ginauth.Cookie{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	r := gin.New()
+	app.auth.Routes(r.Group("/api"))
+	web.Routes(r.Group("/web"))
+	r.GET("/me", app.auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusOK) })
+
+	app.tokenOf("ann@example.com") // creates the account
+	const form = `{"username": "ann@example.com", "password": "correct-horse-battery"}`
+	api := send(r, "POST", "/api/login", "", form)
+	fmt.Println("API login:", api.Code, "cookies:", len(api.Result().Cookies()))
+	fmt.Println("me:", send(r, "GET", "/me", tokenIn(api), "").Code)
+
+	browser := send(r, "POST", "/web/login", "", form)
+	fmt.Println("web login:", browser.Code, "cookies:", len(browser.Result().Cookies()))
+	req := httptest.NewRequest("GET", "/me", nil)
+	req.AddCookie(browser.Result().Cookies()[0])
+	w := httptest.NewRecorder()
+	r.ServeHTTP(w, req)
+	fmt.Println("me:", w.Code)
+	// Output:
+	// API login: 200 cookies: 0
+	// me: 200
+	// web login: 204 cookies: 1
+	// me: 200
+}
+
+// A web application redirects to its login page where an API answers 401.
+func ExampleConfig_onUnauthorized() {
+	app := newApp(ginauth.Config{
+		Transports: []ginauth.Transport{ginauth.Cookie{}},
+		OnUnauthorized: func(c *gin.Context, err error) {
+			if errors.Is(err, ginauth.ErrNotFresh) {
+				c.Redirect(http.StatusSeeOther, "/confirm-password")
+				return
+			}
+			c.Redirect(http.StatusSeeOther, "/login")
+		},
+	})
+	r := gin.New()
+	r.GET("/home", app.auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusOK) })
+
+	w := send(r, "GET", "/home", "", "")
+	fmt.Println(w.Code, w.Header().Get("Location"))
+	// Output: 303 /login
+}
+
+// Customer is a user type that does not embed account.User. It is a strategy.User[int64].
+type Customer struct {
+	Number  int64
+	Blocked bool
+	Version int64 // raised to end all sessions of the customer
+}
+
+func (c Customer) UserID() int64       { return c.Number }
+func (c Customer) IsActive() bool      { return !c.Blocked }
+func (c Customer) IsVerified() bool    { return true }
+func (c Customer) IsSuperuser() bool   { return false }
+func (c Customer) TokenVersion() int64 { return c.Version }
+
+// Customers is where the application keeps them. It is a strategy.UserSource.
+type Customers map[int64]Customer
+
+func (s Customers) ByID(_ context.Context, number int64) (Customer, error) {
+	if customer, ok := s[number]; ok {
+		return customer, nil
+	}
+	return Customer{}, strategy.ErrUserNotFound
+}
+
+// An application with a user type of its own, which logs users in by its own means.
+func ExampleNew_ownUserType() {
+	customers := Customers{7: {Number: 7}}
+	sessions, err := strategy.NewDatabase(memstore.NewTokens[int64](), customers, strategy.Config{Lifetime: time.Hour})
+	if err != nil {
+		log.Fatal(err)
+	}
+	auth, err := ginauth.New(sessions, nil, ginauth.Config{}) // nil: no login with a password
+	if err != nil {
+		log.Fatal(err)
+	}
+	r := gin.New()
+	r.POST("/card", func(c *gin.Context) {
+		// Here the application verifies the customer's smart card.
+		issued, err := auth.Login(c, customers[7])
+		if err != nil {
+			auth.Refuse(c, err)
+			return
+		}
+		auth.Answer(c, issued)
+	})
+	r.GET("/me", auth.RequireUser(), func(c *gin.Context) {
+		customer, _ := auth.CurrentUser(c)
+		c.String(http.StatusOK, "customer %d", customer.Number)
+	})
+
+	token := tokenIn(send(r, "POST", "/card", "", ""))
+	fmt.Println(send(r, "GET", "/me", token, "").Body)
+	customers[7] = Customer{Number: 7, Version: 1}
+	fmt.Println("with another version:", send(r, "GET", "/me", token, "").Code)
+	// Output:
+	// customer 7
+	// with another version: 401
+}
+
+// send sends a request, with a bearer token and a JSON body unless they are empty.
 func send(h http.Handler, method, path, token, body string) *httptest.ResponseRecorder {
 	req := httptest.NewRequest(method, path, strings.NewReader(body))
 	if token != "" {
@@ -137,28 +396,60 @@ func send(h http.Handler, method, path, token, body string) *httptest.ResponseRe
 	return w
 }
 
-// building returns a plugin, and a token for somebody of each team.
-func building() (auth *ginauth.Auth[Person], tokenOf map[string]string) {
-	ctx := context.Background()
+// tokenIn returns the token in the answer to a login.
+func tokenIn(w *httptest.ResponseRecorder) string {
+	var body struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+		log.Fatalf("no token in %d %s: %v", w.Code, w.Body, err)
+	}
+	return body.AccessToken
+}
+
+// app is an application in memory.
+type app struct {
+	accounts *account.Manager[Person, uuid.UUID]
+	sessions *strategy.Database[Person, uuid.UUID]
+	auth     *ginauth.Auth[Person]
+}
+
+// newApp does the wiring of the package's example, with one clock.
+func newApp(cfg ginauth.Config) *app {
 	users := memstore.NewUsers[Person]()
-	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{})
+	attempts, err := memstore.NewAttempts(0)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if auth, err = ginauth.New(sessions, nil, ginauth.Config{}); err != nil {
+	var a app
+	if a.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{
+		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, // fast examples
+		Now: cfg.Now,
+	}); err != nil {
 		log.Fatal(err)
 	}
-	tokenOf = make(map[string]string)
-	for _, team := range []string{"Blue", "Red"} {
-		person := Person{User: account.User[uuid.UUID]{ID: uuid.New(), Email: team + "@example.com", Active: true}, Team: team}
-		if err := users.Insert(ctx, person); err != nil {
-			log.Fatal(err)
-		}
-		secret, _, err := sessions.WriteToken(ctx, person)
-		if err != nil {
-			log.Fatal(err)
-		}
-		tokenOf[team] = secret.Reveal()
+	if a.sessions, err = strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour, Now: cfg.Now}); err != nil {
+		log.Fatal(err)
 	}
-	return auth, tokenOf
+	if a.auth, err = ginauth.New(a.sessions, a.accounts, cfg); err != nil {
+		log.Fatal(err)
+	}
+	return &a
+}
+
+// tokenOf creates an account and returns a token of it.
+func (a *app) tokenOf(email string, changes ...func(*Person)) string {
+	person := Person{User: account.User[uuid.UUID]{Email: email, Active: true}}
+	for _, change := range changes {
+		change(&person)
+	}
+	person, err := a.accounts.Create(context.Background(), person, passphrase)
+	if err != nil {
+		log.Fatal(err)
+	}
+	secret, _, err := a.sessions.WriteToken(context.Background(), person)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return secret.Reveal()
 }

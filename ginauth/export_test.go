@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What the fuzz tests look at from outside the package.
+// For the fuzz tests.
 var (
 	ParseAuthorization = parseAuthorization
 	ParseSessionID     = parseSessionID
@@ -31,5 +31,5 @@ func TokenOf(t Transport, r *http.Request) (string, error) {
 	return ready.token(r)
 }
 
-// StatusOf returns the status that an error is answered with.
+// StatusOf returns the status of the answer to an error.
 func StatusOf(err error) int { return status(err).code }

@@ -85,8 +85,8 @@ func FuzzCookie(f *testing.F) {
 	})
 }
 
-// FuzzForwardedFor looks at the address of the client in what the plugin reports
-// and passes on: it is one, or nothing, and the peer's where that is not trusted.
+// FuzzForwardedFor checks the client IP of events and of the request's context: it is an
+// IP or empty, and the peer's unless the peer is a trusted proxy.
 func FuzzForwardedFor(f *testing.F) {
 	for _, seed := range []struct{ peer, forwardedFor, realIP string }{
 		{"192.0.2.1:1234", "", ""},
@@ -114,7 +114,7 @@ func FuzzForwardedFor(f *testing.F) {
 	} {
 		f.Add(seed.peer, seed.forwardedFor, seed.realIP)
 	}
-	h := newHouse(f)
+	h := newRig(f)
 	var reported, passedOn string
 	auth := h.auth(f, ginauth.Config{OnEvent: func(_ context.Context, e event.Event) { reported = e.ClientIP }})
 	token := inHeader(h.token(f))
@@ -137,13 +137,13 @@ func FuzzForwardedFor(f *testing.F) {
 		}
 		ask := func(r *gin.Engine) string {
 			reported, passedOn = "", ""
-			wantCode(t, "nobody", request(r, "GET", "/", from), http.StatusUnauthorized)
-			wantCode(t, "Ann", request(r, "GET", "/", from, token), http.StatusOK)
+			wantCode(t, "no token", request(r, "GET", "/", from), http.StatusUnauthorized)
+			wantCode(t, "valid token", request(r, "GET", "/", from, token), http.StatusOK)
 			if reported != passedOn {
-				t.Errorf("got the address %q reported and %q passed on, want one", reported, passedOn)
+				t.Errorf("got the client IP %q in the event and %q in the context, want one", reported, passedOn)
 			}
 			if _, err := netip.ParseAddr(reported); reported != "" && err != nil {
-				t.Errorf("got %q, want an address or nothing", reported)
+				t.Errorf("got %q, want an IP or nothing", reported)
 			}
 			return reported
 		}
@@ -162,14 +162,14 @@ func FuzzForwardedFor(f *testing.F) {
 			}
 		default:
 			items := strings.Split(forwardedFor, ",")
-			// What the trusted proxy wrote itself comes last.
+			// The trusted proxy appends the peer that it saw.
 			last := strings.TrimSpace(items[len(items)-1])
 			if ip, err := netip.ParseAddr(last); err == nil && ip.Zone() == "" && !isTrusted(ip) && got != last {
 				t.Errorf("got %q, want %q, the last of %q", got, last, forwardedFor)
 			}
 			said := append(items, strings.Split(realIP, ",")...)
 			if !slices.ContainsFunc(said, func(s string) bool { return strings.TrimSpace(s) == got }) && got != ip.Unmap().String() {
-				t.Errorf("got %q, want an address that was said, or the peer's", got)
+				t.Errorf("got %q, want an address of the headers, or the peer's", got)
 			}
 		}
 	})
@@ -268,8 +268,7 @@ func FuzzLoginBody(f *testing.F) {
 	})
 }
 
-// checkJSON compares what was read with what encoding/json makes of an accepted
-// body as a whole.
+// checkJSON compares the fields with what encoding/json reads of the whole body.
 func checkJSON(t *testing.T, body []byte, username, password string) {
 	t.Helper()
 	var whole map[string]any
@@ -284,8 +283,7 @@ func checkJSON(t *testing.T, body []byte, username, password string) {
 	}
 }
 
-// memberNames returns the names in a JSON object, also those that are there
-// twice. It counts the depth of every token.
+// memberNames returns the names in a JSON object, duplicates included.
 func memberNames(t *testing.T, body []byte) []string {
 	t.Helper()
 	var names []string
@@ -314,8 +312,7 @@ func memberNames(t *testing.T, body []byte) []string {
 	}
 }
 
-// checkMultipart compares what was read with what mime/multipart makes of an
-// accepted body as a whole.
+// checkMultipart compares the fields with what mime/multipart reads of the whole body.
 func checkMultipart(t *testing.T, contentType string, body []byte, username, password string) {
 	t.Helper()
 	_, params, _ := mime.ParseMediaType(contentType)
@@ -335,7 +332,7 @@ func checkMultipart(t *testing.T, contentType string, body []byte, username, pas
 	}
 }
 
-// checkForm compares what was read with what net/url makes of an accepted body.
+// checkForm compares the fields with what net/url reads of the body.
 func checkForm(t *testing.T, body []byte, username, password string) {
 	t.Helper()
 	values, err := url.ParseQuery(string(body))

@@ -20,26 +20,26 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// verdicts are the errors on which an application's own pages decide.
+// verdicts are the errors that an application's own pages tell apart.
 var verdicts = []error{
 	ginauth.ErrNoCredentials, ginauth.ErrNotFresh, ginauth.ErrCrossOrigin, ginauth.ErrNotVerified,
-	strategy.ErrInvalidToken, strategy.ErrTooManySessions, strategy.ErrSessionNotFound, strategy.ErrUserInactive,
+	strategy.ErrInvalidToken, strategy.ErrSessionNotFound, strategy.ErrUserInactive,
 	account.ErrBadCredentials, account.ErrTooManyAttempts,
 }
 
-// errFailure stands for an error that is none of the verdicts.
+// errFailure stands for any error that is not a verdict.
 var errFailure = errors.New("a failure")
 
-// wantVerdict checks that an error is one of the verdicts and no other, or nil, or
-// a failure.
+// wantVerdict checks an error: it is nil, the wanted verdict and no other, errFailure for
+// any other error, or wraps want.
 func wantVerdict(t testing.TB, what string, got, want error) {
 	t.Helper()
-	if (got == nil) != (want == nil) {
+	if (got == nil) != (want == nil) || want != errFailure && !errors.Is(got, want) {
 		t.Errorf("%s: got the error %v, want %v", what, got, want)
 	}
 	for _, verdict := range verdicts {
-		if errors.Is(got, verdict) != (verdict == want) {
-			t.Errorf("%s: got the error %v, want %v and nothing else", what, got, want)
+		if verdict != want && errors.Is(got, verdict) {
+			t.Errorf("%s: got the error %v, which is the verdict %q, want %v", what, got, verdict, want)
 		}
 	}
 }
@@ -54,17 +54,17 @@ func by(transport ginauth.Transport, token string) option {
 	return inHeader(token)
 }
 
-// faults makes a store of tokens fail.
+// faults is a token store whose calls fail with these errors.
 type faults struct {
 	*memstore.Tokens[uuid.UUID]
 	find, write, end error
 }
 
-func (s *faults) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[uuid.UUID], error) {
+func (s *faults) ByToken(ctx context.Context, digest string) (strategy.AccessToken[uuid.UUID], error) {
 	if s.find != nil {
 		return strategy.AccessToken[uuid.UUID]{}, s.find
 	}
-	return s.Tokens.ByToken(ctx, digest, createdAfter)
+	return s.Tokens.ByToken(ctx, digest)
 }
 
 func (s *faults) Insert(ctx context.Context, token strategy.AccessToken[uuid.UUID]) error {
@@ -88,10 +88,10 @@ func (s *faults) DeleteSession(ctx context.Context, userID, id uuid.UUID) (strat
 	return s.Tokens.DeleteSession(ctx, userID, id)
 }
 
-// pages is an application with pages of its own, which keep the error that they
-// were given, and answer an error with 418.
+// pages is a rig with pages of its own. A page keeps the error that a method returned, and
+// answers it with 418.
 type pages struct {
-	*house
+	*rig
 	*gin.Engine
 	faults *faults
 	err    error
@@ -100,7 +100,7 @@ type pages struct {
 
 func newPages(t *testing.T, cfg ginauth.Config, tokens strategy.Config) *pages {
 	t.Helper()
-	p := &pages{house: newHouse(t), Engine: gin.New(), now: time.Now()}
+	p := &pages{rig: newRig(t), Engine: gin.New(), now: time.Now()}
 	p.faults = &faults{Tokens: p.tokens.Tokens}
 	cfg.Now = func() time.Time { return p.now }
 	tokens.Now = cfg.Now
@@ -109,28 +109,45 @@ func newPages(t *testing.T, cfg ginauth.Config, tokens strategy.Config) *pages {
 		t.Fatal(err)
 	}
 	auth := p.auth(t, cfg)
-	answer := func(c *gin.Context, err error) {
+	wantNoAnswer := func(c *gin.Context) {
+		if c.Writer.Written() || c.Writer.Status() != http.StatusOK {
+			t.Errorf("%s: got the status %d written by the method, want none", c.Request.URL.Path, c.Writer.Status())
+		}
+	}
+	answer := func(c *gin.Context, issued ginauth.Issued[member], err error) {
+		wantNoAnswer(c)
 		p.err = err
-		if c.Writer.Written() && err != nil {
-			t.Errorf("got the error %v, and an answer already", err)
+		if (err == nil) != (issued.Session.User == p.ann) || (err == nil) != (issued.Token.Reveal() != "") {
+			t.Errorf("%s: got %+v and the error %v, want Ann's session or the error", c.Request.URL.Path, issued, err)
 		}
 		switch {
 		case err != nil:
 			c.String(http.StatusTeapot, "sorry")
-		case !c.Writer.Written():
+		case c.Writer.Header().Get("Set-Cookie") != "":
 			c.Redirect(http.StatusSeeOther, "/home")
+		default:
+			auth.Answer(c, issued)
 		}
 	}
 	p.POST("/in", func(c *gin.Context) {
-		session, err := auth.LoginWithPassword(c, c.PostForm("name"), c.PostForm("secret"), c.PostForm("keep") != "")
-		if (err == nil) != (session.User == p.ann) {
-			t.Errorf("got the session %+v and the error %v, want Ann's or none", session, err)
-		}
-		answer(c, err)
+		issued, err := auth.LoginWithPassword(c, c.PostForm("name"), c.PostForm("secret"), c.PostForm("keep") != "")
+		answer(c, issued, err)
 	})
-	p.POST("/out", func(c *gin.Context) { answer(c, auth.Logout(c)) })
-	p.POST("/sudo", auth.RequireUser(), func(c *gin.Context) { answer(c, auth.Reauthenticate(c, c.PostForm("secret"))) })
-	p.POST("/sudo/unguarded", func(c *gin.Context) { answer(c, auth.Reauthenticate(c, c.PostForm("secret"))) })
+	p.POST("/out", func(c *gin.Context) {
+		p.err = auth.Logout(c)
+		wantNoAnswer(c)
+		if p.err != nil {
+			c.String(http.StatusTeapot, "sorry")
+			return
+		}
+		c.Redirect(http.StatusSeeOther, "/home")
+	})
+	sudo := func(c *gin.Context) {
+		issued, err := auth.Reauthenticate(c, c.PostForm("secret"))
+		answer(c, issued, err)
+	}
+	p.POST("/sudo", auth.RequireUser(), sudo)
+	p.POST("/sudo/unguarded", sudo)
 	p.GET("/me", auth.RequireUser(), welcome)
 	return p
 }
@@ -140,8 +157,7 @@ func (p *pages) logIn(name, secret string, options ...option) *httptest.Response
 	return post(p, "/in", "name="+name+"&secret="+secret, options...)
 }
 
-// refused wants that a page was given an error, and that the answer is the page's
-// alone.
+// refused checks the error that a page got, and that the page alone wrote the answer.
 func (p *pages) refused(t *testing.T, what string, w *httptest.ResponseRecorder, want error) {
 	t.Helper()
 	wantVerdict(t, what, p.err, want)
@@ -165,9 +181,9 @@ func wantSetCookie(t *testing.T, what string, w *httptest.ResponseRecorder, set 
 
 const crossSite = "cross-site"
 
-func fromElsewhere(r *http.Request) { r.Header.Set("Sec-Fetch-Site", crossSite) }
+func fromAnotherSite(r *http.Request) { r.Header.Set("Sec-Fetch-Site", crossSite) }
 
-func TestLoginOfAnOwnPageAnswers(t *testing.T) {
+func TestLoginPage(t *testing.T) {
 	p := newPages(t, ginauth.Config{}, strategy.Config{})
 	w := p.logIn("ann@example.com", password)
 	wantVerdict(t, "bearer", p.err, nil)
@@ -181,7 +197,7 @@ func TestLoginOfAnOwnPageAnswers(t *testing.T) {
 	set := w.Header().Get("Set-Cookie")
 	token := cookieValue(t, set, "__Host-latchkey")
 	if strings.Contains(w.Body.String(), token) || strings.Contains(set, "Max-Age") || w.Header().Get("Cache-Control") != "no-store" {
-		t.Errorf("got %v %s, want the token in a cookie that is forgotten, alone, and no-store", w.Header(), w.Body)
+		t.Errorf("got %v %s, want the token in a session cookie alone, and no-store", w.Header(), w.Body)
 	}
 	wantCode(t, "use the cookie", request(p, "GET", "/me", inCookie(token)), http.StatusOK)
 
@@ -189,14 +205,14 @@ func TestLoginOfAnOwnPageAnswers(t *testing.T) {
 	if set := w.Header().Get("Set-Cookie"); !strings.Contains(set, "Max-Age=3600;") {
 		t.Errorf("remembered: got Set-Cookie %q, want it for an hour", set)
 	}
-	wantCode(t, "the cookie that came with the login", request(p, "GET", "/me", inCookie(token)), http.StatusUnauthorized)
+	wantCode(t, "the cookie sent with the login", request(p, "GET", "/me", inCookie(token)), http.StatusUnauthorized)
 }
 
-func TestLoginOfAnOwnPageReturnsWhy(t *testing.T) {
+func TestLoginPageGetsTheError(t *testing.T) {
 	for name, transport := range transportsByName {
 		t.Run(name, func(t *testing.T) {
 			cfg := ginauth.Config{Transports: []ginauth.Transport{transport}}
-			p := newPages(t, cfg, strategy.Config{MaxSessions: 1, WhenFull: strategy.RefuseNew})
+			p := newPages(t, cfg, strategy.Config{})
 			refused := func(what string, w *httptest.ResponseRecorder, want error) {
 				t.Helper()
 				p.refused(t, what, w, want)
@@ -207,18 +223,16 @@ func TestLoginOfAnOwnPageReturnsWhy(t *testing.T) {
 			refused("no password", p.logIn("ann@example.com", ""), account.ErrBadCredentials)
 			refused("a password that is too long", p.logIn("ann@example.com", strings.Repeat("a", 1025)), account.ErrBadCredentials)
 			if transport == (ginauth.Cookie{}) {
-				refused("from elsewhere", p.logIn("ann@example.com", password, fromElsewhere), ginauth.ErrCrossOrigin)
+				refused("from another site", p.logIn("ann@example.com", password, fromAnotherSite), ginauth.ErrCrossOrigin)
 			}
 			p.faults.write = errDown
 			refused("the store fails", p.logIn("ann@example.com", password), errFailure)
-			p.faults.write = strategy.ErrInvalidToken // whatever it says
-			refused("the store fails strangely", p.logIn("ann@example.com", password), errFailure)
+			p.faults.write = strategy.ErrInvalidToken // not for an insert
+			refused("the store fails with a verdict", p.logIn("ann@example.com", password), errFailure)
 			p.faults.write = nil
 
 			p.logIn("ann@example.com", password)
-			wantVerdict(t, "the first session", p.err, nil)
-			refused("a second session", p.logIn("ann@example.com", password), strategy.ErrTooManySessions)
-
+			wantVerdict(t, "the right password", p.err, nil)
 			for range 5 {
 				refused("a wrong password", p.logIn("ann@example.com", "wrong"), account.ErrBadCredentials)
 			}
@@ -231,13 +245,13 @@ func TestLoginOfAnOwnPageReturnsWhy(t *testing.T) {
 			cfg.RequireVerified = true
 			p = newPages(t, cfg, strategy.Config{})
 			refused("not verified", p.logIn("ann@example.com", password), ginauth.ErrNotVerified)
-			refused("a wrong password of one not verified", p.logIn("ann@example.com", "wrong"), account.ErrBadCredentials)
+			refused("a wrong password, not verified", p.logIn("ann@example.com", "wrong"), account.ErrBadCredentials)
 		})
 	}
 }
 
-func TestLoginOfAnOwnPageWantsAnAuthenticator(t *testing.T) {
-	h := newHouse(t)
+func TestLoginWithPasswordNeedsAnAuthenticator(t *testing.T) {
+	h := newRig(t)
 	auth, err := ginauth.New(h.sessions, nil, ginauth.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +263,7 @@ func TestLoginOfAnOwnPageWantsAnAuthenticator(t *testing.T) {
 	wantCode(t, "the page goes on", request(r, "GET", "/"), http.StatusOK)
 }
 
-func TestLogoutOfAnOwnPage(t *testing.T) {
+func TestLogoutPage(t *testing.T) {
 	for name, transport := range transportsByName {
 		t.Run(name, func(t *testing.T) {
 			p := newPages(t, ginauth.Config{Transports: []ginauth.Transport{transport}}, strategy.Config{})
@@ -270,9 +284,9 @@ func TestLogoutOfAnOwnPage(t *testing.T) {
 				wantSetCookie(t, what, w, inBrowser)
 			}
 			if inBrowser {
-				w = out(good, fromElsewhere)
-				p.refused(t, "from elsewhere", w, ginauth.ErrCrossOrigin)
-				wantSetCookie(t, "from elsewhere", w, false)
+				w = out(good, fromAnotherSite)
+				p.refused(t, "from another site", w, ginauth.ErrCrossOrigin)
+				wantSetCookie(t, "from another site", w, false)
 				w = out(header("Cookie", "__Host-latchkey="))
 				p.refused(t, "an empty cookie", w, ginauth.ErrNoCredentials)
 				wantSetCookie(t, "an empty cookie", w, true)
@@ -302,7 +316,7 @@ func TestLogoutOfAnOwnPage(t *testing.T) {
 	}
 }
 
-// unknown returns a well-formed token that nobody was given.
+// unknown returns a well-formed token that was never issued.
 func (p *pages) unknown(t *testing.T) string {
 	t.Helper()
 	format, err := strategy.NewTokenFormat("")
@@ -313,7 +327,7 @@ func (p *pages) unknown(t *testing.T) string {
 	return secret.Reveal()
 }
 
-func TestReauthenticationOfAnOwnPage(t *testing.T) {
+func TestReauthenticationPage(t *testing.T) {
 	for name, transport := range transportsByName {
 		t.Run(name, func(t *testing.T) {
 			p := newPages(t, ginauth.Config{Transports: []ginauth.Transport{transport}}, strategy.Config{})
@@ -360,24 +374,14 @@ func TestReauthenticationOfAnOwnPage(t *testing.T) {
 			}
 		})
 	}
-
-	h := newHouse(t)
-	auth, err := ginauth.New(h.sessions, guest{h.accounts}, ginauth.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := guarded(auth.RequireUser(), func(c *gin.Context) {
-		wantVerdict(t, "no Reauthenticator", auth.Reauthenticate(c, password), errFailure)
-	})
-	wantCode(t, "the page goes on", request(r, "GET", "/", inHeader(h.token(t))), http.StatusOK)
 }
 
-func TestOnUnauthorizedAnswersA401AndNothingElse(t *testing.T) {
+func TestOnUnauthorizedAnswersOnly401(t *testing.T) {
 	for name, transport := range transportsByName {
 		t.Run(name, func(t *testing.T) {
 			var told []error
 			var heard []event.Event
-			h := newHouse(t)
+			h := newRig(t)
 			now := time.Now()
 			clock := func() time.Time { return now }
 			tokens := &faults{Tokens: h.tokens.Tokens}
@@ -434,17 +438,17 @@ func TestOnUnauthorizedAnswersA401AndNothingElse(t *testing.T) {
 				{"an expired token", "GET", "/page", []option{old}, strategy.ErrInvalidToken, 401},
 				{"not fresh", "GET", "/fresh", []option{stale}, ginauth.ErrNotFresh, 401},
 				{"no token where it has to be fresh", "GET", "/fresh", nil, ginauth.ErrNoCredentials, 401},
-				{"the plugin's own routes", "GET", "/sessions", nil, ginauth.ErrNoCredentials, 401},
+				{"a route of the package", "GET", "/sessions", nil, ginauth.ErrNoCredentials, 401},
 
-				{"a good token", "GET", "/page", []option{good}, nil, 200},
+				{"a valid token", "GET", "/page", []option{good}, nil, 200},
 				{"not verified", "GET", "/verified", []option{good}, nil, 403},
-				{"without the scope", "GET", "/scoped", []option{scoped}, nil, 403},
-				{"with any scope", "GET", "/page", []option{scoped}, nil, 403},
+				{"another scope", "GET", "/scoped", []option{scoped}, nil, 403},
+				{"a scoped token without Scopes", "GET", "/page", []option{scoped}, nil, 403},
 				{"a check fails", "GET", "/fails", []option{good}, nil, 503},
-				{"nobody, optional", "GET", "/optional", nil, nil, 200},
-				{"a bad token, optional", "GET", "/optional", []option{unknown}, nil, 200},
+				{"no token, optional", "GET", "/optional", nil, nil, 200},
+				{"an unknown token, optional", "GET", "/optional", []option{unknown}, nil, 200},
 				{"not fresh, optional", "GET", "/optional/fresh", []option{stale}, nil, 200},
-				{"log out, which no guard is before", "POST", "/logout", nil, nil, 401},
+				{"log out, which has no guard", "POST", "/logout", nil, nil, 401},
 			} {
 				told, heard, ran = nil, nil, 0
 				w := request(r, c.method, c.path, c.with...)
@@ -470,7 +474,7 @@ func TestOnUnauthorizedAnswersA401AndNothingElse(t *testing.T) {
 				w := request(r, "GET", "/page", inHeader("a"), inHeader("b"))
 				wantCode(t, "two headers", w, http.StatusBadRequest)
 			default:
-				wantCode(t, "from elsewhere", request(r, "POST", "/page", good, fromElsewhere), http.StatusForbidden)
+				wantCode(t, "from another site", request(r, "POST", "/page", good, fromAnotherSite), http.StatusForbidden)
 			}
 			if len(told) > 0 {
 				t.Errorf("503, 400 and 403: the hook was called with %v", told)
@@ -480,7 +484,7 @@ func TestOnUnauthorizedAnswersA401AndNothingElse(t *testing.T) {
 }
 
 func TestOnUnauthorizedCanRedirect(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{
 		Transports: []ginauth.Transport{ginauth.Cookie{}},
 		OnUnauthorized: func(c *gin.Context, err error) {
@@ -499,7 +503,7 @@ func TestOnUnauthorizedCanRedirect(t *testing.T) {
 		with []option
 		to   string
 	}{
-		"nobody":    {nil, "/login"},
+		"no token":  {nil, "/login"},
 		"not fresh": {[]option{inCookie(h.token(t))}, "/password"},
 	} {
 		w := request(r, "GET", "/", c.with...)
@@ -509,22 +513,17 @@ func TestOnUnauthorizedCanRedirect(t *testing.T) {
 		}
 	}
 	if !slices.Equal(order, []string{"after", "after"}) {
-		t.Errorf("got %q, want the middleware around the guard to go on", order)
+		t.Errorf("got %q, want the middleware around the guard to run to its end", order)
 	}
 }
 
-// busy is an Authenticator that lets nobody try.
-type busy struct{ err error }
-
-func (b busy) Authenticate(context.Context, string, string) (member, error) { return member{}, b.err }
-
-func TestRetryAfterIsInWholeSecondsAndAtLeastOne(t *testing.T) {
-	h := newHouse(t)
+func TestRetryAfterIsWholeSeconds(t *testing.T) {
+	h := newRig(t)
 	for wait, want := range map[time.Duration]string{
 		0: "1", 1: "1", time.Millisecond: "1", time.Second - 1: "1", time.Second: "1", time.Second + 1: "2",
 		29*time.Second + time.Millisecond: "30", 30 * time.Second: "30", time.Hour - 1: "3600", -time.Second: "1",
 	} {
-		auth, err := ginauth.New(h.sessions, busy{&account.TooManyAttemptsError{RetryAfter: wait}}, ginauth.Config{})
+		auth, err := ginauth.New(h.sessions, passwords{&account.TooManyAttemptsError{RetryAfter: wait}}, ginauth.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -534,18 +533,18 @@ func TestRetryAfterIsInWholeSecondsAndAtLeastOne(t *testing.T) {
 			t.Errorf("%v: got Retry-After %q, want %q", wait, got, want)
 		}
 	}
-	auth, err := ginauth.New(h.sessions, busy{account.ErrTooManyAttempts}, ginauth.Config{})
+	auth, err := ginauth.New(h.sessions, passwords{account.ErrTooManyAttempts}, ginauth.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := logIn(engine(auth))
-	wantCode(t, "for nobody knows how long", w, http.StatusTooManyRequests)
+	wantCode(t, "unknown time to wait", w, http.StatusTooManyRequests)
 	if got := w.Header().Get("Retry-After"); got != "1" {
-		t.Errorf("for nobody knows how long: got Retry-After %q, want 1", got)
+		t.Errorf("unknown time to wait: got Retry-After %q, want 1", got)
 	}
 }
 
-// deadlines keeps what the plugin asks of the connection.
+// deadlines records the read deadlines of the connection.
 type deadlines struct {
 	*httptest.ResponseRecorder
 	set []time.Time
@@ -556,8 +555,8 @@ func (d *deadlines) SetReadDeadline(at time.Time) error {
 	return nil
 }
 
-func TestTheBodysTimeIsBoundedUnlessTheServerDoesThat(t *testing.T) {
-	auth := newHouse(t).auth(t, ginauth.Config{BodyTimeout: time.Hour})
+func TestBodyTimeoutYieldsToTheServers(t *testing.T) {
+	auth := newRig(t).auth(t, ginauth.Config{BodyTimeout: time.Hour})
 	r := engine(auth)
 	r.POST("/me", auth.RequireUser(), welcome)
 	send := func(path string, server *http.Server, contentType string) []time.Time {
@@ -577,9 +576,9 @@ func TestTheBodysTimeIsBoundedUnlessTheServerDoesThat(t *testing.T) {
 			t.Errorf("%s: got the deadlines %v, want one in an hour, and then none", what, set)
 		}
 		for of, send := range map[string]func() []time.Time{
-			"of a type that nobody reads":          func() []time.Time { return send("/login", server, "text/plain") },
-			"of a log-out":                         func() []time.Time { return send("/logout", server, form) },
-			"of a request that a guard turns away": func() []time.Time { return send("/me", server, form) },
+			"of a type that is not read":        func() []time.Time { return send("/login", server, "text/plain") },
+			"of a log-out":                      func() []time.Time { return send("/logout", server, form) },
+			"of a request that a guard rejects": func() []time.Time { return send("/me", server, form) },
 		} {
 			if set := send(); len(set) == 0 || time.Until(set[len(set)-1]) < 59*time.Minute {
 				t.Errorf("%s: got the deadlines %v for a body %s, want the last in an hour", what, set, of)

@@ -21,10 +21,10 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// track is a server whose sessions are touched by every request, because its
-// clock goes on by a millisecond whenever somebody looks at it.
-type track struct {
-	*house
+// raceRig is a server on which every request touches its session: the clock advances by a
+// millisecond whenever it is read.
+type raceRig struct {
+	*rig
 	t      *testing.T
 	url    string
 	client *http.Client
@@ -32,11 +32,11 @@ type track struct {
 	db     *strategy.Database[member, uuid.UUID]
 }
 
-func newTrack(t *testing.T, tokens strategy.Store[uuid.UUID]) *track {
+func newRaceRig(t *testing.T, tokens strategy.Store[uuid.UUID]) *raceRig {
 	t.Helper()
 	var ticks atomic.Int64
 	now := func() time.Time { return noon.Add(time.Duration(ticks.Add(1)) * time.Millisecond) }
-	tr := &track{house: newHouse(t), t: t, tokens: tokens}
+	tr := &raceRig{rig: newRig(t), t: t, tokens: tokens}
 	var err error
 	tr.db, err = strategy.NewDatabase(tokens, tr.users, strategy.Config{
 		Lifetime: 1000 * time.Hour, IdleTimeout: 500 * time.Hour, TouchInterval: time.Millisecond, Now: now,
@@ -63,9 +63,9 @@ func newTrack(t *testing.T, tokens strategy.Store[uuid.UUID]) *track {
 	return tr
 }
 
-// send sends a request with a token and returns the status and, if there is one
-// in the answer, a new token.
-func (tr *track) send(method, path, form, token string) (code int, next string) {
+// send sends a request with a token, and returns the status and the new token of the
+// answer, if it has one.
+func (tr *raceRig) send(method, path, form, token string) (code int, next string) {
 	req, err := http.NewRequest(method, tr.url+path, strings.NewReader(form))
 	if err != nil {
 		tr.t.Error(err)
@@ -86,11 +86,11 @@ func (tr *track) send(method, path, form, token string) (code int, next string) 
 	var body struct {
 		AccessToken string `json:"access_token"`
 	}
-	_ = json.Unmarshal(content, &body) // of a plain text there is none
+	_ = json.Unmarshal(content, &body) // a text answer has no token
 	return resp.StatusCode, body.AccessToken
 }
 
-// purse holds all tokens that a session ever had.
+// purse holds all tokens that a session has had.
 type purse struct {
 	mu     sync.Mutex
 	tokens []string
@@ -111,10 +111,10 @@ func (p *purse) latest() string {
 	return p.tokens[len(p.tokens)-1]
 }
 
-// race logs a session out while others use it, and returns how many requests
-// were accepted that began after the log-out was answered, and how many rows of
-// the user are left.
-func (tr *track) race() (accepted, left int) {
+// race logs a session out while other clients use it. It returns how many requests that
+// began after the answer to the log-out were accepted, and how many rows of the user are
+// left.
+func (tr *raceRig) race() (accepted, left int) {
 	secret, _, err := tr.db.WriteToken(tr.t.Context(), tr.ann)
 	if err != nil {
 		tr.t.Fatal(err)
@@ -147,7 +147,7 @@ func (tr *track) race() (accepted, left int) {
 		})
 	}
 	started.Wait()
-	// 401: the token has just become another.
+	// 401 means that the token has just been rotated.
 	for code := 0; code != http.StatusNoContent; {
 		if code, _ = tr.send("POST", "/logout", "", p.latest()); code != http.StatusNoContent && code != http.StatusUnauthorized {
 			tr.t.Errorf("log out: got %d, want 204 or 401", code)
@@ -170,8 +170,8 @@ func (tr *track) race() (accepted, left int) {
 
 const rounds = 200
 
-func TestNothingBringsALoggedOutSessionBack(t *testing.T) {
-	tr := newTrack(t, memstore.NewTokens[uuid.UUID]())
+func TestLoggedOutSessionStaysOut(t *testing.T) {
+	tr := newRaceRig(t, memstore.NewTokens[uuid.UUID]())
 	for round := range rounds {
 		if accepted, left := tr.race(); accepted != 0 || left != 0 {
 			t.Fatalf("round %d: after the log-out, got %d requests accepted and %d rows left, want none", round, accepted, left)
@@ -179,15 +179,15 @@ func TestNothingBringsALoggedOutSessionBack(t *testing.T) {
 	}
 }
 
-// upsertingTokens writes a token down as it was read when it is touched, whether
-// or not it is still there: the mistake that the race must bring to light.
+// upsertingTokens inserts a token again when it is touched, even if it was deleted: the
+// mistake that the race must detect.
 type upsertingTokens struct {
 	*memstore.Tokens[uuid.UUID]
 	seen sync.Map // digest to token
 }
 
-func (s *upsertingTokens) ByToken(ctx context.Context, digest string, createdAfter time.Time) (strategy.AccessToken[uuid.UUID], error) {
-	token, err := s.Tokens.ByToken(ctx, digest, createdAfter)
+func (s *upsertingTokens) ByToken(ctx context.Context, digest string) (strategy.AccessToken[uuid.UUID], error) {
+	token, err := s.Tokens.ByToken(ctx, digest)
 	if err == nil {
 		s.seen.Store(digest, token)
 	}
@@ -197,13 +197,13 @@ func (s *upsertingTokens) ByToken(ctx context.Context, digest string, createdAft
 func (s *upsertingTokens) Touch(ctx context.Context, digest string, at time.Time) error {
 	runtime.Gosched()
 	if token, ok := s.seen.Load(digest); ok {
-		_ = s.Insert(ctx, token.(strategy.AccessToken[uuid.UUID])) // refused while it is there
+		_ = s.Insert(ctx, token.(strategy.AccessToken[uuid.UUID])) // fails while the row exists
 	}
 	return s.Tokens.Touch(ctx, digest, at)
 }
 
-func TestTheRaceBringsAnUpsertToLight(t *testing.T) {
-	tr := newTrack(t, &upsertingTokens{Tokens: memstore.NewTokens[uuid.UUID]()})
+func TestRaceDetectsAnUpsert(t *testing.T) {
+	tr := newRaceRig(t, &upsertingTokens{Tokens: memstore.NewTokens[uuid.UUID]()})
 	for range rounds {
 		if accepted, left := tr.race(); accepted != 0 || left != 0 {
 			return

@@ -29,8 +29,8 @@ const password = "correct-horse-battery"
 
 var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-// house is everything that a plugin needs, in memory, with a user called Ann.
-type house struct {
+// rig is everything that an Auth needs, in memory, with a user called Ann.
+type rig struct {
 	sessions *strategy.Database[member, uuid.UUID]
 	accounts *account.Manager[member, uuid.UUID]
 	tokens   *faultyTokens
@@ -38,14 +38,17 @@ type house struct {
 	ann      member
 }
 
-func newHouse(t testing.TB) *house {
+func newRig(t testing.TB) *rig {
 	t.Helper()
-	h := &house{
+	h := &rig{
 		tokens: &faultyTokens{Tokens: memstore.NewTokens[uuid.UUID]()},
 		users:  memstore.NewUsers[member](),
 	}
-	var err error
-	h.accounts, err = account.NewManager(h.users, uuid.New, account.Config{
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.accounts, err = account.NewManager(h.users, attempts, uuid.New, account.Config{
 		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
 		InsecureArgon2: true,
 	})
@@ -63,8 +66,8 @@ func newHouse(t testing.TB) *house {
 	return h
 }
 
-// auth returns a plugin over the house.
-func (h *house) auth(t testing.TB, cfg ginauth.Config) *ginauth.Auth[member] {
+// auth returns an Auth over the rig.
+func (h *rig) auth(t testing.TB, cfg ginauth.Config) *ginauth.Auth[member] {
 	t.Helper()
 	auth, err := ginauth.New(h.sessions, h.accounts, cfg)
 	if err != nil {
@@ -74,7 +77,7 @@ func (h *house) auth(t testing.TB, cfg ginauth.Config) *ginauth.Auth[member] {
 }
 
 // token issues a token for Ann.
-func (h *house) token(t testing.TB) string {
+func (h *rig) token(t testing.TB) string {
 	t.Helper()
 	secret, _, err := h.sessions.WriteToken(t.Context(), h.ann)
 	if err != nil {
@@ -86,7 +89,7 @@ func (h *house) token(t testing.TB) string {
 
 var errDown = errors.New("the database is down")
 
-// faultyTokens refuses to store tokens when it is told.
+// faultyTokens fails to insert tokens while full is set.
 type faultyTokens struct {
 	*memstore.Tokens[uuid.UUID]
 	full bool
@@ -99,7 +102,7 @@ func (s *faultyTokens) Insert(ctx context.Context, token strategy.AccessToken[uu
 	return s.Tokens.Insert(ctx, token)
 }
 
-// engine serves a plugin's routes, and /me behind a guard.
+// engine serves the routes of an Auth, and /me behind a guard.
 func engine(auth *ginauth.Auth[member]) *gin.Engine {
 	r := gin.New()
 	auth.Routes(r)
@@ -107,7 +110,7 @@ func engine(auth *ginauth.Auth[member]) *gin.Engine {
 	return r
 }
 
-// guarded serves one route, / , behind handlers.
+// guarded serves the route / behind handlers.
 func guarded(handlers ...gin.HandlerFunc) *gin.Engine {
 	r := gin.New()
 	r.GET("/", append(handlers, welcome)...)
@@ -154,7 +157,7 @@ func post(h http.Handler, path, form string, options ...option) *httptest.Respon
 	return w
 }
 
-// accessToken returns the token in a login's JSON.
+// accessToken returns the token in the JSON of a login's answer.
 func accessToken(t testing.TB, w *httptest.ResponseRecorder) string {
 	t.Helper()
 	var body struct {
@@ -166,7 +169,7 @@ func accessToken(t testing.TB, w *httptest.ResponseRecorder) string {
 	return body.AccessToken
 }
 
-// cookieValue returns the value in a Set-Cookie header of that name.
+// cookieValue returns the value in a Set-Cookie header, which must have this name.
 func cookieValue(t testing.TB, set, name string) string {
 	t.Helper()
 	cookie, err := http.ParseSetCookie(set)

@@ -1,0 +1,180 @@
+package ginauth_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+func TestRefuseAnswersAndAborts(t *testing.T) {
+	auth := newRig(t).auth(t, ginauth.Config{})
+	for _, c := range []struct {
+		err       error
+		code      int
+		body      string
+		challenge string
+	}{
+		{ginauth.ErrNoCredentials, 401, "Unauthorized", `Bearer realm="latchkey"`},
+		{strategy.ErrInvalidToken, 401, "Unauthorized", `Bearer realm="latchkey", error="invalid_token"`},
+		{ginauth.ErrCrossOrigin, 403, "CROSS_ORIGIN_REQUEST", ""},
+		{ginauth.ErrNotVerified, 400, "LOGIN_USER_NOT_VERIFIED", ""},
+		{account.ErrBadCredentials, 400, "LOGIN_BAD_CREDENTIALS", ""},
+		{strategy.ErrUserInactive, 400, "LOGIN_BAD_CREDENTIALS", ""},
+		{strategy.ErrSessionNotFound, 404, "NOT_FOUND", ""},
+		{&account.TooManyAttemptsError{RetryAfter: time.Minute}, 429, "TOO_MANY_ATTEMPTS", ""},
+		{fmt.Errorf("my page: %w", account.ErrBadCredentials), 400, "LOGIN_BAD_CREDENTIALS", ""},
+		{errDown, 503, "SERVICE_UNAVAILABLE", ""},
+		{nil, 503, "SERVICE_UNAVAILABLE", ""},
+	} {
+		r := guarded(func(c2 *gin.Context) { auth.Refuse(c2, c.err) }, func(*gin.Context) { t.Errorf("%v: the next handler ran", c.err) })
+		w := request(r, "GET", "/")
+		wantCode(t, fmt.Sprint(c.err), w, c.code)
+		if got, want := w.Body.String(), `{"detail":"`+c.body+`"}`; got != want {
+			t.Errorf("%v: got the body %s, want %s", c.err, got, want)
+		}
+		if got := w.Header().Get("WWW-Authenticate"); got != c.challenge {
+			t.Errorf("%v: got WWW-Authenticate %q, want %q", c.err, got, c.challenge)
+		}
+		if got := w.Header().Get("Content-Type"); got != "application/json; charset=utf-8" {
+			t.Errorf("%v: got Content-Type %q, want JSON", c.err, got)
+		}
+	}
+}
+
+func TestAnswerOfNothingIssuedIs503(t *testing.T) {
+	auth := newRig(t).auth(t, ginauth.Config{})
+	r := guarded(func(c *gin.Context) { auth.Answer(c, ginauth.Issued[member]{}) })
+	wantCode(t, "answer", request(r, "GET", "/"), http.StatusServiceUnavailable)
+}
+
+func TestIssuedDoesNotPrintItsToken(t *testing.T) {
+	h := newRig(t)
+	for _, transport := range transportsByName {
+		auth := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{transport}})
+		r := guarded(func(c *gin.Context) {
+			issued, err := auth.Login(c, h.ann)
+			if err != nil {
+				t.Fatal(err)
+			}
+			encoded, err := json.Marshal(issued)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, printed := range []string{fmt.Sprintf("%v %+v %#v", issued, issued, issued), string(encoded)} {
+				if strings.Contains(printed, issued.Token.Reveal()) {
+					t.Errorf("got the token in %s", printed)
+				}
+			}
+		})
+		wantCode(t, "log in", request(r, "GET", "/"), http.StatusOK)
+	}
+}
+
+func TestOneApplicationAnswersLoginsBothWays(t *testing.T) {
+	h := newRig(t)
+	api := h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{SameSite: http.SameSiteStrictMode}}})
+	web, err := api.AnswerLoginsWith(ginauth.Cookie{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := web.AnswerLoginsWith(ginauth.Bearer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := gin.New()
+	api.Routes(r.Group("/api"))
+	web.Routes(r.Group("/web"))
+	again.Routes(r.Group("/again"))
+	// Guards of one, methods of the other.
+	renew := func(auth *ginauth.Auth[member]) gin.HandlerFunc {
+		return func(c *gin.Context) {
+			user, _ := auth.CurrentUser(c)
+			issued, err := auth.Renew(c, user)
+			if err != nil {
+				auth.Refuse(c, err)
+				return
+			}
+			auth.Answer(c, issued)
+		}
+	}
+	r.GET("/api/renew", web.RequireUser(), renew(api))
+	r.GET("/web/renew", api.RequireUser(), renew(web))
+	r.GET("/both", api.RequireUser(), web.RequireUser(), welcome)
+
+	const form = "username=ann@example.com&password=" + password
+	w := post(r, "/api/login", form)
+	token := accessToken(t, w)
+	wantSetCookie(t, "API login", w, false)
+	for _, path := range []string{"/api/renew", "/web/renew", "/api/renew"} {
+		w = request(r, "GET", path, inHeader(token))
+		wantCode(t, path, w, http.StatusOK)
+		token = accessToken(t, w)
+		wantSetCookie(t, path, w, false)
+	}
+	wantCode(t, "both guards", request(r, "GET", "/both", inHeader(token)), http.StatusOK)
+	accessToken(t, post(r, "/again/login", form))
+
+	w = post(r, "/web/login", form)
+	wantCode(t, "web login", w, http.StatusNoContent)
+	set := w.Header().Get("Set-Cookie")
+	if !strings.Contains(set, "SameSite=Strict") {
+		t.Errorf("web login: got Set-Cookie %q, want the settings of Config.Transports", set)
+	}
+	cookie := cookieValue(t, set, "__Host-latchkey")
+	for _, path := range []string{"/api/renew", "/web/renew"} {
+		w = request(r, "GET", path, inCookie(cookie))
+		wantCode(t, path+" by cookie", w, http.StatusNoContent)
+		cookie = cookieValue(t, w.Header().Get("Set-Cookie"), "__Host-latchkey")
+	}
+	wantCode(t, "both guards by cookie", request(r, "GET", "/both", inCookie(cookie)), http.StatusOK)
+	wantCode(t, "API log-out of the cookie", request(r, "POST", "/api/logout", inCookie(cookie)), http.StatusNoContent)
+
+	// Each Auth checks the origin of the logins that it answers with a cookie.
+	wantCode(t, "API login from another site", post(r, "/api/login", form, fromAnotherSite), http.StatusOK)
+	wantCode(t, "web login from another site", post(r, "/web/login", form, fromAnotherSite), http.StatusForbidden)
+}
+
+func TestAnswerLoginsWithNeedsAConfiguredTransport(t *testing.T) {
+	auth := newRig(t).auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}})
+	for what, c := range map[string]struct {
+		transport ginauth.Transport
+		names     string
+	}{
+		"nil":                    {nil, "nil"},
+		"not configured":         {ginauth.Bearer{}, "Config.Transports"},
+		"cookie of another name": {ginauth.Cookie{Name: "__Host-other"}, "__Host-other"},
+		"invalid cookie":         {ginauth.Cookie{Domain: "example.com"}, "Cookie.Name"},
+	} {
+		if _, err := auth.AnswerLoginsWith(c.transport); err == nil || !strings.Contains(err.Error(), c.names) {
+			t.Errorf("%s: got the error %v, want one that names %s", what, err, c.names)
+		}
+	}
+}
+
+// A login that fails for a reason of the store must not look like a wrong password.
+func TestFailureKeepsItsCauseButNoVerdict(t *testing.T) {
+	h := newRig(t)
+	auth, err := ginauth.New(h.sessions, passwords{fmt.Errorf("%w: %w", errDown, strategy.ErrInvalidToken)}, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := guarded(func(c *gin.Context) {
+		_, err := auth.LoginWithPassword(c, "ann@example.com", password, false)
+		wantVerdict(t, "log in", err, errDown)
+		if !errors.Is(err, errDown) || !strings.Contains(err.Error(), errDown.Error()) {
+			t.Errorf("got the error %v, want its cause", err)
+		}
+		auth.Refuse(c, err)
+	})
+	wantCode(t, "log in", request(r, "GET", "/"), http.StatusServiceUnavailable)
+}
