@@ -20,7 +20,7 @@ import (
 type answer struct {
 	code   int
 	detail string      // a code of the contract
-	fields fieldErrors // what is wrong with the body, in place of detail
+	fields fieldErrors // the invalid fields, in place of detail
 	// challenge asks for a WWW-Authenticate header, and params are its parameters
 	// after the realm.
 	challenge  bool
@@ -87,9 +87,9 @@ func statusOfRest(err error) answer {
 	return answer{code: http.StatusServiceUnavailable, detail: "SERVICE_UNAVAILABLE", retryAfter: time.Second}
 }
 
-// Refuse answers a request with an error, as the package's routes do, and keeps the
-// handlers that follow from running. An error that is not one of this package, strategy or
-// account is answered with 503.
+// Refuse writes the contract's answer to an error, and keeps the handlers that follow from
+// running. It answers 503 to an error that does not wrap one of this package, strategy or
+// account.
 func (a *Auth[U]) Refuse(c *gin.Context, err error) {
 	abort(c)
 	a.refuse(c.Writer, c.Request, err)

@@ -16,11 +16,10 @@ import (
 	"unicode/utf8"
 )
 
-// maxBody is far more than a name and a password need.
+// maxBody bounds a body, in bytes. A name and a password need far less.
 const maxBody = 16 << 10
 
-// fieldError says what is wrong with a field of the body, in the shape that
-// FastAPI's clients know.
+// fieldError is an invalid field of the body or the query, in FastAPI's shape.
 type fieldError struct {
 	Loc  []string `json:"loc"`
 	Msg  string   `json:"msg"`
@@ -31,16 +30,17 @@ type fieldErrors []fieldError
 
 func (e fieldErrors) Error() string { return "invalid body" }
 
-func wrong(kind, msg string, loc ...string) fieldError {
+// bodyError returns the error of a field, or of the body as a whole.
+func bodyError(kind, msg string, loc ...string) fieldError {
 	return fieldError{append([]string{"body"}, loc...), msg, kind}
 }
 
-// readForm reads a request's body: never its URL, which ends up in logs.
+// readForm reads a form from the body. It ignores the URL, which ends up in logs.
 func (a *Auth[U]) readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	return readForm(w, r, a.cfg.BodyTimeout)
 }
 
-// readOptionalForm is readForm for a request that may have no body.
+// readOptionalForm is readForm for a request that may be without a body.
 func (a *Auth[U]) readOptionalForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return &form{}, nil
@@ -76,12 +76,12 @@ func readForm(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*f
 	return &form{fields: f}, nil
 }
 
-// readUntil bounds how long the body may take, also where nobody reads it: the
-// server looks for its end before it answers. The zero time is no bound.
+// readUntil bounds how long the body may take. It matters for a body that is not read too:
+// the server reads on to its end before it answers. The zero time removes the bound.
 func readUntil(deadline time.Time, w http.ResponseWriter, r *http.Request) {
-	// A server's own timeout for the whole request is not to be extended.
+	// Do not extend the server's own timeout.
 	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout <= 0 {
-		_ = http.NewResponseController(w).SetReadDeadline(deadline) // or the server has no such thing
+		_ = http.NewResponseController(w).SetReadDeadline(deadline) // not every server supports it
 	}
 }
 
@@ -107,27 +107,26 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, errBodyTooSlow
 	case err != nil:
-		return nil, fieldErrors{wrong("body_incomplete", "The body could not be read to its end")}
+		return nil, fieldErrors{bodyError("body_incomplete", "The body could not be read to its end")}
 	}
-	// Or the server would take the connection for lost while it answers.
+	// An old deadline would make the server close the connection while it answers.
 	readUntil(time.Time{}, w, r)
 	r.Body = http.NoBody
 	return body, nil
 }
 
-// fields are the fields of a body, each with the values that it was given. A
-// value is a string, nil (JSON's null), or something else that is not welcome.
+// fields maps the fields of a body to their values. A value is a string, a bool, nil
+// (JSON's null), or of a type that no field accepts.
 type fields map[string][]any
 
-// form picks what is wanted out of the fields, and collects everything that is
-// wrong with them.
+// form reads fields and collects their errors.
 type form struct {
 	fields fields
 	errs   fieldErrors
 }
 
-// value returns a field's value, nil where it is missing. Fields that were given
-// twice are reported by done.
+// value returns a field's value, or nil if it is missing or occurs twice; done reports
+// the latter.
 func (f *form) value(name string) any {
 	if len(f.fields[name]) != 1 {
 		return nil
@@ -135,33 +134,33 @@ func (f *form) value(name string) any {
 	return f.fields[name][0]
 }
 
-func (f *form) wrong(name, kind, msg string) { f.errs = append(f.errs, wrong(kind, msg, name)) }
+func (f *form) fail(name, kind, msg string) { f.errs = append(f.errs, bodyError(kind, msg, name)) }
 
-// text returns a field that is a string; "" is as good as missing.
+// text returns a string field, or "" if it is missing.
 func (f *form) text(name string) string {
 	value := f.value(name)
 	s, ok := value.(string)
 	switch {
 	case value != nil && !ok:
-		f.wrong(name, "string_type", "Input should be a valid string")
+		f.fail(name, "string_type", "Input should be a valid string")
 	case !utf8.ValidString(s):
-		f.wrong(name, "string_unicode", "Input should be valid UTF-8")
+		f.fail(name, "string_unicode", "Input should be valid UTF-8")
 	}
 	return s
 }
 
-// required is text that must be there.
+// required returns a string field that must not be missing or empty.
 func (f *form) required(name string) string {
 	n := len(f.errs)
 	s := f.text(name)
 	if s == "" && len(f.errs) == n && len(f.fields[name]) < 2 {
-		f.wrong(name, "missing", "Field required")
+		f.fail(name, "missing", "Field required")
 	}
 	return s
 }
 
-// flag returns a boolean: JSON's, or a form's in the spellings that browsers and
-// FastAPI's clients send. Missing is false.
+// flag returns a boolean field, or false if it is missing. In forms it accepts the spellings
+// of browsers and of FastAPI's clients.
 func (f *form) flag(name string) bool {
 	switch value := f.value(name).(type) {
 	case nil:
@@ -176,11 +175,11 @@ func (f *form) flag(name string) bool {
 			return false
 		}
 	}
-	f.wrong(name, "bool_parsing", "Input should be a valid boolean")
+	f.fail(name, "bool_parsing", "Input should be a valid boolean")
 	return false
 }
 
-// done returns everything that is wrong, or nil.
+// done returns all errors, or nil.
 func (f *form) done() error {
 	var twice []string
 	for name, values := range f.fields {
@@ -190,7 +189,7 @@ func (f *form) done() error {
 	}
 	slices.Sort(twice)
 	for _, name := range twice {
-		f.wrong(name, "duplicate", "Field given more than once")
+		f.fail(name, "duplicate", "Field given more than once")
 	}
 	if len(f.errs) > 0 {
 		return f.errs
@@ -214,7 +213,7 @@ func (a *Auth[U]) readLogin(w http.ResponseWriter, r *http.Request) (loginForm, 
 
 func (f *form) login() (loginForm, error) {
 	if grant := f.text("grant_type"); grant != "" && grant != "password" {
-		f.wrong("grant_type", "string_pattern_mismatch", "grant_type should be 'password'")
+		f.fail("grant_type", "string_pattern_mismatch", "grant_type should be 'password'")
 	}
 	login := loginForm{username: f.required("username"), password: f.required("password"), remember: f.flag("remember")}
 	if err := f.done(); err != nil {
@@ -226,7 +225,7 @@ func (f *form) login() (loginForm, error) {
 func decodeForm(body []byte) (fields, error) {
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
-		return nil, fieldErrors{wrong("form_invalid", "The body is not a valid form")}
+		return nil, fieldErrors{bodyError("form_invalid", "The body is not a valid form")}
 	}
 	f := make(fields, len(values))
 	for name, vs := range values {
@@ -238,15 +237,15 @@ func decodeForm(body []byte) (fields, error) {
 }
 
 func decodeMultipart(body []byte, boundary string) (fields, error) {
-	broken := fieldErrors{wrong("form_invalid", "The body is not valid multipart/form-data")}
+	broken := fieldErrors{bodyError("form_invalid", "The body is not valid multipart/form-data")}
 	if boundary == "" {
 		return nil, broken
 	}
 	f := make(fields)
 	for r := multipart.NewReader(bytes.NewReader(body), boundary); ; {
 		part, err := r.NextPart()
-		// io.EOF itself: a body that breaks off wraps it, but for one that does so in
-		// the header of a part.
+		// A truncated body wraps io.EOF, unless it ends in the header of a part: look for
+		// the final boundary.
 		if err == io.EOF && bytes.Contains(body, []byte("--"+boundary+"--")) {
 			return f, nil
 		}
@@ -259,16 +258,16 @@ func decodeMultipart(body []byte, boundary string) (fields, error) {
 		}
 		var value any = string(content)
 		if part.FileName() != "" {
-			value = content // a file where a text is wanted
+			value = content // a file: no field accepts it
 		}
 		f[part.FormName()] = append(f[part.FormName()], value)
 	}
 }
 
-// decodeJSON reads a JSON object member by member, because encoding/json lets
-// the last of several members with one name win.
+// decodeJSON reads a JSON object member by member to find duplicate names, of which
+// encoding/json keeps the last.
 func decodeJSON(body []byte) (fields, error) {
-	broken := fieldErrors{wrong("json_invalid", "The body is not a valid JSON object")}
+	broken := fieldErrors{bodyError("json_invalid", "The body is not a valid JSON object")}
 	if !utf8.Valid(body) {
 		return nil, broken
 	}

@@ -10,22 +10,20 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Check is a condition that [Auth.RequireUser] adds: [Verified], [Superuser],
-// [Fresh], [Scopes], or one of the application's own, made by [CheckUser].
+// Check is a condition of a guard: [Verified], [Superuser], [Fresh], [Scopes], or a
+// [CheckUser] of the application.
 type Check[U User] interface {
-	// pass returns nil for a session that may pass, or why it may not:
-	// errForbidden, a staleError or a scopeError. Any other error means that this
-	// could not be found out.
+	// pass returns nil for a session that passes, or why it does not: errForbidden, a
+	// staleError or a scopeError. Any other error means that the check failed.
 	pass(ctx context.Context, s subject) error
 }
 
-// subject is whom a Check looks at: what the ready checks ask for, and the
-// *strategy.Session[U], which the application's own do.
+// subject is the session that a Check looks at.
 type subject struct {
 	user    User
 	info    *strategy.SessionInfo
 	now     time.Time
-	session any
+	session any // *strategy.Session[U], for CheckUser
 }
 
 func allow(ok bool) error {
@@ -35,14 +33,14 @@ func allow(ok bool) error {
 	return nil
 }
 
-// Flag is a [Check] of one of the user's flags.
+// Flag is a [Check] of one of the user's flags. Other users get 403.
 type Flag uint8
 
 // The flags.
 const (
-	// Verified lets verified users pass.
+	// Verified admits verified users.
 	Verified Flag = iota + 1
-	// Superuser lets superusers pass.
+	// Superuser admits superusers.
 	Superuser
 )
 
@@ -53,18 +51,16 @@ func (f Flag) pass(_ context.Context, s subject) error {
 	case Superuser:
 		return allow(s.user.IsSuperuser())
 	}
-	return fmt.Errorf("no such flag: %d", f)
+	return fmt.Errorf("unknown flag: %d", f)
 }
 
-// Freshness is a [Check] of how long ago the user gave their credentials; see
-// [Fresh].
+// Freshness is a [Check] of the age of the login; see [Fresh].
 type Freshness time.Duration
 
-// Fresh lets those pass who gave their credentials at most maxAge ago, by the
-// login or since then by POST reauthenticate. Others are answered with 401 and
-// error="insufficient_user_authentication" (RFC 9470). 0 lets only logins of the
-// same millisecond pass, less than 0 none. A token with scopes is no
-// login, and never fresh.
+// Fresh admits users who entered their password at most maxAge ago, by the login or by
+// POST reauthenticate. Others get 401 with error="insufficient_user_authentication" (RFC
+// 9470). With 0, only a login of the same millisecond is fresh; with a negative maxAge,
+// none is. A scoped token is not a login and never fresh.
 func Fresh(maxAge time.Duration) Freshness { return Freshness(maxAge) }
 
 func (f Freshness) pass(_ context.Context, s subject) error {
@@ -78,15 +74,15 @@ func (f Freshness) pass(_ context.Context, s subject) error {
 // RequiredScopes is a [Check] of a token's scopes; see [Scopes].
 type RequiredScopes []string
 
-// Scopes lets logins pass, and tokens that have all these scopes. Others are
-// answered with 403 and error="insufficient_scope" (RFC 6750 §3.1). Without this
-// check a guard lets no token with scopes pass: Scopes() lets them all.
+// Scopes admits logins, and scoped tokens that have all these scopes. Other tokens get 403
+// with error="insufficient_scope" (RFC 6750 §3.1). Guards reject scoped tokens unless Scopes
+// is given. Scopes() without arguments accepts every scoped token.
 func Scopes(scopes ...string) RequiredScopes { return slices.Clone(scopes) }
 
 func (r RequiredScopes) pass(_ context.Context, s subject) error {
 	for _, scope := range r {
 		if !strategy.ValidScope(scope) {
-			return fmt.Errorf("%q is no scope", scope)
+			return fmt.Errorf("%q is not a scope", scope)
 		}
 	}
 	if !s.info.HasScopes(r...) {
@@ -95,14 +91,14 @@ func (r RequiredScopes) pass(_ context.Context, s subject) error {
 	return nil
 }
 
-// restricts reports whether a check keeps ordinary users away: the others pass
-// logins of all kinds.
+// restricts reports whether a check can reject ordinary users: Verified, Fresh and Scopes
+// admit them.
 func restricts[U User](check Check[U]) bool {
 	_, own := check.(userCheck[U])
 	return own || check == Check[U](Superuser)
 }
 
-// takesScopes reports whether a guard with these checks takes tokens with scopes.
+// takesScopes reports whether a guard with these checks accepts scoped tokens.
 func takesScopes[U User](checks []Check[U]) bool {
 	for _, check := range checks {
 		if _, ok := check.(RequiredScopes); ok {
@@ -112,10 +108,9 @@ func takesScopes[U User](checks []Check[U]) bool {
 	return false
 }
 
-// CheckUser makes a [Check] of a function that reports whether a session's user
-// may pass: false is answered with 403, an error with 503. The function must be
-// safe for concurrent use. U must be the user type of the Auth; with another one
-// every request is answered with 503.
+// CheckUser returns a [Check] that calls pass: false is answered with 403, an error with
+// 503, whatever it wraps. pass must be safe for concurrent use. U must be the user type of
+// the [Auth]; with another type every request gets 503.
 func CheckUser[U User](pass func(ctx context.Context, s strategy.Session[U]) (bool, error)) Check[U] {
 	return userCheck[U](pass)
 }
@@ -124,18 +119,18 @@ type userCheck[U User] func(context.Context, strategy.Session[U]) (bool, error)
 
 func (f userCheck[U]) pass(ctx context.Context, s subject) error {
 	if f == nil {
-		return errors.New("the function of a CheckUser is nil")
+		return errors.New("CheckUser: the function is nil")
 	}
 	session, ok := s.session.(*strategy.Session[U])
 	if !ok {
 		var other U
-		return fmt.Errorf("the check is of sessions of %T, not %T", other, s.user)
+		return fmt.Errorf("CheckUser of %T is used for %T", other, s.user)
 	}
 	own := *session
-	own.Scopes = slices.Clone(own.Scopes) // the rest are values
+	own.Scopes = slices.Clone(own.Scopes) // requests share the session
 	ok, err := f(ctx, own)
 	if err != nil {
-		return &unavailable{err} // whatever it wraps
+		return &unavailable{err}
 	}
 	return allow(ok)
 }

@@ -13,7 +13,7 @@ import (
 // clientContext carries the client IP of a request, which it resolves when it is
 // first asked for: rejected requests skip it.
 //
-// Call resolve or discard before the request must no longer be read.
+// Call resolve or discard before the handler returns: Gin recycles its contexts.
 type clientContext struct {
 	context.Context
 	mu    sync.Mutex
@@ -23,7 +23,7 @@ type clientContext struct {
 }
 
 // newClientContext returns a context that carries the client IP that ctx already
-// knows, or else the one of the request.
+// knows, or else the one of the request. c may be nil if ctx knows it.
 func newClientContext(ctx context.Context, c *gin.Context) clientContext {
 	return clientContext{Context: ctx, from: c}
 }
@@ -42,7 +42,7 @@ func (c *clientContext) resolveLocked() {
 	}
 }
 
-// discard stops reading the request.
+// discard ends the use of the gin.Context. The client IP is "" unless it was asked for.
 func (c *clientContext) discard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 // valid token of an active user who passes all checks, and answers all others. Handlers
 // behind it call [Auth.CurrentUser]. Stacked guards read the token once.
 //
-// The guard changes the context of *c.Request in place. A test that sends a request twice
-// must make a new one each time.
+// The guard sets the context of *c.Request in place. Do not share the request with another
+// goroutine before the guard, and do not send one *http.Request through it twice in a test.
 func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if id, err := a.admit(c, checks); err != nil {

@@ -49,8 +49,8 @@ func (id *identity[U]) attach(r *http.Request) {
 func (id *identity[U]) discard() { id.client.discard() }
 
 // identity returns what a guard found out about the request, or nil. An application can
-// use the context of one request for another (a batch of inner requests): an identity
-// belongs to requests that carry its token only, by the same transport.
+// use the context of one request for another, for example in a batch. Therefore an identity
+// applies only to requests that carry its token, by the same transport.
 func (a *Auth[U]) identity(r *http.Request) *identity[U] {
 	known, _ := r.Context().Value(identityKey{a.cfg}).(*identity[U])
 	if known == nil {

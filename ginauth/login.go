@@ -12,9 +12,9 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Issued is a session with its new token. With the cookie transport the client gets the
-// token by a cookie that is set already. With the bearer transport the handler must
-// answer with the token: by [Auth.Answer], or in its own way.
+// Issued is a session with its new token. With the cookie transport, the response header
+// already sets the cookie. With the bearer transport, the handler must send the token to
+// the client: with [Auth.Answer], or in a format of its own.
 type Issued[U any] struct {
 	// Session is the session, with its user.
 	Session strategy.Session[U]
@@ -25,9 +25,9 @@ type Issued[U any] struct {
 	remaining time.Duration // until the token expires; 0: never
 }
 
-// Answer answers a request with a new token, as the package's routes do: with the bearer
-// transport by 200 and the token in JSON, with the cookie transport by 204. An empty
-// issued, of a login that failed, is answered with 503.
+// Answer writes the contract's answer to a successful login: 200 and the token in JSON with
+// the bearer transport, 204 with the cookie transport. It answers 503 if issued is the zero
+// value.
 func (a *Auth[U]) Answer(c *gin.Context, issued Issued[U]) {
 	if issued.transport == nil {
 		a.Refuse(c, errors.New("ginauth: Answer: nothing was issued"))
@@ -42,7 +42,7 @@ func (a *Auth[U]) answer(w http.ResponseWriter, issued Issued[U]) {
 
 func (a *Auth[U]) handleLogin(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	// The origin comes first: the body of a forged request is not worth reading.
+	// Check the origin before reading the body of a forged request.
 	if err := a.sameOrigin(ctx, r); err != nil {
 		return err
 	}

@@ -11,24 +11,24 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Transport is a way by which a token comes with a request, and by which a login
-// is answered: [Bearer] or [Cookie].
+// Transport carries tokens: [Bearer] or [Cookie]. It says where a request has its token and
+// how a login is answered.
 type Transport interface {
-	// prepare returns the transport with its defaults, or an error that names
-	// the field which is wrong.
+	// prepare validates the fields and fills in defaults. An error names the field.
 	prepare() (transport, error)
 }
 
 type transport interface {
+	// String returns the kind and, of a cookie, the name.
 	fmt.Stringer
 	// token returns the token that a request carries, or "". The error wraps
 	// errBadRequest or strategy.ErrInvalidToken.
 	token(*http.Request) (string, error)
-	// presented returns what a request carries in the place of a token, also what
-	// token refuses: a few values at most.
+	// presented returns at most four values that a request has in place of a token,
+	// also those that token rejects.
 	presented(*http.Request) []string
-	// ambient reports whether browsers add the token by themselves, whoever's page
-	// makes the request.
+	// ambient reports whether browsers add the token to the requests of every page, of
+	// whatever site.
 	ambient() bool
 	// deliver sets the header that carries a new token, if the transport has one.
 	// remaining is the time until the token expires; 0: never. With untilClosed the
@@ -40,15 +40,15 @@ type transport interface {
 	clear(http.ResponseWriter)
 }
 
-// maxCookieAge is the longest that browsers keep a cookie, 400 days (RFC 6265bis
-// §5.5): what a remembered login whose token does not expire can have.
+// maxCookieAge is the longest that browsers keep a cookie, 400 days in seconds (RFC 6265bis
+// §5.5), for a remembered login whose token does not expire.
 const maxCookieAge = 400 * 24 * 60 * 60
 
-// Bearer is the Authorization header (RFC 6750 §2.1). The login answers with the
-// token in JSON.
+// Bearer is the Authorization header (RFC 6750 §2.1). The login answers with the token in
+// JSON.
 type Bearer struct {
-	// Realm stands in WWW-Authenticate. Default "latchkey". It is printable
-	// ASCII without quotes and backslashes.
+	// Realm is the realm of WWW-Authenticate headers: printable ASCII without quotes and
+	// backslashes. Default "latchkey".
 	Realm string
 }
 
@@ -79,17 +79,17 @@ func (bearer) token(r *http.Request) (string, error) {
 	}
 }
 
-// parseAuthorization returns the token of an Authorization header, or "" where
-// its scheme is another one. Schemes have no case (RFC 9110 §11.1).
+// parseAuthorization returns the token of an Authorization header, or "" if it has another
+// scheme. Schemes are case-insensitive (RFC 9110 §11.1).
 func parseAuthorization(header string) (string, error) {
 	scheme, rest, _ := strings.Cut(header, " ")
 	if scheme != "Bearer" && !strings.EqualFold(scheme, "Bearer") {
 		return "", nil
 	}
 	token := strings.Trim(rest, " ")
-	// Two searches for a byte are quicker than one for several.
+	// Two byte searches are faster than strings.ContainsAny.
 	if token == "" || strings.IndexByte(token, ' ') >= 0 || strings.IndexByte(token, '\t') >= 0 {
-		return "", fmt.Errorf("%w: Bearer wants one token", errBadRequest)
+		return "", fmt.Errorf("%w: want one token after Bearer", errBadRequest)
 	}
 	return token, nil
 }
@@ -115,31 +115,31 @@ func (bearer) answer(w http.ResponseWriter, token string, remaining time.Duratio
 
 func (bearer) clear(http.ResponseWriter) {}
 
-// Cookie is a cookie for browsers. The login answers 204 with Set-Cookie, and
-// the token is nowhere else. An unsafe request (POST, DELETE, …) that it
-// authenticates, and a login for it, must come from the application's own origin
-// or a trusted one, or from no browser: see Config.TrustedOrigins. The cookie is always HttpOnly, and Secure unless
-// InsecureHTTP says otherwise.
+// Cookie is a cookie for browsers. The login answers 204 with Set-Cookie; the token is not
+// in the body. An unsafe request (POST, DELETE, …) with the cookie, and a login that is
+// answered with it, must come from the application's own origin, from a trusted origin or
+// from a client that is not a browser; others get 403. See Config.TrustedOrigins. The
+// cookie is always HttpOnly, and Secure unless InsecureHTTP is set.
 type Cookie struct {
-	// Name is the cookie's name. Default "__Host-latchkey": browsers take a
-	// cookie with this prefix only from the host itself, over TLS, for all
-	// paths (RFC 6265bis §4.1.3.2).
+	// Name is the cookie's name. Default "__Host-latchkey": browsers accept a cookie with
+	// this prefix only from the host itself, over TLS, for all paths (RFC 6265bis
+	// §4.1.3.2).
 	Name string
 
 	// Path is the path below which browsers send the cookie. Default "/".
 	Path string
 
-	// Domain lets the hosts below a domain have the cookie too. Default none:
-	// only the host that set it.
+	// Domain makes browsers send the cookie to the subdomains of Domain too. Default
+	// none: only to the host that set it.
 	Domain string
 
-	// SameSite says with which requests of other sites browsers send the cookie.
+	// SameSite limits the requests of other sites with which browsers send the cookie.
 	// Default http.SameSiteLaxMode.
 	SameSite http.SameSite
 
-	// InsecureHTTP leaves the Secure attribute out, so that browsers send the
-	// token over plain HTTP too. The Name needs to be another one then.
-	// Development on localhost works without it.
+	// InsecureHTTP leaves out the Secure attribute: browsers send the token over plain
+	// HTTP too. It needs a Name without the default's prefix. Development on localhost
+	// works without it. Default false.
 	InsecureHTTP bool
 }
 
@@ -158,19 +158,19 @@ func (k Cookie) prepare() (transport, error) {
 	if err := t.attributes.Valid(); err != nil {
 		return nil, fmt.Errorf("Cookie: %w", err)
 	}
-	// Browsers match the prefixes without regard to case.
+	// Browsers match the prefixes case-insensitively.
 	name := strings.ToLower(k.Name)
 	switch {
 	case k.SameSite < http.SameSiteLaxMode || k.SameSite > http.SameSiteNoneMode:
-		return nil, fmt.Errorf("Cookie.SameSite: %d is no mode", k.SameSite)
+		return nil, fmt.Errorf("Cookie.SameSite: unknown mode %d", k.SameSite)
 	case k.SameSite == http.SameSiteNoneMode && !secure:
-		return nil, errors.New("Cookie.SameSite: None wants a Secure cookie, and InsecureHTTP is set")
+		return nil, errors.New("Cookie.SameSite: None requires a Secure cookie, but InsecureHTTP is set")
 	case !strings.HasPrefix(k.Path, "/"):
 		return nil, fmt.Errorf("Cookie.Path: %q does not begin with /", k.Path)
 	case strings.HasPrefix(name, "__host-") && (!secure || k.Path != "/" || k.Domain != ""):
-		return nil, fmt.Errorf("Cookie.Name: %q wants a Secure cookie with Path / and no Domain", k.Name)
+		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie with Path / and no Domain", k.Name)
 	case strings.HasPrefix(name, "__secure-") && !secure:
-		return nil, fmt.Errorf("Cookie.Name: %q wants a Secure cookie", k.Name)
+		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie", k.Name)
 	}
 	return t, nil
 }
@@ -179,8 +179,8 @@ type cookie struct{ attributes http.Cookie }
 
 func (k cookie) String() string { return "Cookie " + k.attributes.Name }
 
-// token refuses several cookies of the name with different values: one of them
-// was planted, from a subdomain perhaps, and nobody can tell which.
+// token rejects several cookies of the name with different values: one was planted, for
+// example by a subdomain, and it is unknown which.
 func (k cookie) token(r *http.Request) (string, error) {
 	found := r.CookiesNamed(k.attributes.Name)
 	if len(found) == 0 {
@@ -197,7 +197,7 @@ func (k cookie) token(r *http.Request) (string, error) {
 func (cookie) ambient() bool { return true }
 
 func (k cookie) presented(r *http.Request) (values []string) {
-	// Anybody can make cookies up, and each costs a write: a few will do.
+	// Each value costs a write, and a client can send many.
 	const most = 4
 	for _, found := range r.CookiesNamed(k.attributes.Name) {
 		if len(values) < most && !slices.Contains(values, found.Value) {
@@ -215,7 +215,7 @@ func (k cookie) deliver(w http.ResponseWriter, token string, remaining time.Dura
 	case remaining == 0:
 		set.MaxAge = maxCookieAge
 	default:
-		// A cookie with MaxAge 0 has no end, and would outlive the token.
+		// MaxAge 0 would make a session cookie, which can outlive the token.
 		set.MaxAge = max(1, int(remaining/time.Second))
 	}
 	http.SetCookie(w, &set)
