@@ -2,7 +2,6 @@ package account
 
 import (
 	"context"
-	"errors"
 
 	"github.com/latchkey-go/latchkey/event"
 )
@@ -32,11 +31,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 		return none, m.failed(ctx, "hash the password", err)
 	}
 	a := m.of(&user)
-	err = m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, true)
-	if !errors.Is(err, ErrConflict) {
-		defer m.tokensRevoked(ctx, id)
-	}
-	if err != nil {
+	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, true); err != nil {
 		return none, m.storeError(ctx, "store the password", err, ErrConflict)
 	}
 	a.HashedPassword = hash
@@ -44,6 +39,7 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 	// stored version is greater, and Renew does not keep the session.
 	a.Version++
 	m.emit(ctx, event.Event{Kind: event.PasswordChanged, UserID: id})
+	m.tokensRevoked(ctx, id)
 	return user, nil
 }
 
@@ -70,13 +66,12 @@ func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 }
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason event.Reason) error {
-	err := m.store.Apply(ctx, id, change)
-	if change.RevokeTokens && !errors.Is(err, ErrUserNotFound) {
-		defer m.tokensRevoked(ctx, id)
-	}
-	if err != nil {
+	if err := m.store.Apply(ctx, id, change); err != nil {
 		return m.storeError(ctx, "change the account", err, ErrUserNotFound)
 	}
 	m.emit(ctx, event.Event{Kind: event.AccountChanged, UserID: id, Reason: reason})
+	if change.RevokeTokens {
+		m.tokensRevoked(ctx, id)
+	}
 	return nil
 }

@@ -168,8 +168,8 @@ func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 
 // OnTokensRevoked registers f. The Manager calls it after each change that invalidated
 // an account's tokens: [Manager.ChangePassword], [Manager.Deactivate] and
-// [Manager.RevokeTokens]. It calls f also if the store failed, because the change may
-// have been made, but not after [ErrUserNotFound] or [ErrConflict].
+// [Manager.RevokeTokens]. It does not call f where the store failed: nothing may have
+// changed then, and a failure must not log a user out.
 //
 // f can delete the rows of the tokens. That is a clean-up: the tokens are invalid
 // without it. The context carries the request's values, but is not cancelled with it.

@@ -26,8 +26,8 @@ type app struct {
 	*latchkey.Latchkey[Member, uuid.UUID]
 }
 
-// options are the flags that change how sessions live and what logins cost.
-type options struct {
+// settings are the flags that change how sessions live and what logins cost.
+type settings struct {
 	lifetime, remember, idleTimeout time.Duration
 	maxSessions                     int
 	cacheStaleness                  time.Duration
@@ -35,7 +35,7 @@ type options struct {
 }
 
 // newApp builds Latchkey on a database, and makes its indexes.
-func newApp(ctx context.Context, db *mongo.Database, o options) (*app, error) {
+func newApp(ctx context.Context, db *mongo.Database, o settings) (*app, error) {
 	cfg := latchkey.Config{
 		Lifetime:            o.lifetime,
 		IdleTimeout:         o.idleTimeout,

@@ -33,16 +33,16 @@ func main() {
 	}
 }
 
-type settings struct {
+type flags struct {
 	addr     string
 	mongoURI string
 	database string
 	demo     bool
-	options
+	settings
 }
 
-func parseFlags(args []string, stderr io.Writer) (settings, error) {
-	var s settings
+func parseFlags(args []string, stderr io.Writer) (flags, error) {
+	var s flags
 	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&s.addr, "addr", "127.0.0.1:8080", "address to listen on")
@@ -95,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
 
-	app, err := newApp(ctx, client.Database(s.database), s.options)
+	app, err := newApp(ctx, client.Database(s.database), s.settings)
 	if err != nil {
 		return err
 	}

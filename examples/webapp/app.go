@@ -56,7 +56,7 @@ func newApp(ctx context.Context, db *mongo.Database, cfg latchkey.Config) (*app,
 var files embed.FS
 
 func (a *app) handler() (http.Handler, error) {
-	pages, err := template.New("").Funcs(template.FuncMap{"moment": moment, "browser": browser}).ParseFS(files, "templates/*.html")
+	pages, err := template.New("").Funcs(template.FuncMap{"moment": moment, "browser": browserName}).ParseFS(files, "templates/*.html")
 	if err != nil {
 		return nil, err
 	}

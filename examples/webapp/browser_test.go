@@ -21,6 +21,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
+	"github.com/latchkey-go/latchkey"
 )
 
 // browser is one of its own, with an empty profile: a context of the headless
@@ -224,7 +225,7 @@ func (b *browser) signedOut(s *site) {
 }
 
 func TestBrowserLogsInAndOut(t *testing.T) {
-	b, s := newBrowser(t, ""), newSite(t, options{})
+	b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
 	b.open(s.base + "/sessions?after=")
 	b.at(s.base + "/login?next=%2Fsessions%3Fafter%3D")
 
@@ -269,7 +270,7 @@ func TestBrowserLogsInAndOut(t *testing.T) {
 }
 
 func TestBrowserOnLocalhost(t *testing.T) {
-	b, s := newBrowser(t, ""), newSite(t, options{})
+	b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
 	s.base = strings.Replace(s.base, "127.0.0.1", "localhost", 1)
 	b.open(s.base + "/login")
 	b.fill("email", "member@example.com")
@@ -283,18 +284,19 @@ func TestBrowserOnLocalhost(t *testing.T) {
 }
 
 func TestBrowserEndsAnothersSession(t *testing.T) {
-	s := newSite(t, options{})
-	first, second := newBrowser(t, "First/1.0"), newBrowser(t, "Second/1.0")
+	s := newSite(t, latchkey.Config{})
+	first := newBrowser(t, "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36")
+	second := newBrowser(t, "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:130.0) Gecko/20100101 Firefox/130.0")
 	first.login(s)
 	second.login(s)
 
 	first.press(`//nav//a[.="Sessions"]`)
-	if got := first.text(".sessions"); !strings.Contains(got, "First/1.0 this one") || !strings.Contains(got, "Second/1.0") {
+	if got := first.text(".sessions"); !strings.Contains(got, "Chrome on Linux this one") || !strings.Contains(got, "Firefox on Windows") {
 		t.Errorf("the sessions are %q", got)
 	}
-	first.press(`//li[contains(., "Second/1.0")]//button[.="End"]`)
+	first.press(`//li[contains(., "Firefox on Windows")]//button[.="End"]`)
 	first.at(s.base + "/sessions?done=ended")
-	if got := first.text(".sessions"); strings.Contains(got, "Second/1.0") {
+	if got := first.text(".sessions"); strings.Contains(got, "Firefox on Windows") {
 		t.Errorf("the sessions are %q", got)
 	}
 	second.signedOut(s)
@@ -310,7 +312,7 @@ func TestBrowserEndsAnothersSession(t *testing.T) {
 }
 
 func TestBrowserChangesThePassword(t *testing.T) {
-	s := newSite(t, options{})
+	s := newSite(t, latchkey.Config{})
 	b, other := newBrowser(t, ""), newBrowser(t, "")
 	b.login(s)
 	other.login(s)
@@ -366,7 +368,7 @@ func TestBrowserSendsFormsOfOtherOrigins(t *testing.T) {
 
 	t.Run("another port", func(t *testing.T) {
 		// The same site to SameSite: only the protection stands in the way.
-		b, s := newBrowser(t, ""), newSite(t, options{})
+		b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
 		b.login(s)
 		for _, path := range []string{"/logout-all", "/logout", "/password"} {
 			if got, want := b.attack(samePlace, s, path), (post{path, "same-site", samePlace, true, http.StatusForbidden}); got != want {
@@ -376,7 +378,7 @@ func TestBrowserSendsFormsOfOtherOrigins(t *testing.T) {
 		}
 	})
 	t.Run("another site", func(t *testing.T) {
-		b, s := newBrowser(t, ""), newSite(t, options{})
+		b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
 		b.login(s)
 		// Without the cookie it is a stranger's, who is shown the login page.
 		if got, want := b.attack(elsewhere, s, "/logout-all"), (post{"/logout-all", "cross-site", elsewhere, false, http.StatusSeeOther}); got != want {
@@ -403,7 +405,7 @@ func TestBrowserSendsFormsOfOtherOrigins(t *testing.T) {
 		b.signedOut(s)
 	})
 	t.Run("a login", func(t *testing.T) {
-		s := newSite(t, options{})
+		s := newSite(t, latchkey.Config{})
 		for from, site := range map[string]string{samePlace: "same-site", elsewhere: "cross-site"} {
 			b := newBrowser(t, "")
 			if got, want := b.attack(from, s, "/login"), (post{"/login", site, from, false, http.StatusForbidden}); got != want {
@@ -420,7 +422,7 @@ func TestBrowserSendsFormsOfOtherOrigins(t *testing.T) {
 // Every page fits a phone. LATCHKEY_TEST_SCREENSHOTS=dir keeps pictures of them.
 func TestBrowserFitsAPhone(t *testing.T) {
 	pictures := os.Getenv("LATCHKEY_TEST_SCREENSHOTS")
-	s := newSite(t, options{})
+	s := newSite(t, latchkey.Config{})
 	b := newBrowser(t, "")
 	other := newBrowser(t, "AnAgentWithoutASpace/"+strings.Repeat("1234567890", 12))
 	other.login(s)

@@ -273,9 +273,9 @@ func (a *app) changePassword(c *gin.Context) {
 	c.Redirect(http.StatusSeeOther, "/members?done=password")
 }
 
-// browser names the browser and the system of a User-Agent header, such as "Chrome on
+// browserName names the browser and the system of a User-Agent header, such as "Chrome on
 // Linux".
-func browser(userAgent string) string {
+func browserName(userAgent string) string {
 	agent := useragent.Parse(userAgent)
 	switch {
 	case agent.Name == "":

@@ -23,6 +23,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	mongooptions "go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/latchkey-go/latchkey"
+	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/integration/devmongo"
 )
@@ -65,12 +67,16 @@ type post struct {
 
 var databases int
 
-func newSite(t *testing.T, opts options) *site { return serveSite(t, opts, (*httptest.Server).Start) }
+func newSite(t *testing.T, cfg latchkey.Config) *site {
+	return serveSite(t, cfg, (*httptest.Server).Start)
+}
 
 // newTLSSite is for clients of net/http, which send secure cookies over TLS only.
-func newTLSSite(t *testing.T) *site { return serveSite(t, options{}, (*httptest.Server).StartTLS) }
+func newTLSSite(t *testing.T) *site {
+	return serveSite(t, latchkey.Config{}, (*httptest.Server).StartTLS)
+}
 
-func serveSite(t *testing.T, opts options, start func(*httptest.Server)) *site {
+func serveSite(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) *site {
 	t.Helper()
 	client, err := mongo.Connect(mongooptions.Client().ApplyURI(mongoURI))
 	if err != nil {
@@ -79,8 +85,8 @@ func serveSite(t *testing.T, opts options, start func(*httptest.Server)) *site {
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	databases++
 	s := &site{t: t, client: client, db: client.Database(fmt.Sprintf("webapp_%d", databases))}
-	opts.cheapHashes = true
-	if s.app, err = newApp(t.Context(), s.db, opts); err != nil {
+	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
+	if s.app, err = newApp(t.Context(), s.db, cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.app.Close)
@@ -274,7 +280,7 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 			t.Errorf("GET %s answered %d with %q", path, got.status, got.header)
 		}
 	}
-	plain := newSite(t, options{}).visitor()
+	plain := newSite(t, latchkey.Config{}).visitor()
 	if got := plain.get("/").header.Get("Strict-Transport-Security"); got != "" {
 		t.Errorf("Strict-Transport-Security over plain HTTP is %q", got)
 	}
@@ -390,14 +396,14 @@ var endForm = regexp.MustCompile(`action="(/sessions/[^"]+/end)"`)
 func TestSessions(t *testing.T) {
 	s := newTLSSite(t)
 	here := s.visitor()
-	here.agent = "Here/1.0"
+	here.agent = "Here/1.0 (X11; Linux x86_64)"
 	here.login()
 	there := s.visitor()
-	there.agent = `<script>alert("there")</script>`
+	there.agent = `<script>alert/1.0 (X11; Linux x86_64)`
 	there.login()
 
 	page := here.get("/sessions")
-	here.answered(page, http.StatusOK, "Here/1.0 <span class=\"badge\">this one</span>", "&lt;script&gt;alert(&#34;there&#34;)&lt;/script&gt;", "127.0.0.1")
+	here.answered(page, http.StatusOK, "Here on Linux <span class=\"badge\">this one</span>", "&lt;script&gt;alert on Linux", "127.0.0.1")
 	if strings.Contains(page.body, "<script") {
 		t.Errorf("the user agent is not escaped:\n%s", page.body)
 	}
@@ -607,5 +613,5 @@ func TestWrongFlagsAreErrors(t *testing.T) {
 // sameSiteNone is a site whose cookie goes with the requests of other sites.
 func sameSiteNone(t *testing.T, trusted ...string) *site {
 	t.Helper()
-	return newSite(t, options{cookie: ginauth.Cookie{SameSite: http.SameSiteNoneMode}, trustedOrigins: trusted})
+	return newSite(t, latchkey.Config{Cookie: ginauth.Cookie{SameSite: http.SameSiteNoneMode}, TrustedOrigins: trusted})
 }

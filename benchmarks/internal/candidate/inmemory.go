@@ -150,13 +150,16 @@ type tokenMap struct {
 	rows map[string]strategy.AccessToken[uuid.UUID]
 }
 
-func (m tokenMap) ByToken(_ context.Context, digest string, _ time.Time) (strategy.AccessToken[uuid.UUID], error) {
+func (m tokenMap) ByToken(_ context.Context, digest string) (strategy.AccessToken[uuid.UUID], error) {
 	row, ok := m.rows[digest]
 	if !ok {
 		return row, strategy.ErrTokenNotFound
 	}
 	return row, nil
 }
+
+// Retention implements strategy.Store: rows are kept for ever.
+func (m tokenMap) Retention() time.Duration { return 0 }
 
 type userMap map[uuid.UUID]Member
 
