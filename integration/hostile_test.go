@@ -85,7 +85,7 @@ var fieldTypes = map[string][]bson.Type{
 	"token": {bson.TypeString}, "user_id": {bson.TypeBinary}, "scopes": {bson.TypeArray},
 	"name": {bson.TypeString}, "user_agent": {bson.TypeString}, "client_ip": {bson.TypeString},
 	"created_at": {bson.TypeDateTime}, "last_used_at": {bson.TypeDateTime}, "authenticated_at": {bson.TypeDateTime}, "expires_at": {bson.TypeDateTime},
-	"email": {bson.TypeString}, "hashed_password": {bson.TypeString}, "token_version": {bson.TypeInt64, bson.TypeInt32, bson.TypeNull},
+	"email": {bson.TypeString}, "hashed_password": {bson.TypeString}, "token_version": {bson.TypeInt64},
 	"is_active": {bson.TypeBoolean}, "is_verified": {bson.TypeBoolean}, "is_superuser": {bson.TypeBoolean},
 	"failures": {bson.TypeInt32, bson.TypeInt64}, "last": {bson.TypeDateTime}, "networks": {bson.TypeArray},
 }
@@ -117,7 +117,7 @@ func (c *commandCheck) command(command bson.Raw) {
 		for _, d := range values(command.Lookup("deletes").Array()) {
 			c.filter(name, d.Document().Lookup("q").Document())
 		}
-	case "createIndexes", "listIndexes", "dropDatabase", "endSessions":
+	case "ping", "createIndexes", "listIndexes", "dropDatabase", "endSessions":
 	default:
 		c.Errorf("got the unexpected command %v", command)
 	}

@@ -154,6 +154,18 @@ func TestAttemptsKeepTheContract(t *testing.T) {
 	})
 }
 
+func TestRevocationsKeepTheContract(t *testing.T) {
+	storetest.RunRevocations(t, uuid.New, func(tb testing.TB) strategy.RevocationLog[uuid.UUID] {
+		return newTokens[uuid.UUID](tb, database(tb), mongostore.TokensConfig{})
+	})
+}
+
+func TestUserNotificationsKeepTheContract(t *testing.T) {
+	storetest.RunUserNotifier(t, newPerson(uuid.New), func(tb testing.TB) storetest.NotifyingStore[person[uuid.UUID], uuid.UUID] {
+		return newUsers[person[uuid.UUID], uuid.UUID](tb, database(tb), mongostore.UsersConfig{})
+	})
+}
+
 // TestContract checks the HTTP contract over a listener, on the database under test.
 func TestContract(t *testing.T) {
 	contract.Run(t, func(tb testing.TB) contract.Backend { return newBackend(tb, database(tb)) })
