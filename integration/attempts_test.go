@@ -389,8 +389,8 @@ func TestDocumentsOfAttemptsAreAsDocumented(t *testing.T) {
 	db := database(t)
 	node := newLoginNode(t, db.Name(), &now)
 	node.register(t)
-	// check checks all documents. It returns the counters' numbers of failures, and the number of documents
-	// that are lists of networks.
+	// check checks all documents. It returns the counters' numbers of failures, and the number of
+	// documents that are lists of networks.
 	check := func() (failures []int64, lists int) {
 		t.Helper()
 		for _, doc := range documents(t, db) {

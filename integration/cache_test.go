@@ -43,8 +43,8 @@ type node struct {
 	events   events
 }
 
-// newNode returns an instance. sent is the recorder of its client. timeout bounds its database calls; 0 means
-// the default.
+// newNode returns an instance. sent is the recorder of its client. timeout bounds its database
+// calls; 0 means the default.
 func newNode(t testing.TB, db *mongo.Database, sent *recorder, timeout time.Duration, cfg strategy.Config) *node {
 	t.Helper()
 	n := &node{sent: sent}
@@ -98,8 +98,8 @@ func (l *events) all(kind event.Kind) (found []event.Event) {
 
 func (l *events) count(kind event.Kind) int { return len(l.all(kind)) }
 
-// followedTokens is a store that records when its revocation log was polled, and counts the look-ups. On a
-// busy machine polls can be late, which the tests must not count as an error.
+// followedTokens is a store that records when its revocation log was polled, and counts the
+// look-ups. On a busy machine polls can be late, which the tests must not count as an error.
 type followedTokens struct {
 	*mongostore.Tokens[uuid.UUID]
 	reads atomic.Int64
@@ -288,8 +288,8 @@ func (n *node) load(readers int, sessions []*watched) *load {
 					}
 					w := sessions[at%len(sessions)]
 					at++
-					// Invalid tokens are not cached, so that reading them loads the database. They are read
-					// rarely, to check that they stay invalid.
+					// Invalid tokens are not cached, so that reading them loads the database.
+					// They are read rarely, to check that they stay invalid.
 					if w.refused.Load() && rand.IntN(1000) > 0 {
 						continue
 					}
@@ -351,8 +351,8 @@ var (
 	}
 )
 
-// endings returns calls that revoke the sessions of users by all operations, in random order: of every second
-// user all at once, of the others one session at a time.
+// endings returns calls that revoke the sessions of users by all operations, in random order: of
+// every second user all at once, of the others one session at a time.
 func endings(ctx context.Context, by *node, users []*watchedUser) (all []func() error) {
 	for n, u := range users {
 		if n%2 == 0 {
@@ -439,8 +439,8 @@ func percentile(sorted []time.Duration, p int) time.Duration {
 	return sorted[(len(sorted)-1)*p/100].Round(time.Millisecond)
 }
 
-// An instance refuses a session that another one revoked as soon as it has polled the revocations. It polls
-// once a second, also under load.
+// An instance refuses a session that another one revoked as soon as it has polled the
+// revocations. It polls once a second, also under load.
 func TestCachedSessionRevokedByAnotherInstanceIsRefused(t *testing.T) {
 	users, over := 25, 4*time.Second // a server without indexes scans the collection for every look-up
 	if server.Capabilities.Explain {
@@ -488,8 +488,8 @@ func TestCachedSessionRevokedByAnotherInstanceIsRefused(t *testing.T) {
 	b.sweep(t, sessions)
 }
 
-// wantRefusedInTime checks that no accepted read began after the first poll that began after the session's
-// revocation.
+// wantRefusedInTime checks that no accepted read began after the end of the first poll that
+// began after the session's revocation.
 func wantRefusedInTime(t *testing.T, w *watched, polls []poll) {
 	t.Helper()
 	ended, accepted := w.ended.Load(), w.accepted.Load()
@@ -528,8 +528,8 @@ func wantPolls(t *testing.T, polls []poll, interval time.Duration) {
 	}
 }
 
-// An instance that cannot read revocations stops using its cache within MaxStaleness, emits cache.suspended,
-// and reads the database until it can read revocations again.
+// An instance that cannot read revocations stops using its cache within MaxStaleness, emits
+// cache.suspended, and reads the database until it can read revocations again.
 func TestCacheIsSuspendedWhileRevocationsCannotBeRead(t *testing.T) {
 	const maxStaleness = 2 * time.Second
 	for name, c := range map[string]struct {
@@ -560,7 +560,8 @@ func TestCacheIsSuspendedWhileRevocationsCannotBeRead(t *testing.T) {
 				}
 				return send(request)
 			})
-			// It also runs if the test fails earlier, because the proxy waits for the hanging command.
+			// It also runs if the test fails earlier, because the proxy waits for the hanging
+			// command.
 			repair := func() { repairOnce.Do(func() { failing.Store(false); close(repaired) }) }
 			t.Cleanup(repair)
 			db := database(t)
@@ -838,7 +839,8 @@ func TestCloseStopsFollowingRevocations(t *testing.T) {
 	}
 }
 
-// sweepAfterClose checks that the instance works without its cache. The first of the sessions is revoked.
+// sweepAfterClose checks that the instance works without its cache. The first of the sessions is
+// revoked.
 func (n *node) sweepAfterClose(t *testing.T, sessions []*watched) {
 	t.Helper()
 	for i, want := range []error{strategy.ErrInvalidToken, nil} {

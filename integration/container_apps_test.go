@@ -64,7 +64,8 @@ func (p *appProcess) kill() {
 
 var appClient = &http.Client{Timeout: 30 * time.Second}
 
-// ask sends a request. It returns the status of the answer, 0 without an answer, and the token of a login.
+// ask sends a request. It returns the status of the answer, 0 without an answer, and the token of
+// a login.
 func (p *appProcess) ask(method, path, token string, form url.Values) (status int, issued string) {
 	req, err := http.NewRequest(method, p.url+path, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -109,7 +110,8 @@ func (p *appProcess) me(token string) int {
 	return status
 }
 
-// Two processes of an application share a database in a container. One is killed while both serve clients.
+// Two processes of an application share a database in a container. One is killed while both serve
+// clients.
 func TestKilledProcessLosesNoAcknowledgedLoginOrLogout(t *testing.T) {
 	if server.Kind != testserver.KindContainer {
 		const required = "LATCHKEY_TEST_REQUIRE_CONTAINER"
@@ -144,8 +146,9 @@ func testTwoProcesses(t *testing.T, program string, cache time.Duration) {
 	}
 	a, b := start("127.0.0.1:0"), start("127.0.0.1:0")
 
-	// refusedOn checks that a process refuses a token that was logged out on the other one: at once without a
-	// cache, else after the next poll of the revocations, which is 1 s later at most.
+	// refusedOn checks that a process refuses a token that was logged out on the other one: at
+	// once without a cache, else after the next poll of the revocations, which is 1 s later at
+	// most.
 	refusedOn := func(p *appProcess, token string) {
 		t.Helper()
 		within, begin := time.Duration(0), time.Now()

@@ -14,8 +14,9 @@ import (
 	"github.com/latchkey-go/latchkey/mongostore"
 )
 
-// Hostile input reaches the database only as a string. Every filter, update and document has only the fields
-// that Latchkey stores, with values of their types, and the operators that Latchkey uses.
+// Hostile input reaches the database only as a string. Every filter, update and document has only
+// the fields that Latchkey stores, with values of their types, and the operators that Latchkey
+// uses.
 func TestHostileInputReachesTheDatabaseOnlyAsStrings(t *testing.T) {
 	var recorders []*recorder
 	contract.RunHostile(t, func(tb testing.TB) contract.Backend {
@@ -38,7 +39,8 @@ func TestHostileInputReachesTheDatabaseOnlyAsStrings(t *testing.T) {
 	}
 }
 
-// TestContractOfAttempts checks the login limits with counters in the database. The input is hostile too.
+// TestContractOfAttempts checks the login limits with counters in the database. The input is
+// hostile too.
 func TestContractOfAttempts(t *testing.T) {
 	var recorders []*recorder
 	contract.RunAttempts(t, func(tb testing.TB) contract.Backend {

@@ -329,8 +329,8 @@ func TestVerifyIndexesChangesNothing(t *testing.T) {
 	}
 }
 
-// Purge deletes the rows that a TTL index would delete. On a server without TTL indexes a goroutine calls it
-// once an interval, until Close.
+// Purge deletes the rows that a TTL index would delete. On a server without TTL indexes a
+// goroutine calls it once an interval, until Close.
 func TestPurgeDeletesExpiredTokens(t *testing.T) {
 	now := time.Now()
 	tokens, err := mongostore.NewTokens[uuid.UUID](database(t), mongostore.TokensConfig{

@@ -53,8 +53,8 @@ func (p *connection) start() {
 	p.proxy = wireproxy.Start(listener, options.Client().ApplyURI(server.URI).Hosts[0], p.handle)
 }
 
-// A failover can undo a delete that no majority acknowledged. The logout must not succeed then, even if the
-// primary has deleted the row.
+// A failover can undo a delete that no majority acknowledged. The logout must not succeed then,
+// even if the primary has deleted the row.
 func TestLogoutWithoutAMajorityFails(t *testing.T) {
 	var failing atomic.Bool
 	client, _ := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
@@ -148,8 +148,8 @@ func TestGuardRecoversFromADatabaseOutage(t *testing.T) {
 	r.wantRecovery(token)
 }
 
-// In a collection that is sharded on token, servers before 7.1 refuse a findAndModify without the token. A
-// logout deletes by the session's ID and must succeed there too.
+// In a collection that is sharded on token, servers before 7.1 refuse a findAndModify without the
+// token. A logout deletes by the session's ID and must succeed there too.
 func TestLogoutSucceedsOnAShardedCollection(t *testing.T) {
 	refused := 0
 	client, _ := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {

@@ -23,8 +23,8 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// lateTouch is a store that delays the first touch of a round until after the logout. In this order a wrong
-// store brings the session back.
+// lateTouch is a store that delays the first touch of a round until after the logout. In this
+// order a wrong store brings the session back.
 type lateTouch struct {
 	strategy.Store[uuid.UUID]
 	touch func(ctx context.Context, digest string, at time.Time) error
@@ -51,9 +51,9 @@ func (s *lateTouch) Touch(ctx context.Context, digest string, at time.Time) erro
 	return s.touch(ctx, digest, at)
 }
 
-// raceLogout logs in and out once a round, while concurrent requests of the same session touch it, rotate its
-// token and reauthenticate. It returns an error if, after the acknowledged logout, a request is accepted or
-// a row exists.
+// raceLogout logs in and out once a round, while concurrent requests of the same session touch
+// it, rotate its token and reauthenticate. It returns an error if, after the acknowledged logout,
+// a request is accepted or a row exists.
 func raceLogout(t *testing.T, db *mongo.Database, store *lateTouch, rounds int) error {
 	// The clock advances with every reading, so that every request is due for a touch.
 	start, ticks := time.Now(), atomic.Int64{}

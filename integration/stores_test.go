@@ -20,7 +20,8 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// newTokens returns a store with its indexes. On a server without TTL indexes it purges once an hour.
+// newTokens returns a store with its indexes. On a server without TTL indexes it purges once an
+// hour.
 func newTokens[ID comparable](tb testing.TB, db *mongo.Database, cfg mongostore.TokensConfig) *mongostore.Tokens[ID] {
 	tb.Helper()
 	if cfg.PurgeInterval == 0 {
@@ -50,7 +51,8 @@ func newUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](tb te
 	return users
 }
 
-// newAttempts returns a store with its index. On a server without TTL indexes it purges once an hour.
+// newAttempts returns a store with its index. On a server without TTL indexes it purges once an
+// hour.
 func newAttempts(tb testing.TB, db *mongo.Database, cfg mongostore.AttemptsConfig) *mongostore.Attempts {
 	tb.Helper()
 	if cfg.PurgeInterval == 0 {
@@ -193,8 +195,8 @@ func id4(id uuid.UUID) bson.Binary {
 	return bson.Binary{Subtype: bson.TypeBinaryUUID, Data: id[:]}
 }
 
-// Fields that the application's struct does not have, and fields with a value of another type, survive an
-// update.
+// Fields that the application's struct does not have, and fields with a value of another type,
+// survive an update.
 func TestUpdateChangesNoOtherField(t *testing.T) {
 	db := database(t)
 	users := newUsers[person[uuid.UUID]](t, db, mongostore.UsersConfig{})

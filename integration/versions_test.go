@@ -38,7 +38,8 @@ var validVersions = []struct {
 	{"missing", missing{}, 0},
 }
 
-// invalidVersions are values of a token version that are an error, with the type that the error names.
+// invalidVersions are values of a token version that are an error, with the type that the error
+// names.
 var invalidVersions = []struct {
 	name  string
 	value any
@@ -80,7 +81,8 @@ func setVersion(t *testing.T, db *mongo.Database, coll string, value any) {
 	}
 }
 
-// wantVersion checks token_version in the only document of a collection. A missing field and null are 0.
+// wantVersion checks token_version in the only document of a collection. A missing field and null
+// are 0.
 func wantVersion(t *testing.T, db *mongo.Database, coll string, want int64, when string) {
 	t.Helper()
 	doc, err := db.Collection(coll).FindOne(t.Context(), bson.D{}).Raw()
@@ -223,8 +225,8 @@ func wantVersionError(t *testing.T, err error, kind, where string) {
 	}
 }
 
-// wantVersionFailure checks that there is an event store.failed with an error as in wantVersionError, and
-// removes all events.
+// wantVersionFailure checks that there is an event store.failed with an error as in
+// wantVersionError, and removes all events.
 func (l *events) wantVersionFailure(t *testing.T, kind, where string) {
 	t.Helper()
 	failed := l.all(event.StoreFailed)

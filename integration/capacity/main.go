@@ -91,7 +91,8 @@ func sizes(ctx context.Context, db *mongo.Database, n int, stdout io.Writer) err
 	if err != nil {
 		return err
 	}
-	// Sizes on disk are those of the last checkpoint. The database user may lack the permission for a new one.
+	// Sizes on disk are those of the last checkpoint. The database user may lack the permission
+	// for a new one.
 	_ = db.Client().Database("admin").RunCommand(ctx, bson.D{{Key: "fsync", Value: 1}}).Err()
 	var stats struct {
 		Size    int64            `bson:"size"`

@@ -19,15 +19,17 @@ import (
 
 // Config configures a server. The zero value is a temporary server on a free port.
 type Config struct {
-	// Listen is the TCP address to listen on. Default: 127.0.0.1:0, a free port of the loopback interface.
+	// Listen is the TCP address to listen on. Default: 127.0.0.1:0, a free port of the loopback
+	// interface.
 	Listen string
 
-	// Dir is the directory of the data. Only one server at a time may use it. It is created if missing, with
-	// the mode 0700, and Close keeps it. Default: a temporary directory, which Close removes.
+	// Dir is the directory of the data. Only one server at a time may use it. It is created if
+	// missing, with the mode 0700, and Close keeps it. Default: a temporary directory, which
+	// Close removes.
 	Dir string
 
-	// PostgreSQL is the URL of a PostgreSQL database for the data, instead of Dir. Only one server at a time
-	// may use it. Default: SQLite in Dir.
+	// PostgreSQL is the URL of a PostgreSQL database for the data, instead of Dir. Only one
+	// server at a time may use it. Default: SQLite in Dir.
 	PostgreSQL string
 
 	// Logger receives FerretDB's log. Default: the log is discarded.
@@ -95,8 +97,8 @@ func (s *Server) Addr() string { return s.addr }
 // Dir returns the directory of the data, "" with PostgreSQL.
 func (s *Server) Dir() string { return s.dir }
 
-// Close ends the server and the connections of its clients, and removes a temporary directory. It is
-// idempotent: further calls return the result of the first.
+// Close ends the server and the connections of its clients, and removes a temporary directory. It
+// is idempotent: further calls return the result of the first.
 func (s *Server) Close() error { return s.close() }
 
 func newFerretDB(cfg Config, dir string) (*ferretdb.FerretDB, error) {
@@ -111,9 +113,9 @@ func newFerretDB(cfg Config, dir string) (*ferretdb.FerretDB, error) {
 	return ferretdb.New(c)
 }
 
-// oneWriteAtATime serializes writes. MongoDB applies every update of a single document atomically. FerretDB v1
-// reads the document, changes it and writes it back, so that two concurrent conditional updates can both
-// succeed.
+// oneWriteAtATime serializes writes. MongoDB applies every update of a single document
+// atomically. FerretDB v1 reads the document, changes it and writes it back, so that two
+// concurrent conditional updates can both succeed.
 func oneWriteAtATime() wireproxy.Handler {
 	var writing sync.Mutex
 	return func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {

@@ -84,7 +84,7 @@ func probe(ctx context.Context, client *mongo.Client) (found Capabilities, err e
 var errLacks = errors.New("not supported")
 
 // can reports whether a probe found the feature. It returns the probe's error if the server was not
-// reached, or refused the command for want of permission.
+// reached, or refused the command because of missing permission.
 func can(err error) (bool, error) {
 	const unauthorized = 13
 	var answer mongo.CommandError

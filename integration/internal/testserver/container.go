@@ -48,8 +48,8 @@ func engineWith(ctx context.Context, image string) (*testcontainers.DockerProvid
 	return docker, nil
 }
 
-// pingEngine checks that the Docker engine of the environment answers. testcontainers would wait for it
-// without a time limit, and cache the first result for the life of the process.
+// pingEngine checks that the Docker engine of the environment answers. testcontainers would wait
+// for it without a time limit, and cache the first result for the life of the process.
 func pingEngine(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -65,7 +65,8 @@ func pingEngine(ctx context.Context) error {
 	return err
 }
 
-// ensureImage pulls the image if the engine lacks it. It tries once; testcontainers would retry for minutes.
+// ensureImage pulls the image if the engine lacks it. It tries once; testcontainers would retry
+// for minutes.
 func ensureImage(ctx context.Context, docker client.APIClient, image string) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
@@ -102,8 +103,8 @@ func startContainer(ctx context.Context, docker *testcontainers.DockerProvider, 
 	reach := &reachable{addrs: []string{net.JoinHostPort("127.0.0.1", port)}}
 	binding := network.PortBinding{HostPort: port, HostIP: netip.MustParseAddr("127.0.0.1")}
 	if host != "localhost" {
-		// Either the engine is on another machine, or this process runs in a container and host is a guess.
-		// The guess is wrong if the engine runs in the same container.
+		// Either the engine is on another machine, or this process runs in a container and host
+		// is a guess. The guess is wrong if the engine runs in the same container.
 		reach.addrs = append(reach.addrs, net.JoinHostPort(host, port))
 		binding.HostIP = netip.Addr{} // all interfaces
 	}
@@ -135,9 +136,9 @@ func startContainer(ctx context.Context, docker *testcontainers.DockerProvider, 
 	}, nil
 }
 
-// reachable waits until the server answers a ping at one of addrs, and sets addr to it. An open port is not
-// enough, because Docker's proxy accepts connections before the server does. A command in the container is
-// not possible, because the image need not have a shell.
+// reachable waits until the server answers a ping at one of addrs, and sets addr to it. An open
+// port is not enough, because Docker's proxy accepts connections before the server does. A
+// command in the container is not possible, because the image need not have a shell.
 type reachable struct {
 	addrs []string
 	addr  string
@@ -169,12 +170,12 @@ func (r *reachable) WaitUntilReady(ctx context.Context, target wait.StrategyTarg
 	}
 }
 
-// containerURI connects directly: the names of a replica set's members resolve only in the container's
-// network.
+// containerURI connects directly: the names of a replica set's members resolve only in the
+// container's network.
 func containerURI(addr string) string { return "mongodb://" + addr + "/?directConnection=true" }
 
-// freePort returns a free port. Another process could take it before the container does, but that is
-// unlikely.
+// freePort returns a free port. Another process could take it before the container does, but that
+// is unlikely.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -200,7 +201,7 @@ type dockerized struct {
 func (b dockerized) stop(ctx context.Context) error  { return b.Stop(ctx, nil) }
 func (b dockerized) start(ctx context.Context) error { return b.Start(ctx) }
 
-// close kills: nobody needs the data any more.
+// close kills the container, because its data are not needed any more.
 func (b dockerized) close(ctx context.Context) error {
 	return b.Terminate(ctx, testcontainers.StopTimeout(0))
 }

@@ -13,9 +13,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
-// Require skips the test if have is false. what names the missing capability as [Server.String] does: ttl,
-// transactions, changestreams, explain or decimal128. If LATCHKEY_TEST_REQUIRE lists that name, or is "all",
-// Require fails the test instead.
+// Require skips the test if have is false. what names the missing capability as [Server.String]
+// does: ttl, transactions, changestreams, explain or decimal128. If LATCHKEY_TEST_REQUIRE lists
+// that name, or is "all", Require fails the test instead.
 func Require(tb testing.TB, have bool, what string) {
 	tb.Helper()
 	if have {
@@ -28,8 +28,8 @@ func Require(tb testing.TB, have bool, what string) {
 	tb.Skipf("the server lacks %s (%s=%s makes this a failure)", what, envRequire, what)
 }
 
-// Database returns a new database that is dropped when the test ends. The client must live until then:
-// disconnect it in a tb.Cleanup registered earlier, not in a defer.
+// Database returns a new database that is dropped when the test ends. The client must live until
+// then: disconnect it in a tb.Cleanup registered earlier, not in a defer.
 func Database(tb testing.TB, client *mongo.Client) *mongo.Database {
 	tb.Helper()
 	db := client.Database(databaseName())

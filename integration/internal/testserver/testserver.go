@@ -126,13 +126,14 @@ func ping(ctx context.Context, uri string) error {
 	return errors.Join(err, client.Disconnect(context.WithoutCancel(ctx)))
 }
 
-// String returns one line with the server's description, version and capabilities, without credentials.
+// String returns one line with the server's description, version and capabilities, without
+// credentials.
 func (s *Server) String() string {
 	return fmt.Sprintf("%s, %s", s.Description, s.Capabilities)
 }
 
-// TTLWait is how long a test should wait until an expired document is deleted: 10 seconds if this package
-// configured the TTL monitor, else 150 seconds, more than two of its usual rounds.
+// TTLWait is how long a test should wait until an expired document is deleted: 10 seconds if this
+// package configured the TTL monitor, else 150 seconds, more than two of its usual rounds.
 func (s *Server) TTLWait() time.Duration { return s.ttlWait }
 
 // Close ends the server if this process started it.
@@ -143,8 +144,8 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
-// Stop stops the server, and keeps its data and address for Restart. It returns when the server has ended.
-// Connected clients can delay the end of a devmongo by three seconds.
+// Stop stops the server, and keeps its data and address for Restart. It returns when the server
+// has ended. Connected clients can delay the end of a devmongo by three seconds.
 func (s *Server) Stop(ctx context.Context) error {
 	if err := s.backend.stop(ctx); err != nil {
 		return fmt.Errorf("testserver: stop: %w", err)
@@ -152,8 +153,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Restart stops the server if it runs, and starts it again at the same address with the same data. It
-// returns when the server answers.
+// Restart stops the server if it runs, and starts it again at the same address with the same
+// data. It returns when the server answers.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Stop(ctx); err != nil {
 		return err
@@ -167,7 +168,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Devmongo returns the server inside this process, nil for the other kinds. Restart makes a new one.
+// Devmongo returns the server inside this process, nil for the other kinds. Restart makes a new
+// one.
 func (s *Server) Devmongo() *devmongo.Server {
 	if b, ok := s.backend.(*inProcess); ok {
 		return b.server
@@ -200,8 +202,8 @@ func fromURI(uri string) (*Server, error) {
 	}, nil
 }
 
-// inProcess is the backend of a devmongo. It has a directory of its own, because devmongo would remove a
-// temporary one at a stop.
+// inProcess is the backend of a devmongo. It has a directory of its own, because devmongo would
+// remove a temporary one at a stop.
 type inProcess struct {
 	server *devmongo.Server
 	dir    string

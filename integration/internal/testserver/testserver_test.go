@@ -20,7 +20,8 @@ import (
 // localImage is an image of devmongo; see its Dockerfile.
 const localImage = "latchkey-devmongo:local"
 
-// containerRequired is LATCHKEY_TEST_REQUIRE_CONTAINER as the caller set it, before the tests change it.
+// containerRequired is LATCHKEY_TEST_REQUIRE_CONTAINER as the caller set it, before the tests
+// change it.
 var containerRequired = os.Getenv("LATCHKEY_TEST_REQUIRE_CONTAINER") == "1"
 
 func TestMain(m *testing.M) {
@@ -249,7 +250,8 @@ func checkRestart(t *testing.T, server *testserver.Server) {
 	}
 }
 
-// checkFerretDB checks the capabilities that the probe found, and that the probe left no database behind.
+// checkFerretDB checks the capabilities that the probe found, and that the probe left no database
+// behind.
 func checkFerretDB(t *testing.T, server *testserver.Server) {
 	t.Helper()
 	got := server.Capabilities

@@ -1,7 +1,7 @@
-// Package ttlproxy emulates TTL indexes for a server that has none. It is a proxy in front of the server: it
-// removes expireAfterSeconds from createIndexes, adds it to the answer of listIndexes, lets collMod change
-// it, and deletes expired documents once a second. With it, the tests that need TTL indexes run without a
-// MongoDB.
+// Package ttlproxy emulates TTL indexes for a server that has none. It is a proxy in front of the
+// server: it removes expireAfterSeconds from createIndexes, adds it to the answer of listIndexes,
+// lets collMod change it, and deletes expired documents once a second. With it, the tests that
+// need TTL indexes run without a MongoDB.
 package ttlproxy
 
 import (
@@ -37,8 +37,8 @@ type index struct {
 	seconds int64
 }
 
-// Start serves the connections of a listener, in front of the server at the address backend. It owns the
-// listener.
+// Start serves the connections of a listener, in front of the server at the address backend. It
+// owns the listener.
 func Start(listener net.Listener, backend string) (*Proxy, error) {
 	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://" + backend).SetDirect(true))
 	if err != nil {
@@ -181,8 +181,8 @@ func (p *Proxy) list(ns namespace, request wireproxy.Message, send func(wireprox
 	return reply.WithBody(doc)
 }
 
-// change answers collMod of an index's expireAfterSeconds. Like DocumentDB, and unlike MongoDB since 5.1, it
-// refuses to turn a plain index into a TTL index.
+// change answers collMod of an index's expireAfterSeconds. Like DocumentDB, and unlike MongoDB
+// since 5.1, it refuses to turn a plain index into a TTL index.
 func (p *Proxy) change(ns namespace, command bson.D, request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

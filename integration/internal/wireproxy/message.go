@@ -8,7 +8,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// Message is a message of MongoDB's wire protocol: a header of four int32 (length, two IDs, opcode), and a body.
+// Message is a message of MongoDB's wire protocol: a header of four int32 (length, two IDs,
+// opcode), and a body.
 type Message []byte
 
 const (
@@ -43,8 +44,8 @@ func (m Message) moreToCome() bool {
 	return m.isMsg() && m[headerLength]&2 != 0
 }
 
-// Body returns the document in the first section of an OP_MSG: a command with its arguments, or an answer.
-// It returns nil for other messages.
+// Body returns the document in the first section of an OP_MSG: a command with its arguments, or
+// an answer. It returns nil for other messages.
 func (m Message) Body() bson.Raw {
 	if !m.isMsg() || m[bodyOffset-1] != 0 {
 		return nil
@@ -80,8 +81,8 @@ func (m Message) WithBody(doc any) (Message, error) {
 	return out, nil
 }
 
-// Instead returns answer as the reply to a request that the server does not see. It sends the server a ping,
-// whose reply has the header that the client expects.
+// Instead returns answer as the reply to a request that the server does not see. It sends the
+// server a ping, whose reply has the header that the client expects.
 func Instead(answer any, request Message, send func(Message) (Message, error)) (Message, error) {
 	ping, err := request.WithBody(bson.D{{Key: "ping", Value: 1}, {Key: "$db", Value: "admin"}})
 	if err != nil {

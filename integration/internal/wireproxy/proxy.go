@@ -1,5 +1,5 @@
-// Package wireproxy is a proxy between MongoDB clients and a server, in which a program can inspect and
-// change the messages.
+// Package wireproxy is a proxy between MongoDB clients and a server, in which a program can
+// inspect and change the messages.
 package wireproxy
 
 import (
@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// Handler answers a client's request. send passes a request to the server, the same or a changed one, and
-// returns the server's reply, or nil if the client expects none. Handlers run concurrently, one for each
-// connection. After an error the connection is closed.
+// Handler answers a client's request. send passes a request to the server, the same or a changed
+// one, and returns the server's reply, or nil if the client expects none. Handlers run
+// concurrently, one for each connection. After an error the connection is closed.
 type Handler func(request Message, send func(Message) (Message, error)) (Message, error)
 
 // Proxy is a running proxy. It is safe for concurrent use.
@@ -23,8 +23,8 @@ type Proxy struct {
 	serves sync.WaitGroup
 }
 
-// Start serves the connections of a listener, in front of the server at the address backend, until Close.
-// It owns the listener. A nil handler changes nothing.
+// Start serves the connections of a listener, in front of the server at the address backend,
+// until Close. It owns the listener. A nil handler changes nothing.
 func Start(listener net.Listener, backend string, handle Handler) *Proxy {
 	if handle == nil {
 		handle = func(request Message, send func(Message) (Message, error)) (Message, error) { return send(request) }

@@ -1,5 +1,5 @@
-// Command devmongo runs a MongoDB-compatible server for demos and tests until it is interrupted. Package
-// devmongo describes its limits.
+// Command devmongo runs a MongoDB-compatible server for demos and tests until it is interrupted.
+// Package devmongo describes its limits.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command ttlmongo runs devmongo behind a ttlproxy until it is interrupted, and prints its URI: a value for
-// LATCHKEY_TEST_MONGODB_URI.
+// Command ttlmongo runs devmongo behind a ttlproxy until it is interrupted, and prints its URI: a
+// value for LATCHKEY_TEST_MONGODB_URI.
 package main
 
 import (
