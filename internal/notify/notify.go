@@ -1,4 +1,4 @@
-// Package notify lets stores of users be strategy.UserNotifiers.
+// Package notify implements strategy.UserNotifier for stores of users.
 package notify
 
 import (
@@ -7,45 +7,45 @@ import (
 	"sync"
 )
 
-// Users are those who want to know of changes to users. The zero value has none.
-// It is safe for concurrent use.
+// Users holds the functions to call after a change to a user. The zero value is ready. It is
+// safe for concurrent use.
 type Users[ID comparable] struct {
-	mu   sync.Mutex
-	next int
-	of   map[int]func(context.Context, ID) error
+	mu        sync.Mutex
+	next      int
+	listeners map[int]func(context.Context, ID) error
 }
 
-// Listen registers a function; see strategy.UserNotifier.
+// Listen registers a function, as strategy.UserNotifier requires.
 func (u *Users[ID]) Listen(f func(ctx context.Context, id ID) error) (stop func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.of == nil {
-		u.of = make(map[int]func(context.Context, ID) error)
+	if u.listeners == nil {
+		u.listeners = make(map[int]func(context.Context, ID) error)
 	}
 	n := u.next
 	u.next++
-	u.of[n] = f
+	u.listeners[n] = f
 	return func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		delete(u.of, n)
+		delete(u.listeners, n)
 	}
 }
 
-// Tell tells all of a change to a user, which ended with err, and returns err
-// together with what they return.
+// Tell calls all registered functions after a change to a user. err is the result of the
+// change; Tell returns it, joined with the errors of the functions.
 func (u *Users[ID]) Tell(ctx context.Context, id ID, err error) error {
 	u.mu.Lock()
-	all := make([]func(context.Context, ID) error, 0, len(u.of))
-	for _, f := range u.of {
-		all = append(all, f)
+	listeners := make([]func(context.Context, ID) error, 0, len(u.listeners))
+	for _, f := range u.listeners {
+		listeners = append(listeners, f)
 	}
 	u.mu.Unlock()
-	// The change is made, also where nobody waits for it any more.
+	// The change was made, so call the functions even if the request was cancelled.
 	ctx = context.WithoutCancel(ctx)
-	for _, f := range all {
-		if told := f(ctx, id); told != nil {
-			err = errors.Join(err, told)
+	for _, f := range listeners {
+		if failure := f(ctx, id); failure != nil {
+			err = errors.Join(err, failure)
 		}
 	}
 	return err

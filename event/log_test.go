@@ -1,4 +1,4 @@
-package strategy_test
+package event_test
 
 import (
 	"bytes"
@@ -16,10 +16,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/event"
 )
 
-// perMinute is how many lines of a kind LogEvents writes, as it documents.
+// perMinute is how many lines of a kind Log writes, as it documents.
 const perMinute = 100
 
 // lines is a log, one line an event.
@@ -60,7 +60,7 @@ type line struct {
 	Msg        string         `json:"msg"`
 	UserID     any            `json:"user_id"`
 	SessionID  string         `json:"session_id"`
-	ClientAddr string         `json:"client_addr"`
+	ClientIP   string         `json:"client_ip"`
 	Reason     string         `json:"reason"`
 	Error      string         `json:"error"`
 	Suppressed int            `json:"suppressed"`
@@ -73,27 +73,27 @@ func summaries(got []line) []line {
 	return slices.DeleteFunc(slices.Clone(got), func(l line) bool { return l.Suppressed == 0 })
 }
 
-// logging returns LogEvents and what it writes.
-func logging() (func(strategy.Event), *lines) {
+// logging returns Log and what it writes.
+func logging() (func(event.Event), *lines) {
 	written := new(lines)
-	log := strategy.LogEvents(slog.New(slog.NewJSONHandler(written, nil)))
-	return func(e strategy.Event) { log(context.Background(), e) }, written
+	log := event.Log(slog.New(slog.NewJSONHandler(written, nil)))
+	return func(e event.Event) { log(context.Background(), e) }, written
 }
 
-func times(n int, log func(strategy.Event), e strategy.Event) {
+func times(n int, log func(event.Event), e event.Event) {
 	for range n {
 		log(e)
 	}
 }
 
-var junk = strategy.Event{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonMalformed, ClientAddr: "192.0.2.7"}
+var junk = event.Event{Kind: event.TokenDenied, Reason: event.ReasonMalformed, ClientIP: "192.0.2.7"}
 
 func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
-	for name, next := range map[string]strategy.Event{
+	for name, next := range map[string]event.Event{
 		"the same":      junk,
-		"another kind":  {Kind: strategy.EventAccessDenied, Reason: strategy.ReasonNoCredentials},
-		"a success":     {Kind: strategy.EventLoginSucceeded, UserID: "ann"},
-		"a failure":     {Kind: strategy.EventStoreFailed, Err: errors.New("down")},
+		"another kind":  {Kind: event.AccessDenied, Reason: event.ReasonNoCredentials},
+		"a success":     {Kind: event.LoginSucceeded, UserID: "ann"},
+		"a failure":     {Kind: event.StoreFailed, Err: errors.New("down")},
 		"of no package": {Kind: "own.kind"},
 	} {
 		t.Run("and then "+name, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
 				for i := range sent {
 					e := junk
 					if i%4 == 3 {
-						e.Reason = strategy.ReasonUnknown
+						e.Reason = event.ReasonUnknown
 					}
 					log(e)
 					time.Sleep(59 * time.Second / sent)
@@ -114,7 +114,7 @@ func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
 					t.Fatalf("got %d lines in the first minute, %d of them sums; want %d and none", len(got), len(summaries(got)), perMinute)
 				}
 				for _, l := range got {
-					if l.Level != "INFO" || l.Msg != "token.denied" || l.ClientAddr != "192.0.2.7" {
+					if l.Level != "INFO" || l.Msg != "token.denied" || l.ClientIP != "192.0.2.7" {
 						t.Errorf("got the line %+v", l)
 					}
 				}
@@ -172,13 +172,13 @@ func TestWhatStrangersCannotCauseIsAlwaysWritten(t *testing.T) {
 	log, written := logging()
 	times(10*perMinute, log, junk)
 	written.take(t)
-	for _, kind := range []strategy.EventKind{
-		strategy.EventTokenIssued, strategy.EventTokenRevoked, strategy.EventTokensRevoked, strategy.EventTokenRotated,
-		strategy.EventLoginSucceeded, strategy.EventReauthenticated,
-		strategy.EventAccountRegistered, strategy.EventAccountChanged, strategy.EventPasswordChanged, strategy.EventPasswordRehashed,
+	for _, kind := range []event.Kind{
+		event.TokenIssued, event.TokenRevoked, event.TokensRevoked, event.TokenRotated,
+		event.LoginSucceeded, event.Reauthenticated,
+		event.AccountRegistered, event.AccountChanged, event.PasswordChanged, event.PasswordRehashed,
 		"own.kind",
 	} {
-		times(3*perMinute, log, strategy.Event{Kind: kind, Reason: strategy.ReasonReplaced})
+		times(3*perMinute, log, event.Event{Kind: kind, Reason: event.ReasonReplaced})
 		if got := written.take(t); len(got) != 3*perMinute {
 			t.Errorf("%s: got %d lines, want all %d", kind, len(got), 3*perMinute)
 		}
@@ -189,15 +189,15 @@ func TestEachKindOfDenialAndFailureHasItsOwnLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, written := logging()
 		down := errors.New("down")
-		limited := []strategy.Event{
-			{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonUnknown},
-			{Kind: strategy.EventLoginDenied, Reason: strategy.ReasonWrongPassword},
-			{Kind: strategy.EventAccessDenied, Reason: strategy.ReasonForbidden},
-			{Kind: strategy.EventOverloaded, Err: down},
-			{Kind: strategy.EventStoreFailed, Err: down},
-			{Kind: strategy.EventLimiterFailed, Err: down},
-			{Kind: strategy.EventTouchFailed, Err: context.Canceled},
-			{Kind: strategy.EventPasswordRehashed, Err: down},
+		limited := []event.Event{
+			{Kind: event.TokenDenied, Reason: event.ReasonUnknown},
+			{Kind: event.LoginDenied, Reason: event.ReasonWrongPassword},
+			{Kind: event.AccessDenied, Reason: event.ReasonForbidden},
+			{Kind: event.Overloaded, Err: down},
+			{Kind: event.StoreFailed, Err: down},
+			{Kind: event.LimiterFailed, Err: down},
+			{Kind: event.TouchFailed, Err: context.Canceled},
+			{Kind: event.PasswordRehashed, Err: down},
 			{Kind: "own.kind", Err: down},
 		}
 		want := map[string]int{}
@@ -210,7 +210,7 @@ func TestEachKindOfDenialAndFailureHasItsOwnLimit(t *testing.T) {
 		}
 		// What has no reason has no reasons in its sum.
 		time.Sleep(time.Minute)
-		log(strategy.Event{Kind: strategy.EventTokenIssued})
+		log(event.Event{Kind: event.TokenIssued})
 		got := map[string]int{}
 		for _, sum := range summaries(written.take(t)) {
 			got[sum.Msg] = sum.Suppressed
@@ -252,12 +252,12 @@ func TestTheLimitCountsExactlyFromManyGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, written := logging()
 		const goroutines, each = 16, 2000
-		reasons := []strategy.Reason{strategy.ReasonMalformed, strategy.ReasonUnknown, strategy.ReasonExpired}
+		reasons := []event.Reason{event.ReasonMalformed, event.ReasonUnknown, event.ReasonExpired}
 		var wg sync.WaitGroup
 		for g := range goroutines {
 			wg.Go(func() {
 				for i := range each {
-					log(strategy.Event{Kind: strategy.EventTokenDenied, Reason: reasons[(g+i)%len(reasons)]})
+					log(event.Event{Kind: event.TokenDenied, Reason: reasons[(g+i)%len(reasons)]})
 					if i%100 == 99 {
 						time.Sleep(10 * time.Second)
 					}
@@ -266,7 +266,7 @@ func TestTheLimitCountsExactlyFromManyGoroutines(t *testing.T) {
 		}
 		wg.Wait()
 		time.Sleep(time.Minute)
-		log(strategy.Event{Kind: strategy.EventTokenIssued})
+		log(event.Event{Kind: event.TokenIssued})
 
 		sent, counted := map[string]int{}, map[string]int{}
 		for g := range goroutines {
@@ -296,43 +296,23 @@ func TestTheLimitCountsExactlyFromManyGoroutines(t *testing.T) {
 
 func TestJoinEventsTellsAllInTurn(t *testing.T) {
 	var told []string
-	listener := func(name string) func(context.Context, strategy.Event) {
-		return func(_ context.Context, e strategy.Event) { told = append(told, name+" "+string(e.Kind)) }
+	listener := func(name string) func(context.Context, event.Event) {
+		return func(_ context.Context, e event.Event) { told = append(told, name+" "+string(e.Kind)) }
 	}
-	listeners := []func(context.Context, strategy.Event){nil, listener("a"), nil, listener("b"), listener("a"), nil}
-	join := strategy.JoinEvents(listeners...)
+	listeners := []func(context.Context, event.Event){nil, listener("a"), nil, listener("b"), listener("a"), nil}
+	join := event.Join(listeners...)
 	listeners[1] = nil // the caller's own slice
-	join(t.Context(), strategy.Event{Kind: strategy.EventTokenIssued})
+	join(t.Context(), event.Event{Kind: event.TokenIssued})
 	if want := []string{"a token.issued", "b token.issued", "a token.issued"}; !slices.Equal(told, want) {
 		t.Errorf("got %q, want %q", told, want)
 	}
-	strategy.JoinEvents()(t.Context(), strategy.Event{})
-	strategy.JoinEvents(nil, nil)(t.Context(), strategy.Event{})
-}
-
-// counts is an EventCounter.
-type counts map[string]int
-
-func (c counts) CountEvent(kind strategy.EventKind, reason strategy.Reason) {
-	c[string(kind)+" "+string(reason)]++
-}
-
-func TestCountEventsCountsEveryEvent(t *testing.T) {
-	got := counts{}
-	count := strategy.CountEvents(got)
-	for range 2 * perMinute { // there is no limit here
-		count(t.Context(), junk)
-	}
-	count(t.Context(), strategy.Event{Kind: strategy.EventTokenIssued, UserID: "ann"})
-	count(t.Context(), strategy.Event{Kind: strategy.EventStoreFailed, Err: errors.New("down")})
-	if want := (counts{"token.denied malformed": 2 * perMinute, "token.issued ": 1, "store.failed ": 1}); !maps.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
+	event.Join()(t.Context(), event.Event{})
+	event.Join(nil, nil)(t.Context(), event.Event{})
 }
 
 // A suppressed event must cost next to nothing: there are many.
 func BenchmarkLogEventsSuppressed(b *testing.B) {
-	log := strategy.LogEvents(slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	log := event.Log(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	ctx := context.Background()
 	for range perMinute + 1 {
 		log(ctx, junk)
@@ -344,9 +324,9 @@ func BenchmarkLogEventsSuppressed(b *testing.B) {
 }
 
 func BenchmarkLogEventsWritten(b *testing.B) {
-	log := strategy.LogEvents(slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	log := event.Log(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	ctx := context.Background()
-	e := strategy.Event{Kind: strategy.EventLoginSucceeded, UserID: int64(7), ClientAddr: "192.0.2.7"}
+	e := event.Event{Kind: event.LoginSucceeded, UserID: int64(7), ClientIP: "192.0.2.7"}
 	b.ReportAllocs()
 	for b.Loop() {
 		log(ctx, e)

@@ -1,0 +1,139 @@
+package event
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Event is something that an application may want to log, count or act on. It never contains
+// a token, a digest or a password.
+type Event struct {
+	Kind      Kind      // what happened
+	Time      time.Time // by the clock of the package that reports the event
+	UserID    any       // of the application's ID type; nil if no user is known
+	SessionID uuid.UUID // uuid.Nil if no session is known
+	ClientIP  string    // of the request; "" if it is unknown. See ContextWithClientIP
+	Reason    Reason    // why a request was denied or a session ended; "" otherwise
+	Err       error     // why something failed; nil otherwise
+}
+
+// Kind says what happened. Later versions may add kinds.
+type Kind string
+
+// Tokens and sessions. Each comment names the fields that are set, besides Kind, Time and
+// ClientIP.
+const (
+	// TokenIssued: a user logged in, or got a token with scopes. UserID, SessionID.
+	TokenIssued Kind = "token.issued"
+	// TokenRevoked: a session ended. UserID, SessionID, and Reason if it was not ended on
+	// request.
+	TokenRevoked Kind = "token.revoked"
+	// TokensRevoked: all sessions of a user ended, possibly except some. UserID.
+	TokensRevoked Kind = "tokens.revoked"
+	// TokenRotated: a session got a new secret. UserID, SessionID.
+	TokenRotated Kind = "token.rotated"
+	// TouchFailed: the last use of a session was not stored; the request was served. UserID,
+	// SessionID, Err.
+	TouchFailed Kind = "token.touch_failed"
+	// TokenDenied: a token was refused. Reason, and UserID and SessionID if the token was
+	// found.
+	TokenDenied Kind = "token.denied"
+)
+
+// Stores and caches.
+const (
+	// StoreFailed: a store, a user source or a guard's check failed. Nothing was granted, and
+	// nobody was logged out. Err.
+	StoreFailed Kind = "store.failed"
+	// CacheSuspended: the revocations of other processes could not be read for longer than
+	// Cache.MaxStaleness, so every request reads the database until they can. Err.
+	CacheSuspended Kind = "cache.suspended"
+	// CacheResumed: the cache is used again.
+	CacheResumed Kind = "cache.resumed"
+)
+
+// Logins.
+const (
+	// LoginSucceeded: the password of a login was right. UserID.
+	LoginSucceeded Kind = "login.succeeded"
+	// Reauthenticated: a logged-in user gave the password again, and it was right. UserID.
+	Reauthenticated Kind = "login.reauthenticated"
+	// LoginDenied: a login or a reauthentication was denied. Reason, and UserID if it is
+	// known.
+	LoginDenied Kind = "login.denied"
+	// Overloaded: a password was not checked, because too many checks were in flight. Err.
+	Overloaded Kind = "login.overloaded"
+	// LimiterFailed: the store of the login limiter failed. The login went on or failed, as
+	// account.LimiterConfig.FailClosed says. Err.
+	LimiterFailed Kind = "login.limiter_failed"
+)
+
+// Accounts.
+const (
+	// AccountRegistered: an account was created. UserID.
+	AccountRegistered Kind = "account.registered"
+	// AccountChanged: an account was changed. UserID, and Reason if it was deactivated.
+	AccountChanged Kind = "account.changed"
+	// PasswordChanged: a user changed the password. UserID.
+	PasswordChanged Kind = "account.password_changed"
+	// PasswordRehashed: a password was hashed with new parameters at a login, which
+	// succeeded. UserID, and Err if the new hash was not stored.
+	PasswordRehashed Kind = "account.password_rehashed"
+)
+
+// Requests.
+const (
+	// AccessDenied: a guard rejected a request although its token was valid, or because it
+	// carried no usable token. Reason, and UserID and SessionID if they are known.
+	AccessDenied Kind = "access.denied"
+)
+
+// Reason says why a token, a login or a request was denied, or why a session ended. It is for
+// the application; clients are told less. Later versions may add reasons.
+type Reason string
+
+// Reasons for which a token is refused, or a session ended.
+const (
+	ReasonMalformed    Reason = "malformed"     // the string is not a token
+	ReasonUnknown      Reason = "unknown"       // never issued, revoked, or expired and removed
+	ReasonExpired      Reason = "expired"       // older than its lifetime
+	ReasonIdle         Reason = "idle"          // not used for longer than the idle timeout
+	ReasonSuperseded   Reason = "superseded"    // issued before the user's token version was raised, or before Config.NotBefore
+	ReasonUserGone     Reason = "user_gone"     // the user no longer exists
+	ReasonUserInactive Reason = "user_inactive" // the user is not active
+	ReasonOverLimit    Reason = "over_limit"    // the user had too many sessions
+	ReasonReplaced     Reason = "replaced"      // another login replaced the session
+)
+
+// Reasons for which a login is denied. ReasonUserInactive is another.
+const (
+	ReasonUnknownUser   Reason = "unknown_user"   // no account has this name
+	ReasonWrongPassword Reason = "wrong_password" // the password does not match
+	ReasonUnusableHash  Reason = "unusable_hash"  // the stored password hash cannot be read
+	ReasonTooMany       Reason = "too_many"       // too many attempts failed; the password was not checked
+)
+
+// Reasons for which a guard rejects a request.
+const (
+	ReasonNoCredentials  Reason = "no_credentials"  // the request carried no token
+	ReasonBadRequest     Reason = "bad_request"     // the request carried contradictory credentials
+	ReasonCrossOrigin    Reason = "cross_origin"    // a page of another origin sent the cookie
+	ReasonUserUnverified Reason = "user_unverified" // the user is not verified, and the route requires it
+	ReasonScope          Reason = "scope"           // the token's scopes do not cover the route
+	ReasonNotFresh       Reason = "not_fresh"       // the route requires a more recent login
+	ReasonForbidden      Reason = "forbidden"       // a check of the route denied access
+)
+
+// Join returns a function for the OnEvent fields that calls the given functions in order. It
+// ignores nil ones.
+func Join(listeners ...func(context.Context, Event)) func(context.Context, Event) {
+	listeners = slices.DeleteFunc(slices.Clone(listeners), func(f func(context.Context, Event)) bool { return f == nil })
+	return func(ctx context.Context, e Event) {
+		for _, listen := range listeners {
+			listen(ctx, e)
+		}
+	}
+}
