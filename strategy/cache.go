@@ -13,38 +13,37 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// Cache keeps the sessions that were read in the memory of this process, so that
-// most requests need no database. The zero value is no cache.
+// Cache keeps valid sessions in the memory of this process, so that most requests need no
+// database. The zero value disables it.
 //
-// Every request is checked as without a cache, lifetimes to the millisecond. What
-// is revoked, rotated or changed through this process is seen at once: by the
-// Database itself, and by a UserSource that is a [UserNotifier]. What other
-// processes revoke is seen within FollowInterval where the Store is a
-// [RevocationLog]; what is changed in any other way (a user's row, by hand) is
-// seen within MaxStaleness, or after [Database.ForgetUser].
+// Lifetimes and idle timeouts hold to the millisecond, as without a cache. When this process
+// revokes or rotates a token, or changes a user through a [UserNotifier], the next request
+// reads the database. Revocations by other processes take effect within FollowInterval if
+// the Store is a [RevocationLog]. Any other change (a user's row edited by hand, say) takes
+// effect within MaxStaleness, or after [Database.ForgetUser].
 //
-// Only good tokens are kept; of several requests at once with one that is not, one
-// reads it. What the fields of a user point to is shared by all requests of the
-// session: handlers must not change it. An entry takes about 800 bytes where the
-// user is an account.User[uuid.UUID] and a name; a larger user takes more.
+// Invalid tokens are not cached; concurrent look-ups of one token share a single read.
+// Requests share the cached session, and everything that the fields of its user point to:
+// handlers must not change them. An entry takes about 800 bytes for a user type that is an
+// account.User[uuid.UUID] and a name, and more for a larger user.
 type Cache struct {
-	// MaxStaleness turns the cache on. It is how old what is accepted may be: after
-	// that, or up to a quarter sooner, a session is read again. It is 1 millisecond to
-	// 1 minute. Where revocations
-	// cannot be followed for that long, nothing from the cache is accepted, until they
-	// can.
+	// MaxStaleness enables the cache. It is the longest a cached session is used before it
+	// is read again, from 1 millisecond to 1 minute; entries expire up to 25 % early so that
+	// they do not expire together. If the process cannot read revocations for MaxStaleness,
+	// it stops using its cache until it can, and reports [event.CacheSuspended].
 	MaxStaleness time.Duration
 
-	// MaxEntries is how many sessions are kept, those in use most. Default 100,000.
+	// MaxEntries is the maximum number of cached sessions; the least used are evicted.
+	// Default 100,000.
 	MaxEntries int
 
-	// FollowInterval is how often this process asks for the revocations of others.
-	// Default 1 second, or a quarter of MaxStaleness where that is less; at most half
-	// of it.
+	// FollowInterval is how often this process reads the revocations of other processes, at
+	// most half of MaxStaleness. Default 1 second, or a quarter of MaxStaleness if that is
+	// less.
 	FollowInterval time.Duration
 }
 
-// What Cache.MaxStaleness may be.
+// The limits of Cache.MaxStaleness.
 const minStaleness, maxStaleness = time.Millisecond, time.Minute
 
 func (c *Cache) prepare() error {
@@ -67,45 +66,42 @@ func (c *Cache) prepare() error {
 	return nil
 }
 
-// cache holds what was read of good tokens, by the tokens' digests.
+// cache holds the sessions of valid tokens by the tokens' digests.
 type cache[U User[ID], ID comparable] struct {
 	cfg     Cache
 	entries *otter.Cache[tokenKey, *entry[U, ID]]
-	marks   marks
+	stripes stripes
 	flights flights[U, ID]
-	// follows is set where what is cached is good only as long as the revocations
-	// of others are known; followed is until when they are, nil before they first
-	// were.
-	follows  bool
-	followed atomic.Pointer[time.Time]
-	closed   atomic.Bool
+	// needsLog is set if the cache may only be used while the revocation log is read.
+	needsLog bool
+	// logReadAt is when the last successful read of the log began; nil before the first.
+	logReadAt atomic.Pointer[time.Time]
+	closed    atomic.Bool
 }
 
-// entry is a token that was good when it was read.
+// entry is a session that was valid when it was read.
 type entry[U User[ID], ID comparable] struct {
-	// readAt is when the reading began, and seq what had been revoked by then.
-	readAt  time.Time
-	seq     uint64
-	slots   [3]uint32
-	hasUser bool  // else the token alone was read
-	until   int64 // UnixMilli of the last moment at which it is good by its lifetimes
-	// session is given to requests as it is, and so replaced when it changes. It
-	// begins as read: one object, for whose second half the processor does not wait.
+	readAt    time.Time // when the read began
+	seq       uint64    // the number of the last revocation before the read began
+	stripes   [3]uint32 // the stripes of the digest, the session ID and the user ID
+	expiresAt int64     // the last valid moment, in Unix milliseconds
+	// session is shared by requests, and therefore replaced when it changes. It first
+	// points to read, so that an entry is one allocation.
 	session atomic.Pointer[Session[U]]
 	read    Session[U]
 }
 
-// keep makes the session that of the entry.
-func (e *entry[U, ID]) keep(s Session[U]) {
-	e.until = math.MaxInt64
+// set sets the session of a new entry.
+func (e *entry[U, ID]) set(s Session[U]) {
+	e.expiresAt = math.MaxInt64
 	if !s.ExpiresAt.IsZero() {
-		e.until = s.ExpiresAt.UnixMilli()
+		e.expiresAt = s.ExpiresAt.UnixMilli()
 	}
 	e.read = s
 	e.session.Store(&e.read)
 }
 
-// touched notes that the session was written down as used.
+// touched records that the store was told of a use of the session.
 func (e *entry[U, ID]) touched(now time.Time) {
 	for {
 		old := e.session.Load()
@@ -117,10 +113,10 @@ func (e *entry[U, ID]) touched(now time.Time) {
 	}
 }
 
-// apart returns how far two times are from each other: by the monotonic clock, which
-// stands still while a machine is suspended, or by the wall clock, which may be set;
-// by the one that says more.
-func apart(a, b time.Time) time.Duration {
+// distance returns the time between a and b: the larger of the monotonic and the wall-clock
+// distance. The monotonic clock stops while a machine is suspended; the wall clock can be
+// set.
+func distance(a, b time.Time) time.Duration {
 	return max(a.Sub(b).Abs(), time.Duration(a.UnixNano()-b.UnixNano()).Abs())
 }
 
@@ -130,154 +126,157 @@ func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
 		return nil, fmt.Errorf("strategy: make the cache: %w", err)
 	}
 	c := &cache[U, ID]{cfg: cfg, entries: entries}
-	c.marks.seed = maphash.MakeSeed()
+	c.stripes.seed = maphash.MakeSeed()
 	return c, nil
 }
 
-// get returns what is known of a token, if that is recent and nothing of it has
-// been revoked since.
-func (c *cache[U, ID]) get(key tokenKey, now time.Time, wantUser bool) *entry[U, ID] {
+// get returns the entry of a token, or nil if there is none, if it is too old, or if it may
+// have been revoked since it was read.
+func (c *cache[U, ID]) get(key tokenKey, now time.Time) *entry[U, ID] {
 	if !c.usable(now) {
 		return nil
 	}
 	e, ok := c.entries.GetIfPresent(key)
-	if !ok || apart(e.readAt, now) > c.patience(e) || c.marks.after(e.seq, &e.slots) || wantUser && !e.hasUser {
+	if !ok || distance(e.readAt, now) > c.maxAge(e) || c.stripes.changed(e.seq, &e.stripes) {
 		return nil
 	}
 	return e
 }
 
-// usable reports whether entries may be used at all, and new ones kept: what is
-// read while revocations are not followed may be what they do not mention.
-func (c *cache[U, ID]) usable(now time.Time) bool { return !c.closed.Load() && c.following(now) }
+// usable reports whether the cache may be read and filled. While revocations are unknown, a
+// new entry could be one that the log will not mention again.
+func (c *cache[U, ID]) usable(now time.Time) bool { return !c.closed.Load() && c.logIsCurrent(now) }
 
-// following reports whether the revocations of others are known, where they must be.
-func (c *cache[U, ID]) following(now time.Time) bool {
-	if !c.follows {
+// logIsCurrent reports whether the revocations of other processes are known, if they have to
+// be.
+func (c *cache[U, ID]) logIsCurrent(now time.Time) bool {
+	if !c.needsLog {
 		return true
 	}
-	at := c.followed.Load()
-	return at != nil && apart(*at, now) <= c.cfg.MaxStaleness
+	at := c.logReadAt.Load()
+	return at != nil && distance(*at, now) <= c.cfg.MaxStaleness
 }
 
-// patience is how old an entry may be: MaxStaleness, or up to a quarter less, so that
-// what was read at once after a start is not read again at once.
-func (c *cache[U, ID]) patience(e *entry[U, ID]) time.Duration {
-	return c.cfg.MaxStaleness - c.cfg.MaxStaleness/4/time.Duration(len(c.marks.last))*time.Duration(e.slots[0])
+// maxAge returns how long an entry is used: MaxStaleness, or up to a quarter less, depending
+// on its digest. Entries that were read together after a start then expire one by one.
+func (c *cache[U, ID]) maxAge(e *entry[U, ID]) time.Duration {
+	return c.cfg.MaxStaleness - c.cfg.MaxStaleness/4/time.Duration(len(c.stripes.last))*time.Duration(e.stripes[0])
 }
 
-// put keeps what was read of a good token.
 func (c *cache[U, ID]) put(key tokenKey, e *entry[U, ID]) { c.entries.Set(key, e) }
 
-// forget makes what is known of a token, a session or a user unusable, also what
-// is being read at this time.
+// forget invalidates the entries of a token, a session or a user, and the reads of them that
+// are in flight.
 func (c *cache[U, ID]) forget(r Revocation[ID]) {
 	var noUser ID
 	if r.Digest != "" {
-		c.marks.set(c.marks.digest(r.Digest))
+		c.stripes.mark(c.stripes.ofDigest(r.Digest))
 	}
 	if r.SessionID != uuid.Nil {
-		c.marks.set(c.marks.session(r.SessionID))
+		c.stripes.mark(c.stripes.ofSession(r.SessionID))
 	}
 	if r.UserID != noUser {
-		c.marks.set(user(&c.marks, r.UserID))
+		c.stripes.mark(stripeOfUser(&c.stripes, r.UserID))
 	}
 }
 
-// marks remember that something was revoked, and when: one of the slots that its
-// digest, its session and its user fall into then has a number which is greater
-// than that of any reading which began before. Others share the slots: what is
-// read once more than it had to be does no harm.
-type marks struct {
+// stripes record the last revocation of every token, session and user. Each of these hashes
+// to a stripe, which holds the sequence number of its last revocation. An entry is invalid
+// if the number of one of its three stripes is greater than the number at which its read
+// began. Several tokens, sessions and users can share a stripe; that costs a read at most.
+type stripes struct {
 	seed maphash.Seed
 	seq  atomic.Uint64
 	last [1 << 16]atomic.Uint64
 }
 
-func (m *marks) slot(kind byte, sum uint64) uint32 {
-	return uint32((sum ^ uint64(kind)*0x9e3779b97f4a7c15) % uint64(len(m.last)))
+// index maps the hash of a value of some kind to a stripe.
+func (s *stripes) index(kind byte, hash uint64) uint32 {
+	return uint32((hash ^ uint64(kind)*0x9e3779b97f4a7c15) % uint64(len(s.last)))
 }
 
-func (m *marks) digest(d string) uint32      { return m.slot(1, maphash.String(m.seed, d)) }
-func (m *marks) session(id uuid.UUID) uint32 { return m.slot(2, maphash.Bytes(m.seed, id[:])) }
+func (s *stripes) ofDigest(d string) uint32      { return s.index(1, maphash.String(s.seed, d)) }
+func (s *stripes) ofSession(id uuid.UUID) uint32 { return s.index(2, maphash.Bytes(s.seed, id[:])) }
 
-func user[ID comparable](m *marks, id ID) uint32 {
-	return m.slot(3, maphash.Comparable(m.seed, id))
+func stripeOfUser[ID comparable](s *stripes, id ID) uint32 {
+	return s.index(3, maphash.Comparable(s.seed, id))
 }
 
-func (m *marks) set(slot uint32) {
-	n := m.seq.Add(1)
+// mark records a revocation.
+func (s *stripes) mark(stripe uint32) {
+	n := s.seq.Add(1)
 	for {
-		old := m.last[slot].Load()
-		if old >= n || m.last[slot].CompareAndSwap(old, n) {
+		old := s.last[stripe].Load()
+		if old >= n || s.last[stripe].CompareAndSwap(old, n) {
 			return
 		}
 	}
 }
 
-// after reports whether something was revoked after seq.
-func (m *marks) after(seq uint64, slots *[3]uint32) bool {
-	if m.seq.Load() == seq { // nothing at all was
+// changed reports whether one of the stripes was marked after seq.
+func (s *stripes) changed(seq uint64, of *[3]uint32) bool {
+	if s.seq.Load() == seq { // no stripe was
 		return false
 	}
-	return m.last[slots[0]].Load() > seq || m.last[slots[1]].Load() > seq || m.last[slots[2]].Load() > seq
+	return s.last[of[0]].Load() > seq || s.last[of[1]].Load() > seq || s.last[of[2]].Load() > seq
 }
 
-// flights are the readings under way, so that one of many at once does it for all.
+// flights are the reads in flight. Concurrent requests with one token share a read.
 type flights[U User[ID], ID comparable] struct {
-	mu sync.Mutex
-	of map[flightKey]*flight[U, ID]
+	mu      sync.Mutex
+	running map[flightKey]*flight[U, ID]
 }
 
 type flightKey struct {
-	token    tokenKey
-	withUser bool
-	// seq is what had been revoked: a reading that began before the last revocation
-	// knows too little for who comes after it.
+	token tokenKey
+	// seq is the number of the last revocation before the read began. A request must not
+	// join a read that began before a revocation which the request has to see.
 	seq uint64
 }
 
+// flight is a read in flight. Its other fields may be read once done is closed.
 type flight[U User[ID], ID comparable] struct {
 	done  chan struct{}
 	entry *entry[U, ID]
-	row   AccessToken[ID] // that was found, beside an error
+	row   AccessToken[ID] // the row, if it was found, also beside an error
 	err   error
-	// gone is set where the reading ended because its own request did.
-	gone bool
+	// abandoned is set if the read failed because the request that made it was cancelled,
+	// or because it panicked. Another request then reads again.
+	abandoned bool
 }
 
-// do returns what read finds, or what another call that is under way does. own
-// reports which.
-func (f *flights[U, ID]) do(ctx context.Context, key flightKey, read func(*flight[U, ID]) error) (found *flight[U, ID], own bool, err error) {
+// do calls read, or waits for the result of the same read by another request. own reports
+// which of the two happened.
+func (f *flights[U, ID]) do(ctx context.Context, key flightKey, read func(*flight[U, ID]) error) (result *flight[U, ID], own bool, err error) {
 	for {
 		f.mu.Lock()
-		running := f.of[key]
-		if running == nil {
+		other := f.running[key]
+		if other == nil {
 			break
 		}
 		f.mu.Unlock()
 		select {
-		case <-running.done:
-			if !running.gone {
-				return running, false, running.err
+		case <-other.done:
+			if !other.abandoned {
+				return other, false, other.err
 			}
 		case <-ctx.Done():
 			return nil, false, ctx.Err()
 		}
 	}
-	mine := &flight[U, ID]{done: make(chan struct{}), gone: true}
-	if f.of == nil {
-		f.of = make(map[flightKey]*flight[U, ID])
+	mine := &flight[U, ID]{done: make(chan struct{}), abandoned: true}
+	if f.running == nil {
+		f.running = make(map[flightKey]*flight[U, ID])
 	}
-	f.of[key] = mine
+	f.running[key] = mine
 	f.mu.Unlock()
-	defer func() { // also where a store panics
+	defer func() { // deferred because a store can panic
 		f.mu.Lock()
-		delete(f.of, key)
+		delete(f.running, key)
 		f.mu.Unlock()
 		close(mine.done)
 	}()
 	mine.err = read(mine)
-	mine.gone = mine.err != nil && ctx.Err() != nil
+	mine.abandoned = mine.err != nil && ctx.Err() != nil
 	return mine, true, mine.err
 }

@@ -4,76 +4,60 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/latchkey-go/latchkey/event"
 )
 
-// Config configures a [Database]. The zero value is usable: tokens that live
-// until they are revoked.
+// Config configures a [Database]. The zero value is usable: tokens then do not expire.
 type Config struct {
-	// Lifetime is how long a token is accepted after it was issued, to the
-	// millisecond: at the age of Lifetime it still is, one millisecond later it
-	// is not. [WithLifetime] shortens it for a token. 0 means that tokens do not
-	// expire. NIST SP 800-63B-4 §2.2.3 recommends at most 24 hours at AAL2.
+	// Lifetime is how long a token is accepted after it was issued, to the millisecond: a
+	// token of exactly this age is accepted, and one that is a millisecond older is not.
+	// [WithLifetime] shortens it for one token. 0 means that tokens do not expire. NIST SP
+	// 800-63B-4 §2.2.3 recommends at most 24 hours at AAL2.
 	Lifetime time.Duration
 
-	// IdleTimeout ends a session that was not used for longer, to the
-	// millisecond by what is written down of its use; see TouchInterval. 0 means
-	// that sessions may be idle. NIST recommends at most 1 hour at AAL2. It does
-	// not apply to tokens with scopes.
+	// IdleTimeout ends a session that was not used for longer, to the millisecond by its
+	// stored last use; see TouchInterval. It does not apply to tokens with scopes. 0 means
+	// no idle timeout. NIST SP 800-63B-4 §2.2.3 recommends at most 1 hour at AAL2.
 	IdleTimeout time.Duration
 
-	// TouchInterval is how often a session's use is written down, at most. It can
-	// make the idle timeout shorter by itself, and never longer. Default a tenth
-	// of IdleTimeout, but at least 1 second (where IdleTimeout is 2 seconds or
-	// more); with an IdleTimeout of 0, 0: its use is not written down.
+	// TouchInterval is the shortest time between two writes of a session's last use. It can
+	// shorten a session's idle timeout by at most itself, and never extends it. The default
+	// is a tenth of IdleTimeout, but at least 1 second if IdleTimeout is 2 seconds or more;
+	// without an IdleTimeout, the last use is not stored.
 	TouchInterval time.Duration
 
-	// MaxSessions is how many sessions a user may have at once, not counting
-	// tokens with scopes. 0 means any number.
+	// MaxSessions is the maximum number of sessions of a user, not counting tokens with
+	// scopes. A login beyond it ends the user's oldest session. 0 means no limit.
 	MaxSessions int
 
-	// WhenFull says what happens beyond MaxSessions. Default [EvictOldest].
-	WhenFull WhenFull
-
-	// NotBefore makes all tokens invalid, at once and without being touched, for
-	// which the credentials were given earlier: an emergency log-out of everybody,
-	// or what a restored backup needs. The zero time means that there is no limit.
+	// NotBefore invalidates every token whose user gave the credentials earlier, at once and
+	// without a write: to log everybody out in an emergency, or after a backup was restored.
+	// It is rounded up to the millisecond. The zero time means no such limit.
 	NotBefore time.Time
 
-	// TokenPrefix begins every token; see [NewTokenFormat]. Default
-	// [DefaultTokenPrefix]. Tokens with another prefix are refused: changing it
-	// logs everybody out.
+	// TokenPrefix begins every token; see [NewTokenFormat]. Tokens with another prefix are
+	// refused, so changing it logs everybody out. Default [DefaultTokenPrefix].
 	TokenPrefix string
 
-	// Cache keeps sessions in memory. Default: none.
+	// Cache keeps sessions in memory. Default: no cache.
 	Cache Cache
 
-	// PublishRevocations tells other processes that have a Cache what this one
-	// revokes; a Cache of its own implies it. Default false. Set it in every process
-	// that revokes tokens or changes accounts beside others that have a Cache. The
-	// Store must be a [RevocationLog].
+	// PublishRevocations tells other processes, which have a Cache, what this process
+	// revokes. A process with a Cache always does. Set it in every other process that revokes
+	// tokens or changes accounts. The Store must be a [RevocationLog]. Default false.
 	PublishRevocations bool
 
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
 
-	// OnEvent is called synchronously with everything that happens, by whatever
-	// goroutine it happens in; it must be quick and safe for concurrent use. nil
-	// means that nobody listens. [LogEvents] is a ready one.
-	OnEvent func(context.Context, Event)
+	// OnEvent is called synchronously with every event. It must be quick and safe for
+	// concurrent use. [event.Log] returns one that logs. Default: events are dropped.
+	OnEvent func(context.Context, event.Event)
 }
 
-// WhenFull says what happens to a login beyond [Config.MaxSessions].
-type WhenFull uint8
-
-const (
-	// EvictOldest ends the user's oldest sessions.
-	EvictOldest WhenFull = iota
-	// RefuseNew refuses the login, with [ErrTooManySessions].
-	RefuseNew
-)
-
-// prepare fills in the defaults and returns an error that names the field where
-// something is wrong.
+// prepare fills in the defaults. It returns an error that names the field if a value is
+// invalid.
 func (cfg *Config) prepare() error {
 	for _, f := range []struct {
 		name  string
@@ -90,18 +74,17 @@ func (cfg *Config) prepare() error {
 		}
 	}
 	if cfg.IdleTimeout > 0 && cfg.TouchInterval >= cfg.IdleTimeout {
-		return fmt.Errorf("strategy: Config.TouchInterval is %v, want less than IdleTimeout, %v: a session in use would end", cfg.TouchInterval, cfg.IdleTimeout)
+		return fmt.Errorf("strategy: Config.TouchInterval is %v, want less than IdleTimeout, %v: sessions in use would end", cfg.TouchInterval, cfg.IdleTimeout)
 	}
 	if cfg.MaxSessions < 0 {
 		return fmt.Errorf("strategy: Config.MaxSessions is negative: %d", cfg.MaxSessions)
 	}
-	if cfg.WhenFull > RefuseNew {
-		return fmt.Errorf("strategy: Config.WhenFull: %d is none of the choices", cfg.WhenFull)
-	}
 	if err := cfg.Cache.prepare(); err != nil {
 		return err
 	}
-	cfg.NotBefore = ceil(cfg.NotBefore)
+	if floor := wholeMS(cfg.NotBefore); floor.Before(cfg.NotBefore) {
+		cfg.NotBefore = floor.Add(time.Millisecond)
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/latchkey-go/latchkey/internal/ctxkey"
 )
 
-// sessionContext carries a session with its user.
+// sessionContext is a context that carries a session.
 type sessionContext[U any] struct {
 	context.Context
 	session Session[U]
@@ -22,16 +22,14 @@ func (c *sessionContext[U]) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// ContextWithSession returns a context that carries a session. The Gin plugin
-// does this for every request that it lets through; jobs and tests can do the
-// same.
+// ContextWithSession returns a context that carries a session. The Gin plugin does this for
+// every request that a guard admits; jobs and tests can do it too.
 func ContextWithSession[U any](ctx context.Context, s Session[U]) context.Context {
 	return &sessionContext[U]{ctx, s}
 }
 
-// SessionFromContext returns the session of the request that ctx belongs to, for
-// code below the handlers. ok is false where there is none, or none of this
-// user type, also where a guard did not read the user.
+// SessionFromContext returns a copy of the session that ctx carries, for code below the
+// handlers. ok is false if ctx carries no session of this user type.
 func SessionFromContext[U any](ctx context.Context) (s Session[U], ok bool) {
 	found, ok := ctx.Value(ctxkey.Session[U]{}).(*Session[U])
 	if ok {
@@ -40,8 +38,8 @@ func SessionFromContext[U any](ctx context.Context) (s Session[U], ok bool) {
 	return s, ok
 }
 
-// UserFromContext returns the user of the request that ctx belongs to, like
-// [SessionFromContext].
+// UserFromContext returns the user of the session that ctx carries. ok is false if ctx
+// carries no session of this user type.
 func UserFromContext[U any](ctx context.Context) (user U, ok bool) {
 	found, ok := ctx.Value(ctxkey.Session[U]{}).(*Session[U])
 	if ok {
@@ -50,9 +48,7 @@ func UserFromContext[U any](ctx context.Context) (user U, ok bool) {
 	return user, ok
 }
 
-// SessionInfoFromContext returns what is known of the session of the request that
-// ctx belongs to, whether or not the user was read. ok is false where there is
-// none.
+// SessionInfoFromContext is [SessionFromContext] for code that does not know the user type.
 func SessionInfoFromContext(ctx context.Context) (s SessionInfo, ok bool) {
 	found, ok := ctx.Value(ctxkey.SessionInfo{}).(*SessionInfo)
 	if ok {
@@ -61,8 +57,8 @@ func SessionInfoFromContext(ctx context.Context) (s SessionInfo, ok bool) {
 	return s, ok
 }
 
-// UserIDFromContext returns the ID of the user whose request ctx belongs to, whether
-// or not the user was read. ok is false where there is none, or none of this type.
+// UserIDFromContext returns the ID of the user whose session ctx carries. ok is false if ctx
+// carries no session, or if the ID is of another type.
 func UserIDFromContext[ID comparable](ctx context.Context) (id ID, ok bool) {
 	found, _ := ctx.Value(ctxkey.SessionInfo{}).(*SessionInfo)
 	if found == nil {
@@ -70,21 +66,4 @@ func UserIDFromContext[ID comparable](ctx context.Context) (id ID, ok bool) {
 	}
 	id, ok = found.UserID.(ID)
 	return id, ok
-}
-
-// ContextWithClientAddr returns a context that carries the address of the client
-// that a request came from: events name it, and account.Limiter counts by it. The
-// Gin plugin does this for every request that it handles, by Gin's rules for
-// trusted proxies. Never take the address from a header that anybody can set.
-func ContextWithClientAddr(ctx context.Context, addr string) context.Context {
-	return ctxkey.WithClient(ctx, addr)
-}
-
-// ClientAddr returns the address of the client that ctx belongs to; "" where it
-// is not known.
-func ClientAddr(ctx context.Context) string {
-	if addr, ok := ctx.Value(ctxkey.ClientAddr{}).(*string); ok {
-		return *addr
-	}
-	return ""
 }

@@ -16,9 +16,10 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/internal/secretscan"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 type (
@@ -27,14 +28,12 @@ type (
 	store = strategy.Store[uuid.UUID]
 )
 
-var _ strategy.Strategy[user] = (*strategy.Database[user, uuid.UUID])(nil)
-
 // fakeTokens is a store that counts its calls, and whose methods can be replaced
 // one by one.
 type fakeTokens struct {
 	store
 	insert  func(context.Context, row) error
-	byToken func(context.Context, string, time.Time) (row, error)
+	byToken func(context.Context, string) (row, error)
 	delete  func(context.Context, string) (row, error)
 	touch   func(context.Context, string, time.Time) error
 	rotate  func(context.Context, string, strategy.Rotation) (row, error)
@@ -54,12 +53,12 @@ func (s *fakeTokens) Insert(ctx context.Context, token row) error {
 	return s.store.Insert(ctx, token)
 }
 
-func (s *fakeTokens) ByToken(ctx context.Context, digest string, createdAfter time.Time) (row, error) {
+func (s *fakeTokens) ByToken(ctx context.Context, digest string) (row, error) {
 	s.calls.Add(1)
 	if s.byToken != nil {
-		return s.byToken(ctx, digest, createdAfter)
+		return s.byToken(ctx, digest)
 	}
-	return s.store.ByToken(ctx, digest, createdAfter)
+	return s.store.ByToken(ctx, digest)
 }
 
 func (s *fakeTokens) Delete(ctx context.Context, digest string) (row, error) {
@@ -123,12 +122,11 @@ func (s *fakeUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
 	return s.Users.ByID(ctx, id)
 }
 
-// harness is a Database over fakes, with one user.
-type harness struct {
+// rig is a Database over fakes, with one user.
+type rig struct {
 	*strategy.Database[user, uuid.UUID]
 	tokens *fakeTokens
 	users  *fakeUsers
-	joined *fakeJoined // what the Database has for its users where withJoined is set
 	events recorder
 	now    time.Time
 	ann    user
@@ -138,67 +136,66 @@ type harness struct {
 
 const lifetime = time.Hour
 
-func newHarness(t testing.TB, cfg strategy.Config) *harness {
+func newRig(t testing.TB, cfg strategy.Config) *rig {
 	t.Helper()
-	h := &harness{
+	r := &rig{
 		tokens: &fakeTokens{store: memstore.NewTokens[uuid.UUID]()},
 		users:  &fakeUsers{Users: memstore.NewUsers[user]()},
 		now:    time.Date(2026, 3, 29, 1, 59, 59, 987654321, time.FixedZone("elsewhere", 3600)),
 		ann:    user{ID: uuid.New(), Email: "ann@example.com", Active: true},
 	}
-	h.joined = &fakeJoined{fakeUsers: h.users, tokens: h.tokens}
-	if err := h.users.Insert(t.Context(), h.ann); err != nil {
+	if err := r.users.Insert(t.Context(), r.ann); err != nil {
 		t.Fatalf("Insert the user: %v", err)
 	}
-	cfg.Now = func() time.Time { return h.now }
-	cfg.OnEvent = h.events.record
+	cfg.Now = func() time.Time { return r.now }
+	cfg.OnEvent = r.events.record
 	var err error
-	if h.Database, err = strategy.NewDatabase(h.tokens, h.source(), cfg); err != nil {
+	if r.Database, err = strategy.NewDatabase(r.tokens, r.users, cfg); err != nil {
 		t.Fatalf("NewDatabase: %v", err)
 	}
-	return h
+	return r
 }
 
 // issue returns a new token of Ann's and what the store holds for it.
-func (h *harness) issue(t testing.TB, opts ...strategy.TokenOption) (token string, issued row) {
+func (r *rig) issue(t testing.TB, opts ...strategy.TokenOption) (token string, issued row) {
 	t.Helper()
-	secret, _, err := h.WriteToken(t.Context(), h.ann, opts...)
+	secret, _, err := r.WriteToken(t.Context(), r.ann, opts...)
 	if err != nil {
 		t.Fatalf("WriteToken: %v", err)
 	}
 	token = secret.Reveal()
 	secretscan.Record(token)
-	h.secrets = append(h.secrets, token, sha256Of(token))
-	return token, h.row(t, token)
+	r.secrets = append(r.secrets, token, sha256Of(token))
+	return token, r.row(t, token)
 }
 
 // row returns what the store holds for a token, of whatever age.
-func (h *harness) row(t testing.TB, token string) row {
+func (r *rig) row(t testing.TB, token string) row {
 	t.Helper()
-	r, err := h.tokens.store.ByToken(t.Context(), sha256Of(token), time.Time{})
+	stored, err := r.tokens.store.ByToken(t.Context(), sha256Of(token))
 	if err != nil {
 		t.Fatalf("the store's row of %q: %v", token, err)
 	}
-	return r
+	return stored
 }
 
 // reads says how ReadToken answers.
-func (h *harness) reads(t *testing.T, when, token string, want error) {
+func (r *rig) reads(t *testing.T, when, token string, want error) {
 	t.Helper()
-	session, err := h.ReadToken(t.Context(), token)
+	session, err := r.ReadToken(t.Context(), token)
 	if !errors.Is(err, want) {
 		t.Errorf("ReadToken %s: got %v, want %v", when, err, want)
 	}
-	if err != nil && !reflect.DeepEqual(session, strategy.Session[user]{}) {
-		t.Errorf("ReadToken %s: got the session %v beside the error %v, want none", when, session, err)
+	if (session == nil) != (err != nil) {
+		t.Errorf("ReadToken %s: got the session %v and the error %v, want one of them", when, session, err)
 	}
 }
 
 func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
-	h := newHarness(t, strategy.Config{Lifetime: lifetime, TokenPrefix: "my_app_"})
-	issuedAt := time.Date(2026, 3, 29, 0, 59, 59, 987e6, time.UTC) // h.now, in UTC and whole milliseconds
+	r := newRig(t, strategy.Config{Lifetime: lifetime, TokenPrefix: "my_app_"})
+	issuedAt := time.Date(2026, 3, 29, 0, 59, 59, 987e6, time.UTC) // r.now, in UTC and whole milliseconds
 
-	secret, session, err := h.WriteToken(t.Context(), h.ann)
+	secret, session, err := r.WriteToken(t.Context(), r.ann)
 	if err != nil {
 		t.Fatalf("WriteToken: %v", err)
 	}
@@ -206,8 +203,8 @@ func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
 	if !strings.HasPrefix(token, "my_app_") {
 		t.Errorf("token: got %q, want the prefix my_app_", token)
 	}
-	want := strategy.Session[user]{User: h.ann, SessionInfo: strategy.SessionInfo{
-		ID: session.ID, UserID: h.ann.ID, CreatedAt: issuedAt, AuthenticatedAt: issuedAt, ExpiresAt: issuedAt.Add(lifetime),
+	want := strategy.Session[user]{User: r.ann, SessionInfo: strategy.SessionInfo{
+		ID: session.ID, UserID: r.ann.ID, CreatedAt: issuedAt, AuthenticatedAt: issuedAt, ExpiresAt: issuedAt.Add(lifetime),
 	}}
 	if !reflect.DeepEqual(session, want) {
 		t.Errorf("session: got %+v, want %+v", session, want)
@@ -215,36 +212,36 @@ func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
 	if session.ID.Version() != 7 {
 		t.Errorf("session ID: got version %d, want 7", session.ID.Version())
 	}
-	wantRow := row{ID: session.ID, Digest: sha256Of(token), UserID: h.ann.ID, CreatedAt: issuedAt, SeenNotBefore: epoch}
-	if got, want := h.row(t, token), wantRow; !reflect.DeepEqual(got, want) {
+	wantRow := row{ID: session.ID, Digest: sha256Of(token), UserID: r.ann.ID, CreatedAt: issuedAt}
+	if got, want := r.row(t, token), wantRow; !reflect.DeepEqual(got, want) {
 		t.Errorf("row: got %+v, want %+v", got, want)
 	}
 
-	if got, err := h.ReadToken(t.Context(), token); !reflect.DeepEqual(got, session) || err != nil {
+	if got, err := r.ReadToken(t.Context(), token); !reflect.DeepEqual(got, &session) || err != nil {
 		t.Errorf("ReadToken: got %+v, %v, want %+v, nil", got, err, session)
 	}
 
-	other, _, err := h.WriteToken(t.Context(), h.ann)
+	other, _, err := r.WriteToken(t.Context(), r.ann)
 	if err != nil {
 		t.Fatalf("WriteToken of a second token: %v", err)
 	}
 	for _, when := range []string{"the first", "the second"} {
-		if err := h.DestroyToken(t.Context(), token); err != nil {
+		if err := r.DestroyToken(t.Context(), token); err != nil {
 			t.Errorf("DestroyToken, %s time: got %v, want nil", when, err)
 		}
-		h.reads(t, "after DestroyToken", token, strategy.ErrInvalidToken)
+		r.reads(t, "after DestroyToken", token, strategy.ErrInvalidToken)
 	}
-	h.reads(t, "of the user's other token", other.Reveal(), nil)
+	r.reads(t, "of the user's other token", other.Reveal(), nil)
 }
 
 func TestReadTokenReturnsTheUserOfTheMoment(t *testing.T) {
-	h := newHarness(t, strategy.Config{})
-	token, _ := h.issue(t)
-	if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.Verified = true }); err != nil {
+	r := newRig(t, strategy.Config{})
+	token, _ := r.issue(t)
+	if err := r.users.Update(t.Context(), r.ann.ID, func(u *user) { u.Verified = true }); err != nil {
 		t.Fatalf("Update: %v", err)
 	}
-	if got, err := h.ReadToken(t.Context(), token); !got.User.Verified || err != nil {
-		t.Errorf("ReadToken after the user was verified: got %+v, %v, want a verified user", got.User, err)
+	if got, err := r.ReadToken(t.Context(), token); err != nil || !got.User.Verified {
+		t.Errorf("ReadToken after the user was verified: got %+v, %v, want a verified user", got, err)
 	}
 }
 
@@ -264,75 +261,67 @@ func TestATokenLivesToTheMillisecond(t *testing.T) {
 		{"more than a year", 366 * 24 * time.Hour, day, day.AddDate(1, 0, 1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{Lifetime: c.lifetime})
-			h.now = c.issued
-			token, issued := h.issue(t)
+			r := newRig(t, strategy.Config{Lifetime: c.lifetime})
+			r.now = c.issued
+			token, issued := r.issue(t)
 
-			h.now = c.accepted
-			session, err := h.ReadToken(t.Context(), token)
+			r.now = c.accepted
+			session, err := r.ReadToken(t.Context(), token)
 			if err != nil {
-				t.Errorf("at the age of Lifetime: got %v, want nil", err)
+				t.Fatalf("at the age of Lifetime: got %v, want nil", err)
 			}
 			if want := c.accepted.UTC().Truncate(time.Millisecond); !session.ExpiresAt.Equal(want) {
 				t.Errorf("ExpiresAt: got %v, want %v", session.ExpiresAt, want)
 			}
 
-			h.now = c.accepted.Add(time.Millisecond)
-			h.reads(t, "one millisecond later", token, strategy.ErrInvalidToken)
-			if got := h.row(t, token); !reflect.DeepEqual(got, issued) {
-				t.Errorf("the row after the refusal: got %+v, want %+v untouched", got, issued)
-			}
-
-			// The store has no say in it: this one does not look at the age.
-			h.tokens.byToken = func(ctx context.Context, digest string, _ time.Time) (row, error) {
-				return h.tokens.store.ByToken(ctx, digest, time.Time{})
-			}
-			h.events.take()
-			h.reads(t, "from a store that ignores the age limit", token, strategy.ErrInvalidToken)
-			if got := h.events.take(); len(got) != 1 || got[0].Reason != strategy.ReasonExpired {
+			r.now = c.accepted.Add(time.Millisecond)
+			r.events.take()
+			r.reads(t, "one millisecond later", token, strategy.ErrInvalidToken)
+			if got := r.events.take(); len(got) != 1 || got[0].Reason != event.ReasonExpired {
 				t.Errorf("events: got %+v, want one with the reason expired", got)
 			}
-			h.now = c.accepted
-			h.reads(t, "in time from a store that ignores the age limit", token, nil)
+			if got := r.row(t, token); !reflect.DeepEqual(got, issued) {
+				t.Errorf("the row after the refusal: got %+v, want %+v untouched", got, issued)
+			}
 		})
 	}
 }
 
 func TestWithoutALifetimeTokensDoNotExpire(t *testing.T) {
-	h := newHarness(t, strategy.Config{})
-	token, _ := h.issue(t)
-	h.now = h.now.AddDate(500, 0, 0)
-	session, err := h.ReadToken(t.Context(), token)
+	r := newRig(t, strategy.Config{})
+	token, _ := r.issue(t)
+	r.now = r.now.AddDate(500, 0, 0)
+	session, err := r.ReadToken(t.Context(), token)
 	if err != nil || !session.ExpiresAt.IsZero() {
 		t.Errorf("after 500 years: got %+v, %v, want a session that does not expire", session, err)
 	}
 }
 
 func TestAnExpiredTokenCanBeDestroyed(t *testing.T) {
-	h := newHarness(t, strategy.Config{Lifetime: lifetime})
-	token, _ := h.issue(t)
-	h.now = h.now.Add(2 * lifetime)
-	if err := h.DestroyToken(t.Context(), token); err != nil {
+	r := newRig(t, strategy.Config{Lifetime: lifetime})
+	token, _ := r.issue(t)
+	r.now = r.now.Add(2 * lifetime)
+	if err := r.DestroyToken(t.Context(), token); err != nil {
 		t.Errorf("DestroyToken: got %v, want nil", err)
 	}
-	if _, err := h.tokens.store.ByToken(t.Context(), sha256Of(token), time.Time{}); !errors.Is(err, strategy.ErrTokenNotFound) {
+	if _, err := r.tokens.store.ByToken(t.Context(), sha256Of(token)); !errors.Is(err, strategy.ErrTokenNotFound) {
 		t.Errorf("the row: got %v, want ErrTokenNotFound", err)
 	}
 }
 
 func TestOnlyAnActiveUserWithAnIDGetsAToken(t *testing.T) {
-	h := newHarness(t, strategy.Config{})
+	r := newRig(t, strategy.Config{})
 	for _, c := range []struct {
 		name string
 		user user
 		want error // nil for any
 	}{
-		{"an inactive user", user{ID: h.ann.ID}, strategy.ErrUserInactive},
+		{"an inactive user", user{ID: r.ann.ID}, strategy.ErrUserInactive},
 		{"a user without an ID", user{Active: true}, nil},
 		{"an inactive user without an ID", user{}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			secret, session, err := h.WriteToken(t.Context(), c.user)
+			secret, session, err := r.WriteToken(t.Context(), c.user)
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("error: got %v, want %v", err, c.want)
 			}
@@ -341,7 +330,7 @@ func TestOnlyAnActiveUserWithAnIDGetsAToken(t *testing.T) {
 			}
 		})
 	}
-	if got := h.tokens.calls.Load(); got != 0 {
+	if got := r.tokens.calls.Load(); got != 0 {
 		t.Errorf("the store was called %d times, want 0", got)
 	}
 }
@@ -354,72 +343,72 @@ func TestAFailureIsNoLogOutAndNoLogIn(t *testing.T) {
 		// Sentinels out of place: they mean nothing where they are not named.
 		strategy.ErrDuplicateToken, strategy.ErrUserInactive,
 	} {
-		h := newHarness(t, strategy.Config{Lifetime: lifetime})
-		token, _ := h.issue(t)
-		h.events.take()
+		r := newRig(t, strategy.Config{Lifetime: lifetime})
+		token, _ := r.issue(t)
+		r.events.take()
 		check := func(op string, err error) {
 			t.Helper()
 			if !errors.Is(err, cause) || errors.Is(err, strategy.ErrInvalidToken) {
 				t.Errorf("%s with the failure %q: got %v, want it wrapped, and no ErrInvalidToken", op, cause, err)
 			}
-			events := h.events.take()
-			if len(events) != 1 || events[0].Kind != strategy.EventStoreFailed || !errors.Is(events[0].Err, cause) {
+			events := r.events.take()
+			if len(events) != 1 || events[0].Kind != event.StoreFailed || !errors.Is(events[0].Err, cause) {
 				t.Errorf("%s with the failure %q: got the events %+v, want one store.failed with it", op, cause, events)
 			}
 		}
 
-		h.tokens.insert = func(context.Context, row) error { return cause }
-		secret, session, err := h.WriteToken(t.Context(), h.ann)
+		r.tokens.insert = func(context.Context, row) error { return cause }
+		secret, session, err := r.WriteToken(t.Context(), r.ann)
 		check("WriteToken", err)
 		if secret.Reveal() != "" || !reflect.DeepEqual(session, strategy.Session[user]{}) {
 			t.Errorf("WriteToken: got the token %q and the session %+v beside an error, want none", secret.Reveal(), session)
 		}
 
-		h.tokens.delete = func(context.Context, string) (row, error) { return row{}, cause }
-		check("DestroyToken", h.DestroyToken(t.Context(), token))
+		r.tokens.delete = func(context.Context, string) (row, error) { return row{}, cause }
+		check("DestroyToken", r.DestroyToken(t.Context(), token))
 
-		h.users.byID = func(context.Context, uuid.UUID) (user, error) { return h.ann, cause }
-		session, err = h.ReadToken(t.Context(), token)
+		r.users.byID = func(context.Context, uuid.UUID) (user, error) { return r.ann, cause }
+		read, err := r.ReadToken(t.Context(), token)
 		check("ReadToken without its users", err)
-		if !reflect.DeepEqual(session, strategy.Session[user]{}) {
-			t.Errorf("ReadToken without its users: got the session %+v beside an error, want none", session)
+		if read != nil {
+			t.Errorf("ReadToken without its users: got the session %+v beside an error, want none", read)
 		}
 
-		issued := h.row(t, token)
-		h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return issued, cause }
-		session, err = h.ReadToken(t.Context(), token)
+		issued := r.row(t, token)
+		r.tokens.byToken = func(context.Context, string) (row, error) { return issued, cause }
+		read, err = r.ReadToken(t.Context(), token)
 		check("ReadToken without its tokens", err)
-		if !reflect.DeepEqual(session, strategy.Session[user]{}) {
-			t.Errorf("ReadToken without its tokens: got the session %+v beside an error, want none", session)
+		if read != nil {
+			t.Errorf("ReadToken without its tokens: got the session %+v beside an error, want none", read)
 		}
 
 		// When all is well again, so is the token.
-		h.tokens.byToken, h.users.byID = nil, nil
-		h.reads(t, "after the failure", token, nil)
+		r.tokens.byToken, r.users.byID = nil, nil
+		r.reads(t, "after the failure", token, nil)
 	}
 }
 
 func TestWrappedSentinelsAreUnderstood(t *testing.T) {
-	h := newHarness(t, strategy.Config{})
-	token, _ := h.issue(t)
-	h.users.byID = func(context.Context, uuid.UUID) (user, error) {
+	r := newRig(t, strategy.Config{})
+	token, _ := r.issue(t)
+	r.users.byID = func(context.Context, uuid.UUID) (user, error) {
 		return user{}, fmt.Errorf("users: %w", strategy.ErrUserNotFound)
 	}
-	h.reads(t, "with a wrapped ErrUserNotFound", token, strategy.ErrInvalidToken)
+	r.reads(t, "with a wrapped ErrUserNotFound", token, strategy.ErrInvalidToken)
 	gone := fmt.Errorf("tokens: %w", strategy.ErrTokenNotFound)
-	h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return row{}, gone }
-	h.reads(t, "with a wrapped ErrTokenNotFound", token, strategy.ErrInvalidToken)
-	h.tokens.delete = func(context.Context, string) (row, error) { return row{}, gone }
-	if err := h.DestroyToken(t.Context(), token); err != nil {
+	r.tokens.byToken = func(context.Context, string) (row, error) { return row{}, gone }
+	r.reads(t, "with a wrapped ErrTokenNotFound", token, strategy.ErrInvalidToken)
+	r.tokens.delete = func(context.Context, string) (row, error) { return row{}, gone }
+	if err := r.DestroyToken(t.Context(), token); err != nil {
 		t.Errorf("DestroyToken with a wrapped ErrTokenNotFound: got %v, want nil", err)
 	}
 }
 
 func TestAMalformedTokenCostsNoIO(t *testing.T) {
-	h := newHarness(t, strategy.Config{Lifetime: lifetime})
-	token, _ := h.issue(t)
-	before := h.tokens.calls.Load()
-	h.users.byID = func(context.Context, uuid.UUID) (user, error) {
+	r := newRig(t, strategy.Config{Lifetime: lifetime})
+	token, _ := r.issue(t)
+	before := r.tokens.calls.Load()
+	r.users.byID = func(context.Context, uuid.UUID) (user, error) {
 		t.Error("the user source was asked")
 		return user{}, strategy.ErrUserNotFound
 	}
@@ -437,14 +426,14 @@ func TestAMalformedTokenCostsNoIO(t *testing.T) {
 		if wellFormed(string(malformed)) {
 			continue // the cut character came back
 		}
-		if _, err := h.ReadToken(t.Context(), string(malformed)); !errors.Is(err, strategy.ErrInvalidToken) {
+		if _, err := r.ReadToken(t.Context(), string(malformed)); !errors.Is(err, strategy.ErrInvalidToken) {
 			t.Fatalf("ReadToken(%q): got %v, want ErrInvalidToken", malformed, err)
 		}
-		if err := h.DestroyToken(t.Context(), string(malformed)); err != nil {
+		if err := r.DestroyToken(t.Context(), string(malformed)); err != nil {
 			t.Fatalf("DestroyToken(%q): got %v, want nil", malformed, err)
 		}
 	}
-	if got := h.tokens.calls.Load() - before; got != 0 {
+	if got := r.tokens.calls.Load() - before; got != 0 {
 		t.Errorf("the store was called %d times, want 0", got)
 	}
 }
@@ -472,7 +461,6 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"a short idle timeout with a short interval", tokens, users, strategy.Config{IdleTimeout: time.Second, TouchInterval: time.Millisecond}, ""},
 		{"a touch interval without an idle timeout", tokens, users, strategy.Config{TouchInterval: time.Hour}, ""},
 		{"a negative number of sessions", tokens, users, strategy.Config{MaxSessions: -1}, "Config.MaxSessions"},
-		{"an unknown choice when full", tokens, users, strategy.Config{WhenFull: 2}, "Config.WhenFull"},
 		{"a bad prefix", tokens, users, strategy.Config{TokenPrefix: "Bad"}, "Config.TokenPrefix"},
 		{"a store that keeps tokens for less than their lifetime", retaining(time.Hour - 1), users, strategy.Config{Lifetime: time.Hour}, "Config.Lifetime"},
 		{"a store that does not keep tokens that do not expire", retaining(time.Hour), users, strategy.Config{}, "Config.Lifetime"},
@@ -499,7 +487,7 @@ type retainer struct {
 	kept time.Duration
 }
 
-func (r retainer) Retention() time.Duration { return r.kept }
+func (s retainer) Retention() time.Duration { return s.kept }
 
 func TestTheDefaultClockIsTheSystems(t *testing.T) {
 	users := memstore.NewUsers[user]()
@@ -520,119 +508,117 @@ func TestEvents(t *testing.T) {
 	unknown, _ := mustFormat(t, "").New()
 	for _, c := range []struct {
 		name string
-		do   func(t *testing.T, h *harness, token string)
-		want []strategy.Event // UserID and SessionID stand for "set to Ann's"; Time is checked apart
+		do   func(t *testing.T, r *rig, token string)
+		want []event.Event // UserID and SessionID stand for "set to Ann's"; Time is checked apart
 	}{
 		{
-			"issue", func(t *testing.T, h *harness, _ string) { h.issue(t) },
-			[]strategy.Event{{Kind: strategy.EventTokenIssued, UserID: true, SessionID: set}},
+			"issue", func(t *testing.T, r *rig, _ string) { r.issue(t) },
+			[]event.Event{{Kind: event.TokenIssued, UserID: true, SessionID: set}},
 		},
 		{
-			"issue fails", func(t *testing.T, h *harness, _ string) {
-				h.tokens.insert = func(context.Context, row) error { return down }
-				_, _, _ = h.WriteToken(t.Context(), h.ann)
+			"issue fails", func(t *testing.T, r *rig, _ string) {
+				r.tokens.insert = func(context.Context, row) error { return down }
+				_, _, _ = r.WriteToken(t.Context(), r.ann)
 			},
-			[]strategy.Event{{Kind: strategy.EventStoreFailed, Err: down}},
+			[]event.Event{{Kind: event.StoreFailed, Err: down}},
 		},
 		{
-			"read a good token", func(t *testing.T, h *harness, token string) { h.reads(t, "", token, nil) },
+			"read a good token", func(t *testing.T, r *rig, token string) { r.reads(t, "", token, nil) },
 			nil,
 		},
 		{
-			"read a malformed token", func(t *testing.T, h *harness, token string) {
-				h.reads(t, "", token+"x", strategy.ErrInvalidToken)
+			"read a malformed token", func(t *testing.T, r *rig, token string) {
+				r.reads(t, "", token+"x", strategy.ErrInvalidToken)
 			},
-			[]strategy.Event{{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonMalformed}},
+			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonMalformed}},
 		},
 		{
-			"read a token that was never issued", func(t *testing.T, h *harness, token string) {
-				h.reads(t, "", unknown.Reveal(), strategy.ErrInvalidToken)
+			"read a token that was never issued", func(t *testing.T, r *rig, token string) {
+				r.reads(t, "", unknown.Reveal(), strategy.ErrInvalidToken)
 			},
-			[]strategy.Event{{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonUnknown}},
+			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonUnknown}},
 		},
 		{
-			"read an expired token", func(t *testing.T, h *harness, token string) {
-				expired := h.row(t, token)
-				h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return expired, nil }
-				h.now = h.now.Add(lifetime + time.Millisecond)
-				h.reads(t, "", token, strategy.ErrInvalidToken)
+			"read an expired token", func(t *testing.T, r *rig, token string) {
+				r.now = r.now.Add(lifetime + time.Millisecond)
+				r.reads(t, "", token, strategy.ErrInvalidToken)
 			},
-			[]strategy.Event{{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonExpired, UserID: true, SessionID: set}},
+			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonExpired, UserID: true, SessionID: set}},
 		},
 		{
-			"read the token of a deleted user", func(t *testing.T, h *harness, token string) {
-				if err := h.users.Delete(t.Context(), h.ann.ID); err != nil {
+			"read the token of a deleted user", func(t *testing.T, r *rig, token string) {
+				if err := r.users.Delete(t.Context(), r.ann.ID); err != nil {
 					t.Fatal(err)
 				}
-				h.reads(t, "", token, strategy.ErrInvalidToken)
+				r.reads(t, "", token, strategy.ErrInvalidToken)
 			},
-			[]strategy.Event{{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonUserGone, UserID: true, SessionID: set}},
+			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonUserGone, UserID: true, SessionID: set}},
 		},
 		{
-			"read the token of an inactive user", func(t *testing.T, h *harness, token string) {
-				if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.Active = false }); err != nil {
+			"read the token of an inactive user", func(t *testing.T, r *rig, token string) {
+				if err := r.users.Update(t.Context(), r.ann.ID, func(u *user) { u.Active = false }); err != nil {
 					t.Fatal(err)
 				}
-				h.reads(t, "", token, strategy.ErrInvalidToken)
+				r.reads(t, "", token, strategy.ErrInvalidToken)
 			},
-			[]strategy.Event{{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonUserInactive, UserID: true, SessionID: set}},
+			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonUserInactive, UserID: true, SessionID: set}},
 		},
 		{
-			"read fails at the tokens", func(t *testing.T, h *harness, token string) {
-				h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return row{}, down }
-				h.reads(t, "", token, down)
+			"read fails at the tokens", func(t *testing.T, r *rig, token string) {
+				r.tokens.byToken = func(context.Context, string) (row, error) { return row{}, down }
+				r.reads(t, "", token, down)
 			},
-			[]strategy.Event{{Kind: strategy.EventStoreFailed, Err: down}},
+			[]event.Event{{Kind: event.StoreFailed, Err: down}},
 		},
 		{
-			"read fails at the users", func(t *testing.T, h *harness, token string) {
-				h.users.byID = func(context.Context, uuid.UUID) (user, error) { return user{}, down }
-				h.reads(t, "", token, down)
+			"read fails at the users", func(t *testing.T, r *rig, token string) {
+				r.users.byID = func(context.Context, uuid.UUID) (user, error) { return user{}, down }
+				r.reads(t, "", token, down)
 			},
-			[]strategy.Event{{Kind: strategy.EventStoreFailed, Err: down}},
+			[]event.Event{{Kind: event.StoreFailed, Err: down}},
 		},
 		{
-			"revoke twice, then read", func(t *testing.T, h *harness, token string) {
-				_ = h.DestroyToken(t.Context(), token)
-				_ = h.DestroyToken(t.Context(), token)
-				h.reads(t, "", token, strategy.ErrInvalidToken)
+			"revoke twice, then read", func(t *testing.T, r *rig, token string) {
+				_ = r.DestroyToken(t.Context(), token)
+				_ = r.DestroyToken(t.Context(), token)
+				r.reads(t, "", token, strategy.ErrInvalidToken)
 			},
-			[]strategy.Event{
-				{Kind: strategy.EventTokenRevoked, UserID: true, SessionID: set},
-				{Kind: strategy.EventTokenDenied, Reason: strategy.ReasonUnknown},
+			[]event.Event{
+				{Kind: event.TokenRevoked, UserID: true, SessionID: set},
+				{Kind: event.TokenDenied, Reason: event.ReasonUnknown},
 			},
 		},
 		{
-			"revoke a malformed token", func(t *testing.T, h *harness, token string) { _ = h.DestroyToken(t.Context(), token+"x") },
+			"revoke a malformed token", func(t *testing.T, r *rig, token string) { _ = r.DestroyToken(t.Context(), token+"x") },
 			nil,
 		},
 		{
-			"revoke fails", func(t *testing.T, h *harness, token string) {
-				h.tokens.delete = func(context.Context, string) (row, error) { return row{}, down }
-				_ = h.DestroyToken(t.Context(), token)
+			"revoke fails", func(t *testing.T, r *rig, token string) {
+				r.tokens.delete = func(context.Context, string) (row, error) { return row{}, down }
+				_ = r.DestroyToken(t.Context(), token)
 			},
-			[]strategy.Event{{Kind: strategy.EventStoreFailed, Err: down}},
+			[]event.Event{{Kind: event.StoreFailed, Err: down}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{Lifetime: lifetime})
-			token, issued := h.issue(t)
-			h.events.take()
-			c.do(t, h, token)
-			got := h.events.take()
+			r := newRig(t, strategy.Config{Lifetime: lifetime})
+			token, issued := r.issue(t)
+			r.events.take()
+			c.do(t, r, token)
+			got := r.events.take()
 
 			var shown strings.Builder
-			log := strategy.LogEvents(slog.New(slog.NewJSONHandler(&shown, nil)))
+			log := event.Log(slog.New(slog.NewJSONHandler(&shown, nil)))
 			for i := range got {
 				fmt.Fprintf(&shown, "%+v\n", got[i])
 				log(t.Context(), got[i])
-				if want := h.now.UTC().Truncate(time.Millisecond); !got[i].Time.Equal(want) {
+				if want := r.now.UTC().Truncate(time.Millisecond); !got[i].Time.Equal(want) {
 					t.Errorf("event %d: got the time %v, want the clock's %v", i, got[i].Time, want)
 				}
-				if got[i].UserID == h.ann.ID {
+				if got[i].UserID == r.ann.ID {
 					got[i].UserID = true
 				}
-				if got[i].SessionID == issued.ID || got[i].Kind == strategy.EventTokenIssued && got[i].SessionID != uuid.Nil {
+				if got[i].SessionID == issued.ID || got[i].Kind == event.TokenIssued && got[i].SessionID != uuid.Nil {
 					got[i].SessionID = set
 				}
 				if errors.Is(got[i].Err, down) {
@@ -643,7 +629,7 @@ func TestEvents(t *testing.T) {
 			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got %+v\nwant %+v", got, c.want)
 			}
-			for _, secret := range append(h.secrets, unknown.Reveal(), sha256Of(unknown.Reveal())) {
+			for _, secret := range append(r.secrets, unknown.Reveal(), sha256Of(unknown.Reveal())) {
 				if strings.Contains(shown.String(), strings.TrimPrefix(secret, "lk_")) {
 					t.Errorf("the events show %q:\n%s", secret, shown.String())
 				}
@@ -657,21 +643,21 @@ var set = uuid.Max
 
 // Nothing that the Database says may hold the token: its errors end in logs.
 func TestErrorsDoNotShowTheToken(t *testing.T) {
-	h := newHarness(t, strategy.Config{Lifetime: lifetime})
-	token, issued := h.issue(t)
+	r := newRig(t, strategy.Config{Lifetime: lifetime})
+	token, issued := r.issue(t)
 	var errs []error
-	read := func(token string) { _, err := h.ReadToken(t.Context(), token); errs = append(errs, err) }
+	read := func(token string) { _, err := r.ReadToken(t.Context(), token); errs = append(errs, err) }
 	read(token + "x")
 	read(token[:51])
-	h.users.byID = func(context.Context, uuid.UUID) (user, error) { return user{}, errors.New("down") }
+	r.users.byID = func(context.Context, uuid.UUID) (user, error) { return user{}, errors.New("down") }
 	read(token)
-	h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return row{}, errors.New("down") }
+	r.tokens.byToken = func(context.Context, string) (row, error) { return row{}, errors.New("down") }
 	read(token)
-	h.tokens.byToken = nil
-	h.now = h.now.Add(2 * lifetime)
+	r.tokens.byToken = nil
+	r.now = r.now.Add(2 * lifetime)
 	read(token)
-	h.tokens.delete = func(context.Context, string) (row, error) { return row{}, errors.New("down") }
-	errs = append(errs, h.DestroyToken(t.Context(), token))
+	r.tokens.delete = func(context.Context, string) (row, error) { return row{}, errors.New("down") }
+	errs = append(errs, r.DestroyToken(t.Context(), token))
 	for _, err := range errs {
 		if err == nil {
 			t.Error("got no error, want one")
@@ -682,9 +668,9 @@ func TestErrorsDoNotShowTheToken(t *testing.T) {
 }
 
 func TestOnceDestroyTokenHasReturnedNoReadSucceeds(t *testing.T) {
-	h := newHarness(t, strategy.Config{Lifetime: lifetime})
+	r := newRig(t, strategy.Config{Lifetime: lifetime})
 	for range 50 {
-		token, _ := h.issue(t)
+		token, _ := r.issue(t)
 		var destroyed atomic.Bool
 		var late atomic.Int64 // reads that began after DestroyToken had returned
 		var readers sync.WaitGroup
@@ -692,7 +678,7 @@ func TestOnceDestroyTokenHasReturnedNoReadSucceeds(t *testing.T) {
 			readers.Go(func() {
 				for done := false; !done; {
 					done = destroyed.Load()
-					_, err := h.ReadToken(t.Context(), token)
+					_, err := r.ReadToken(t.Context(), token)
 					switch {
 					case err != nil && !errors.Is(err, strategy.ErrInvalidToken):
 						t.Errorf("ReadToken: got %v, want nil or ErrInvalidToken", err)
@@ -702,7 +688,7 @@ func TestOnceDestroyTokenHasReturnedNoReadSucceeds(t *testing.T) {
 				}
 			})
 		}
-		if err := h.DestroyToken(t.Context(), token); err != nil {
+		if err := r.DestroyToken(t.Context(), token); err != nil {
 			t.Errorf("DestroyToken: %v", err)
 		}
 		destroyed.Store(true)
@@ -714,19 +700,19 @@ func TestOnceDestroyTokenHasReturnedNoReadSucceeds(t *testing.T) {
 }
 
 func TestOfManyWhoDestroyATokenAtOnceOneIsTold(t *testing.T) {
-	h := newHarness(t, strategy.Config{})
-	token, issued := h.issue(t)
-	h.events.take()
+	r := newRig(t, strategy.Config{})
+	token, issued := r.issue(t)
+	r.events.take()
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
-			if err := h.DestroyToken(t.Context(), token); err != nil {
+			if err := r.DestroyToken(t.Context(), token); err != nil {
 				t.Errorf("DestroyToken: got %v, want nil", err)
 			}
 		})
 	}
 	wg.Wait()
-	if got := h.events.take(); len(got) != 1 || got[0].Kind != strategy.EventTokenRevoked || got[0].SessionID != issued.ID {
+	if got := r.events.take(); len(got) != 1 || got[0].Kind != event.TokenRevoked || got[0].SessionID != issued.ID {
 		t.Errorf("events: got %+v, want one token.revoked of %v", got, issued.ID)
 	}
 }

@@ -3,67 +3,62 @@ package strategy
 import (
 	"errors"
 	"fmt"
+
+	"github.com/latchkey-go/latchkey/event"
 )
 
-// The errors that callers tell apart with [errors.Is]. Stores and user sources
-// wrap them with %w; any other error counts as a failure of the store.
+// Errors that callers distinguish with [errors.Is]. Stores and user sources wrap theirs with
+// %w; any other error counts as a failure of the store.
 var (
-	// ErrInvalidToken means that the token is malformed, unknown, revoked or
-	// expired, or that its user is gone or inactive. A client must not learn
-	// which; an [Event] tells the application.
+	// ErrInvalidToken means that a token is malformed, unknown, revoked, expired, idle or
+	// superseded, or that its user is gone or inactive. Do not tell the client which; the
+	// [event.Reason] tells the application.
 	ErrInvalidToken = errors.New("invalid token")
 
-	// ErrTokenNotFound is wrapped by a [Store] that holds no such token.
+	// ErrTokenNotFound is returned by a [Store] that has no such token.
 	ErrTokenNotFound = errors.New("token not found")
 
-	// ErrDuplicateToken is wrapped by a [Store] that already holds the token or
+	// ErrDuplicateToken is returned by a [Store] that already has a token with the digest or
 	// the session ID that it was asked to insert.
 	ErrDuplicateToken = errors.New("duplicate token")
 
-	// ErrUserNotFound is wrapped by a [UserSource] that has no such user.
+	// ErrUserNotFound is returned by a [UserSource] that has no such user.
 	ErrUserNotFound = errors.New("user not found")
 
-	// ErrSessionNotFound means that a user has no session with this ID. Another
-	// user's session is none of theirs.
+	// ErrSessionNotFound means that a user has no session with this ID; another user may.
 	ErrSessionNotFound = errors.New("session not found")
 
-	// ErrTooManySessions is returned by [Strategy.WriteToken] for a user who has
-	// as many sessions as [Config.MaxSessions] allows, under [RefuseNew].
-	ErrTooManySessions = errors.New("too many sessions")
-
-	// ErrInvalidOption is returned by [Strategy.WriteToken] for a [TokenOption]
-	// that it cannot honour. The message says which.
+	// ErrInvalidOption is returned by [Database.WriteToken] and [Database.RotateToken] for an
+	// option that they cannot honour. The message names the option.
 	ErrInvalidOption = errors.New("invalid option")
 
-	// ErrInvalidCursor means that a [Page] begins at no place that this library
-	// named.
+	// ErrInvalidCursor means that [Page.After] is not the Next of a page.
 	ErrInvalidCursor = errors.New("invalid cursor")
 
-	// ErrUserInactive is returned by [Strategy.WriteToken] for a user that is
-	// not active.
+	// ErrUserInactive is returned by [Database.WriteToken] for an inactive user.
 	ErrUserInactive = errors.New("user is inactive")
 )
 
-// denial is an [ErrInvalidToken] with its reason. The few there are exist once:
-// a flood of bad tokens costs no allocation.
+// denial is an [ErrInvalidToken] with its reason. Each reason has one value, so that a flood
+// of invalid tokens allocates nothing.
 type denial struct {
-	reason Reason
+	reason event.Reason
 	err    error
 }
 
 func (d *denial) Error() string { return d.err.Error() }
 func (d *denial) Unwrap() error { return d.err }
 
-func newDenial(reason Reason) *denial {
+func newDenial(reason event.Reason) *denial {
 	return &denial{reason, fmt.Errorf("%w: %s", ErrInvalidToken, reason)}
 }
 
 var (
-	denyMalformed    = newDenial(ReasonMalformed)
-	denyUnknown      = newDenial(ReasonUnknown)
-	denyExpired      = newDenial(ReasonExpired)
-	denyIdle         = newDenial(ReasonIdle)
-	denySuperseded   = newDenial(ReasonSuperseded)
-	denyUserGone     = newDenial(ReasonUserGone)
-	denyUserInactive = newDenial(ReasonUserInactive)
+	denyMalformed    = newDenial(event.ReasonMalformed)
+	denyUnknown      = newDenial(event.ReasonUnknown)
+	denyExpired      = newDenial(event.ReasonExpired)
+	denyIdle         = newDenial(event.ReasonIdle)
+	denySuperseded   = newDenial(event.ReasonSuperseded)
+	denyUserGone     = newDenial(event.ReasonUserGone)
+	denyUserInactive = newDenial(event.ReasonUserInactive)
 )

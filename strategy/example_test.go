@@ -12,8 +12,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 // Issue a token, read it, revoke it.
@@ -36,11 +36,11 @@ func ExampleNewDatabase() {
 	}
 	fmt.Println("issued", secret, "for", session.ExpiresAt.Sub(session.CreatedAt))
 
-	session, err = tokens.ReadToken(ctx, secret.Reveal())
+	read, err := tokens.ReadToken(ctx, secret.Reveal())
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("it is", session.User.Email)
+	fmt.Println("it is", read.User.Email)
 
 	if err := tokens.DestroyToken(ctx, secret.Reveal()); err != nil {
 		log.Fatal(err)

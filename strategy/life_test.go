@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -16,12 +17,12 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
-// issuedAt is when a harness issues its first token: its clock, in UTC and whole
+// issuedAt is when a rig issues its first token: its clock, in UTC and whole
 // milliseconds.
 var issuedAt = time.Date(2026, 3, 29, 0, 59, 59, 987e6, time.UTC)
 
@@ -29,58 +30,53 @@ const ms = time.Millisecond
 
 // another returns a Database over the same stores, as a second instance of the
 // application or the same one after a restart would have it.
-func (h *harness) another(t testing.TB, cfg strategy.Config) *harness {
+func (r *rig) another(t testing.TB, cfg strategy.Config) *rig {
 	t.Helper()
-	o := &harness{tokens: h.tokens, users: h.users, joined: h.joined, now: h.now, ann: h.ann}
+	o := &rig{tokens: r.tokens, users: r.users, now: r.now, ann: r.ann}
 	cfg.Now = func() time.Time { return o.now }
 	cfg.OnEvent = o.events.record
 	var err error
-	if o.Database, err = strategy.NewDatabase(o.tokens, o.source(), cfg); err != nil {
+	if o.Database, err = strategy.NewDatabase(o.tokens, o.users, cfg); err != nil {
 		t.Fatalf("NewDatabase: %v", err)
 	}
 	return o
 }
 
-// notBefore makes Ann's older tokens invalid.
-func (h *harness) notBefore(t testing.TB, at time.Time) {
+// revoke raises Ann's token version.
+func (r *rig) revoke(t testing.TB) {
 	t.Helper()
-	if err := h.users.Apply(t.Context(), h.ann.ID, account.Change{NotBefore: at}); err != nil {
+	if err := r.users.Apply(t.Context(), r.ann.ID, account.Change{RevokeTokens: true}); err != nil {
 		t.Fatalf("Apply: %v", err)
 	}
-	h.reload(t)
+	r.reload(t)
 }
 
-// olderVersion makes the row of a token as a version without SeenNotBefore wrote it.
-func (h *harness) olderVersion(t testing.TB, token string) {
+// setVersion sets Ann's token version in the store. r.ann keeps the one that it has.
+func (r *rig) setVersion(t testing.TB, version int64) {
 	t.Helper()
-	row, err := h.tokens.store.Delete(t.Context(), sha256Of(token))
-	row.SeenNotBefore = time.Time{}
-	if err == nil {
-		err = h.tokens.store.Insert(t.Context(), row)
-	}
-	if err != nil {
-		t.Fatalf("rewrite the row: %v", err)
+	if err := r.users.Update(t.Context(), r.ann.ID, func(u *user) { u.Version = version }); err != nil {
+		t.Fatalf("Update: %v", err)
 	}
 }
 
-// reload makes h.ann what the store holds, as a login does.
-func (h *harness) reload(t testing.TB) {
+// reload makes r.ann what the store holds, as a login does.
+func (r *rig) reload(t testing.TB) {
 	t.Helper()
 	var err error
-	if h.ann, err = h.users.Users.ByID(t.Context(), h.ann.ID); err != nil {
+	if r.ann, err = r.users.Users.ByID(t.Context(), r.ann.ID); err != nil {
 		t.Fatalf("ByID: %v", err)
 	}
 }
 
 // rotates gives a token a new secret.
-func (h *harness) rotates(t testing.TB, token string, opts ...strategy.RotateOption) string {
+func (r *rig) rotates(t testing.TB, token string, opts ...strategy.RotateOption) string {
 	t.Helper()
-	secret, _, err := h.RotateToken(t.Context(), token, opts...)
+	secret, _, err := r.RotateToken(t.Context(), token, opts...)
 	if err != nil {
 		t.Fatalf("RotateToken: %v", err)
 	}
 	secretscan.Record(secret.Reveal())
-	h.secrets = append(h.secrets, secret.Reveal(), sha256Of(secret.Reveal()))
+	r.secrets = append(r.secrets, secret.Reveal(), sha256Of(secret.Reveal()))
 	return secret.Reveal()
 }
 
@@ -93,156 +89,106 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 		name string
 		cfg  strategy.Config
 		opts []strategy.TokenOption
-		// to brings a token to its limit and d beyond. It returns the harness and
+		// to brings a token to its limit and d beyond. It returns the rig and
 		// the token to go on with.
-		to     func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string)
-		reason strategy.Reason
+		to     func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string)
+		reason event.Reason
 	}{
-		{"the lifetime", lasting, nil, at(day), strategy.ReasonUnknown},
-		{"the lifetime of a session in use", idling, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			for h.now.Before(issuedAt.Add(day - 30*time.Minute)) {
-				h.now = h.now.Add(30 * time.Minute)
-				h.reads(t, "in use", token, nil)
+		{"the lifetime", lasting, nil, at(day), event.ReasonExpired},
+		{"the lifetime of a session in use", idling, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			for r.now.Before(issuedAt.Add(day - 30*time.Minute)) {
+				r.now = r.now.Add(30 * time.Minute)
+				r.reads(t, "in use", token, nil)
 			}
-			h.now = issuedAt.Add(day + d)
-			return h, token
-		}, strategy.ReasonUnknown},
-		{"the lifetime of a session that was rotated", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.now = issuedAt.Add(day / 2)
-			token = h.rotates(t, token)
-			h.now = issuedAt.Add(day + d)
-			return h, token
-		}, strategy.ReasonUnknown},
-		{"the lifetime of a token with scopes", lasting, []strategy.TokenOption{deploy}, at(day), strategy.ReasonUnknown},
-		{"the lifetime in a store that does not look at it", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.tokens.byToken = func(ctx context.Context, digest string, _ time.Time) (row, error) {
-				return h.tokens.store.ByToken(ctx, digest, time.Time{})
-			}
-			h.now = issuedAt.Add(day + d)
-			return h, token
-		}, strategy.ReasonExpired},
-
-		{"a lifetime of its own", lasting, []strategy.TokenOption{strategy.WithLifetime(time.Hour)}, at(time.Hour), strategy.ReasonExpired},
-		{"a lifetime of its own with scopes", lasting, []strategy.TokenOption{deploy, strategy.WithLifetime(time.Hour)}, at(time.Hour), strategy.ReasonExpired},
-		{"a lifetime of its own where all others live for ever", strategy.Config{}, []strategy.TokenOption{strategy.WithLifetime(400 * day)}, at(400 * day), strategy.ReasonExpired},
-		{"a lifetime of its own of a millisecond", lasting, []strategy.TokenOption{strategy.WithLifetime(ms)}, at(ms), strategy.ReasonExpired},
-		{"a lifetime of its own with a remainder", lasting, []strategy.TokenOption{strategy.WithLifetime(time.Hour + ms - 1)}, at(time.Hour), strategy.ReasonExpired},
-		{"a lifetime of its own that is the longest", lasting, []strategy.TokenOption{strategy.WithLifetime(day)}, at(day), strategy.ReasonUnknown},
+			r.now = issuedAt.Add(day + d)
+			return r, token
+		}, event.ReasonExpired},
+		{"the lifetime of a session that was rotated", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			r.now = issuedAt.Add(day / 2)
+			token = r.rotates(t, token)
+			r.now = issuedAt.Add(day + d)
+			return r, token
+		}, event.ReasonExpired},
+		{"the lifetime of a token with scopes", lasting, []strategy.TokenOption{deploy}, at(day), event.ReasonExpired},
+		{"a lifetime of its own", lasting, []strategy.TokenOption{strategy.WithLifetime(time.Hour)}, at(time.Hour), event.ReasonExpired},
+		{"a lifetime of its own with scopes", lasting, []strategy.TokenOption{deploy, strategy.WithLifetime(time.Hour)}, at(time.Hour), event.ReasonExpired},
+		{"a lifetime of its own where all others live for ever", strategy.Config{}, []strategy.TokenOption{strategy.WithLifetime(400 * day)}, at(400 * day), event.ReasonExpired},
+		{"a lifetime of its own of a millisecond", lasting, []strategy.TokenOption{strategy.WithLifetime(ms)}, at(ms), event.ReasonExpired},
+		{"a lifetime of its own with a remainder", lasting, []strategy.TokenOption{strategy.WithLifetime(time.Hour + ms - 1)}, at(time.Hour), event.ReasonExpired},
+		{"a lifetime of its own that is the longest", lasting, []strategy.TokenOption{strategy.WithLifetime(day)}, at(day), event.ReasonExpired},
 		{"a lifetime of its own of a session in use that was rotated", idling, []strategy.TokenOption{strategy.WithLifetime(time.Hour)},
-			func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-				h.now = issuedAt.Add(30 * time.Minute)
-				token = h.rotates(t, token, strategy.Reauthenticated(h.ann, h.now))
-				h.now = issuedAt.Add(time.Hour + d)
-				return h, token
-			}, strategy.ReasonExpired},
-		{"the lifetime, made shorter since", strategy.Config{}, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h = h.another(t, strategy.Config{Lifetime: time.Hour})
-			h.now = issuedAt.Add(time.Hour + d)
-			return h, token
-		}, strategy.ReasonUnknown},
+			func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+				r.now = issuedAt.Add(30 * time.Minute)
+				token = r.rotates(t, token, strategy.WithReauthentication(r.ann, r.now))
+				r.now = issuedAt.Add(time.Hour + d)
+				return r, token
+			}, event.ReasonExpired},
+		{"the lifetime, made shorter since", strategy.Config{}, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			r = r.another(t, strategy.Config{Lifetime: time.Hour})
+			r.now = issuedAt.Add(time.Hour + d)
+			return r, token
+		}, event.ReasonExpired},
 
-		{"the idle timeout of a session that was never used", idling, nil, at(idle), strategy.ReasonIdle},
-		{"the idle timeout of a session that was used", idling, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.now = issuedAt.Add(20 * time.Minute)
-			h.reads(t, "in use", token, nil)
-			h.now = issuedAt.Add(20*time.Minute + idle + d)
-			return h, token
-		}, strategy.ReasonIdle},
-		{"the idle timeout of a session that was rotated", idling, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.now = issuedAt.Add(time.Minute)
-			token = h.rotates(t, token)
-			h.now = issuedAt.Add(time.Minute + idle + d)
-			return h, token
-		}, strategy.ReasonIdle},
-		{"the idle timeout of a login by a clock that is ahead", idling, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(time.Minute))}, at(idle), strategy.ReasonIdle},
+		{"the idle timeout of a session that was never used", idling, nil, at(idle), event.ReasonIdle},
+		{"the idle timeout of a session that was used", idling, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			r.now = issuedAt.Add(20 * time.Minute)
+			r.reads(t, "in use", token, nil)
+			r.now = issuedAt.Add(20*time.Minute + idle + d)
+			return r, token
+		}, event.ReasonIdle},
+		{"the idle timeout of a session that was rotated", idling, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			r.now = issuedAt.Add(time.Minute)
+			token = r.rotates(t, token)
+			r.now = issuedAt.Add(time.Minute + idle + d)
+			return r, token
+		}, event.ReasonIdle},
+		{"the idle timeout of a login by a clock that is ahead", idling, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(time.Minute))}, at(idle), event.ReasonIdle},
 
-		{"the user's not-before, of a row of an older version", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.olderVersion(t, token)
-			h.notBefore(t, issuedAt.Add(d))
-			return h, token
-		}, strategy.ReasonSuperseded},
-		{"the user's not-before, of a row of an older version, with a remainder", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.olderVersion(t, token)
-			h.notBefore(t, issuedAt.Add(d-ms+1))
-			return h, token
-		}, strategy.ReasonSuperseded},
-		{"the user's not-before, of a row of an older version, later", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.now = issuedAt.Add(time.Hour)
-			h.olderVersion(t, token)
-			h.notBefore(t, issuedAt.Add(d))
-			return h, token
-		}, strategy.ReasonSuperseded},
-		{"the user's not-before, of a row of an older version, for a token with scopes", lasting, []strategy.TokenOption{deploy}, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.olderVersion(t, token)
-			h.notBefore(t, issuedAt.Add(d))
-			return h, token
-		}, strategy.ReasonSuperseded},
-		{"the user's not-before, of a row of an older version, by the time of the credentials", lasting, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(-time.Minute))},
-			func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-				h.olderVersion(t, token)
-				h.notBefore(t, issuedAt.Add(-time.Minute+d))
-				return h, token
-			}, strategy.ReasonSuperseded},
-		{"the user's not-before, of a row of an older version, after a rotation", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.now = issuedAt.Add(time.Hour)
-			token = h.rotates(t, token)
-			h.olderVersion(t, token)
-			h.notBefore(t, issuedAt.Add(d))
-			return h, token
-		}, strategy.ReasonSuperseded},
-		{"the user's not-before, of a row of an older version, after the credentials were given again", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.now = issuedAt.Add(time.Hour)
-			token = h.rotates(t, token, strategy.Reauthenticated(h.ann, h.now))
-			h.olderVersion(t, token)
-			h.notBefore(t, issuedAt.Add(time.Hour+d))
-			return h, token
-		}, strategy.ReasonSuperseded},
-
-		{"the configured not-before", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			return h.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(d)}), token
-		}, strategy.ReasonSuperseded},
-		{"the configured not-before with a remainder, in another zone", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
+		{"the configured not-before", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(d)}), token
+		}, event.ReasonSuperseded},
+		{"the configured not-before with a remainder, in another zone", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 			at := issuedAt.Add(d - ms + 1).In(time.FixedZone("elsewhere", 7200))
-			return h.another(t, strategy.Config{Lifetime: day, NotBefore: at}), token
-		}, strategy.ReasonSuperseded},
+			return r.another(t, strategy.Config{Lifetime: day, NotBefore: at}), token
+		}, event.ReasonSuperseded},
 		{"the configured not-before, by the time of the credentials", lasting, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(-time.Minute))},
-			func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-				return h.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(-time.Minute + d)}), token
-			}, strategy.ReasonSuperseded},
-		{"the configured not-before after the credentials were given again", lasting, nil, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			h.now = issuedAt.Add(time.Hour)
-			token = h.rotates(t, token, strategy.Reauthenticated(h.ann, h.now))
-			return h.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(time.Hour + d)}), token
-		}, strategy.ReasonSuperseded},
-		{"the configured not-before for a token with scopes", lasting, []strategy.TokenOption{deploy}, func(t *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-			return h.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(d)}), token
-		}, strategy.ReasonSuperseded},
+			func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+				return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(-time.Minute + d)}), token
+			}, event.ReasonSuperseded},
+		{"the configured not-before after the credentials were given again", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			r.now = issuedAt.Add(time.Hour)
+			token = r.rotates(t, token, strategy.WithReauthentication(r.ann, r.now))
+			return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(time.Hour + d)}), token
+		}, event.ReasonSuperseded},
+		{"the configured not-before for a token with scopes", lasting, []strategy.TokenOption{deploy}, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+			return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(d)}), token
+		}, event.ReasonSuperseded},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, d := range []time.Duration{-ms, 0, ms} {
-				h := newHarness(t, c.cfg)
-				token, _ := h.issue(t, c.opts...)
-				h, token = c.to(t, h, token, d)
-				before := h.row(t, token)
+				r := newRig(t, c.cfg)
+				token, _ := r.issue(t, c.opts...)
+				r, token = c.to(t, r, token, d)
+				before := r.row(t, token)
 
 				// A list has the session if, and only if, its token is accepted.
-				page, err := h.Sessions(t.Context(), h.ann.ID, strategy.Page{})
+				page, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{})
 				if want := map[bool]int{true: 1, false: 0}[d <= 0]; err != nil || len(page.Sessions) != want {
 					t.Errorf("%v from the limit: got %d sessions, %v, want %d", d, len(page.Sessions), err, want)
 				}
-				h.events.take()
+				r.events.take()
 				if d <= 0 {
-					h.reads(t, d.String()+" from the limit", token, nil)
+					r.reads(t, d.String()+" from the limit", token, nil)
 					continue
 				}
-				h.reads(t, "beyond the limit", token, strategy.ErrInvalidToken)
-				if got := h.events.take(); len(got) != 1 || got[0].Reason != c.reason {
+				r.reads(t, "beyond the limit", token, strategy.ErrInvalidToken)
+				if got := r.events.take(); len(got) != 1 || got[0].Reason != c.reason {
 					t.Errorf("beyond the limit: got the events %+v, want one with the reason %s", got, c.reason)
 				}
-				if _, _, err := h.RotateToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
+				if _, _, err := r.RotateToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
 					t.Errorf("RotateToken beyond the limit: got %v, want ErrInvalidToken", err)
 				}
-				if got := h.row(t, token); !reflect.DeepEqual(got, before) {
+				if got := r.row(t, token); !reflect.DeepEqual(got, before) {
 					t.Errorf("the row after the refusal: got %+v, want %+v untouched", got, before)
 				}
 			}
@@ -251,19 +197,19 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 }
 
 // at brings a token to an age.
-func at(limit time.Duration) func(*testing.T, *harness, string, time.Duration) (*harness, string) {
-	return func(_ *testing.T, h *harness, token string, d time.Duration) (*harness, string) {
-		h.now = issuedAt.Add(limit + d)
-		return h, token
+func at(limit time.Duration) func(*testing.T, *rig, string, time.Duration) (*rig, string) {
+	return func(_ *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+		r.now = issuedAt.Add(limit + d)
+		return r, token
 	}
 }
 
 func TestATokenWithScopesIsNeverIdle(t *testing.T) {
-	h := newHarness(t, strategy.Config{IdleTimeout: time.Hour})
-	token, _ := h.issue(t, strategy.WithScopes("deploy:write"))
-	h.now = h.now.AddDate(1, 0, 0)
-	h.reads(t, "after a year", token, nil)
-	if got, want := h.row(t, token).LastUsedAt, h.now.UTC().Truncate(ms); !got.Equal(want) {
+	r := newRig(t, strategy.Config{IdleTimeout: time.Hour})
+	token, _ := r.issue(t, strategy.WithScopes("deploy:write"))
+	r.now = r.now.AddDate(1, 0, 0)
+	r.reads(t, "after a year", token, nil)
+	if got, want := r.row(t, token).LastUsedAt, r.now.UTC().Truncate(ms); !got.Equal(want) {
 		t.Errorf("LastUsedAt: got %v, want %v: its use is written down all the same", got, want)
 	}
 }
@@ -280,10 +226,10 @@ func TestGivingTheCredentialsAgainRevivesNoSessionThatHasEnded(t *testing.T) {
 		{"the idle timeout", strategy.Config{IdleTimeout: time.Hour}, nil},
 		{"a lifetime of its own", strategy.Config{}, []strategy.TokenOption{strategy.WithLifetime(time.Hour)}},
 	} {
-		h := newHarness(t, c.cfg)
-		token, _ := h.issue(t, c.opts...)
-		h.now = h.now.Add(time.Hour + ms)
-		if _, _, err := h.RotateToken(t.Context(), token, strategy.Reauthenticated(h.ann, h.now)); !errors.Is(err, strategy.ErrInvalidToken) {
+		r := newRig(t, c.cfg)
+		token, _ := r.issue(t, c.opts...)
+		r.now = r.now.Add(time.Hour + ms)
+		if _, _, err := r.RotateToken(t.Context(), token, strategy.WithReauthentication(r.ann, r.now)); !errors.Is(err, strategy.ErrInvalidToken) {
 			t.Errorf("after %s: got %v, want ErrInvalidToken", c.name, err)
 		}
 	}
@@ -303,15 +249,15 @@ func TestTouchIntervals(t *testing.T) {
 		{"without an idle timeout, as configured", strategy.Config{TouchInterval: time.Minute}, time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, c.cfg)
-			writes := h.countTouches()
-			token, issued := h.issue(t)
+			r := newRig(t, c.cfg)
+			writes := r.countTouches()
+			token, issued := r.issue(t)
 			if !issued.LastUsedAt.IsZero() {
 				t.Errorf("LastUsedAt when issued: got %v, want none", issued.LastUsedAt)
 			}
 			if c.want == 0 {
-				h.now = h.now.AddDate(1, 0, 0)
-				h.reads(t, "after a year", token, nil)
+				r.now = r.now.AddDate(1, 0, 0)
+				r.reads(t, "after a year", token, nil)
 				if got := writes.Load(); got != 0 {
 					t.Errorf("got %d touches, want none", got)
 				}
@@ -319,20 +265,20 @@ func TestTouchIntervals(t *testing.T) {
 			}
 			used := issuedAt
 			for range 3 {
-				h.now = used.Add(c.want - ms)
-				h.reads(t, "within the interval", token, nil)
-				if got := h.row(t, token).LastUsedAt; got.After(used) {
+				r.now = used.Add(c.want - ms)
+				r.reads(t, "within the interval", token, nil)
+				if got := r.row(t, token).LastUsedAt; got.After(used) {
 					t.Errorf("within the interval: got LastUsedAt %v, want what it was, %v", got, used)
 				}
-				h.now = used.Add(c.want)
-				session, err := h.ReadToken(t.Context(), token)
-				if err != nil || !session.LastUsedAt.Equal(h.now) {
-					t.Errorf("after the interval: got %v, %v, want a session that was used at %v", session, err, h.now)
+				r.now = used.Add(c.want)
+				session, err := r.ReadToken(t.Context(), token)
+				if err != nil || !session.LastUsedAt.Equal(r.now) {
+					t.Fatalf("after the interval: got %v, %v, want a session that was used at %v", session, err, r.now)
 				}
-				if got := h.row(t, token).LastUsedAt; !got.Equal(h.now) {
-					t.Errorf("after the interval: got LastUsedAt %v, want %v", got, h.now)
+				if got := r.row(t, token).LastUsedAt; !got.Equal(r.now) {
+					t.Errorf("after the interval: got LastUsedAt %v, want %v", got, r.now)
 				}
-				used = h.now
+				used = r.now
 			}
 			if got := writes.Load(); got != 3 {
 				t.Errorf("got %d touches, want 3", got)
@@ -342,11 +288,11 @@ func TestTouchIntervals(t *testing.T) {
 }
 
 // countTouches counts the calls of Touch.
-func (h *harness) countTouches() *atomic.Int64 {
+func (r *rig) countTouches() *atomic.Int64 {
 	var n atomic.Int64
-	h.tokens.touch = func(ctx context.Context, digest string, at time.Time) error {
+	r.tokens.touch = func(ctx context.Context, digest string, at time.Time) error {
 		n.Add(1)
-		return h.tokens.store.Touch(ctx, digest, at)
+		return r.tokens.store.Touch(ctx, digest, at)
 	}
 	return &n
 }
@@ -358,19 +304,19 @@ func TestTenThousandReadsWithinAnIntervalAreOneWrite(t *testing.T) {
 		readers int
 	}{{"one after the other", 1}, {"from many goroutines", 32}} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
-			writes := h.countTouches()
-			token, issued := h.issue(t)
+			r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
+			writes := r.countTouches()
+			token, issued := r.issue(t)
 			// Every reader sees the row as it was before any touch, as requests do
 			// that come in together.
-			h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return issued, nil }
-			h.now = h.now.Add(2 * time.Minute)
-			before := h.tokens.calls.Load()
+			r.tokens.byToken = func(context.Context, string) (row, error) { return issued, nil }
+			r.now = r.now.Add(2 * time.Minute)
+			before := r.tokens.calls.Load()
 			var wg sync.WaitGroup
 			for range c.readers {
 				wg.Go(func() {
 					for range n / c.readers {
-						if _, err := h.ReadToken(t.Context(), token); err != nil {
+						if _, err := r.ReadToken(t.Context(), token); err != nil {
 							t.Errorf("ReadToken: %v", err)
 							return
 						}
@@ -382,7 +328,7 @@ func TestTenThousandReadsWithinAnIntervalAreOneWrite(t *testing.T) {
 				t.Errorf("got %d touches, want 1", got)
 			}
 			reads := int64(n / c.readers * c.readers)
-			if got := h.tokens.calls.Load() - before; got != reads+1 {
+			if got := r.tokens.calls.Load() - before; got != reads+1 {
 				t.Errorf("got %d calls of the store, want %d reads and a touch", got, reads)
 			}
 		})
@@ -391,42 +337,42 @@ func TestTenThousandReadsWithinAnIntervalAreOneWrite(t *testing.T) {
 
 // Goroutines do not get on in the order in which they read the clock.
 func TestARequestThatIsLateDoesNotTouchAgain(t *testing.T) {
-	h := newHarness(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
-	writes := h.countTouches()
-	token, issued := h.issue(t)
-	h.tokens.byToken = func(context.Context, string, time.Time) (row, error) { return issued, nil }
+	r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
+	writes := r.countTouches()
+	token, issued := r.issue(t)
+	r.tokens.byToken = func(context.Context, string) (row, error) { return issued, nil }
 	for _, after := range []time.Duration{time.Minute + 2*ms, time.Minute + ms, time.Minute} {
-		h.now = issuedAt.Add(after)
-		h.reads(t, "of the row as it was", token, nil)
+		r.now = issuedAt.Add(after)
+		r.reads(t, "of the row as it was", token, nil)
 	}
 	if got := writes.Load(); got != 1 {
 		t.Errorf("got %d touches, want 1", got)
 	}
 	// A clock that is put back by more than that begins anew.
-	h.now = issuedAt.Add(-time.Hour)
-	issued.CreatedAt = h.now.Add(-2 * time.Minute)
-	h.reads(t, "after the clock was put back", token, nil)
+	r.now = issuedAt.Add(-time.Hour)
+	issued.CreatedAt = r.now.Add(-2 * time.Minute)
+	r.reads(t, "after the clock was put back", token, nil)
 	if got := writes.Load(); got != 2 {
 		t.Errorf("after the clock was put back: got %d touches, want 2", got)
 	}
 }
 
 func TestSessionsAreTouchedOneByOne(t *testing.T) {
-	h := newHarness(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
-	writes := h.countTouches()
-	first, _ := h.issue(t)
-	second, _ := h.issue(t)
-	other := h.another(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
-	h.now = h.now.Add(time.Minute)
-	other.now = h.now
+	r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
+	writes := r.countTouches()
+	first, _ := r.issue(t)
+	second, _ := r.issue(t)
+	other := r.another(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
+	r.now = r.now.Add(time.Minute)
+	other.now = r.now
 	for range 3 {
-		h.reads(t, "", first, nil)
+		r.reads(t, "", first, nil)
 		other.reads(t, "by another instance, after a touch", first, nil)
 	}
 	if got := writes.Load(); got != 1 {
 		t.Errorf("of one session: got %d touches, want 1", got)
 	}
-	h.reads(t, "", second, nil)
+	r.reads(t, "", second, nil)
 	if got := writes.Load(); got != 2 {
 		t.Errorf("of two sessions: got %d touches, want 2", got)
 	}
@@ -434,17 +380,17 @@ func TestSessionsAreTouchedOneByOne(t *testing.T) {
 
 // What is remembered of touches is forgotten when it tells nothing any more.
 func TestTouchesDoNotFillTheMemory(t *testing.T) {
-	h := newHarness(t, strategy.Config{TouchInterval: time.Minute})
+	r := newRig(t, strategy.Config{TouchInterval: time.Minute})
 	const each = 10
 	for minute := range 20 {
 		for range each {
-			token, _ := h.issue(t)
-			h.now = h.now.Add(time.Minute)
-			h.reads(t, "", token, nil)
-			h.now = h.now.Add(-time.Minute)
+			token, _ := r.issue(t)
+			r.now = r.now.Add(time.Minute)
+			r.reads(t, "", token, nil)
+			r.now = r.now.Add(-time.Minute)
 		}
-		h.now = h.now.Add(time.Minute)
-		if got := h.Touched(); got == 0 || got > 2*each {
+		r.now = r.now.Add(time.Minute)
+		if got := r.Touched(); got == 0 || got > 2*each {
 			t.Fatalf("after %d minutes with %d sessions each: %d are remembered, want some and at most those of two", minute+1, each, got)
 		}
 	}
@@ -457,10 +403,10 @@ func TestIdleTimeIsExactWithinTheInterval(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	ended, written := 0, 0
 	for range 300 {
-		h := newHarness(t, strategy.Config{IdleTimeout: idle, TouchInterval: interval})
-		writes := h.countTouches()
-		token, _ := h.issue(t)
-		used := h.now
+		r := newRig(t, strategy.Config{IdleTimeout: idle, TouchInterval: interval})
+		writes := r.countTouches()
+		token, _ := r.issue(t)
+		used := r.now
 		for {
 			// Short gaps, gaps about the limits, and any.
 			gap := [...]time.Duration{
@@ -469,8 +415,8 @@ func TestIdleTimeIsExactWithinTheInterval(t *testing.T) {
 				idle + time.Duration(random.Int64N(11)-5)*ms,
 				time.Duration(random.Int64N(int64(idle + 2*interval))),
 			}[random.IntN(8)%4].Truncate(ms)
-			h.now = used.Add(gap)
-			_, err := h.ReadToken(t.Context(), token)
+			r.now = used.Add(gap)
+			_, err := r.ReadToken(t.Context(), token)
 			switch {
 			case err == nil && gap > idle:
 				t.Fatalf("accepted after %v without use, want at most %v", gap, idle)
@@ -481,7 +427,7 @@ func TestIdleTimeIsExactWithinTheInterval(t *testing.T) {
 				ended++
 				break
 			}
-			used = h.now
+			used = r.now
 		}
 		most := int64(used.Sub(issuedAt)/interval) + 1
 		if got := writes.Load(); got > most {
@@ -495,22 +441,22 @@ func TestIdleTimeIsExactWithinTheInterval(t *testing.T) {
 }
 
 func TestAFailedTouchIsAnEventAndTriedAgainLater(t *testing.T) {
-	h := newHarness(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
-	token, issued := h.issue(t)
+	r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
+	token, issued := r.issue(t)
 	down := errors.New("down")
 	var tries []time.Time
-	h.tokens.touch = func(ctx context.Context, _ string, _ time.Time) error {
+	r.tokens.touch = func(ctx context.Context, _ string, _ time.Time) error {
 		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > time.Second {
 			t.Errorf("the touch has the deadline %v, %v, want one within a second", deadline, ok)
 		}
-		tries = append(tries, h.now)
+		tries = append(tries, r.now)
 		return down
 	}
-	begin := h.now.Add(2 * time.Minute)
-	h.events.take()
+	begin := r.now.Add(2 * time.Minute)
+	r.events.take()
 	for after := time.Duration(0); after <= 3*time.Second; after += 100 * ms {
-		h.now = begin.Add(after)
-		session, err := h.ReadToken(t.Context(), token)
+		r.now = begin.Add(after)
+		session, err := r.ReadToken(t.Context(), token)
 		if err != nil || !session.LastUsedAt.IsZero() {
 			t.Errorf("ReadToken while touches fail: got %+v, %v, want a session whose use is not written down", session, err)
 		}
@@ -519,50 +465,50 @@ func TestAFailedTouchIsAnEventAndTriedAgainLater(t *testing.T) {
 	if !reflect.DeepEqual(tries, want) {
 		t.Errorf("got touches at %v, want one a second, at %v", tries, want)
 	}
-	events := h.events.take()
+	events := r.events.take()
 	if len(events) != len(want) {
 		t.Errorf("got %d events, want %d", len(events), len(want))
 	}
 	for _, e := range events {
-		if e.Kind != strategy.EventTouchFailed || e.UserID != h.ann.ID || e.SessionID != issued.ID || !errors.Is(e.Err, down) {
+		if e.Kind != event.TouchFailed || e.UserID != r.ann.ID || e.SessionID != issued.ID || !errors.Is(e.Err, down) {
 			t.Errorf("got the event %+v, want token.touch_failed of the session, with the failure", e)
 		}
 	}
 
 	// A touch that hangs takes its time: the next request does not wait too.
-	h.now = begin.Add(time.Minute)
+	r.now = begin.Add(time.Minute)
 	tries = nil
-	h.tokens.touch = func(context.Context, string, time.Time) error {
-		tries = append(tries, h.now)
-		h.now = h.now.Add(time.Second)
+	r.tokens.touch = func(context.Context, string, time.Time) error {
+		tries = append(tries, r.now)
+		r.now = r.now.Add(time.Second)
 		return context.DeadlineExceeded
 	}
 	for range 10 {
-		h.reads(t, "while touches hang", token, nil)
+		r.reads(t, "while touches hang", token, nil)
 	}
 	if len(tries) != 1 {
 		t.Errorf("10 reads waited for %d touches that hang, want 1", len(tries))
 	}
 
 	// All is well again.
-	writes := h.countTouches()
-	h.now = begin.Add(2 * time.Minute)
+	writes := r.countTouches()
+	r.now = begin.Add(2 * time.Minute)
 	for range 3 {
-		h.reads(t, "after the failure", token, nil)
+		r.reads(t, "after the failure", token, nil)
 	}
-	if got := h.row(t, token).LastUsedAt; writes.Load() != 1 || !got.Equal(h.now.UTC().Truncate(ms)) {
-		t.Errorf("after the failure: got %d touches and LastUsedAt %v, want 1 and %v", writes.Load(), got, h.now)
+	if got := r.row(t, token).LastUsedAt; writes.Load() != 1 || !got.Equal(r.now.UTC().Truncate(ms)) {
+		t.Errorf("after the failure: got %d touches and LastUsedAt %v, want 1 and %v", writes.Load(), got, r.now)
 	}
 }
 
 func TestAnIntervalShorterThanTheRetryIsKept(t *testing.T) {
-	h := newHarness(t, strategy.Config{TouchInterval: 10 * ms})
-	token, _ := h.issue(t)
+	r := newRig(t, strategy.Config{TouchInterval: 10 * ms})
+	token, _ := r.issue(t)
 	tries := 0
-	h.tokens.touch = func(context.Context, string, time.Time) error { tries++; return errors.New("down") }
+	r.tokens.touch = func(context.Context, string, time.Time) error { tries++; return errors.New("down") }
 	for range 100 {
-		h.now = h.now.Add(ms)
-		h.reads(t, "", token, nil)
+		r.now = r.now.Add(ms)
+		r.reads(t, "", token, nil)
 	}
 	if tries != 10 {
 		t.Errorf("100 reads within 100 ms tried %d touches, want one each 10 ms", tries)
@@ -570,12 +516,12 @@ func TestAnIntervalShorterThanTheRetryIsKept(t *testing.T) {
 }
 
 func TestARefusedTokenIsNotTouched(t *testing.T) {
-	h := newHarness(t, strategy.Config{IdleTimeout: time.Hour})
-	writes := h.countTouches()
-	token, _ := h.issue(t)
-	h.notBefore(t, issuedAt.Add(ms))
-	h.now = h.now.Add(30 * time.Minute)
-	h.reads(t, "after a log-out everywhere", token, strategy.ErrInvalidToken)
+	r := newRig(t, strategy.Config{IdleTimeout: time.Hour})
+	writes := r.countTouches()
+	token, _ := r.issue(t)
+	r.revoke(t)
+	r.now = r.now.Add(30 * time.Minute)
+	r.reads(t, "after a log-out everywhere", token, strategy.ErrInvalidToken)
 	if got := writes.Load(); got != 0 {
 		t.Errorf("got %d touches, want none", got)
 	}
@@ -609,8 +555,8 @@ func TestInvalidOptionsIssueNothing(t *testing.T) {
 		{"the ends of the alphabet", 0, strategy.WithScopes("!", "#", "[", "]", "~", "https://example.com/scope"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{Lifetime: c.lifetime})
-			secret, session, err := h.WriteToken(t.Context(), h.ann, c.opt)
+			r := newRig(t, strategy.Config{Lifetime: c.lifetime})
+			secret, session, err := r.WriteToken(t.Context(), r.ann, c.opt)
 			if c.ok {
 				if err != nil {
 					t.Errorf("got %v, want a token", err)
@@ -620,7 +566,7 @@ func TestInvalidOptionsIssueNothing(t *testing.T) {
 			if !errors.Is(err, strategy.ErrInvalidOption) || secret.Reveal() != "" || !reflect.DeepEqual(session, strategy.Session[user]{}) {
 				t.Errorf("got %q, %+v, %v, want ErrInvalidOption alone", secret.Reveal(), session, err)
 			}
-			if got := h.tokens.calls.Load(); got != 0 {
+			if got := r.tokens.calls.Load(); got != 0 {
 				t.Errorf("the store was called %d times, want 0", got)
 			}
 		})
@@ -628,16 +574,16 @@ func TestInvalidOptionsIssueNothing(t *testing.T) {
 }
 
 func TestASessionKnowsWhatItWasTold(t *testing.T) {
-	h := newHarness(t, strategy.Config{Lifetime: 24 * time.Hour, TouchInterval: time.Minute})
+	r := newRig(t, strategy.Config{Lifetime: 24 * time.Hour, TouchInterval: time.Minute})
 	scopes := []string{"deploy:write", "deploy:read"}
-	secret, session, err := h.WriteToken(t.Context(), h.ann, strategy.WithName("ci"), strategy.WithScopes(scopes...),
-		strategy.WithLifetime(time.Hour), strategy.WithUserAgent("curl/8"), strategy.WithClientAddr("2001:db8::1"))
+	secret, session, err := r.WriteToken(t.Context(), r.ann, strategy.WithName("ci"), strategy.WithScopes(scopes...),
+		strategy.WithLifetime(time.Hour), strategy.WithUserAgent("curl/8"), strategy.WithClientIP("2001:db8::1"))
 	if err != nil {
 		t.Fatalf("WriteToken: %v", err)
 	}
 	want := strategy.SessionInfo{
-		ID: session.ID, UserID: h.ann.ID, CreatedAt: issuedAt, ExpiresAt: issuedAt.Add(time.Hour),
-		Scopes: []string{"deploy:write", "deploy:read"}, Name: "ci", UserAgent: "curl/8", ClientAddr: "2001:db8::1",
+		ID: session.ID, UserID: r.ann.ID, CreatedAt: issuedAt, ExpiresAt: issuedAt.Add(time.Hour),
+		Scopes: []string{"deploy:write", "deploy:read"}, Name: "ci", UserAgent: "curl/8", ClientIP: "2001:db8::1",
 	}
 	scopes[0] = "everything" // the caller's to change
 	same := func(op string, got strategy.SessionInfo, err error) {
@@ -646,18 +592,24 @@ func TestASessionKnowsWhatItWasTold(t *testing.T) {
 			t.Errorf("%s: got %+v, %v\nwant %+v", op, got, err, want)
 		}
 	}
+	readAs := func(op string) {
+		t.Helper()
+		read, err := r.ReadToken(t.Context(), secret.Reveal())
+		if err != nil {
+			t.Fatalf("%s: %v", op, err)
+		}
+		same(op, read.SessionInfo, nil)
+	}
 	same("WriteToken", session.SessionInfo, nil)
-	read, err := h.ReadToken(t.Context(), secret.Reveal())
-	same("ReadToken", read.SessionInfo, err)
-	page, err := h.Sessions(t.Context(), h.ann.ID, strategy.Page{})
+	readAs("ReadToken")
+	page, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{})
 	if len(page.Sessions) != 1 {
 		t.Fatalf("Sessions: got %d, %v, want 1", len(page.Sessions), err)
 	}
 	same("Sessions", page.Sessions[0], err)
-	h.now = h.now.Add(time.Minute)
+	r.now = r.now.Add(time.Minute)
 	want.LastUsedAt = issuedAt.Add(time.Minute)
-	read, err = h.ReadToken(t.Context(), secret.Reveal())
-	same("ReadToken after the interval", read.SessionInfo, err)
+	readAs("ReadToken after the interval")
 
 	if !want.Scoped() || !want.HasScopes() || !want.HasScopes("deploy:read", "deploy:write") || want.HasScopes("deploy:read", "admin") || want.HasScopes("deploy") {
 		t.Error("HasScopes of a token with scopes: want those that it has, and no others")
@@ -682,35 +634,35 @@ func TestWhatASessionIsToldIsBounded(t *testing.T) {
 		{"the empty string stays", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{})
-			_, session, err := h.WriteToken(t.Context(), h.ann, strategy.WithName(c.in))
+			r := newRig(t, strategy.Config{})
+			_, session, err := r.WriteToken(t.Context(), r.ann, strategy.WithName(c.in))
 			if session.Name != c.want || err != nil {
 				t.Errorf("got %q, %v, want %q", session.Name, err, c.want)
 			}
 		})
 	}
-	h := newHarness(t, strategy.Config{})
+	r := newRig(t, strategy.Config{})
 	long := strings.Repeat("€", 1<<20)
-	_, session, err := h.WriteToken(t.Context(), h.ann, strategy.WithName(long), strategy.WithUserAgent(long), strategy.WithClientAddr(long))
+	_, session, err := r.WriteToken(t.Context(), r.ann, strategy.WithName(long), strategy.WithUserAgent(long), strategy.WithClientIP(long))
 	if err != nil {
 		t.Fatalf("WriteToken: %v", err)
 	}
 	for name, c := range map[string]struct {
 		got  string
 		want int
-	}{"Name": {session.Name, 99}, "UserAgent": {session.UserAgent, 255}, "ClientAddr": {session.ClientAddr, 63}} {
+	}{"Name": {session.Name, 99}, "UserAgent": {session.UserAgent, 255}, "ClientIP": {session.ClientIP, 63}} {
 		if len(c.got) != c.want || !utf8.ValidString(c.got) {
 			t.Errorf("%s: got %d bytes, valid UTF-8: %v, want %d", name, len(c.got), utf8.ValidString(c.got), c.want)
 		}
 	}
 }
 
-// manager is of the accounts in a harness, with its clock.
-func (h *harness) manager(t testing.TB) *account.Manager[user, uuid.UUID] {
+// manager is of the accounts in a rig, with its clock.
+func (r *rig) manager(t testing.TB) *account.Manager[user, uuid.UUID] {
 	t.Helper()
-	m, err := account.NewManager(h.users.Users, nil, account.Config{
-		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
-		Now: func() time.Time { return h.now },
+	m, err := account.NewManager(r.users.Users, nil, nil, account.Config{
+		InsecureNoLimiter: true, Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
+		Now: func() time.Time { return r.now },
 	})
 	if err != nil {
 		t.Fatalf("NewManager: %v", err)
@@ -724,14 +676,14 @@ const (
 )
 
 // withPassword gives Ann a password.
-func (h *harness) withPassword(t testing.TB) *account.Manager[user, uuid.UUID] {
+func (r *rig) withPassword(t testing.TB) *account.Manager[user, uuid.UUID] {
 	t.Helper()
-	m := h.manager(t)
-	if err := h.users.Delete(t.Context(), h.ann.ID); err != nil {
+	m := r.manager(t)
+	if err := r.users.Delete(t.Context(), r.ann.ID); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	if h.ann, err = m.Register(t.Context(), h.ann, password); err != nil {
+	if r.ann, err = m.Register(t.Context(), r.ann, password); err != nil {
 		t.Fatalf("Register: %v", err)
 	}
 	return m
@@ -763,144 +715,113 @@ func TestALoginBesideAChange(t *testing.T) {
 		{"it was changed by a clock that is an hour behind", ms, -time.Hour, 100 * ms, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{Lifetime: 24 * time.Hour})
-			m := h.manager(t)
-			begin := h.now
+			r := newRig(t, strategy.Config{Lifetime: 24 * time.Hour})
+			m := r.manager(t)
+			begin := r.now
 			change := func() {
-				now := h.now
-				h.now = begin.Add(c.change)
-				if err := m.RevokeTokens(t.Context(), h.ann.ID); err != nil {
+				now := r.now
+				r.now = begin.Add(c.change)
+				if err := m.RevokeTokens(t.Context(), r.ann.ID); err != nil {
 					t.Fatalf("RevokeTokens: %v", err)
 				}
-				h.now = now
+				r.now = now
 			}
 			if c.want == nil {
 				change()
 			}
-			h.now = begin.Add(c.read)
-			h.reload(t)
+			r.now = begin.Add(c.read)
+			r.reload(t)
 			if c.want != nil && c.change <= c.write {
 				change()
 			}
-			h.now = begin.Add(c.write)
-			token, _ := h.issue(t, strategy.WithAuthenticatedAt(begin))
+			r.now = begin.Add(c.write)
+			token, _ := r.issue(t, strategy.WithAuthenticatedAt(begin))
 			if c.want != nil && c.change > c.write {
-				h.reads(t, "before the change", token, nil)
+				r.reads(t, "before the change", token, nil)
 				change()
 			}
-			h.now = begin.Add(max(c.write, c.change) + ms)
+			r.now = begin.Add(max(c.write, c.change) + ms)
 			if c.want == nil {
-				h.now = begin.Add(c.write)
+				r.now = begin.Add(c.write)
 			}
-			h.reads(t, "after all that", token, c.want)
+			r.reads(t, "after all that", token, c.want)
 			// The next change ends it, by whatever clock.
 			for _, d := range []time.Duration{max(c.write, c.change) + ms, -time.Hour} {
-				h.now = begin.Add(max(c.write, c.change))
-				h.reload(t)
-				token, _ := h.issue(t)
-				h.reads(t, "of a login after that", token, nil)
-				h.now = begin.Add(d)
-				if err := m.RevokeTokens(t.Context(), h.ann.ID); err != nil {
+				r.now = begin.Add(max(c.write, c.change))
+				r.reload(t)
+				token, _ := r.issue(t)
+				r.reads(t, "of a login after that", token, nil)
+				r.now = begin.Add(d)
+				if err := m.RevokeTokens(t.Context(), r.ann.ID); err != nil {
 					t.Fatalf("RevokeTokens: %v", err)
 				}
-				h.reads(t, "after the next change", token, strategy.ErrInvalidToken)
+				r.reads(t, "after the next change", token, strategy.ErrInvalidToken)
 			}
-			h.reads(t, "at the end", token, strategy.ErrInvalidToken)
+			r.reads(t, "at the end", token, strategy.ErrInvalidToken)
 		})
 	}
 }
 
-// plainUser is a user that knows no time before which tokens are invalid.
-type plainUser struct{ id int64 }
-
-func (u plainUser) UserID() int64   { return u.id }
-func (plainUser) IsActive() bool    { return true }
-func (plainUser) IsVerified() bool  { return true }
-func (plainUser) IsSuperuser() bool { return false }
-
-// ByID makes it its own source.
-func (u plainUser) ByID(context.Context, int64) (plainUser, error) { return u, nil }
-
-var epoch = time.UnixMilli(0).UTC()
-
-func TestARowKeepsWhatTheLoginSaw(t *testing.T) {
-	for _, c := range []struct {
-		name     string
-		at, want time.Time
-	}{
-		{"no not-before", time.Time{}, epoch},
-		{"a not-before", issuedAt.Add(-time.Hour), issuedAt.Add(-time.Hour)},
-		{"a not-before with a remainder, in another zone", issuedAt.Add(1 - ms).In(time.FixedZone("elsewhere", 7200)), issuedAt},
-		{"a not-before by a clock that is ahead", issuedAt.Add(time.Hour), issuedAt.Add(time.Hour)},
-		{"a not-before of long ago", epoch.Add(-time.Hour), epoch},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{})
-			h.ann.NotBefore = c.at
-			if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.NotBefore = c.at }); err != nil {
-				t.Fatal(err)
-			}
-			token, row := h.issue(t)
-			if !row.SeenNotBefore.Equal(c.want) || row.SeenNotBefore.Location() != time.UTC {
-				t.Errorf("the row has %v, want %v", row.SeenNotBefore, c.want)
-			}
-			h.reads(t, "at once", token, nil)
-		})
+func TestRowKeepsTheTokenVersionOfTheLogin(t *testing.T) {
+	for _, version := range []int64{0, 1, 7, math.MaxInt64} {
+		r := newRig(t, strategy.Config{})
+		r.setVersion(t, version)
+		r.reload(t)
+		token, row := r.issue(t)
+		if row.TokenVersion != version {
+			t.Errorf("the row has the version %d, want %d", row.TokenVersion, version)
+		}
+		r.reads(t, "at once", token, nil)
 	}
-	t.Run("a user that knows none", func(t *testing.T) {
-		tokens, bob := memstore.NewTokens[int64](), plainUser{1}
-		d, err := strategy.NewDatabase(tokens, bob, strategy.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		secret, _, err := d.WriteToken(t.Context(), bob)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rotated, _, err := d.RotateToken(t.Context(), secret.Reveal(), strategy.Reauthenticated(bob, issuedAt))
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := tokens.ByToken(t.Context(), sha256Of(rotated.Reveal()), time.Time{})
-		if err != nil || !row.SeenNotBefore.IsZero() {
-			t.Errorf("the row has %v (error %v), want none", row.SeenNotBefore, err)
-		}
-	})
 }
 
-// A login is ordered by what it saw of the user: clocks differ.
-func TestAChangeEndsTheLoginsThatHaveNotSeenIt(t *testing.T) {
-	for _, seen := range []time.Time{{}, issuedAt.Add(-time.Hour), issuedAt.Add(24 * time.Hour)} {
-		for _, ahead := range []time.Duration{0, -24 * time.Hour, 24 * time.Hour} {
-			for _, opts := range [][]strategy.TokenOption{nil, {strategy.WithScopes("deploy:write")}} {
-				h := newHarness(t, strategy.Config{})
-				set := func(at time.Time) {
-					t.Helper()
-					if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.NotBefore = at }); err != nil {
-						t.Fatal(err)
-					}
-				}
-				set(seen)
-				h.reload(t)
-				h.now = issuedAt.Add(ahead)
-				token, row := h.issue(t, opts...)
+// A store returns version 0 for a row without a version, and for a user without one.
+func TestRowWithoutAVersionIsOfVersionZero(t *testing.T) {
+	r := newRig(t, strategy.Config{})
+	secret, digest := mustFormat(t, "").New()
+	without := row{ID: uuid.New(), Digest: digest, UserID: r.ann.ID, CreatedAt: issuedAt}
+	if err := r.tokens.store.Insert(t.Context(), without); err != nil {
+		t.Fatal(err)
+	}
+	r.reads(t, "of a user without a version", secret.Reveal(), nil)
+	r.revoke(t)
+	r.reads(t, "after a change", secret.Reveal(), strategy.ErrInvalidToken)
+}
+
+// A token is valid only while its row has the user's version: a smaller version is refused,
+// and a greater one too (a user row that was restored from a backup, say). Clocks do not
+// matter.
+func TestTokenIsValidOnlyAtTheUsersVersion(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, seen := range []int64{0, 1, 41, math.MaxInt64 - 1} {
+		for _, ahead := range []time.Duration{0, -day, day} {
+			for name, opts := range map[string][]strategy.TokenOption{
+				"a login":                                nil,
+				"a token with scopes":                    {strategy.WithScopes("deploy:write")},
+				"a login with an earlier password check": {strategy.WithAuthenticatedAt(issuedAt.Add(ahead - time.Minute))},
+			} {
+				r := newRig(t, strategy.Config{})
+				r.setVersion(t, seen)
+				r.reload(t)
+				r.now = issuedAt.Add(ahead)
+				token, _ := r.issue(t, opts...)
 				for _, c := range []struct {
-					to   time.Time
-					want error
+					version int64
+					want    error
 				}{
 					{seen, nil},
-					{row.SeenNotBefore.Add(-time.Minute), nil},
-					{row.SeenNotBefore.Add(1), strategy.ErrInvalidToken},
-					{row.SeenNotBefore.Add(ms), strategy.ErrInvalidToken},
-					{time.Time{}, nil},
+					{seen + 1, strategy.ErrInvalidToken},
+					{seen - 1, strategy.ErrInvalidToken},
+					{math.MaxInt64, strategy.ErrInvalidToken},
+					{seen, nil},
 				} {
-					set(c.to)
-					h.events.take()
-					h.reads(t, fmt.Sprintf("of a login %v ahead that saw %v, the user's not-before %v", ahead, seen, c.to), token, c.want)
-					if got := h.events.take(); c.want != nil && (len(got) != 1 || got[0].Reason != strategy.ReasonSuperseded) {
-						t.Errorf("got the events %+v, want one with the reason %s", got, strategy.ReasonSuperseded)
+					r.setVersion(t, c.version)
+					r.events.take()
+					r.reads(t, fmt.Sprintf("of %s of version %d, %v ahead, with the user at version %d", name, seen, ahead, c.version), token, c.want)
+					if got := r.events.take(); c.want != nil && (len(got) != 1 || got[0].Reason != event.ReasonSuperseded) {
+						t.Errorf("got the events %+v, want one with the reason %s", got, event.ReasonSuperseded)
 					}
-					page, err := h.Sessions(t.Context(), h.ann.ID, strategy.Page{})
+					page, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{})
 					if listed := len(page.Sessions) == 1; err != nil || listed != (c.want == nil) {
 						t.Errorf("listed: %v, %v, want %v", listed, err, c.want == nil)
 					}
@@ -910,162 +831,208 @@ func TestAChangeEndsTheLoginsThatHaveNotSeenIt(t *testing.T) {
 	}
 }
 
-// Whoever gives the credentials again has seen what the account was then, and no
-// more: not even by a clock that is far ahead.
-func TestARotationKeepsWhatWasSeen(t *testing.T) {
+// A rotation takes over the token version of the user who gave the credentials again. It
+// never lowers a row's version, and it accepts no version but the account's.
+func TestRotationAndTokenVersions(t *testing.T) {
+	const plain, refused = -1, -2
 	for _, c := range []struct {
 		name string
-		// What the row and the user who gave the credentials again saw, and what the
-		// account has by now, by their distance from the epoch; -1 is a row of an
-		// older version, and nobody.
-		row, again, now time.Duration
-		want            time.Duration // -2: refused
+		// The versions of the row, of the user who gave the credentials again (or plain),
+		// and of the account by now.
+		row, again, now int64
+		want            int64 // the row's version after the rotation, or refused
 	}{
-		{"a plain one", time.Hour, -1, time.Hour, time.Hour},
-		{"a plain one of an older version's row", -1, -1, time.Hour, -1},
-		{"with the account as it is", time.Hour, 2 * time.Hour, 2 * time.Hour, 2 * time.Hour},
-		{"with the account as it is, of an older version's row", -1, 2 * time.Hour, 2 * time.Hour, 2 * time.Hour},
-		{"without a not-before, of an older version's row", -1, 0, 0, 0},
-		{"with an account that was read before the login", time.Hour, 0, time.Hour, time.Hour},
-		{"with the account as it was before a change", 0, time.Hour, time.Hour + ms, -2},
-		{"the same, of an older version's row", -1, time.Hour, time.Hour + ms, -2},
-		{"a plain one after a change", 0, -1, ms, -2},
+		{"plain", 1, plain, 1, 1},
+		{"plain, without a version", 0, plain, 0, 0},
+		{"plain, after a change", 0, plain, 1, refused},
+		{"plain, of a row ahead of the account", 3, plain, 2, refused},
+		{"with the account as it is", 1, 2, 2, 2},
+		{"with the account as it is, of a row without a version", 0, 2, 2, 2},
+		{"with an account that was read before the login", 2, 1, 2, 2},
+		{"with the account as it was before a change", 0, 1, 2, refused},
+		{"with an account ahead of the stored one", 1, 3, 2, refused},
+		{"with the account as it is, of a row ahead of it", 3, 2, 2, refused},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{})
-			account := func(since time.Duration) user {
-				u := h.ann
-				if since > 0 {
-					u.NotBefore = epoch.Add(since)
+		for _, ahead := range []time.Duration{0, time.Hour, -time.Hour} {
+			t.Run(fmt.Sprintf("%s, %v ahead", c.name, ahead), func(t *testing.T) {
+				r := newRig(t, strategy.Config{})
+				at := func(version int64) user {
+					u := r.ann
+					u.Version = version
+					return u
 				}
-				return u
-			}
-			secret, _, err := h.WriteToken(t.Context(), account(max(c.row, 0)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			token := secret.Reveal()
-			if c.row < 0 {
-				h.olderVersion(t, token)
-			}
-			if err := h.users.Update(t.Context(), h.ann.ID, func(u *user) { u.NotBefore = account(c.now).NotBefore }); err != nil {
-				t.Fatal(err)
-			}
+				secret, _, err := r.WriteToken(t.Context(), at(c.row))
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.setVersion(t, c.now)
+				var opts []strategy.RotateOption
+				if c.again != plain {
+					opts = append(opts, strategy.WithReauthentication(at(c.again), r.now.Add(ahead)))
+				}
+				rotated, _, err := r.RotateToken(t.Context(), secret.Reveal(), opts...)
+				if c.want == refused {
+					if !errors.Is(err, strategy.ErrInvalidToken) || rotated.Reveal() != "" {
+						t.Errorf("got %q, %v, want ErrInvalidToken alone", rotated.Reveal(), err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatalf("got %v, want nil", err)
+				}
+				if got := r.row(t, rotated.Reveal()).TokenVersion; got != c.want {
+					t.Errorf("the row has the version %d, want %d", got, c.want)
+				}
+				r.reads(t, "afterwards", rotated.Reveal(), nil)
+			})
+		}
+	}
+}
+
+// A rotation in flight does not carry a session across a change.
+func TestChangeDuringARotationEndsTheSession(t *testing.T) {
+	for name, again := range map[string]bool{"plain": false, "with reauthentication": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, strategy.Config{})
+			token, _ := r.issue(t)
 			var opts []strategy.RotateOption
-			if c.again >= 0 {
-				opts = append(opts, strategy.Reauthenticated(account(c.again), h.now.Add(time.Hour)))
+			if again {
+				opts = append(opts, strategy.WithReauthentication(r.ann, r.now))
 			}
-			rotated, _, err := h.RotateToken(t.Context(), token, opts...)
-			if refused := errors.Is(err, strategy.ErrInvalidToken); refused != (c.want == -2) || err != nil && !refused {
-				t.Fatalf("got %v, want a refusal: %v", err, c.want == -2)
+			r.tokens.rotate = func(ctx context.Context, digest string, to strategy.Rotation) (row, error) {
+				r.revoke(t)
+				return r.tokens.store.Rotate(ctx, digest, to)
 			}
-			if err != nil {
-				return
-			}
-			var want time.Time
-			if c.want >= 0 {
-				want = epoch.Add(c.want)
-			}
-			if got := h.row(t, rotated.Reveal()).SeenNotBefore; !got.Equal(want) {
-				t.Errorf("the row has %v, want %v", got, want)
-			}
-			h.reads(t, "afterwards", rotated.Reveal(), nil)
+			token = r.rotates(t, token, opts...)
+			r.reads(t, "after the change", token, strategy.ErrInvalidToken)
 		})
 	}
 }
 
 func TestALogOutEverywhereEndsAllThatWasIssued(t *testing.T) {
-	h := newHarness(t, strategy.Config{})
-	m := h.manager(t)
+	r := newRig(t, strategy.Config{})
+	m := r.manager(t)
 	var tokens []string
 	for range 3 {
-		token, _ := h.issue(t)
-		scoped, _ := h.issue(t, strategy.WithScopes("deploy:write"))
+		token, _ := r.issue(t)
+		scoped, _ := r.issue(t, strategy.WithScopes("deploy:write"))
 		tokens = append(tokens, token, scoped)
-		h.now = h.now.Add(300 * time.Microsecond)
+		r.now = r.now.Add(300 * time.Microsecond)
 	}
-	before := h.tokens.calls.Load()
-	if err := m.RevokeTokens(t.Context(), h.ann.ID); err != nil {
+	before := r.tokens.calls.Load()
+	if err := m.RevokeTokens(t.Context(), r.ann.ID); err != nil {
 		t.Fatalf("RevokeTokens: %v", err)
 	}
-	if got := h.tokens.calls.Load() - before; got != 0 {
+	if got := r.tokens.calls.Load() - before; got != 0 {
 		t.Errorf("it took %d calls of the store of tokens, want none", got)
 	}
 	for _, token := range tokens {
-		h.reads(t, "after a log-out everywhere", token, strategy.ErrInvalidToken)
+		r.reads(t, "after a log-out everywhere", token, strategy.ErrInvalidToken)
 	}
 	// Who logs in again, at once, stays.
-	h.reload(t)
-	token, _ := h.issue(t)
-	h.reads(t, "after another login", token, nil)
+	r.reload(t)
+	token, _ := r.issue(t)
+	r.reads(t, "after another login", token, nil)
 }
 
 func TestAChangeOfPasswordKeepsTheSessionThatIsReissued(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		ahead time.Duration // by how much the clock of the last change was ahead
-	}{{"clocks agree", 0}, {"the account was changed by a clock that is ahead", time.Hour}} {
+		ahead time.Duration // of the clock of the instance that changes the password
+	}{{"clocks agree", 0}, {"by a clock that is ahead", time.Hour}, {"by a clock that is behind", -time.Hour}} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarness(t, strategy.Config{Lifetime: 24 * time.Hour})
-			m := h.withPassword(t)
-			if c.ahead > 0 {
-				h.notBefore(t, h.now.Add(c.ahead))
-			}
-			own, issued := h.issue(t)
-			other, otherRow := h.issue(t)
-			script, _ := h.issue(t, strategy.WithScopes("deploy:write"))
+			r := newRig(t, strategy.Config{Lifetime: 24 * time.Hour})
+			m := r.withPassword(t)
+			own, issued := r.issue(t)
+			other, otherRow := r.issue(t)
+			script, _ := r.issue(t, strategy.WithScopes("deploy:write"))
 
-			at := h.now
-			h.now = h.now.Add(time.Second)
-			ann, err := m.ChangePassword(t.Context(), h.ann.ID, password, changed)
+			at := r.now.Add(time.Second)
+			r.now = at.Add(c.ahead)
+			ann, err := m.ChangePassword(t.Context(), r.ann.ID, password, changed)
 			if err != nil {
 				t.Fatalf("ChangePassword: %v", err)
 			}
+			r.now = at
 			// A plain rotation saves nothing.
 			for _, token := range []string{own, other, script} {
-				h.reads(t, "after the change", token, strategy.ErrInvalidToken)
-				if _, _, err := h.RotateToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
+				r.reads(t, "after the change", token, strategy.ErrInvalidToken)
+				if _, _, err := r.RotateToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
 					t.Errorf("RotateToken after the change: got %v, want ErrInvalidToken", err)
 				}
 			}
 			// Nor does a password that was given before the change, with the account as
 			// it was then.
-			if _, _, err := h.RotateToken(t.Context(), own, strategy.Reauthenticated(h.ann, at)); !errors.Is(err, strategy.ErrInvalidToken) {
+			if _, _, err := r.RotateToken(t.Context(), own, strategy.WithReauthentication(r.ann, at)); !errors.Is(err, strategy.ErrInvalidToken) {
 				t.Errorf("RotateToken with an older authentication: got %v, want ErrInvalidToken", err)
 			}
 
-			secret, session, err := h.RotateToken(t.Context(), own, strategy.Reauthenticated(ann, at))
+			secret, session, err := r.RotateToken(t.Context(), own, strategy.WithReauthentication(ann, at))
 			if err != nil {
 				t.Fatalf("RotateToken: %v", err)
 			}
-			if session.ID != issued.ID || session.AuthenticatedAt.Before(ann.NotBefore) || !session.ExpiresAt.Equal(issuedAt.Add(24*time.Hour)) {
+			if session.ID != issued.ID || !session.AuthenticatedAt.Equal(at.UTC().Truncate(ms)) || !session.ExpiresAt.Equal(issuedAt.Add(24*time.Hour)) {
 				t.Errorf("got the session %+v, want %v, authenticated at the change, and with its old end", session, issued.ID)
 			}
-			h.reads(t, "of the reissued session", secret.Reveal(), nil)
-			h.reads(t, "of its old token", own, strategy.ErrInvalidToken)
-			h.reads(t, "of another session", other, strategy.ErrInvalidToken)
-			if got := h.row(t, other); !reflect.DeepEqual(got, otherRow) {
+			r.reads(t, "of the reissued session", secret.Reveal(), nil)
+			r.reads(t, "of its old token", own, strategy.ErrInvalidToken)
+			r.reads(t, "of another session", other, strategy.ErrInvalidToken)
+			if got := r.row(t, other); !reflect.DeepEqual(got, otherRow) {
 				t.Errorf("the row of another session: got %+v, want %+v", got, otherRow)
 			}
 			// A rotation keeps what a rotation brought.
-			h.reads(t, "after a rotation", h.rotates(t, secret.Reveal()), nil)
+			r.reads(t, "after a rotation", r.rotates(t, secret.Reveal()), nil)
 		})
 	}
 }
 
+// If a token is expired, idle or superseded and its user is gone, the event names the
+// former.
+func TestReasonOfAnEndedTokenWithoutItsUser(t *testing.T) {
+	for _, c := range []struct {
+		reason event.Reason
+		cfg    strategy.Config
+		later  time.Duration
+	}{
+		{event.ReasonExpired, strategy.Config{Lifetime: lifetime}, lifetime + ms},
+		{event.ReasonIdle, strategy.Config{IdleTimeout: lifetime}, lifetime + ms},
+		{event.ReasonSuperseded, strategy.Config{NotBefore: issuedAt.Add(time.Minute)}, 0},
+		{event.ReasonUserGone, strategy.Config{Lifetime: lifetime}, lifetime - ms},
+	} {
+		for name, cache := range map[string]strategy.Cache{"without a cache": {}, "with a cache": caching} {
+			t.Run(string(c.reason)+", "+name, func(t *testing.T) {
+				c.cfg.Cache = cache
+				r := newRig(t, c.cfg)
+				t.Cleanup(r.Close)
+				token, issued := r.issue(t)
+				if err := r.users.Delete(t.Context(), r.ann.ID); err != nil {
+					t.Fatalf("Delete: %v", err)
+				}
+				r.now = r.now.Add(c.later)
+				r.events.take()
+				r.reads(t, "", token, strategy.ErrInvalidToken)
+				got := r.events.take()
+				if len(got) != 1 || got[0].Reason != c.reason || got[0].SessionID != issued.ID || got[0].UserID != r.ann.ID {
+					t.Errorf("events: got %+v, want one of Ann's session with the reason %s", got, c.reason)
+				}
+			})
+		}
+	}
+}
+
 func TestActivatingAnAccountAgainRevivesNothing(t *testing.T) {
-	h := newHarness(t, strategy.Config{})
-	m := h.manager(t)
-	token, _ := h.issue(t)
-	if err := m.Deactivate(t.Context(), h.ann.ID); err != nil {
+	r := newRig(t, strategy.Config{})
+	m := r.manager(t)
+	token, _ := r.issue(t)
+	if err := m.Deactivate(t.Context(), r.ann.ID); err != nil {
 		t.Fatalf("Deactivate: %v", err)
 	}
-	h.reads(t, "while inactive", token, strategy.ErrInvalidToken)
-	if err := m.Activate(t.Context(), h.ann.ID); err != nil {
+	r.reads(t, "while inactive", token, strategy.ErrInvalidToken)
+	if err := m.Activate(t.Context(), r.ann.ID); err != nil {
 		t.Fatalf("Activate: %v", err)
 	}
-	h.reads(t, "after it was activated again", token, strategy.ErrInvalidToken)
-	h.reload(t)
-	token, _ = h.issue(t)
-	h.reads(t, "after another login", token, nil)
+	r.reads(t, "after it was activated again", token, strategy.ErrInvalidToken)
+	r.reload(t)
+	token, _ = r.issue(t)
+	r.reads(t, "after another login", token, nil)
 }

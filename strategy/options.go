@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// TokenOption changes a token as it is issued.
+// TokenOption changes a token when it is issued.
 type TokenOption func(*tokenOptions)
 
 type tokenOptions struct {
@@ -18,50 +18,49 @@ type tokenOptions struct {
 	hasScopes       bool
 	name            string
 	userAgent       string
-	clientAddr      string
+	clientIP        string
 	replaces        []string
 }
 
-// WithLifetime makes a token expire sooner than [Config.Lifetime] says. It is
-// more than 0 and at most [Config.Lifetime].
+// WithLifetime makes a token expire earlier than [Config.Lifetime]: d must be at least 1
+// millisecond and at most [Config.Lifetime].
 func WithLifetime(d time.Duration) TokenOption {
 	return func(o *tokenOptions) { o.lifetime, o.hasLifetime = d, true }
 }
 
-// WithAuthenticatedAt says when the user gave their credentials. Default: now.
-// Take the time before the credentials are checked.
+// WithAuthenticatedAt sets when the user gave the credentials. Default: now. Take the time
+// before the credentials are checked.
 func WithAuthenticatedAt(t time.Time) TokenOption {
 	return func(o *tokenOptions) { o.authenticatedAt = t }
 }
 
-// WithScopes makes a token for certain scopes only, for a script or a service:
-// at least one, each of the characters of RFC 6749 §3.3. Such a token is no
-// login. [Config.IdleTimeout] and [Config.MaxSessions] do not apply to it.
+// WithScopes restricts a token to at least one scope, for a script or a service; see
+// [ValidScope]. Such a token is not a login: [Config.IdleTimeout] and [Config.MaxSessions]
+// do not apply to it.
 func WithScopes(scopes ...string) TokenOption {
 	return func(o *tokenOptions) { o.scopes, o.hasScopes = scopes, true }
 }
 
-// WithName gives a session a name for its user to recognise. What is over 100
-// bytes is cut off; so are 256 bytes of a user agent and 64 of an address.
+// WithName names a session, so that its user recognises it. Names are cut to 100 bytes.
 func WithName(name string) TokenOption {
 	return func(o *tokenOptions) { o.name = bound(name, 100) }
 }
 
-// WithUserAgent keeps the client's user agent with the session.
+// WithUserAgent stores the client's user agent with the session, cut to 256 bytes.
 func WithUserAgent(userAgent string) TokenOption {
 	return func(o *tokenOptions) { o.userAgent = bound(userAgent, 256) }
 }
 
-// WithClientAddr keeps the client's address with the session.
-func WithClientAddr(addr string) TokenOption {
-	return func(o *tokenOptions) { o.clientAddr = bound(addr, 64) }
+// WithClientIP stores the client's IP address with the session, cut to 64 bytes.
+func WithClientIP(ip string) TokenOption {
+	return func(o *tokenOptions) { o.clientIP = bound(ip, 64) }
 }
 
-// Replacing ends the sessions of other tokens when the new one stands, not before:
-// those that came with the login (ASVS 7.2.4). They do not count against
-// [Config.MaxSessions]. What is no token is ignored. If they cannot be ended, no
-// token is issued.
-func Replacing(tokens ...string) TokenOption {
+// WithReplaced ends the sessions of the given tokens once the new token is stored, such as
+// those that the client sent with its login (OWASP ASVS 5.0, 7.2.4). They do not count
+// against [Config.MaxSessions]. Malformed and unknown tokens are ignored. If a session cannot
+// be ended, WriteToken returns an error and issues no token.
+func WithReplaced(tokens ...string) TokenOption {
 	return func(o *tokenOptions) { o.replaces = append(o.replaces, tokens...) }
 }
 
@@ -77,25 +76,24 @@ func bound(s string, n int) string {
 	return s[:n]
 }
 
-// check returns an error wrapping ErrInvalidOption for options that contradict
-// the configuration or themselves.
-func (o *tokenOptions) check(atMost time.Duration) error {
-	if o.hasLifetime && (o.lifetime < time.Millisecond || atMost > 0 && o.lifetime > atMost) {
-		return fmt.Errorf("%w: WithLifetime(%v), want 1 ms to Config.Lifetime, %v (0 means no limit)", ErrInvalidOption, o.lifetime, atMost)
+// check returns an error wrapping ErrInvalidOption if an option is invalid.
+func (o *tokenOptions) check(longest time.Duration) error {
+	if o.hasLifetime && (o.lifetime < time.Millisecond || longest > 0 && o.lifetime > longest) {
+		return fmt.Errorf("%w: WithLifetime(%v), want 1 ms to Config.Lifetime, %v (0 means no limit)", ErrInvalidOption, o.lifetime, longest)
 	}
 	if o.hasScopes && len(o.scopes) == 0 {
 		return fmt.Errorf("%w: WithScopes wants at least one scope", ErrInvalidOption)
 	}
 	for _, scope := range o.scopes {
 		if !ValidScope(scope) {
-			return fmt.Errorf("%w: WithScopes: %q is no scope", ErrInvalidOption, scope)
+			return fmt.Errorf("%w: WithScopes: %q is not a scope", ErrInvalidOption, scope)
 		}
 	}
 	return nil
 }
 
-// ValidScope reports whether a string is a scope: one or more printable ASCII
-// characters without space, quote and backslash (RFC 6749 §3.3).
+// ValidScope reports whether a string is a scope: one or more printable ASCII characters
+// other than space, double quote and backslash (RFC 6749 §3.3).
 func ValidScope(scope string) bool {
 	for i := range len(scope) {
 		if c := scope[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' {
@@ -105,47 +103,20 @@ func ValidScope(scope string) bool {
 	return scope != ""
 }
 
-// RotateOption changes a session as it gets a new secret.
+// RotateOption changes a session when it gets a new secret.
 type RotateOption func(*rotateOptions)
 
 type rotateOptions struct {
-	reauthenticatedAt time.Time
-	user              any
+	reauthenticated bool
+	user            any
+	at              time.Time
 }
 
-// Reauthenticated says that the user has just given their credentials again: the
-// user as the check of the credentials returned it, and the time before that
-// check. The session counts as a fresh login from then on. It is accepted although
-// it was from before what that user accepts (see [NotBefore]): so whoever has just
-// changed the password can keep the session. Another user than the session's
-// is [ErrInvalidOption].
-func Reauthenticated(user any, at time.Time) RotateOption {
-	return func(o *rotateOptions) { o.reauthenticatedAt, o.user = latest(at, notBefore(user)), user }
-}
-
-// notBefore returns from when on a user accepts tokens, in whole milliseconds as
-// tokens are; the zero time where there is no such limit.
-func notBefore(user any) time.Time {
-	u, ok := user.(NotBefore)
-	if !ok {
-		return time.Time{}
-	}
-	return ceil(u.TokensNotBefore())
-}
-
-// seenNotBefore returns notBefore as a row keeps it, where the zero time means that
-// it is not known.
-func seenNotBefore(user any) time.Time {
-	if _, ok := user.(NotBefore); !ok {
-		return time.Time{}
-	}
-	return latest(time.UnixMilli(0).UTC(), notBefore(user))
-}
-
-// ceil rounds up to the millisecond.
-func ceil(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return t.UTC().Add(time.Millisecond - 1).Truncate(time.Millisecond)
+// WithReauthentication says that the user has given the credentials again: user is the value
+// that the check of the credentials returned, and at is the time before that check. From then
+// on the session counts as a fresh login and has the user's token version, so users who
+// changed their password can keep the session. RotateToken returns an error wrapping
+// [ErrInvalidOption] if user is not the session's user.
+func WithReauthentication(user any, at time.Time) RotateOption {
+	return func(o *rotateOptions) { *o = rotateOptions{reauthenticated: true, user: user, at: at} }
 }

@@ -8,153 +8,158 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/event"
 )
 
-// Revocation says what must not be taken from a [Cache] any more. One of its
-// fields is set.
+// Revocation tells a [Cache] what it must read again. Exactly one field is set.
 type Revocation[ID comparable] struct {
-	// Digest is that of a token which was revoked or rotated.
+	// Digest is the digest of a token that was revoked or rotated.
 	Digest string
-	// SessionID is that of a session which was ended.
+	// SessionID is the ID of a session that was ended.
 	SessionID uuid.UUID
-	// UserID is that of a user who was changed, or all of whose sessions were ended.
+	// UserID is the ID of a user who was changed, or all of whose sessions were ended.
 	UserID ID
 }
 
-// RevocationLog is an optional capability of a [Store]: it lets processes that have
-// a [Cache] learn what others revoke. It must be safe for concurrent use.
+// RevocationLog is an optional interface of a [Store]. With it, processes that have a
+// [Cache] learn what other processes revoke. It is optional because an application without a
+// cache, or with a single process, does not need it. It must be safe for concurrent use.
 type RevocationLog[ID comparable] interface {
-	// PublishRevocation makes a revocation known. Once it has returned nil, every
-	// follower's next Next returns it, by whatever process, unless that is minutes
-	// later. It must be bounded in time where its context is not.
+	// PublishRevocation appends a revocation to the log. Once it has returned nil, the next
+	// call of Next on every follower in every process must return the revocation. The log
+	// may drop it some minutes later. PublishRevocation must be bounded in time even if the
+	// context is not.
 	PublishRevocation(ctx context.Context, r Revocation[ID]) error
 
-	// FollowRevocations returns a follower that begins at the present. It does no I/O.
+	// FollowRevocations returns a follower that begins at the end of the log. It does no I/O.
 	FollowRevocations() RevocationFollower[ID]
 }
 
 // RevocationFollower reads a [RevocationLog]. It is used by one goroutine.
 type RevocationFollower[ID comparable] interface {
-	// Next returns what was published since the Next before that succeeded; the
-	// first one finds out where to begin. It may return a revocation more than once,
-	// and must leave none out. It must be bounded in time and honour cancellation.
+	// Next returns the revocations that were published since the last successful call. The
+	// first call may only find the end of the log. Next may return a revocation more than
+	// once and must leave none out. It must be bounded in time and honour cancellation.
 	Next(ctx context.Context) ([]Revocation[ID], error)
 }
 
-// UserNotifier is an optional capability of a [UserSource] whose users can be
-// changed through it. It must be safe for concurrent use.
+// UserNotifier is an optional interface of a [UserSource] through which users are changed.
+// With it, a [Cache] reads a changed user again at once. It is optional because a source
+// may only be able to read users; call [Database.ForgetUser] then. It must be safe for
+// concurrent use.
 type UserNotifier[ID comparable] interface {
-	// OnUserChange registers a function that is called after every change to a user
-	// that can end their sessions, whether or not it succeeded. An error of it is
-	// returned by the method that made the change. stop ends that.
+	// OnUserChange registers a function. The source must call it after every change to a
+	// user that can end the user's sessions, also if the change failed but may have been
+	// made, and return its error from the method that made the change. stop unregisters it.
 	OnUserChange(f func(ctx context.Context, id ID) error) (stop func())
 }
 
-// revoked makes a revocation known, to this process and to others, after the store
-// was asked to carry it out. err is what it said: nil, what says that there was
-// nothing to revoke (then too, because an attempt before this one can have failed
-// halfway), or a failure, of which others need not know: the client tries again.
-func (d *Database[U, ID]) revoked(ctx context.Context, r Revocation[ID], err error) error {
+// announce removes what was revoked from the cache and publishes the revocation, after the
+// store was asked to carry it out. err is the store's result; "not found" is published too,
+// because an earlier attempt may have half succeeded. Another failure is not published: the
+// caller has to try again. announce returns err, or why the revocation was not published.
+func (d *Database[U, ID]) announce(ctx context.Context, r Revocation[ID], err error) error {
 	if d.cache == nil && d.log == nil {
 		return err
 	}
-	unfound := errors.Is(err, ErrTokenNotFound)
-	if unfound {
-		known, ok := d.unfound.admit(time.Now(), r)
+	unknown := errors.Is(err, ErrTokenNotFound)
+	if unknown {
+		published, ok := d.unknown.admit(time.Now(), r)
 		switch {
-		case known:
+		case published:
 			return err
 		case !ok:
-			return errTooManyUnfound
+			return errTooManyUnknown
 		}
 	}
 	if d.cache != nil {
 		d.cache.forget(r)
 	}
-	if d.log != nil && (err == nil || unfound) {
-		// It is done, also where nobody waits for it any more.
-		if published := d.log.PublishRevocation(context.WithoutCancel(ctx), r); published != nil {
-			return fmt.Errorf("publish the revocation: %w", published)
+	if d.log != nil && (err == nil || unknown) {
+		// The revocation took place, so publish it even if the client has gone.
+		if failure := d.log.PublishRevocation(context.WithoutCancel(ctx), r); failure != nil {
+			return fmt.Errorf("publish the revocation: %w", failure)
 		}
 	}
-	if unfound {
-		d.unfound.done(r)
+	if unknown {
+		d.unknown.published(r)
 	}
 	return err
 }
 
-// maxUnfound is how many revocations of what is not there are made known in a
-// second. Anybody can make tokens up and log out with them: each such revocation is
-// a document, and some entries of every cache. More of them are failures: that a
-// token is nowhere accepted is not known then.
-const maxUnfound = 500
+// maxUnknown caps the published revocations of unknown tokens per second. Anybody can make
+// up well-formed tokens and log out with them, and each such revocation is a document in the
+// log and invalidates a few entries of every cache. Beyond the cap a revocation fails,
+// because nothing then proves that no process accepts the token.
+const maxUnknown = 500
 
-var errTooManyUnfound = fmt.Errorf("more than %d revocations a second of what is not there", maxUnfound)
+var errTooManyUnknown = fmt.Errorf("more than %d revocations of unknown tokens in a second", maxUnknown)
 
-// unfound bounds these, and remembers which were made known within the second: who
-// revokes something again and again has no need of more. The zero value is ready.
-type unfound[ID comparable] struct {
+// unknownQuota enforces maxUnknown. It remembers what was published within the second, so
+// that repeated revocations of one token count once. The zero value is ready.
+type unknownQuota[ID comparable] struct {
 	mu       sync.Mutex
 	since    time.Time
 	admitted int
-	known    map[Revocation[ID]]bool
+	done     map[Revocation[ID]]bool
 }
 
-// admit reports whether a revocation is known already, and else whether it may be
-// made known.
-func (u *unfound[ID]) admit(now time.Time, r Revocation[ID]) (known, ok bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if now.Sub(u.since) >= time.Second {
-		u.since, u.admitted, u.known = now, 0, make(map[Revocation[ID]]bool)
+// admit reports whether r was already published within the second, and if not, whether it
+// may be.
+func (q *unknownQuota[ID]) admit(now time.Time, r Revocation[ID]) (published, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now.Sub(q.since) >= time.Second {
+		q.since, q.admitted, q.done = now, 0, make(map[Revocation[ID]]bool)
 	}
-	if u.known[r] {
+	if q.done[r] {
 		return true, true
 	}
-	u.admitted++
-	return false, u.admitted <= maxUnfound
+	q.admitted++
+	return false, q.admitted <= maxUnknown
 }
 
-// done says that a revocation was made known.
-func (u *unfound[ID]) done(r Revocation[ID]) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.known[r] = true
+// published records that r was published.
+func (q *unknownQuota[ID]) published(r Revocation[ID]) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.done[r] = true
 }
 
-// ForgetUser makes a [Cache] read a user again, here and in other processes: call
-// it after a user was changed in another way than through account.Manager. Without
-// a cache it does nothing.
+// ForgetUser makes the caches of this process and of others read a user again. Call it after
+// a change to a user that was not made through a [UserNotifier]. Without a cache it does
+// nothing.
 func (d *Database[U, ID]) ForgetUser(ctx context.Context, userID ID) error {
-	if err := d.revoked(ctx, Revocation[ID]{UserID: userID}, nil); err != nil {
+	if err := d.announce(ctx, Revocation[ID]{UserID: userID}, nil); err != nil {
 		return d.failed(ctx, "forget the user", err)
 	}
 	return nil
 }
 
-// listen connects the cache with those who know of revocations.
-func (d *Database[U, ID]) listen() {
+// subscribe subscribes to changes of users, and starts to follow the revocation log if there
+// is a cache.
+func (d *Database[U, ID]) subscribe() {
 	if n, ok := d.users.(UserNotifier[ID]); ok && (d.cache != nil || d.log != nil) {
 		d.closers = append(d.closers, n.OnUserChange(d.ForgetUser))
 	}
 	if d.cache == nil || d.log == nil {
 		return
 	}
-	d.cache.follows = true
+	d.cache.needsLog = true
 	ctx, cancel := context.WithCancel(context.Background())
 	follower := d.log.FollowRevocations()
 	d.background.Go(func() { d.follow(ctx, follower) })
 	d.closers = append(d.closers, cancel)
 }
 
-// follow learns of the revocations of others, until ctx is done.
+// follow applies the revocations of other processes to the cache until ctx is done.
 func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollower[ID]) {
 	tick := time.NewTicker(d.cache.cfg.FollowInterval)
 	defer tick.Stop()
 	var failing, suspended bool
 	for {
-		// What was published before this is known afterwards.
-		asked := d.cfg.Now()
+		began := d.cfg.Now() // what is published later may be missing from the answer
 		revocations, err := d.next(ctx, follower)
 		switch {
 		case ctx.Err() != nil:
@@ -163,9 +168,9 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 			for _, r := range revocations {
 				d.cache.forget(r)
 			}
-			d.cache.followed.Store(&asked)
+			d.cache.logReadAt.Store(&began)
 			if suspended {
-				d.emit(ctx, Event{Kind: EventCacheResumed})
+				d.emit(ctx, event.Event{Kind: event.CacheResumed})
 			}
 			failing, suspended = false, false
 		default:
@@ -173,9 +178,9 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 				_ = d.failed(ctx, "follow the revocations", err)
 			}
 			failing = true
-			if !suspended && !d.cache.following(d.cfg.Now()) {
+			if !suspended && !d.cache.logIsCurrent(d.cfg.Now()) {
 				suspended = true
-				d.emit(ctx, Event{Kind: EventCacheSuspended, Err: fmt.Errorf("strategy: follow the revocations: %w", err)})
+				d.emit(ctx, event.Event{Kind: event.CacheSuspended, Err: fmt.Errorf("strategy: follow the revocations: %w", err)})
 			}
 		}
 		select {
@@ -186,16 +191,17 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 	}
 }
 
-// next is Next with a bound that lets a store which hangs be noticed in time.
+// next calls Next with a timeout, so that a store that hangs is noticed before MaxStaleness
+// has passed.
 func (d *Database[U, ID]) next(ctx context.Context, follower RevocationFollower[ID]) ([]Revocation[ID], error) {
 	ctx, cancel := context.WithTimeout(ctx, max(d.cache.cfg.FollowInterval, d.cache.cfg.MaxStaleness/2))
 	defer cancel()
 	return follower.Next(ctx)
 }
 
-// Close ends what [NewDatabase] started for a [Cache], and waits for its end. It is
-// idempotent. The Database goes on working, without the cache; the store is the
-// application's to close.
+// Close stops what [NewDatabase] started for a [Cache] and waits until it has stopped. It is
+// idempotent. The Database can still be used afterwards, without its cache. Close does not
+// close the store.
 func (d *Database[U, ID]) Close() {
 	d.closing.Do(func() {
 		if d.cache != nil {

@@ -16,8 +16,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
-	"github.com/latchkey-go/latchkey/strategy/memstore"
 )
 
 type revocation = strategy.Revocation[uuid.UUID]
@@ -88,9 +89,9 @@ type logStore struct {
 	late atomic.Bool
 }
 
-func (s *logStore) ByToken(ctx context.Context, digest string, createdAfter time.Time) (row, error) {
+func (s *logStore) ByToken(ctx context.Context, digest string) (row, error) {
 	s.reads.Add(1)
-	return s.Tokens.ByToken(ctx, digest, createdAfter)
+	return s.Tokens.ByToken(ctx, digest)
 }
 
 func (s *logStore) PublishRevocation(ctx context.Context, r revocation) error {
@@ -164,7 +165,7 @@ func (c *cluster) cached(t *testing.T, instances ...*instance) (string, strategy
 }
 
 // kinds returns the kinds of events since the last call.
-func (i *instance) kinds() (kinds []strategy.EventKind) {
+func (i *instance) kinds() (kinds []event.Kind) {
 	for _, e := range i.events.take() {
 		kinds = append(kinds, e.Kind)
 	}
@@ -197,12 +198,12 @@ var elsewhere = []struct {
 		_, _, second := by.WriteToken(t.Context(), c.ann)
 		return errors.Join(first, second)
 	}},
-	{"Replacing", func(t *testing.T, c *cluster, by *instance, token string, _ strategy.Session[user]) error {
-		_, _, err := by.WriteToken(t.Context(), c.ann, strategy.Replacing(token))
+	{"WithReplaced", func(t *testing.T, c *cluster, by *instance, token string, _ strategy.Session[user]) error {
+		_, _, err := by.WriteToken(t.Context(), c.ann, strategy.WithReplaced(token))
 		return err
 	}},
-	{"ReplacePassword", func(t *testing.T, c *cluster, _ *instance, _ string, s strategy.Session[user]) error {
-		return c.users.ReplacePassword(t.Context(), c.ann.ID, c.ann.HashedPassword, "new", s.CreatedAt.Add(ms))
+	{"ReplacePassword", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
+		return c.users.ReplacePassword(t.Context(), c.ann.ID, c.ann.HashedPassword, "new", true)
 	}},
 	{"Apply", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
 		return c.users.Apply(t.Context(), c.ann.ID, account.Change{Active: new(bool)})
@@ -231,8 +232,8 @@ var elsewhere = []struct {
 
 func (c *cluster) manager(t testing.TB) *account.Manager[user, uuid.UUID] {
 	t.Helper()
-	m, err := account.NewManager(c.users, nil, account.Config{
-		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
+	m, err := account.NewManager(c.users, nil, nil, account.Config{
+		InsecureNoLimiter: true, Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 	})
 	if err != nil {
 		t.Fatalf("NewManager: %v", err)
@@ -429,14 +430,14 @@ func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
 		here.reads(t, "later still", token, nil, 1)
 		there.reads(t, "by an instance that can follow, at first", token, nil, 1)
 		there.reads(t, "by an instance that can follow", token, nil, 0)
-		want := []strategy.EventKind{strategy.EventStoreFailed, strategy.EventCacheSuspended, strategy.EventTokenDenied}
+		want := []event.Kind{event.StoreFailed, event.CacheSuspended, event.TokenDenied}
 		if got := here.kinds(); !slices.Equal(got, want) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 
 		mend()
 		follow()
-		if got, want := here.kinds(), []strategy.EventKind{strategy.EventCacheResumed}; !slices.Equal(got, want) {
+		if got, want := here.kinds(), []event.Kind{event.CacheResumed}; !slices.Equal(got, want) {
 			t.Errorf("since it can follow again: got the events %v, want %v", got, want)
 		}
 		here.reads(t, "since it can follow again", token, nil, 1)
@@ -447,7 +448,7 @@ func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
 		time.Sleep(3 * every)
 		mend()
 		follow()
-		if got, want := here.kinds(), []strategy.EventKind{strategy.EventStoreFailed}; !slices.Equal(got, want) {
+		if got, want := here.kinds(), []event.Kind{event.StoreFailed}; !slices.Equal(got, want) {
 			t.Errorf("after a short failure: got the events %v, want %v", got, want)
 		}
 		here.reads(t, "after a short failure", token, nil, 0)
@@ -531,7 +532,7 @@ func TestBeforeItFollowsTheCacheIsNotUsed(t *testing.T) {
 			here.reads(t, "before it follows", token, nil, 1)
 			follow()
 		}
-		if got, want := here.kinds(), []strategy.EventKind{strategy.EventStoreFailed, strategy.EventCacheSuspended}; !slices.Equal(got, want) {
+		if got, want := here.kinds(), []event.Kind{event.StoreFailed, event.CacheSuspended}; !slices.Equal(got, want) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 
@@ -542,7 +543,7 @@ func TestBeforeItFollowsTheCacheIsNotUsed(t *testing.T) {
 		mend()
 		follow()
 		here.reads(t, "of what was revoked before it follows", token, strategy.ErrInvalidToken, 1)
-		if got, want := here.kinds(), []strategy.EventKind{strategy.EventCacheResumed, strategy.EventTokenDenied}; !slices.Equal(got, want) {
+		if got, want := here.kinds(), []event.Kind{event.CacheResumed, event.TokenDenied}; !slices.Equal(got, want) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 		c.cached(t, here)
@@ -591,7 +592,7 @@ func TestARevocationThatIsNotPublishedIsAnError(t *testing.T) {
 				}
 				failed := 0
 				for _, e := range there.events.take() {
-					if e.Kind == strategy.EventStoreFailed && errors.Is(e.Err, errDown) {
+					if e.Kind == event.StoreFailed && errors.Is(e.Err, errDown) {
 						failed++
 					}
 				}
@@ -709,7 +710,7 @@ func TestFollowingCostsAsMuchAsTheInterval(t *testing.T) {
 				t.Errorf("%+v: asked %d times at once, want 1", cfg.cache, got)
 			}
 			for range 1000 {
-				if _, err := i.ReadTokenInfo(t.Context(), "no token"); !errors.Is(err, strategy.ErrInvalidToken) {
+				if _, err := i.ReadToken(t.Context(), "no token"); !errors.Is(err, strategy.ErrInvalidToken) {
 					t.Fatal(err)
 				}
 			}
@@ -798,13 +799,13 @@ func TestALogThatHangsSuspendsTheCache(t *testing.T) {
 		i.log.next.Store(&hangs)
 		time.Sleep(2 * stale)
 		synctest.Wait()
-		if got, want := i.kinds(), []strategy.EventKind{strategy.EventStoreFailed, strategy.EventCacheSuspended}; !slices.Equal(got, want) {
+		if got, want := i.kinds(), []event.Kind{event.StoreFailed, event.CacheSuspended}; !slices.Equal(got, want) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 		i.log.next.Store(nil)
 		time.Sleep(stale)
 		synctest.Wait()
-		if got, want := i.kinds(), []strategy.EventKind{strategy.EventCacheResumed}; !slices.Equal(got, want) {
+		if got, want := i.kinds(), []event.Kind{event.CacheResumed}; !slices.Equal(got, want) {
 			t.Errorf("when it answers again: got the events %v, want %v", got, want)
 		}
 	})

@@ -6,25 +6,24 @@ import (
 	"log/slog"
 )
 
-// Secret is an access token as the client holds it. It prints as
-// "lk_…redacted" through fmt, log/slog and JSON; [Secret.Reveal] is the one way
-// to the token itself, for handing it to the client.
+// Secret is an access token as the client holds it. It prints as "lk_…redacted" through fmt,
+// log/slog and JSON; only [Secret.Reveal] returns the token, to be sent to the client.
 //
-// The zero Secret holds the empty string. A Secret is safe for concurrent use
-// and cannot be compared with ==.
+// The zero Secret holds the empty string. A Secret is safe for concurrent use and cannot be
+// compared with ==.
 type Secret struct {
-	// A closure, because no encoder, formatter or dumper looks inside one, not
-	// even through an unexported field of somebody else's struct.
+	// A closure, because encoders, formatters and dumpers do not look inside one, not even
+	// through an unexported field of another struct.
 	reveal func() string
 }
 
-// NewSecret wraps a token. Strategies other than [Database] need it.
+// NewSecret wraps a token. Implementations of a strategy other than [Database] need it.
 func NewSecret(token string) Secret {
 	return Secret{reveal: func() string { return token }}
 }
 
-// Reveal returns the token in the clear. It belongs into the answer to the
-// client, and nowhere else.
+// Reveal returns the token in the clear. Put it into the answer to the client, and nowhere
+// else.
 func (s Secret) Reveal() string {
 	if s.reveal == nil {
 		return ""
@@ -32,12 +31,12 @@ func (s Secret) Reveal() string {
 	return s.reveal()
 }
 
-// String returns the token's prefix, where it is one of a [TokenFormat], and
-// "…redacted".
+// String returns the token's prefix and "…redacted". It omits the prefix if the token is not
+// of a [TokenFormat].
 func (s Secret) String() string {
 	token := s.Reveal()
 	prefix := token[:max(0, len(token)-secretLength-checksumLength)]
-	// In a token of another kind, what looks like a prefix may be secret.
+	// In a token of another format, the characters before an underscore may be secret.
 	if f, err := NewTokenFormat(prefix); err != nil || !f.wellFormed(token) {
 		prefix = ""
 	}
@@ -50,6 +49,6 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String(
 // LogValue implements [slog.LogValuer].
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText implements [encoding.TextMarshaler], which JSON uses too. The
-// token is not in it.
+// MarshalText implements [encoding.TextMarshaler], which encoding/json uses too. It returns
+// what String returns.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/latchkey-go/latchkey/event"
 )
 
 const (
@@ -18,24 +19,24 @@ const (
 	maxPage     = 200
 )
 
-// Page asks for a part of a list.
+// Page selects a page of a list. The zero value is the first page.
 type Page struct {
-	// Limit is how many to list at most. Default 50, at most 200.
+	// Limit is the maximum number of sessions on the page. Default 50, at most 200.
 	Limit int
-	// After is the Next of the page before. "" means the first page.
+	// After is the Next of the previous page. "" means the first page.
 	After string
 }
 
-// SessionPage is a part of a user's sessions, newest first.
+// SessionPage is a page of a user's sessions.
 type SessionPage struct {
-	// Sessions are those of the page.
+	// Sessions are the sessions on the page, newest first.
 	Sessions []SessionInfo
-	// Next is the After of the next page; "" where there is none.
+	// Next is the After of the next page; "" on the last page.
 	Next string
 }
 
-// Sessions returns a page of a user's live sessions, newest first. It returns an
-// error wrapping [ErrInvalidCursor] for a page that does not exist.
+// Sessions returns a page of a user's valid sessions, newest first. An unknown user has none.
+// It returns an error wrapping [ErrInvalidCursor] if page.After is not the Next of a page.
 func (d *Database[U, ID]) Sessions(ctx context.Context, userID ID, page Page) (SessionPage, error) {
 	after, err := parseCursor(page.After)
 	if err != nil {
@@ -53,8 +54,8 @@ func (d *Database[U, ID]) Sessions(ctx context.Context, userID ID, page Page) (S
 	case err != nil:
 		return SessionPage{}, d.failed(ctx, "look up the user", err)
 	}
-	// One more than asked for tells whether there is a next page.
-	rows, err := d.live(ctx, user, after, limit+1)
+	// One row more than the limit shows that there is a next page.
+	rows, err := d.valid(ctx, user, after, limit+1)
 	if err != nil {
 		return SessionPage{}, err
 	}
@@ -69,75 +70,73 @@ func (d *Database[U, ID]) Sessions(ctx context.Context, userID ID, page Page) (S
 	return out, nil
 }
 
-// live returns the live rows of a user behind a position, at most limit; 0 means
-// all.
-func (d *Database[U, ID]) live(ctx context.Context, user U, after Position, limit int) ([]AccessToken[ID], error) {
-	var live []AccessToken[ID]
-	now, oldest := d.now(), notBefore(user)
+// valid returns at most limit valid rows of a user after a position; 0 means all.
+func (d *Database[U, ID]) valid(ctx context.Context, user U, after Position, limit int) ([]AccessToken[ID], error) {
+	var valid []AccessToken[ID]
+	now := d.now()
 	for {
 		rows, err := d.tokens.ByUser(ctx, user.UserID(), after, maxPage)
 		if err != nil {
 			return nil, d.failed(ctx, "list the sessions", err)
 		}
 		for _, row := range rows {
-			if d.dead(&row, row.usedAt(), now) == nil && !supersededByUser(&row, oldest) {
-				if live = append(live, row); len(live) == limit {
-					return live, nil
+			if d.invalid(&row, now) == nil && row.TokenVersion == user.TokenVersion() {
+				if valid = append(valid, row); len(valid) == limit {
+					return valid, nil
 				}
 			}
 		}
 		if len(rows) < maxPage {
-			return live, nil
+			return valid, nil
 		}
 		last := rows[len(rows)-1]
 		after = Position{last.CreatedAt, last.ID}
 	}
 }
 
-// DestroySession ends a session of a user. It returns an error wrapping
-// [ErrSessionNotFound] where they have none with this ID.
+// DestroySession ends a session of a user. It returns an error wrapping [ErrSessionNotFound]
+// if the user has no session with this ID.
 func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid.UUID) error {
 	return d.destroy(ctx, userID, id, "")
 }
 
-func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why Reason) error {
+func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why event.Reason) error {
 	row, err := d.tokens.DeleteSession(ctx, userID, id)
-	err = d.revoked(ctx, Revocation[ID]{SessionID: id}, err)
+	err = d.announce(ctx, Revocation[ID]{SessionID: id}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return fmt.Errorf("strategy: %w", ErrSessionNotFound)
 	case err != nil:
 		return d.failed(ctx, "delete the session", err)
 	}
-	d.emit(ctx, Event{Kind: EventTokenRevoked, UserID: row.UserID, SessionID: row.ID, Reason: why})
+	d.emit(ctx, event.Event{Kind: event.TokenRevoked, UserID: row.UserID, SessionID: row.ID, Reason: why})
 	return nil
 }
 
-// DestroyAll ends all sessions of a user but those with these IDs. A login that
-// is under way can outlive it; TokensNotBefore of the user (see [NotBefore]) is
-// the guarantee that none does, and this cleans up then.
+// DestroyAll ends all sessions of a user except those with the given IDs. A login in flight
+// can survive it. To end logins in flight too, raise the user's token version, as
+// account.Manager does; DestroyAll then only deletes rows.
 func (d *Database[U, ID]) DestroyAll(ctx context.Context, userID ID, except ...uuid.UUID) error {
 	n, err := d.tokens.DeleteByUser(ctx, userID, except...)
-	if err = d.revoked(ctx, Revocation[ID]{UserID: userID}, err); err != nil {
+	if err = d.announce(ctx, Revocation[ID]{UserID: userID}, err); err != nil {
 		return d.failed(ctx, "delete the sessions", err)
 	}
 	if n > 0 {
-		d.emit(ctx, Event{Kind: EventTokensRevoked, UserID: userID})
+		d.emit(ctx, event.Event{Kind: event.TokensRevoked, UserID: userID})
 	}
 	return nil
 }
 
-// UserID returns the ID of a user, for those who do not know its type.
-func (d *Database[U, ID]) UserID(user U) any { return user.UserID() }
-
-// Of implements [SessionManager].
+// Of returns the sessions of a user, for callers that do not know the type of IDs.
 func (d *Database[U, ID]) Of(user U) UserSessions { return userSessions[U, ID]{d, user.UserID()} }
 
-// userSessions is a Database with a user's ID, for those who do not know its type.
+// userSessions binds a Database to a user's ID.
 type userSessions[U User[ID], ID comparable] struct {
 	d      *Database[U, ID]
 	userID ID
 }
+
+func (s userSessions[U, ID]) UserID() any { return s.userID }
 
 func (s userSessions[U, ID]) Subject() string {
 	if t, ok := any(s.userID).(encoding.TextMarshaler); ok {
@@ -160,23 +159,19 @@ func (s userSessions[U, ID]) DestroyAll(ctx context.Context, except ...uuid.UUID
 	return s.d.DestroyAll(ctx, s.userID, except...)
 }
 
-// limit keeps a user to MaxSessions after the row of a new login was inserted.
-// Counting first would race. The sessions that are leaving do not count.
-func (d *Database[U, ID]) limit(ctx context.Context, user U, row AccessToken[ID], leaving []AccessToken[ID]) error {
-	if d.cfg.WhenFull == EvictOldest {
-		return d.evict(ctx, user, leaving)
-	}
-	return d.refuse(ctx, user, row, leaving)
+// counts reports whether a row counts against MaxSessions.
+func (d *Database[U, ID]) counts(row *AccessToken[ID]) bool {
+	return d.cfg.MaxSessions > 0 && row.Scopes == nil
 }
 
-// maxSkew is how far apart the clocks of instances may be.
+// maxSkew is the largest difference expected between the clocks of instances.
 const maxSkew = 10 * time.Second
 
-// newest returns a time of creation for a new row that is later than those of the
-// user's other rows: on an instance whose clock is behind, a new login would be
-// the oldest otherwise, and the first to go. What lies further ahead than clocks
-// may be apart is not followed: the session would live longer for it.
-func (d *Database[U, ID]) newest(ctx context.Context, row AccessToken[ID]) (time.Time, error) {
+// creationTime returns a creation time for a new row that is later than those of the user's
+// other rows. Without it, a login on an instance whose clock is behind would be the oldest
+// session, and the first to be evicted. Rows further ahead than maxSkew are ignored: the new
+// session would otherwise live longer by as much.
+func (d *Database[U, ID]) creationTime(ctx context.Context, row AccessToken[ID]) (time.Time, error) {
 	others, err := d.tokens.ByUser(ctx, row.UserID, Position{}, 1)
 	if err != nil {
 		return time.Time{}, d.failed(ctx, "list the sessions", err)
@@ -190,15 +185,17 @@ func (d *Database[U, ID]) newest(ctx context.Context, row AccessToken[ID]) (time
 	return row.CreatedAt, nil
 }
 
-// evict ends the oldest sessions beyond the limit. All logins order the sessions
-// alike, and the last of several at once sees them all: so what remains is exact.
-func (d *Database[U, ID]) evict(ctx context.Context, user U, leaving []AccessToken[ID]) error {
-	logins, err := d.logins(ctx, user, leaving)
+// evict ends the oldest sessions beyond MaxSessions. It runs after the row of a new login was
+// inserted, because counting before would race. Sessions that the login replaces do not
+// count. All logins order the sessions alike, and the last of several concurrent logins sees
+// all of them, so the limit is exact.
+func (d *Database[U, ID]) evict(ctx context.Context, user U, replaced []AccessToken[ID]) error {
+	logins, err := d.logins(ctx, user, replaced)
 	if err != nil || len(logins) <= d.cfg.MaxSessions {
 		return err
 	}
-	// Those of a clock that was further ahead than clocks may be apart go first: the
-	// new login would go in their place, until that time has come.
+	// Evict sessions that were created further ahead than maxSkew first. They would look
+	// newer than the new login, which would be evicted instead until that time has come.
 	var ahead, rest []AccessToken[ID]
 	limit := d.now().Add(maxSkew)
 	for _, login := range logins {
@@ -209,48 +206,24 @@ func (d *Database[U, ID]) evict(ctx context.Context, user U, leaving []AccessTok
 		}
 	}
 	for _, old := range append(rest, ahead...)[d.cfg.MaxSessions:] {
-		// By its ID: a rotation can give it another token meanwhile.
-		if err := d.destroy(ctx, old.UserID, old.ID, ReasonOverLimit); err != nil && !errors.Is(err, ErrSessionNotFound) {
+		// By ID, because a rotation can give the session another token meanwhile.
+		if err := d.destroy(ctx, old.UserID, old.ID, event.ReasonOverLimit); err != nil && !errors.Is(err, ErrSessionNotFound) {
 			return err
 		}
 	}
 	return nil
 }
 
-// refuse takes a login back that is one too many. A login stands only after a
-// look, from when its row was there, at no more rows than are allowed: so of any
-// number at once never too many stand. Those that are newest by the common order
-// give way first; the others wait for that, for a moment.
-func (d *Database[U, ID]) refuse(ctx context.Context, user U, row AccessToken[ID], leaving []AccessToken[ID]) error {
-	const looks = 8
-	for look := 1; ; look++ {
-		logins, err := d.logins(ctx, user, leaving)
-		if err != nil || len(logins) <= d.cfg.MaxSessions {
-			return err
-		}
-		slices.Reverse(logins) // oldest first
-		first := slices.IndexFunc(logins, func(l AccessToken[ID]) bool { return l.ID == row.ID })
-		if first < 0 || first >= d.cfg.MaxSessions || look == looks {
-			return fmt.Errorf("strategy: %w", ErrTooManySessions)
-		}
-		select {
-		case <-time.After(time.Duration(look) * 10 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// logins returns a user's live sessions that count, newest first: no tokens with
-// scopes, and none that are about to be replaced.
-func (d *Database[U, ID]) logins(ctx context.Context, user U, leaving []AccessToken[ID]) ([]AccessToken[ID], error) {
-	rows, err := d.live(ctx, user, Position{}, 0)
+// logins returns the sessions of a user that count against MaxSessions, newest first. Tokens
+// with scopes and sessions that are being replaced do not count.
+func (d *Database[U, ID]) logins(ctx context.Context, user U, replaced []AccessToken[ID]) ([]AccessToken[ID], error) {
+	rows, err := d.valid(ctx, user, Position{}, 0)
 	return slices.DeleteFunc(rows, func(row AccessToken[ID]) bool {
-		return row.Scopes != nil || slices.ContainsFunc(leaving, func(l AccessToken[ID]) bool { return l.ID == row.ID })
+		return row.Scopes != nil || slices.ContainsFunc(replaced, func(old AccessToken[ID]) bool { return old.ID == row.ID })
 	}), err
 }
 
-// cursor names the place behind a row, for the next page.
+// cursor encodes the position of a row: the next page begins after it.
 func cursor[ID comparable](row AccessToken[ID]) string {
 	b := binary.BigEndian.AppendUint64(nil, uint64(row.CreatedAt.UnixMilli()))
 	return base64.RawURLEncoding.EncodeToString(append(b, row.ID[:]...))
@@ -261,7 +234,7 @@ func parseCursor(s string) (Position, error) {
 		return Position{}, nil
 	}
 	const length = 8 + len(uuid.UUID{})
-	// The length of s too: the decoder skips line breaks.
+	// Check the length of s too, because the decoder skips line breaks.
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(b) != length || len(s) != base64.RawURLEncoding.EncodedLen(length) {
 		return Position{}, ErrInvalidCursor

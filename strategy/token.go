@@ -11,14 +11,13 @@ import (
 	"unsafe"
 )
 
-// DefaultTokenPrefix begins every token, unless [Config.TokenPrefix] says
-// otherwise.
+// DefaultTokenPrefix is the default of [Config.TokenPrefix].
 const DefaultTokenPrefix = "lk_"
 
 const (
 	secretBytes    = 32 // from crypto/rand
-	secretLength   = 43 // base62 digits that hold them
-	checksumLength = 6  // base62 digits of a CRC-32
+	secretLength   = 43 // in base62 digits
+	checksumLength = 6  // in base62 digits of a CRC-32
 	maxPrefix      = 24
 
 	// The digits in the order of [big.Int.Text].
@@ -27,26 +26,24 @@ const (
 
 // TokenFormat makes and checks tokens:
 //
-//	lk_ + 32 random bytes in base62 (43 characters) + CRC-32 of what precedes, in base62 (6 characters)
+//	lk_ + 32 random bytes in base62 (43 characters) + CRC-32 of the preceding in base62 (6 characters)
 //
-// The digits are 0-9, a-z, A-Z in this order, the most significant first, padded with 0. The prefix lets
-// secret scanners find leaked tokens; the checksum lets them, and us, tell a
-// token from a random string without asking the database. A string of the right
-// prefix, length, alphabet and checksum is well-formed; nothing else is.
+// The digits are 0-9, a-z, A-Z in this order, most significant first, padded with 0. The
+// prefix lets secret scanners find leaked tokens. The checksum distinguishes a token from a
+// random string without a look-up. Only a string of the right prefix, length, alphabet and
+// checksum is well-formed.
 //
-// This format is stored as the SHA-256 digest of the whole token. A later format
-// with other rules will have another shape, so that both can be told apart and
-// nobody is logged out by the change.
+// Stores hold the SHA-256 digest of the whole token. A later format with other rules will
+// have another shape, so that tokens of both stay valid.
 //
-// A TokenFormat is immutable and safe for concurrent use. Make one with
-// [NewTokenFormat]; the zero value finds no token well-formed.
+// A TokenFormat is immutable and safe for concurrent use. Make one with [NewTokenFormat]; no
+// token is well-formed for the zero value.
 type TokenFormat struct {
 	prefix string
 }
 
-// NewTokenFormat returns the format with a prefix; "" means
-// [DefaultTokenPrefix]. A prefix has 2 to 24 characters of a-z, 0-9 and _,
-// begins with a letter and ends with _.
+// NewTokenFormat returns the format with a prefix; "" means [DefaultTokenPrefix]. A prefix
+// has 2 to 24 characters of a-z, 0-9 and _, begins with a letter and ends with _.
 func NewTokenFormat(prefix string) (TokenFormat, error) {
 	if prefix == "" {
 		prefix = DefaultTokenPrefix
@@ -64,16 +61,16 @@ func NewTokenFormat(prefix string) (TokenFormat, error) {
 	return TokenFormat{prefix}, nil
 }
 
-// Pattern returns the regular expression (RE2, and most others) that finds
-// tokens of this format in text, for secret scanners.
+// Pattern returns a regular expression (RE2, and most other dialects) that finds tokens of
+// this format in text, for secret scanners.
 func (f TokenFormat) Pattern() string {
 	return fmt.Sprintf(`\b%s[0-9A-Za-z]{%d}\b`, f.prefix, secretLength+checksumLength)
 }
 
-// New returns a new token, from 256 bits of crypto/rand, and its digest.
+// New returns a new token with 256 bits of crypto/rand, and its digest.
 func (f TokenFormat) New() (secret Secret, digest string) {
 	var b [secretBytes]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program rather
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand crashes the program instead
 	digits := new(big.Int).SetBytes(b[:]).Text(62)
 
 	token := make([]byte, 0, len(f.prefix)+secretLength+checksumLength)
@@ -85,9 +82,9 @@ func (f TokenFormat) New() (secret Secret, digest string) {
 	return NewSecret(string(token)), keyOf(string(token)).digest()
 }
 
-// Digest returns what a store holds in the place of a token: its SHA-256 in
-// base64url without padding, 43 characters. For a string that is not
-// well-formed it returns an error wrapping [ErrInvalidToken].
+// Digest returns the digest that a store holds for a token: its SHA-256 in base64url without
+// padding, 43 characters. It returns an error wrapping [ErrInvalidToken] if the token is not
+// well-formed.
 func (f TokenFormat) Digest(token string) (string, error) {
 	key, err := f.key(token)
 	if err != nil {
@@ -135,8 +132,7 @@ func (f TokenFormat) wellFormed(token string) bool {
 
 // checksum is the CRC-32 (IEEE) of s in base62.
 func checksum(s string) (sum [checksumLength]byte) {
-	// The bytes of the string as they are: a copy would be an allocation for every
-	// request. Nobody writes to them.
+	// Without unsafe, every request would allocate a copy. ChecksumIEEE only reads.
 	crc := crc32.ChecksumIEEE(unsafe.Slice(unsafe.StringData(s), len(s)))
 	for i := checksumLength - 1; i >= 0; i-- {
 		sum[i] = base62[crc%62]
@@ -145,7 +141,8 @@ func checksum(s string) (sum [checksumLength]byte) {
 	return sum
 }
 
-// keyOf copies the token, which has maxPrefix at most, where no allocation is made.
+// keyOf copies the token to the stack, because converting it to a slice would allocate. A
+// token that fits a format is no longer than in.
 func keyOf(token string) tokenKey {
 	var in [maxPrefix + secretLength + checksumLength]byte
 	return sha256.Sum256(in[:copy(in[:], token)])
