@@ -784,7 +784,7 @@ func TestRowWithoutAVersionIsOfVersionZero(t *testing.T) {
 }
 
 // A token is valid only while its row has the user's version: a smaller version is refused,
-// and a greater one too (a user row that was restored from a backup, say). Clocks do not
+// and a greater one too (after the users were restored from a backup, say). Clocks do not
 // matter.
 func TestTokenIsValidOnlyAtTheUsersVersion(t *testing.T) {
 	const day = 24 * time.Hour
@@ -980,8 +980,7 @@ func TestChangeOfPasswordKeepsOnlyTheReauthenticatedSession(t *testing.T) {
 	}
 }
 
-// If a token is expired, idle or superseded and its user is gone, the event names the
-// former.
+// A token that is expired, idle or superseded is reported as such, even if its user is gone.
 func TestReasonOfAnEndedTokenWithoutItsUser(t *testing.T) {
 	for _, c := range []struct {
 		reason event.Reason
