@@ -395,7 +395,7 @@ func (c *clockRig) concurrentLogins(instances []*clockInstance, change string, o
 		before, inFlight, during []string
 		password                 = c.password
 	)
-	pause := func() { // so that logins begin before, during and after the change
+	pause := func() { // so that logins begin and end before, during and after the change
 		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 	}
 	for _, i := range instances {
@@ -430,6 +430,7 @@ func (c *clockRig) concurrentLogins(instances []*clockInstance, change string, o
 			}
 		})
 	}
+	pause()
 	on.change(change)
 	logins.Wait()
 	after := on.login()

@@ -14,9 +14,13 @@
 // process, they start a devmongo process, so that the counted goroutines and memory are
 // the application's. Tests that kill their server always use their own devmongo.
 //
-//	go test ./integration/faults                                             # the short form, a few minutes
-//	go test ./integration/faults -run TestNetwork -v -soak=30m -timeout=1h   # longer: TestNetwork, TestServer, TestLoad, TestModel…, TestHistory…
-//	go test ./integration/faults -run TestLoad -v -sessions=100000           # with so many sessions; the server needs indexes
+// The short form takes a few minutes. -soak repeats the network, server, load, model and
+// history tests for as long as it says. -sessions sets the number of sessions of the load
+// test; the server needs indexes for many.
+//
+//	go test ./integration/faults
+//	go test ./integration/faults -run TestNetwork -v -soak=30m -timeout=1h
+//	go test ./integration/faults -run TestLoad -v -sessions=100000
 //
 // A run prints its seed; -seed repeats the random choices of a run.
 package faults

@@ -1048,7 +1048,7 @@ type (
 		tokenStore
 		next map[string]string
 	}
-	endsAnybodysSession struct {
+	endsSessionsOfOthers struct {
 		tokenStore
 		owner map[uuid.UUID]uuid.UUID
 	}
@@ -1129,12 +1129,12 @@ func (s keepsOldSecrets) ByToken(ctx context.Context, digest string) (row, error
 	return s.tokenStore.ByToken(ctx, digest)
 }
 
-func (s endsAnybodysSession) Insert(ctx context.Context, token row) error {
+func (s endsSessionsOfOthers) Insert(ctx context.Context, token row) error {
 	s.owner[token.ID] = token.UserID
 	return s.tokenStore.Insert(ctx, token)
 }
 
-func (s endsAnybodysSession) DeleteSession(ctx context.Context, _, id uuid.UUID) (row, error) {
+func (s endsSessionsOfOthers) DeleteSession(ctx context.Context, _, id uuid.UUID) (row, error) {
 	return s.tokenStore.DeleteSession(ctx, s.owner[id], id)
 }
 
@@ -1241,7 +1241,7 @@ func TestModelDetectsBrokenImplementations(t *testing.T) {
 		"the version is read again at the insert":   currentVersion,
 		"the version of a renewal is not stored":    tokens(func(s tokenStore) tokenStore { return dropsRotatedVersion{s} }),
 		"rotated tokens stay valid":                 tokens(func(s tokenStore) tokenStore { return keepsOldSecrets{s, map[string]string{}} }),
-		"sessions of other users are ended":         tokens(func(s tokenStore) tokenStore { return endsAnybodysSession{s, map[uuid.UUID]uuid.UUID{}} }),
+		"sessions of other users are ended":         tokens(func(s tokenStore) tokenStore { return endsSessionsOfOthers{s, map[uuid.UUID]uuid.UUID{}} }),
 		"a new password does not raise the version": users(func(u userStore) userStore { return keepsVersionOfPasswords{u} }),
 		"a revocation does not raise the version":   users(func(u userStore) userStore { return keepsVersion{u} }),
 		"users are not deactivated":                 users(func(u userStore) userStore { return neverDeactivates{u} }),
