@@ -24,8 +24,8 @@ import (
 	"github.com/latchkey-go/latchkey"
 )
 
-// browser is a context of the headless Chromium that all tests share: an own, empty profile,
-// with JavaScript disabled.
+// browser is a context of the headless Chromium that all tests share. It has an empty profile
+// and JavaScript is disabled.
 type browser struct {
 	t   *testing.T
 	ctx context.Context

@@ -100,9 +100,9 @@ func runDelay(ctx context.Context, raw json.RawMessage, ready func(any) error) e
 	}
 }
 
-// relay forwards a connection. It holds back requests for the whole delay and answers not
-// at all. That is the same round trip, because MongoDB's drivers wait for each answer
-// before the next request.
+// relay forwards a connection. It delays each request by the whole delay, and answers not at
+// all: MongoDB's drivers wait for the answer before they send the next request, so the round
+// trip takes as long as if both were delayed by half.
 func relay(client net.Conn, config delayConfig) {
 	defer func() { _ = client.Close() }()
 	server, err := net.Dial("tcp", config.Backend)

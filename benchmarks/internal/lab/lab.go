@@ -1,5 +1,5 @@
 // Package lab runs the database (or its stub) and the candidates' servers for a measurement.
-// Each is a process of its own, so that no two share a garbage collector.
+// Each is a separate process, so that no two share a garbage collector.
 package lab
 
 import (
