@@ -115,25 +115,19 @@ func (s *followedTokens) ByToken(ctx context.Context, digest string) (strategy.A
 	return s.Tokens.ByToken(ctx, digest)
 }
 
-func (s *followedTokens) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
-	return follower{s, s.Tokens.FollowRevocations()}
-}
-
-type follower struct {
-	s *followedTokens
-	strategy.RevocationFollower[uuid.UUID]
-}
-
-func (f follower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
-	p := poll{began: time.Now()}
-	found, err := f.RevocationFollower.Next(ctx)
-	p.ended = time.Now()
-	if err == nil {
-		f.s.mu.Lock()
-		defer f.s.mu.Unlock()
-		f.s.polls = append(f.s.polls, p)
+func (s *followedTokens) FollowRevocations() func(context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+	next := s.Tokens.FollowRevocations()
+	return func(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+		p := poll{began: time.Now()}
+		found, err := next(ctx)
+		p.ended = time.Now()
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.polls = append(s.polls, p)
+		}
+		return found, err
 	}
-	return found, err
 }
 
 // all returns the polls so far.

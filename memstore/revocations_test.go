@@ -30,17 +30,17 @@ func TestFollowerThatMissedRevocationsFails(t *testing.T) {
 			t.Fatalf("PublishRevocation: %v", err)
 		}
 		if n == kept/2 {
-			if got, err := inTime.Next(t.Context()); len(got) != kept/2+1 || err != nil {
-				t.Errorf("Next in time: got %d, %v, want %d", len(got), err, kept/2+1)
+			if got, err := inTime(t.Context()); len(got) != kept/2+1 || err != nil {
+				t.Errorf("a follower in time: got %d, %v, want %d", len(got), err, kept/2+1)
 			}
 		}
 	}
-	if got, err := inTime.Next(t.Context()); len(got) != kept/2 || err != nil {
-		t.Errorf("Next in time: got %d, %v, want %d", len(got), err, kept/2)
+	if got, err := inTime(t.Context()); len(got) != kept/2 || err != nil {
+		t.Errorf("a follower in time: got %d, %v, want %d", len(got), err, kept/2)
 	}
 	for range 2 {
-		if got, err := behind.Next(t.Context()); got != nil || err == nil {
-			t.Errorf("Next too late: got %d, %v, want an error", len(got), err)
+		if got, err := behind(t.Context()); got != nil || err == nil {
+			t.Errorf("a follower too late: got %d, %v, want an error", len(got), err)
 		}
 	}
 }

@@ -67,8 +67,8 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	d.stop = stop
 	if cached && d.log != nil {
 		d.cache.needsLog = true
-		follower := d.log.FollowRevocations()
-		d.background.Go(func() { d.follow(background, follower) })
+		next := d.log.FollowRevocations()
+		d.background.Go(func() { d.follow(background, next) })
 	}
 	return d, nil
 }

@@ -27,21 +27,18 @@ type Revocation[ID comparable] struct {
 // cache, or with a single process, does not need it. It must be safe for concurrent use.
 type RevocationLog[ID comparable] interface {
 	// PublishRevocation appends a revocation to the log. Once it has returned nil, the next
-	// call of Next on every follower in every process must return the revocation. The log
-	// may drop it some minutes later. PublishRevocation must be bounded in time even if the
-	// context is not.
+	// call of every function that FollowRevocations returned, in every process, must return
+	// the revocation. The log may drop it some minutes later. PublishRevocation must be
+	// bounded in time even if the context is not.
 	PublishRevocation(ctx context.Context, r Revocation[ID]) error
 
-	// FollowRevocations returns a follower that begins at the end of the log. It does no I/O.
-	FollowRevocations() RevocationFollower[ID]
-}
-
-// RevocationFollower reads a [RevocationLog]. It is used by one goroutine.
-type RevocationFollower[ID comparable] interface {
-	// Next returns the revocations that were published since the last successful call. The
-	// first call may only find the end of the log. Next may return a revocation more than
+	// FollowRevocations returns a function, next, that reads the log from its end on. It does
+	// no I/O itself. Each next has its own position and is called by one goroutine.
+	//
+	// next returns the revocations that were published since its last successful call. Its
+	// first call may only find the end of the log. next may return a revocation more than
 	// once and must leave none out. It must be bounded in time and honour cancellation.
-	Next(ctx context.Context) ([]Revocation[ID], error)
+	FollowRevocations() (next func(context.Context) ([]Revocation[ID], error))
 }
 
 // announce removes what was revoked from the cache and publishes the revocation, after the
@@ -140,13 +137,16 @@ func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked bo
 }
 
 // follow applies the revocations of other processes to the cache until ctx is done.
-func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollower[ID]) {
+func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context) ([]Revocation[ID], error)) {
 	tick := time.NewTicker(d.cache.cfg.FollowInterval)
 	defer tick.Stop()
 	var failing, suspended bool
 	for {
 		began := d.cfg.Now() // what is published later may be missing from the answer
-		revocations, err := d.next(ctx, follower)
+		// A store that hangs must be noticed before MaxStaleness has passed.
+		bounded, cancel := context.WithTimeout(ctx, max(d.cache.cfg.FollowInterval, d.cache.cfg.MaxStaleness/2))
+		revocations, err := next(bounded)
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -175,14 +175,6 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 		case <-tick.C:
 		}
 	}
-}
-
-// next calls Next with a timeout, so that a store that hangs is noticed before MaxStaleness
-// has passed.
-func (d *Database[U, ID]) next(ctx context.Context, follower RevocationFollower[ID]) ([]Revocation[ID], error) {
-	ctx, cancel := context.WithTimeout(ctx, max(d.cache.cfg.FollowInterval, d.cache.cfg.MaxStaleness/2))
-	defer cancel()
-	return follower.Next(ctx)
 }
 
 // Close stops what [NewDatabase] started for a [Cache] and waits until it has stopped. It is

@@ -74,8 +74,8 @@ func (c *cluster) open(t testing.TB, users strategy.UserSource[user, uuid.UUID],
 type logStore struct {
 	*memstore.Tokens[uuid.UUID]
 	reads, published, followed atomic.Int64
-	publish, next              atomic.Pointer[func(context.Context) error] // replace the methods if not nil
-	// late makes a follower begin at the first Next that succeeds.
+	publish, next              atomic.Pointer[func(context.Context) error] // called first if not nil
+	// late makes a follower begin at its first call that succeeds.
 	late atomic.Bool
 }
 
@@ -92,26 +92,20 @@ func (s *logStore) PublishRevocation(ctx context.Context, r revocation) error {
 	return s.Tokens.PublishRevocation(ctx, r)
 }
 
-func (s *logStore) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
-	return &logFollower{s, s.Tokens.FollowRevocations()}
-}
-
-type logFollower struct {
-	s *logStore
-	strategy.RevocationFollower[uuid.UUID]
-}
-
-func (f *logFollower) Next(ctx context.Context) ([]revocation, error) {
-	f.s.followed.Add(1)
-	if next := f.s.next.Load(); next != nil {
-		if err := (*next)(ctx); err != nil {
-			return nil, err
+func (s *logStore) FollowRevocations() func(context.Context) ([]revocation, error) {
+	follow := s.Tokens.FollowRevocations()
+	return func(ctx context.Context) ([]revocation, error) {
+		s.followed.Add(1)
+		if next := s.next.Load(); next != nil {
+			if err := (*next)(ctx); err != nil {
+				return nil, err
+			}
 		}
+		if s.late.Swap(false) {
+			follow = s.Tokens.FollowRevocations()
+		}
+		return follow(ctx)
 	}
-	if f.s.late.Swap(false) {
-		f.RevocationFollower = f.s.Tokens.FollowRevocations()
-	}
-	return f.RevocationFollower.Next(ctx)
 }
 
 var errDown = errors.New("down")
@@ -525,7 +519,7 @@ func TestCacheIsNotUsedBeforeTheLogIsRead(t *testing.T) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 
-		// The follower begins at its first successful Next, so it misses this revocation.
+		// The follower begins at its first successful call, so it misses this revocation.
 		if err := there.DestroyToken(t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
@@ -770,7 +764,7 @@ func TestCloseWaitsForAReadInFlight(t *testing.T) {
 		}
 		i.Close()
 		if !ended.Load() {
-			t.Error("Close returned while a Next was in flight")
+			t.Error("Close returned while the log was being read")
 		}
 	})
 }

@@ -387,26 +387,19 @@ type followLog struct {
 type poll struct{ began, ended int64 }
 
 // FollowRevocations implements strategy.RevocationLog.
-func (l *followLog) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
-	return logFollower{l, l.Tokens.FollowRevocations()}
-}
-
-type logFollower struct {
-	log *followLog
-	strategy.RevocationFollower[uuid.UUID]
-}
-
-// Next implements strategy.RevocationFollower.
-func (f logFollower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
-	p := poll{began: now()}
-	found, err := f.RevocationFollower.Next(ctx)
-	p.ended = now()
-	if err == nil {
-		f.log.mu.Lock()
-		defer f.log.mu.Unlock()
-		f.log.polls = append(f.log.polls, p)
+func (l *followLog) FollowRevocations() func(context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+	next := l.Tokens.FollowRevocations()
+	return func(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+		p := poll{began: now()}
+		found, err := next(ctx)
+		p.ended = now()
+		if err == nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.polls = append(l.polls, p)
+		}
+		return found, err
 	}
-	return found, err
 }
 
 func (l *followLog) all() []poll {
