@@ -108,8 +108,8 @@ func TestChangedScopesStayInTheirRequest(t *testing.T) {
 	r.GET("/", auth.RequireUser(ginauth.Scopes("read"), overwrite), func(c *gin.Context) {
 		session, _ := auth.CurrentSession(c)
 		session.Scopes[0] = "write"
-		info, _ := strategy.SessionInfoFromContext(c.Request.Context())
-		info.Scopes[0] = "write"
+		session, _ = strategy.SessionFromContext[member](c.Request.Context())
+		session.Scopes[0] = "write"
 		c.Status(http.StatusNoContent)
 	})
 	for range 3 {

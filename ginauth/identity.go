@@ -81,8 +81,6 @@ func (id *identity[U]) Value(key any) any {
 		switch key {
 		case identityKey{id.cfg}:
 			return id
-		case ctxkey.SessionInfo{}:
-			return &id.session.SessionInfo
 		case ctxkey.Session[U]{}:
 			return id.session
 		}
