@@ -15,7 +15,7 @@ import (
 	"github.com/latchkey-go/latchkey/event"
 )
 
-func TestLogEventsWritesOneLineForEachEvent(t *testing.T) {
+func TestLogWritesOneLinePerEvent(t *testing.T) {
 	user, session := uuid.New(), uuid.New()
 	down := errors.New("database is down")
 	for _, c := range []struct {
@@ -24,7 +24,7 @@ func TestLogEventsWritesOneLineForEachEvent(t *testing.T) {
 		want  map[string]any
 	}{
 		{
-			"something good",
+			"a success",
 			event.Event{Kind: event.TokenIssued, Time: time.Now(), UserID: user, SessionID: session},
 			map[string]any{"level": "INFO", "msg": "token.issued", "user_id": user.String(), "session_id": session.String()},
 		},
@@ -49,7 +49,7 @@ func TestLogEventsWritesOneLineForEachEvent(t *testing.T) {
 			map[string]any{"level": "ERROR", "msg": "store.failed", "error": "context deadline exceeded"},
 		},
 		{
-			"a client that has gone",
+			"a cancelled request",
 			event.Event{Kind: event.StoreFailed, Err: fmt.Errorf("look up the token: %w", context.Canceled)},
 			map[string]any{"level": "INFO", "msg": "store.failed", "error": "look up the token: context canceled"},
 		},
@@ -69,7 +69,7 @@ func TestLogEventsWritesOneLineForEachEvent(t *testing.T) {
 	}
 }
 
-func TestLogEventsWithoutALoggerWritesToTheDefaultOfTheMoment(t *testing.T) {
+func TestLogWithoutALoggerUsesTheCurrentDefault(t *testing.T) {
 	log := event.Log(nil)
 	defer slog.SetDefault(slog.Default())
 	var b bytes.Buffer

@@ -19,10 +19,10 @@ import (
 	"github.com/latchkey-go/latchkey/event"
 )
 
-// perMinute is how many lines of a kind Log writes, as it documents.
+// perMinute is the documented number of lines of a kind that Log writes per minute.
 const perMinute = 100
 
-// lines is a log, one line an event.
+// lines is a log with one line per event.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -53,7 +53,7 @@ func (l *lines) take(t *testing.T) []line {
 	return got
 }
 
-// line is all that a line may have.
+// line has all the fields that a line may have.
 type line struct {
 	Time       time.Time      `json:"time"`
 	Level      string         `json:"level"`
@@ -68,12 +68,12 @@ type line struct {
 	Reasons    map[string]int `json:"reasons"`
 }
 
-// summaries are the lines that sum others up.
+// summaries returns the lines that summarise suppressed events.
 func summaries(got []line) []line {
 	return slices.DeleteFunc(slices.Clone(got), func(l line) bool { return l.Suppressed == 0 })
 }
 
-// logging returns Log and what it writes.
+// logging returns a function of Log and what it writes.
 func logging() (func(event.Event), *lines) {
 	written := new(lines)
 	log := event.Log(slog.New(slog.NewJSONHandler(written, nil)))
@@ -88,15 +88,15 @@ func times(n int, log func(event.Event), e event.Event) {
 
 var junk = event.Event{Kind: event.TokenDenied, Reason: event.ReasonMalformed, ClientIP: "192.0.2.7"}
 
-func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
+func TestFloodOfDenialsDoesNotFloodTheLog(t *testing.T) {
 	for name, next := range map[string]event.Event{
-		"the same":      junk,
-		"another kind":  {Kind: event.AccessDenied, Reason: event.ReasonNoCredentials},
-		"a success":     {Kind: event.LoginSucceeded, UserID: "ann"},
-		"a failure":     {Kind: event.StoreFailed, Err: errors.New("down")},
-		"of no package": {Kind: "own.kind"},
+		"the same":        junk,
+		"another kind":    {Kind: event.AccessDenied, Reason: event.ReasonNoCredentials},
+		"a success":       {Kind: event.LoginSucceeded, UserID: "ann"},
+		"a failure":       {Kind: event.StoreFailed, Err: errors.New("down")},
+		"an unknown kind": {Kind: "own.kind"},
 	} {
-		t.Run("and then "+name, func(t *testing.T) {
+		t.Run("then "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log, written := logging()
 				began := time.Now()
@@ -111,7 +111,7 @@ func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
 				}
 				got := written.take(t)
 				if len(got) != perMinute || len(summaries(got)) != 0 {
-					t.Fatalf("got %d lines in the first minute, %d of them sums; want %d and none", len(got), len(summaries(got)), perMinute)
+					t.Fatalf("got %d lines in the first minute, %d of them summaries; want %d and none", len(got), len(summaries(got)), perMinute)
 				}
 				for _, l := range got {
 					if l.Level != "INFO" || l.Msg != "token.denied" || l.ClientIP != "192.0.2.7" {
@@ -122,7 +122,7 @@ func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
 				log(next)
 				got = written.take(t)
 				if len(got) != 2 {
-					t.Fatalf("got %d lines after the minute, want the sum and the event: %+v", len(got), got)
+					t.Fatalf("got %d lines after the minute, want the summary and the event: %+v", len(got), got)
 				}
 				sum := got[0]
 				sum.Time = time.Time{}
@@ -131,21 +131,21 @@ func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
 					Reasons: map[string]int{"malformed": 75_000 - 75, "unknown": 25_000 - 25},
 				}
 				if !sum.Since.Equal(began) {
-					t.Errorf("got the sum since %v, want %v", sum.Since, began)
+					t.Errorf("got the summary since %v, want %v", sum.Since, began)
 				}
 				if sum.Since = began; !reflect.DeepEqual(sum, want) {
-					t.Errorf("got the sum\n%+v, want\n%+v", sum, want)
+					t.Errorf("got the summary\n%+v, want\n%+v", sum, want)
 				}
 				if got[1].Msg != string(next.Kind) || got[1].Suppressed != 0 {
-					t.Errorf("got %+v behind the sum, want the event", got[1])
+					t.Errorf("got %+v after the summary, want the event", got[1])
 				}
 
-				// The sum comes once, and the next minute has lines of its own.
+				// The summary is written once, and the next minute has its own limit.
 				times(2*perMinute, log, junk)
 				got = written.take(t)
 				fresh := perMinute
 				if next.Kind == junk.Kind {
-					fresh-- // it is one of them
+					fresh-- // next is one of them
 				}
 				if len(got) != fresh {
 					t.Errorf("got %d lines in the next minute, want %d", len(got), fresh)
@@ -155,7 +155,7 @@ func TestAFloodOfDenialsIsNoFloodOfLines(t *testing.T) {
 	}
 }
 
-func TestNoSumOfNothing(t *testing.T) {
+func TestNoSummaryWithoutSuppressedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, written := logging()
 		for range 3 {
@@ -163,12 +163,12 @@ func TestNoSumOfNothing(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		if got := written.take(t); len(got) != 3*perMinute || len(summaries(got)) != 0 {
-			t.Errorf("got %d lines, %d of them sums; want %d and none", len(got), len(summaries(got)), 3*perMinute)
+			t.Errorf("got %d lines, %d of them summaries; want %d and none", len(got), len(summaries(got)), 3*perMinute)
 		}
 	})
 }
 
-func TestWhatStrangersCannotCauseIsAlwaysWritten(t *testing.T) {
+func TestEventsThatClientsCannotCauseAreAlwaysWritten(t *testing.T) {
 	log, written := logging()
 	times(10*perMinute, log, junk)
 	written.take(t)
@@ -185,7 +185,7 @@ func TestWhatStrangersCannotCauseIsAlwaysWritten(t *testing.T) {
 	}
 }
 
-func TestEachKindOfDenialAndFailureHasItsOwnLimit(t *testing.T) {
+func TestEachKindHasItsOwnLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, written := logging()
 		down := errors.New("down")
@@ -208,7 +208,7 @@ func TestEachKindOfDenialAndFailureHasItsOwnLimit(t *testing.T) {
 			}
 			want[string(e.Kind)] = i + 1
 		}
-		// What has no reason has no reasons in its sum.
+		// The summary of events without a reason has no reasons.
 		time.Sleep(time.Minute)
 		log(event.Event{Kind: event.TokenIssued})
 		got := map[string]int{}
@@ -216,18 +216,18 @@ func TestEachKindOfDenialAndFailureHasItsOwnLimit(t *testing.T) {
 			got[sum.Msg] = sum.Suppressed
 			denial := strings.HasSuffix(sum.Msg, ".denied")
 			if sum.Level != "WARN" || denial != (sum.Reasons != nil) {
-				t.Errorf("got the sum %+v", sum)
+				t.Errorf("got the summary %+v", sum)
 			}
 		}
 		if !maps.Equal(got, want) {
-			t.Errorf("got the sums %v, want %v", got, want)
+			t.Errorf("got the summaries %v, want %v", got, want)
 		}
 	})
 }
 
-// A clock that is set back, or that differs between the packages, neither silences
-// the log nor opens it.
-func TestTheLimitDoesNotGoByTheEventsClocks(t *testing.T) {
+// A clock that is set back, or that differs between packages, neither silences the log nor
+// lifts the limit.
+func TestLimitIgnoresTheTimesOfEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, written := logging()
 		e := junk
@@ -236,19 +236,19 @@ func TestTheLimitDoesNotGoByTheEventsClocks(t *testing.T) {
 			log(e)
 		}
 		if got := written.take(t); len(got) != perMinute || len(summaries(got)) != 0 {
-			t.Errorf("got %d lines of events of different clocks, %d of them sums; want %d and none", len(got), len(summaries(got)), perMinute)
+			t.Errorf("got %d lines of events of different clocks, %d of them summaries; want %d and none", len(got), len(summaries(got)), perMinute)
 		}
 		time.Sleep(time.Minute)
 		e.Time = time.Unix(0, 0)
 		log(e)
 		got := written.take(t)
 		if sums := summaries(got); len(got) != 2 || len(sums) != 1 || sums[0].Suppressed != 9*perMinute {
-			t.Errorf("got %+v after the clock was set back, want a sum of %d and the event", got, 9*perMinute)
+			t.Errorf("got %+v after the clock was set back, want a summary of %d and the event", got, 9*perMinute)
 		}
 	})
 }
 
-func TestTheLimitCountsExactlyFromManyGoroutines(t *testing.T) {
+func TestLimitCountsExactlyUnderConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, written := logging()
 		const goroutines, each = 16, 2000
@@ -282,7 +282,7 @@ func TestTheLimitCountsExactlyFromManyGoroutines(t *testing.T) {
 					total += n
 				}
 				if total != l.Suppressed {
-					t.Errorf("got the sum %+v, whose reasons add up to %d", l, total)
+					t.Errorf("got the summary %+v, whose reasons add up to %d", l, total)
 				}
 			case l.Msg == "token.denied":
 				counted[l.Reason]++
@@ -294,7 +294,7 @@ func TestTheLimitCountsExactlyFromManyGoroutines(t *testing.T) {
 	})
 }
 
-func TestJoinEventsTellsAllInTurn(t *testing.T) {
+func TestJoinCallsListenersInOrder(t *testing.T) {
 	var told []string
 	listener := func(name string) func(context.Context, event.Event) {
 		return func(_ context.Context, e event.Event) { told = append(told, name+" "+string(e.Kind)) }
@@ -310,8 +310,8 @@ func TestJoinEventsTellsAllInTurn(t *testing.T) {
 	event.Join(nil, nil)(t.Context(), event.Event{})
 }
 
-// A suppressed event must cost next to nothing: there are many.
-func BenchmarkLogEventsSuppressed(b *testing.B) {
+// A suppressed event must be cheap, because there are many.
+func BenchmarkLogSuppressed(b *testing.B) {
 	log := event.Log(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	ctx := context.Background()
 	for range perMinute + 1 {
@@ -323,7 +323,7 @@ func BenchmarkLogEventsSuppressed(b *testing.B) {
 	}
 }
 
-func BenchmarkLogEventsWritten(b *testing.B) {
+func BenchmarkLogWritten(b *testing.B) {
 	log := event.Log(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	ctx := context.Background()
 	e := event.Event{Kind: event.LoginSucceeded, UserID: int64(7), ClientIP: "192.0.2.7"}

@@ -28,14 +28,14 @@ const stale = 10 * time.Second
 
 var caching = strategy.Cache{MaxStaleness: stale}
 
-// cachingRig is a rig that counts what is read from its stores, and can
-// hold a read that has read.
+// cachingRig is a rig that counts the reads from its stores and can delay a read after the
+// store has answered.
 type cachingRig struct {
 	*rig
 	tokenReads, userReads atomic.Int64
 	tokenRead, userRead   atomic.Pointer[func(context.Context) error]
-	// behind is Ann as she was changed without anybody being told.
-	behind atomic.Pointer[user]
+	// changed is Ann after a change of which the Database was not notified; nil means none.
+	changed atomic.Pointer[user]
 }
 
 func newCaching(t testing.TB, cfg strategy.Config) *cachingRig {
@@ -48,28 +48,28 @@ func newCaching(t testing.TB, cfg strategy.Config) *cachingRig {
 	r.tokens.byToken = func(ctx context.Context, digest string) (row, error) {
 		r.tokenReads.Add(1)
 		stored, err := r.tokens.store.ByToken(ctx, digest)
-		return stored, errors.Join(err, passed(ctx, &r.tokenRead))
+		return stored, errors.Join(err, call(ctx, &r.tokenRead))
 	}
 	r.users.byID = func(ctx context.Context, id uuid.UUID) (user, error) {
 		r.userReads.Add(1)
 		u, err := r.users.Users.ByID(ctx, id)
-		if changed := r.behind.Load(); changed != nil && err == nil {
+		if changed := r.changed.Load(); changed != nil && err == nil {
 			u = *changed
 		}
-		return u, errors.Join(err, passed(ctx, &r.userRead))
+		return u, errors.Join(err, call(ctx, &r.userRead))
 	}
 	t.Cleanup(r.Close)
 	return r
 }
 
-func passed(ctx context.Context, hook *atomic.Pointer[func(context.Context) error]) error {
+func call(ctx context.Context, hook *atomic.Pointer[func(context.Context) error]) error {
 	if f := hook.Load(); f != nil {
 		return (*f)(ctx)
 	}
 	return nil
 }
 
-// hold holds the next read, and no other, where it has read and not yet returned.
+// hold makes the next read, and only that one, wait for release after the store has answered.
 func hold(hook *atomic.Pointer[func(context.Context) error]) (release func()) {
 	released := make(chan struct{})
 	var held atomic.Bool
@@ -88,7 +88,7 @@ func hold(hook *atomic.Pointer[func(context.Context) error]) (release func()) {
 	return sync.OnceFunc(func() { close(released) })
 }
 
-// cost says how many tokens and users were read since the last call.
+// cost checks how many tokens and users were read since the last call.
 func (r *cachingRig) cost(t testing.TB, what string, tokens, users int64) {
 	t.Helper()
 	if gotTokens, gotUsers := r.tokenReads.Swap(0), r.userReads.Swap(0); gotTokens != tokens || gotUsers != users {
@@ -96,7 +96,7 @@ func (r *cachingRig) cost(t testing.TB, what string, tokens, users int64) {
 	}
 }
 
-// cached issues a token and puts it into the cache.
+// cached issues a token and reads it into the cache.
 func (r *cachingRig) cached(t *testing.T, opts ...strategy.TokenOption) (string, row) {
 	t.Helper()
 	token, issued := r.issue(t, opts...)
@@ -109,7 +109,7 @@ func (r *cachingRig) cached(t *testing.T, opts ...strategy.TokenOption) (string,
 	return token, issued
 }
 
-// read is a read in another goroutine.
+// read reads a token in another goroutine.
 func (r *cachingRig) read(ctx context.Context, token string) <-chan error {
 	result := make(chan error, 1)
 	go func() {
@@ -119,7 +119,7 @@ func (r *cachingRig) read(ctx context.Context, token string) <-chan error {
 	return result
 }
 
-// hashed is the hash of password.
+// hashed returns a hash of password.
 var hashed = sync.OnceValue(func() account.PasswordHash {
 	m, err := account.NewManager(memstore.NewUsers[user](), nil, uuid.New, account.Config{
 		InsecureNoLimiter: true, Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
@@ -134,13 +134,13 @@ var hashed = sync.OnceValue(func() account.PasswordHash {
 	return u.HashedPassword
 })
 
-// ending is a way in which a token ends through an instance that may have it cached.
+// ending is a way to end a session through an instance that may have cached it.
 type ending struct {
 	name string
 	end  func(t *testing.T, r *cachingRig, token string, stored row) error
 }
 
-// The endings want MaxSessions to be 2.
+// The endings require that MaxSessions is 2.
 var endings = []ending{
 	{"DestroyToken", func(t *testing.T, r *cachingRig, token string, _ row) error {
 		return r.DestroyToken(t.Context(), token)
@@ -151,7 +151,7 @@ var endings = []ending{
 	{"DestroyAll", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		return r.DestroyAll(t.Context(), r.ann.ID)
 	}},
-	{"DestroyAll but another", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+	{"DestroyAll except another", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		_, other, err := r.WriteToken(t.Context(), r.ann)
 		return errors.Join(err, r.DestroyAll(t.Context(), r.ann.ID, other.ID))
 	}},
@@ -196,10 +196,10 @@ var endings = []ending{
 	{"Manager.RevokeTokens", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		return r.manager(t).RevokeTokens(t.Context(), r.ann.ID)
 	}},
-	{"ForgetUser after a change of the user by hand", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+	{"ForgetUser after the user was changed by hand", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		inactive := r.ann
 		inactive.Active = false
-		r.behind.Store(&inactive)
+		r.changed.Store(&inactive)
 		return r.ForgetUser(t.Context(), r.ann.ID)
 	}},
 	{"ForgetUser after their tokens were deleted by hand", func(t *testing.T, r *cachingRig, _ string, _ row) error {
@@ -208,7 +208,7 @@ var endings = []ending{
 	}},
 }
 
-func TestTheZeroCacheIsNone(t *testing.T) {
+func TestZeroCacheIsDisabled(t *testing.T) {
 	r := newCaching(t, strategy.Config{Lifetime: lifetime})
 	token, _ := r.issue(t)
 	for range 3 {
@@ -222,7 +222,7 @@ func TestTheZeroCacheIsNone(t *testing.T) {
 	r.reads(t, "after Close", token, nil)
 }
 
-func TestAHitAsksNoStore(t *testing.T) {
+func TestCacheHitDoesNotCallTheStores(t *testing.T) {
 	r := newCaching(t, strategy.Config{Lifetime: lifetime, Cache: caching})
 	token, _ := r.cached(t, strategy.WithName("laptop"), strategy.WithScopes("a", "b"), strategy.WithLifetime(time.Minute))
 	other, _ := r.issue(t)
@@ -248,7 +248,7 @@ func TestAHitAsksNoStore(t *testing.T) {
 	r.cost(t, "the first read of the other token", 1, 1)
 }
 
-func TestLimitsOfCachedSessionsHoldToTheMillisecond(t *testing.T) {
+func TestCachedSessionsExpireToTheMillisecond(t *testing.T) {
 	const idle = time.Hour
 	for _, c := range []struct {
 		name   string
@@ -267,7 +267,7 @@ func TestLimitsOfCachedSessionsHoldToTheMillisecond(t *testing.T) {
 			for _, d := range []time.Duration{-ms, -1, 0, 1, ms - 1, ms, time.Second} {
 				c.cfg.Cache = caching
 				r := newCaching(t, c.cfg)
-				r.now = issuedAt // whole milliseconds: the last of them counts to its end
+				r.now = issuedAt // a token is valid to the end of its last millisecond
 				token, _ := r.issue(t, c.opts...)
 				r.now = issuedAt.Add(c.limit - stale/2)
 				r.reads(t, "before the limit", token, nil)
@@ -282,17 +282,17 @@ func TestLimitsOfCachedSessionsHoldToTheMillisecond(t *testing.T) {
 					continue
 				}
 				if !errors.Is(err, strategy.ErrInvalidToken) {
-					t.Errorf("%v beyond the limit: got %v, want ErrInvalidToken", d, err)
+					t.Errorf("%v after the limit: got %v, want ErrInvalidToken", d, err)
 				}
 				if got := r.events.take(); len(got) != 1 || got[0].Kind != event.TokenDenied || got[0].Reason != c.reason {
-					t.Errorf("%v beyond the limit: got the events %+v, want one with the reason %s", d, got, c.reason)
+					t.Errorf("%v after the limit: got the events %+v, want one with the reason %s", d, got, c.reason)
 				}
 			}
 		})
 	}
 }
 
-func TestTheConfiguredNotBeforeHoldsWithTheCache(t *testing.T) {
+func TestNotBeforeHoldsWithACache(t *testing.T) {
 	for _, d := range []time.Duration{-ms, 0, 1, ms} {
 		r := newCaching(t, strategy.Config{})
 		token, _ := r.issue(t)
@@ -302,13 +302,13 @@ func TestTheConfiguredNotBeforeHoldsWithTheCache(t *testing.T) {
 			want = strategy.ErrInvalidToken
 		}
 		for range 3 {
-			r.reads(t, fmt.Sprintf("with a not-before %v from its login", d), token, want)
+			r.reads(t, fmt.Sprintf("with NotBefore %v after the login", d), token, want)
 		}
 		r.Close()
 	}
 }
 
-func TestWhatEndsHereIsSeenByTheNextRead(t *testing.T) {
+func TestRevokedTokenIsNotReadFromTheCache(t *testing.T) {
 	for _, e := range endings {
 		t.Run(e.name, func(t *testing.T) {
 			r := newCaching(t, strategy.Config{Lifetime: lifetime, MaxSessions: 2, Cache: caching})
@@ -316,14 +316,14 @@ func TestWhatEndsHereIsSeenByTheNextRead(t *testing.T) {
 			if err := e.end(t, r, token, issued); err != nil {
 				t.Fatalf("got %v, want nil", err)
 			}
-			r.reads(t, "after it", token, strategy.ErrInvalidToken)
+			r.reads(t, "after the end", token, strategy.ErrInvalidToken)
 			r.reads(t, "again", token, strategy.ErrInvalidToken)
 		})
 	}
 }
 
-// A read that has read when a session ends must not bring it back.
-func TestAReadInFlightRevivesNothing(t *testing.T) {
+// A read whose store answered before a session ended must not bring the session back.
+func TestReadInFlightDoesNotReviveARevokedToken(t *testing.T) {
 	hashed()
 	for _, e := range endings {
 		for _, at := range []string{"token", "user"} {
@@ -338,16 +338,16 @@ func TestAReadInFlightRevivesNothing(t *testing.T) {
 						t.Fatalf("got %v, want nil", err)
 					}
 					after := r.read(t.Context(), token)
-					synctest.Wait() // it has its answer, or waits for that of the other
+					synctest.Wait() // it has returned, or waits for the other read
 					release()
 					if err := <-before; err != nil && !errors.Is(err, strategy.ErrInvalidToken) {
-						t.Errorf("the read under way: got %v, want nil or ErrInvalidToken", err)
+						t.Errorf("the read in flight: got %v, want nil or ErrInvalidToken", err)
 					}
 					if err := <-after; !errors.Is(err, strategy.ErrInvalidToken) {
 						t.Errorf("a read that began afterwards: got %v, want ErrInvalidToken", err)
 					}
 					for range 2 {
-						r.reads(t, "when all is over", token, strategy.ErrInvalidToken)
+						r.reads(t, "after both", token, strategy.ErrInvalidToken)
 					}
 				})
 			})
@@ -355,14 +355,14 @@ func TestAReadInFlightRevivesNothing(t *testing.T) {
 	}
 }
 
-// The store can have done what it says it could not.
-func TestAFailedRevocationIsReadAgain(t *testing.T) {
+// A store that returns an error may have carried the revocation out.
+func TestTokenIsReadAgainAfterAFailedRevocation(t *testing.T) {
 	down := errors.New("down")
 	for _, e := range endings[:8] {
 		for _, lost := range []bool{false, true} {
-			name := e.name + ", not done"
+			name := e.name + ", not carried out"
 			if lost {
-				name = e.name + ", done and the answer lost"
+				name = e.name + ", carried out and the answer lost"
 			}
 			t.Run(name, func(t *testing.T) {
 				r := newCaching(t, strategy.Config{Lifetime: lifetime, MaxSessions: 2, Cache: caching})
@@ -397,25 +397,25 @@ func TestAFailedRevocationIsReadAgain(t *testing.T) {
 				}
 				r.tokenReads.Store(0)
 				if lost {
-					r.reads(t, "after it", token, strategy.ErrInvalidToken)
+					r.reads(t, "after the failure", token, strategy.ErrInvalidToken)
 				} else {
-					r.reads(t, "after it", token, nil)
+					r.reads(t, "after the failure", token, nil)
 				}
 				if got := r.tokenReads.Load(); got != 1 {
-					t.Errorf("after it: read the token %d times, want 1", got)
+					t.Errorf("after the failure: read the token %d times, want 1", got)
 				}
 			})
 		}
 	}
 }
 
-func TestOnceASessionHasEndedNoReadFromTheCacheSucceeds(t *testing.T) {
+func TestConcurrentReadsFromTheCacheFailOnceASessionHasEnded(t *testing.T) {
 	const rounds, readers = 12, 6
 	for _, e := range endings {
 		t.Run(e.name, func(t *testing.T) {
 			for range rounds {
 				r := newCaching(t, strategy.Config{Lifetime: lifetime, MaxSessions: 2, Cache: caching})
-				// Some reads take their time after they have read.
+				// Some reads are slow to return.
 				var n atomic.Int64
 				slow := func(context.Context) error {
 					for range n.Add(1) % 5 * 20 {
@@ -445,7 +445,7 @@ func TestOnceASessionHasEndedNoReadFromTheCacheSucceeds(t *testing.T) {
 							if done {
 								after++
 							}
-							if i == 0 { // makes the others read again
+							if i == 0 { // make the others read again
 								_ = r.ForgetUser(t.Context(), r.ann.ID)
 							}
 						}
@@ -460,14 +460,14 @@ func TestOnceASessionHasEndedNoReadFromTheCacheSucceeds(t *testing.T) {
 				ended.Store(true)
 				wg.Wait()
 				if got := late.Load(); got != 0 {
-					t.Fatalf("%d reads that began after the end succeeded, want 0", got)
+					t.Fatalf("%d reads succeeded that began after the end, want 0", got)
 				}
 			}
 		})
 	}
 }
 
-func TestManyMissesAtOnceAreOneRead(t *testing.T) {
+func TestConcurrentCacheMissesShareARead(t *testing.T) {
 	const n = 200
 	hashed()
 	for _, c := range []struct {
@@ -499,7 +499,7 @@ func TestManyMissesAtOnceAreOneRead(t *testing.T) {
 	}
 }
 
-func TestAReaderWhoGivesUpFailsNoOther(t *testing.T) {
+func TestCancelledReadDoesNotFailOtherRequests(t *testing.T) {
 	const others = 20
 	hashed()
 	for _, c := range []struct {
@@ -546,20 +546,20 @@ func TestAReaderWhoGivesUpFailsNoOther(t *testing.T) {
 					cancel()
 				}
 				if err := <-leader; err == nil {
-					t.Error("the first reader: got no error, want one")
+					t.Error("the first request: got no error, want one")
 				}
 				for _, result := range results {
 					if err := <-result; err != nil {
-						t.Errorf("another reader: got %v, want nil", err)
+						t.Errorf("another request: got %v, want nil", err)
 					}
 				}
-				r.cost(t, "the read that ended and that of the others", 2, 1)
+				r.cost(t, "the failed read and the shared one", 2, 1)
 			})
 		})
 	}
 }
 
-func TestWhoWaitsForAnothersReadCanGiveUp(t *testing.T) {
+func TestRequestThatWaitsForASharedReadCanBeCancelled(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		r := newCaching(t, strategy.Config{Cache: caching})
@@ -570,17 +570,17 @@ func TestWhoWaitsForAnothersReadCanGiveUp(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := <-r.read(ctx, token); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, strategy.ErrInvalidToken) {
-			t.Errorf("who waits: got %v, want context.DeadlineExceeded", err)
+			t.Errorf("the waiting request: got %v, want context.DeadlineExceeded", err)
 		}
 		release()
 		if err := <-leader; err != nil {
-			t.Errorf("who reads: got %v, want nil", err)
+			t.Errorf("the reading request: got %v, want nil", err)
 		}
 	})
 }
 
-// Each request that is denied is an event of its own, with its client.
-func TestDenialsOfOneReadAreAnEventEach(t *testing.T) {
+// Each denied request is an event of its own, with its own client IP.
+func TestEachDeniedRequestOfASharedReadIsAnEvent(t *testing.T) {
 	hashed()
 	for _, c := range []struct {
 		name   string
@@ -608,8 +608,8 @@ func TestDenialsOfOneReadAreAnEventEach(t *testing.T) {
 				release := hold(c.hook(r))
 				want := []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}
 				var results []<-chan error
-				for _, addr := range want {
-					results = append(results, r.read(event.ContextWithClientIP(t.Context(), addr), token))
+				for _, ip := range want {
+					results = append(results, r.read(event.ContextWithClientIP(t.Context(), ip), token))
 				}
 				synctest.Wait()
 				release()
@@ -620,26 +620,27 @@ func TestDenialsOfOneReadAreAnEventEach(t *testing.T) {
 				}
 				r.tokenReads.Add(-1)
 				if got := r.tokenReads.Load(); got != 0 {
-					t.Errorf("read the token %d more times than once", got)
+					t.Errorf("read the token %d times more than once", got)
 				}
-				var addrs []string
+				var ips []string
 				for _, e := range r.events.take() {
-					addrs = append(addrs, e.ClientIP)
+					ips = append(ips, e.ClientIP)
 					found := c.reason != event.ReasonUnknown
 					if e.Kind != event.TokenDenied || e.Reason != c.reason || found != (e.SessionID == issued.ID) || found != (e.UserID == r.ann.ID) {
 						t.Errorf("got the event %+v, want token.denied with the reason %s", e, c.reason)
 					}
 				}
-				if slices.Sort(addrs); !slices.Equal(addrs, want) {
-					t.Errorf("got events of %v, want one of each of %v", addrs, want)
+				if slices.Sort(ips); !slices.Equal(ips, want) {
+					t.Errorf("got events of %v, want one of each of %v", ips, want)
 				}
 			})
 		})
 	}
 }
 
-// What is good by now is not denied for what a read found before.
-func TestAReadFromBeforeIsNotJoinedByWhoIsGoodSince(t *testing.T) {
+// A request must not be denied because of a read that began before a change made its token
+// valid again.
+func TestRequestDoesNotJoinAReadFromBeforeAChange(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		r := newCaching(t, strategy.Config{Lifetime: lifetime, Cache: caching})
@@ -657,7 +658,7 @@ func TestAReadFromBeforeIsNotJoinedByWhoIsGoodSince(t *testing.T) {
 		synctest.Wait()
 		release()
 		if err := <-before; !errors.Is(err, strategy.ErrInvalidToken) {
-			t.Errorf("the read from before: got %v, want ErrInvalidToken", err)
+			t.Errorf("the earlier read: got %v, want ErrInvalidToken", err)
 		}
 		if err := <-after; err != nil {
 			t.Errorf("a read that began after the account was activated: got %v, want nil", err)
@@ -666,15 +667,15 @@ func TestAReadFromBeforeIsNotJoinedByWhoIsGoodSince(t *testing.T) {
 	})
 }
 
-// Who joins a read that is under way has limits of their own.
-func TestWhoJoinsAReadIsCheckedByTheirOwnClock(t *testing.T) {
+// The lifetimes are checked for each request that joins a read.
+func TestRequestThatJoinsAReadIsCheckedByItsOwnTime(t *testing.T) {
 	hashed()
 	for _, c := range []struct {
 		name   string
 		cfg    strategy.Config
 		opts   []strategy.TokenOption
-		first  time.Duration // when the one begins, after the token was issued
-		second time.Duration // when the other joins
+		first  time.Duration // when the read begins, after the token was issued
+		second time.Duration // when the other request joins it
 		spoil  func(ctx context.Context, r *cachingRig, token string) error
 	}{
 		{"the lifetime ends", strategy.Config{Lifetime: lifetime}, nil, lifetime, lifetime + ms, nil},
@@ -715,9 +716,9 @@ func TestWhoJoinsAReadIsCheckedByTheirOwnClock(t *testing.T) {
 	}
 }
 
-// Where the database is slower than MaxStaleness, requests still share its answers:
-// reading one after the other they would wait for ever.
-func TestASlowDatabaseMakesNoQueue(t *testing.T) {
+// If the database is slower than MaxStaleness, requests must still share reads. One read after
+// the other, they would queue without end.
+func TestRequestsShareReadsOfASlowDatabase(t *testing.T) {
 	const n = 100
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
@@ -748,7 +749,7 @@ func TestASlowDatabaseMakesNoQueue(t *testing.T) {
 		}
 		wg.Wait()
 		if took := time.Since(began); took > 3*time.Second {
-			t.Errorf("%d reads took %v, want at most the time of a few", n, took)
+			t.Errorf("%d reads took %v, want at most the time of three", n, took)
 		}
 	})
 }
@@ -760,14 +761,14 @@ func TestFailuresAreNotCached(t *testing.T) {
 	token, _ := r.issue(t)
 	for range 2 {
 		r.tokenRead.Store((*func(context.Context) error)(&fails))
-		r.reads(t, "without the tokens", token, down)
-		r.cost(t, "without the tokens", 1, 0)
+		r.reads(t, "with a failing store", token, down)
+		r.cost(t, "with a failing store", 1, 0)
 	}
 	r.tokenRead.Store(nil)
 	for range 2 {
 		r.userRead.Store((*func(context.Context) error)(&fails))
-		r.reads(t, "without the users", token, down)
-		r.cost(t, "without the users", 1, 1)
+		r.reads(t, "with a failing user source", token, down)
+		r.cost(t, "with a failing user source", 1, 1)
 	}
 	r.userRead.Store(nil)
 	r.reads(t, "after the failures", token, nil)
@@ -778,9 +779,9 @@ func TestFailuresAreNotCached(t *testing.T) {
 
 func TestDenialsAreNotCached(t *testing.T) {
 	for _, c := range []struct {
-		name        string
-		spoil, mend func(t *testing.T, r *cachingRig, stored row)
-		users       int64
+		name                string
+		invalidate, restore func(t *testing.T, r *cachingRig, stored row)
+		users               int64
 	}{
 		{"an unknown token", func(t *testing.T, r *cachingRig, stored row) {
 			if _, err := r.tokens.store.Delete(t.Context(), stored.Digest); err != nil {
@@ -797,44 +798,44 @@ func TestDenialsAreNotCached(t *testing.T) {
 			}
 		}, 0},
 		{"an inactive user", func(_ *testing.T, r *cachingRig, _ row) {
-			r.behind.Store(&user{ID: r.ann.ID})
-		}, func(_ *testing.T, r *cachingRig, _ row) { r.behind.Store(nil) }, 1},
+			r.changed.Store(&user{ID: r.ann.ID})
+		}, func(_ *testing.T, r *cachingRig, _ row) { r.changed.Store(nil) }, 1},
 		{"a superseded login", func(_ *testing.T, r *cachingRig, _ row) {
-			r.behind.Store(&user{ID: r.ann.ID, Active: true, Version: r.ann.Version + 1})
-		}, func(_ *testing.T, r *cachingRig, _ row) { r.behind.Store(nil) }, 1},
+			r.changed.Store(&user{ID: r.ann.ID, Active: true, Version: r.ann.Version + 1})
+		}, func(_ *testing.T, r *cachingRig, _ row) { r.changed.Store(nil) }, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newCaching(t, strategy.Config{IdleTimeout: time.Hour, Cache: caching})
 			token, issued := r.issue(t)
-			c.spoil(t, r, issued)
+			c.invalidate(t, r, issued)
 			for range 3 {
-				r.reads(t, "while it is not good", token, strategy.ErrInvalidToken)
-				r.cost(t, "while it is not good", 1, c.users)
+				r.reads(t, "while it is invalid", token, strategy.ErrInvalidToken)
+				r.cost(t, "while it is invalid", 1, c.users)
 			}
 			if n, _ := r.Cached(); n != 0 {
 				t.Errorf("%d entries are cached, want none", n)
 			}
-			c.mend(t, r, issued)
-			r.reads(t, "since it is good", token, nil)
+			c.restore(t, r, issued)
+			r.reads(t, "when it is valid again", token, nil)
 		})
 	}
 }
 
-// What nobody told the cache of is seen after MaxStaleness.
-func TestEntriesAreReadAgainAfterMaxStaleness(t *testing.T) {
+// Changes of which the cache is not notified take effect after MaxStaleness.
+func TestCacheEntriesExpireAfterMaxStaleness(t *testing.T) {
 	hour := time.Hour
 	for _, c := range []struct {
 		name   string
-		behind func(t *testing.T, r *cachingRig, stored row)
+		change func(t *testing.T, r *cachingRig, stored row)
 	}{
 		{"a token that was deleted", func(t *testing.T, r *cachingRig, stored row) {
 			if _, err := r.tokens.store.Delete(t.Context(), stored.Digest); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"a user who was deactivated", func(_ *testing.T, r *cachingRig, _ row) { r.behind.Store(&user{ID: r.ann.ID}) }},
+		{"a user who was deactivated", func(_ *testing.T, r *cachingRig, _ row) { r.changed.Store(&user{ID: r.ann.ID}) }},
 		{"a user whose token version was raised", func(_ *testing.T, r *cachingRig, _ row) {
-			r.behind.Store(&user{ID: r.ann.ID, Active: true, Version: r.ann.Version + 1})
+			r.changed.Store(&user{ID: r.ann.ID, Active: true, Version: r.ann.Version + 1})
 		}},
 	} {
 		for _, clock := range []struct {
@@ -846,14 +847,14 @@ func TestEntriesAreReadAgainAfterMaxStaleness(t *testing.T) {
 			{"after three quarters of MaxStaleness", stale * 3 / 4, true},
 			{"after MaxStaleness and a nanosecond", stale + 1, false},
 			{"a day later", 24 * hour, false},
-			{"by a clock that was set back by a second", -time.Second, true},
-			{"by a clock that was set back by MaxStaleness and a nanosecond", -stale - 1, false},
-			{"by a clock that was set back by an hour", -hour, false},
+			{"with a clock set back by a second", -time.Second, true},
+			{"with a clock set back by MaxStaleness and a nanosecond", -stale - 1, false},
+			{"with a clock set back by an hour", -hour, false},
 		} {
 			t.Run(c.name+", "+clock.name, func(t *testing.T) {
 				r := newCaching(t, strategy.Config{Lifetime: 48 * hour, Cache: caching})
 				token, issued := r.cached(t)
-				c.behind(t, r, issued)
+				c.change(t, r, issued)
 				r.now = r.now.Add(clock.to)
 				want := strategy.ErrInvalidToken
 				if clock.used {
@@ -866,9 +867,9 @@ func TestEntriesAreReadAgainAfterMaxStaleness(t *testing.T) {
 	}
 }
 
-// What was read at once is not read again at once: else each start of a busy
-// application would come back to the database once in MaxStaleness.
-func TestEntriesAreNotAllReadAgainAtOnce(t *testing.T) {
+// Sessions that were read together must not be read again together. Otherwise the load of a
+// start would hit the database again every MaxStaleness.
+func TestCacheEntriesDoNotExpireTogether(t *testing.T) {
 	r := newCaching(t, strategy.Config{Cache: caching})
 	tokens := make([]string, 200)
 	for i := range tokens {
@@ -878,7 +879,7 @@ func TestEntriesAreNotAllReadAgainAtOnce(t *testing.T) {
 	r.tokenReads.Store(0)
 	for _, c := range []struct {
 		after       time.Duration
-		least, most int64 // of them were read again by then
+		least, most int64 // sessions that were read again by then
 	}{
 		{stale * 3 / 4, 0, 0},
 		{stale * 7 / 8, 50, 150},
@@ -896,8 +897,8 @@ func TestEntriesAreNotAllReadAgainAtOnce(t *testing.T) {
 	}
 }
 
-// clockAfter is what a clock says that goes on for some time, of which the monotonic
-// reading takes only part: the machine was suspended, or the wall clock set.
+// clockAfter returns a time whose wall clock and monotonic clock have advanced by different
+// amounts, as after the machine was suspended or the wall clock was set.
 func clockAfter(t *testing.T, from time.Time, wall, monotonic time.Duration) time.Time {
 	t.Helper()
 	at := from.Add(wall)
@@ -907,21 +908,21 @@ func clockAfter(t *testing.T, from time.Time, wall, monotonic time.Duration) tim
 		loc  *time.Location
 	})(unsafe.Pointer(&at)).ext += int64(monotonic - wall)
 	if at.Sub(from) != monotonic || at.Round(0).Sub(from) != wall {
-		t.Fatal("time.Time is made in another way than it was")
+		t.Fatal("the layout of time.Time has changed")
 	}
 	return at
 }
 
-func TestEntriesAreFreshByBothClocks(t *testing.T) {
+func TestCacheEntriesExpireByBothClocks(t *testing.T) {
 	for _, c := range []struct {
 		name            string
 		wall, monotonic time.Duration
 		used            bool
 	}{
-		{"both went on", stale * 3 / 4, stale * 3 / 4, true},
+		{"both advanced", stale * 3 / 4, stale * 3 / 4, true},
 		{"the machine was suspended", time.Hour, time.Second, false},
 		{"the wall clock was set back", time.Second - time.Hour, time.Second, false},
-		{"the wall clock was set back by as much as has passed", 0, time.Hour, false},
+		{"the wall clock was set back by the time that has passed", 0, time.Hour, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newCaching(t, strategy.Config{Cache: caching})
@@ -936,7 +937,7 @@ func TestEntriesAreFreshByBothClocks(t *testing.T) {
 	}
 }
 
-func TestAnEntryThatAnotherInstanceTouchedIsNotIdle(t *testing.T) {
+func TestCachedSessionInUseElsewhereIsNotIdle(t *testing.T) {
 	cfg := strategy.Config{IdleTimeout: 30 * time.Second, TouchInterval: 20 * time.Second}
 	other := newRig(t, cfg)
 	cfg.Cache.MaxStaleness = time.Minute
@@ -947,7 +948,7 @@ func TestAnEntryThatAnotherInstanceTouchedIsNotIdle(t *testing.T) {
 	r.reads(t, "at first", token, nil)
 
 	other.now = begin.Add(20 * time.Second)
-	other.reads(t, "by the other", token, nil)
+	other.reads(t, "by the other instance", token, nil)
 	for _, after := range []time.Duration{30 * time.Second, 30*time.Second + ms, 50 * time.Second} {
 		r.now = begin.Add(after)
 		if after > 30*time.Second {
@@ -962,10 +963,10 @@ func TestAnEntryThatAnotherInstanceTouchedIsNotIdle(t *testing.T) {
 		}
 	}
 	r.now = r.now.Add(30*time.Second + ms)
-	r.reads(t, "when nobody has used it for too long", token, strategy.ErrInvalidToken)
+	r.reads(t, "after the idle timeout", token, strategy.ErrInvalidToken)
 }
 
-func TestTouchesFromTheCacheAreOneWriteAnInterval(t *testing.T) {
+func TestCachedSessionIsTouchedOncePerInterval(t *testing.T) {
 	const interval, step = 5 * time.Second, 100 * ms
 	for _, idle := range []time.Duration{0, 8 * time.Second} {
 		t.Run(fmt.Sprintf("with an idle timeout of %v", idle), func(t *testing.T) {
@@ -991,7 +992,7 @@ func TestTouchesFromTheCacheAreOneWriteAnInterval(t *testing.T) {
 	}
 }
 
-func TestAFailedTouchFromTheCacheIsNoUse(t *testing.T) {
+func TestFailedTouchOfACachedSessionDoesNotCount(t *testing.T) {
 	r := newCaching(t, strategy.Config{IdleTimeout: time.Minute, TouchInterval: 5 * time.Second, Cache: strategy.Cache{MaxStaleness: time.Minute}})
 	token, _ := r.cached(t)
 	down := errors.New("down")
@@ -1004,7 +1005,7 @@ func TestAFailedTouchFromTheCacheIsNoUse(t *testing.T) {
 	r.reads(t, "after the idle timeout", token, strategy.ErrInvalidToken)
 }
 
-func TestTheCacheIsBounded(t *testing.T) {
+func TestCacheIsBounded(t *testing.T) {
 	const most = 100
 	r := newCaching(t, strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute, MaxEntries: most}})
 	var tokens []string
@@ -1025,7 +1026,7 @@ func TestTheCacheIsBounded(t *testing.T) {
 	}
 }
 
-func TestAfterCloseTheCacheIsNotUsed(t *testing.T) {
+func TestCacheIsNotUsedAfterClose(t *testing.T) {
 	r := newCaching(t, strategy.Config{Lifetime: lifetime, Cache: caching})
 	token, _ := r.cached(t)
 	var readers sync.WaitGroup
@@ -1047,7 +1048,7 @@ func TestAfterCloseTheCacheIsNotUsed(t *testing.T) {
 	closed.Store(true)
 	readers.Wait()
 	r.cost(t, "", r.tokenReads.Load(), r.userReads.Load())
-	// Nobody tells of changes to users any more: what was cached may not be used.
+	// After Close, changes to users are no longer seen, so cached sessions must not be used.
 	for range 2 {
 		r.reads(t, "after Close", token, nil)
 		r.cost(t, "after Close", 1, 1)
@@ -1063,7 +1064,7 @@ func TestCacheConfigErrorsNameTheField(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		cache strategy.Cache
-		want  string // "" for none
+		want  string // part of the error; "" means no error
 	}{
 		{"MaxStaleness alone", strategy.Cache{MaxStaleness: time.Second}, ""},
 		{"the least MaxStaleness", strategy.Cache{MaxStaleness: ms}, ""},
@@ -1137,14 +1138,14 @@ func BenchmarkCache(b *testing.B) {
 	run("malformed", token[:51], read)
 }
 
-// named is an application's user.
+// named is the user type of an application.
 type named struct {
 	account.User[uuid.UUID]
 	Name string
 }
 
-// BenchmarkCacheEntry measures what the cache takes of the heap: users and rows
-// come from stores that keep none of it, as from a database.
+// BenchmarkCacheEntry measures the heap that an entry takes. Rows and users come from stores
+// that do not retain them, as from a database.
 func BenchmarkCacheEntry(b *testing.B) {
 	const n = 100_000
 	format := mustFormat(b, "")
@@ -1161,9 +1162,9 @@ func BenchmarkCacheEntry(b *testing.B) {
 	}}
 	users := namedSource(func(_ context.Context, id uuid.UUID) (named, error) {
 		return named{account.User[uuid.UUID]{
-			ID: id, Email: strings.Clone("somebody.or.other@example.com"), Active: true, Verified: true, CreatedAt: time.Now(),
+			ID: id, Email: strings.Clone("ann.of.green.gables@example.com"), Active: true, Verified: true, CreatedAt: time.Now(),
 			HashedPassword: account.PasswordHash(strings.Repeat("$", 97)),
-		}, strings.Clone("Somebody Or Other")}, nil
+		}, strings.Clone("Ann Of Green Gables")}, nil
 	})
 	heap := func() uint64 {
 		runtime.GC()

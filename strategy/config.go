@@ -33,7 +33,7 @@ type Config struct {
 
 	// NotBefore invalidates every token whose user gave the credentials earlier, at once and
 	// without a write: to log everybody out in an emergency, or after a backup was restored.
-	// It is rounded up to the millisecond. The zero time means no such limit.
+	// The zero time means no such limit.
 	NotBefore time.Time
 
 	// TokenPrefix begins every token; see [NewTokenFormat]. Tokens with another prefix are
@@ -81,9 +81,6 @@ func (cfg *Config) prepare() error {
 	}
 	if err := cfg.Cache.prepare(); err != nil {
 		return err
-	}
-	if floor := wholeMS(cfg.NotBefore); floor.Before(cfg.NotBefore) {
-		cfg.NotBefore = floor.Add(time.Millisecond)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

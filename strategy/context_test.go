@@ -11,7 +11,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-func TestAContextCarriesASession(t *testing.T) {
+func TestContextCarriesASession(t *testing.T) {
 	type admin struct{ name string }
 	type guest struct{ name string }
 	session := strategy.Session[admin]{
@@ -38,7 +38,7 @@ func TestAContextCarriesASession(t *testing.T) {
 		t.Errorf("UserFromContext without a session: got %v, %v, want none", got, ok)
 	}
 
-	// Sessions of two user types do not hide each other; the inner one of a type does.
+	// A session hides an outer one of the same user type only.
 	ctx = strategy.ContextWithSession(ctx, strategy.Session[guest]{User: guest{"gus"}})
 	ctx = strategy.ContextWithSession(ctx, strategy.Session[admin]{User: admin{"bob"}})
 	if got, _ := strategy.UserFromContext[guest](ctx); got.name != "gus" {
@@ -49,8 +49,9 @@ func TestAContextCarriesASession(t *testing.T) {
 	}
 }
 
-// With a cache, requests share a session. What a handler does to its copy must not reach them.
-func TestSessionsFromAContextAreCopies(t *testing.T) {
+// With a cache, requests share a session. A handler that changes its copy must not affect
+// others.
+func TestSessionsFromContextAreCopies(t *testing.T) {
 	shared := strategy.Session[string]{SessionInfo: strategy.SessionInfo{Scopes: []string{"read", "write"}}, User: "ann"}
 	ctx := strategy.ContextWithSession(t.Context(), shared)
 	session, _ := strategy.SessionFromContext[string](ctx)
@@ -71,7 +72,7 @@ func TestSessionsFromAContextAreCopies(t *testing.T) {
 	}
 }
 
-func TestUserIDFromContextWantsTheIDType(t *testing.T) {
+func TestUserIDFromContextChecksTheType(t *testing.T) {
 	id := uuid.New()
 	ctx := strategy.ContextWithSession(t.Context(), strategy.Session[string]{SessionInfo: strategy.SessionInfo{UserID: id}})
 	if got, ok := strategy.UserIDFromContext[uuid.UUID](ctx); !ok || got != id {

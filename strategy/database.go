@@ -179,12 +179,11 @@ func (d *Database[U, ID]) insert(ctx context.Context, user U, row AccessToken[ID
 	return nil
 }
 
-// ReadToken returns the session of a token, for a request that carries it, and
-// records that the session was used. It returns an error wrapping [ErrInvalidToken]
-// if, and only if, it is certain that the token is not valid; any other error is a
-// failure to find out. A malformed token causes no I/O.
+// ReadToken returns the session of a token and records its use. It returns an error wrapping
+// [ErrInvalidToken] if, and only if, the token is certainly not valid; any other error means
+// that a store failed. A malformed token causes no I/O.
 //
-// With a [Cache], concurrent requests share the session: do not change it.
+// With a [Cache], requests share the session: do not change it.
 func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (*Session[U], error) {
 	if d.cache != nil {
 		return d.readCached(ctx, token)
@@ -299,7 +298,7 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key t
 	return nil
 }
 
-// reauthentication is what WithReauthentication says of a rotation.
+// reauthentication holds the arguments of WithReauthentication.
 type reauthentication[ID comparable] struct {
 	user User[ID]
 	at   time.Time

@@ -28,8 +28,7 @@ type (
 	store = strategy.Store[uuid.UUID]
 )
 
-// fakeTokens is a store that counts its calls, and whose methods can be replaced
-// one by one.
+// fakeTokens is a store that counts its calls. A function that is not nil replaces a method.
 type fakeTokens struct {
 	store
 	insert  func(context.Context, row) error
@@ -109,7 +108,7 @@ func (s *fakeTokens) DeleteByUser(ctx context.Context, userID uuid.UUID, except 
 	return s.store.DeleteByUser(ctx, userID, except...)
 }
 
-// fakeUsers is a user source that can be replaced.
+// fakeUsers is a user source. byID replaces ByID if it is not nil.
 type fakeUsers struct {
 	*memstore.Users[user, uuid.UUID]
 	byID func(context.Context, uuid.UUID) (user, error)
@@ -122,7 +121,7 @@ func (s *fakeUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
 	return s.Users.ByID(ctx, id)
 }
 
-// rig is a Database over fakes, with one user.
+// rig is a Database over fakes with one user, Ann.
 type rig struct {
 	*strategy.Database[user, uuid.UUID]
 	tokens *fakeTokens
@@ -131,7 +130,7 @@ type rig struct {
 	now    time.Time
 	ann    user
 
-	secrets []string // the tokens issued, and their digests
+	secrets []string // the issued tokens and their digests
 }
 
 const lifetime = time.Hour
@@ -156,7 +155,7 @@ func newRig(t testing.TB, cfg strategy.Config) *rig {
 	return r
 }
 
-// issue returns a new token of Ann's and what the store holds for it.
+// issue returns a new token of Ann's and its row.
 func (r *rig) issue(t testing.TB, opts ...strategy.TokenOption) (token string, issued row) {
 	t.Helper()
 	secret, _, err := r.WriteToken(t.Context(), r.ann, opts...)
@@ -169,17 +168,17 @@ func (r *rig) issue(t testing.TB, opts ...strategy.TokenOption) (token string, i
 	return token, r.row(t, token)
 }
 
-// row returns what the store holds for a token, of whatever age.
+// row returns the row of a token, whatever its age.
 func (r *rig) row(t testing.TB, token string) row {
 	t.Helper()
 	stored, err := r.tokens.store.ByToken(t.Context(), sha256Of(token))
 	if err != nil {
-		t.Fatalf("the store's row of %q: %v", token, err)
+		t.Fatalf("the row of %q: %v", token, err)
 	}
 	return stored
 }
 
-// reads says how ReadToken answers.
+// reads checks the result of ReadToken.
 func (r *rig) reads(t *testing.T, when, token string, want error) {
 	t.Helper()
 	session, err := r.ReadToken(t.Context(), token)
@@ -191,7 +190,7 @@ func (r *rig) reads(t *testing.T, when, token string, want error) {
 	}
 }
 
-func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
+func TestTokenIsIssuedReadAndDestroyed(t *testing.T) {
 	r := newRig(t, strategy.Config{Lifetime: lifetime, TokenPrefix: "my_app_"})
 	issuedAt := time.Date(2026, 3, 29, 0, 59, 59, 987e6, time.UTC) // r.now, in UTC and whole milliseconds
 
@@ -234,7 +233,7 @@ func TestATokenIsIssuedReadAndDestroyed(t *testing.T) {
 	r.reads(t, "of the user's other token", other.Reveal(), nil)
 }
 
-func TestReadTokenReturnsTheUserOfTheMoment(t *testing.T) {
+func TestReadTokenReturnsTheCurrentUser(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	token, _ := r.issue(t)
 	if err := r.users.Update(t.Context(), r.ann.ID, func(u *user) { u.Verified = true }); err != nil {
@@ -245,18 +244,18 @@ func TestReadTokenReturnsTheUserOfTheMoment(t *testing.T) {
 	}
 }
 
-func TestATokenLivesToTheMillisecond(t *testing.T) {
+func TestTokenExpiresToTheMillisecond(t *testing.T) {
 	day := time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		name             string
 		lifetime         time.Duration
-		issued, accepted time.Time // refused one millisecond after accepted
+		issued, accepted time.Time // one millisecond after accepted, the token is refused
 	}{
 		{"whole milliseconds", time.Hour, day, day.Add(time.Hour)},
-		{"the clock has a remainder when the token is issued", time.Hour, day.Add(999999), day.Add(time.Hour)},
-		{"the clock has a remainder when the token is read", time.Hour, day, day.Add(time.Hour + 999999)},
-		{"the clock has remainders that differ", time.Hour, day.Add(1), day.Add(time.Hour + 999999)},
-		{"the clock is in another zone by then", time.Hour, day, day.Add(time.Hour).In(time.FixedZone("", 3600))},
+		{"the clock is between milliseconds when the token is issued", time.Hour, day.Add(999999), day.Add(time.Hour)},
+		{"the clock is between milliseconds when the token is read", time.Hour, day, day.Add(time.Hour + 999999)},
+		{"the clock is between milliseconds both times", time.Hour, day.Add(1), day.Add(time.Hour + 999999)},
+		{"the clock is in another zone when the token is read", time.Hour, day, day.Add(time.Hour).In(time.FixedZone("", 3600))},
 		{"one millisecond", time.Millisecond, day, day.Add(time.Millisecond)},
 		{"more than a year", 366 * 24 * time.Hour, day, day.AddDate(1, 0, 1)},
 	} {
@@ -287,7 +286,7 @@ func TestATokenLivesToTheMillisecond(t *testing.T) {
 	}
 }
 
-func TestWithoutALifetimeTokensDoNotExpire(t *testing.T) {
+func TestTokensDoNotExpireWithoutALifetime(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	token, _ := r.issue(t)
 	r.now = r.now.AddDate(500, 0, 0)
@@ -297,7 +296,7 @@ func TestWithoutALifetimeTokensDoNotExpire(t *testing.T) {
 	}
 }
 
-func TestAnExpiredTokenCanBeDestroyed(t *testing.T) {
+func TestExpiredTokenCanBeDestroyed(t *testing.T) {
 	r := newRig(t, strategy.Config{Lifetime: lifetime})
 	token, _ := r.issue(t)
 	r.now = r.now.Add(2 * lifetime)
@@ -309,7 +308,7 @@ func TestAnExpiredTokenCanBeDestroyed(t *testing.T) {
 	}
 }
 
-func TestOnlyAnActiveUserWithAnIDGetsAToken(t *testing.T) {
+func TestWriteTokenRejectsInactiveUsersAndUsersWithoutAnID(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	for _, c := range []struct {
 		name string
@@ -335,12 +334,11 @@ func TestOnlyAnActiveUserWithAnIDGetsAToken(t *testing.T) {
 	}
 }
 
-// The one error that logs people out must never come from a failure, and no
-// failure may let anybody in.
-func TestAFailureIsNoLogOutAndNoLogIn(t *testing.T) {
+// A failure must not return ErrInvalidToken, which logs users out, and must not grant access.
+func TestStoreFailureGrantsNothingAndIsNotALogOut(t *testing.T) {
 	for _, cause := range []error{
 		errors.New("down"), context.Canceled, context.DeadlineExceeded,
-		// Sentinels out of place: they mean nothing where they are not named.
+		// Sentinel errors that the contract of the method does not name.
 		strategy.ErrDuplicateToken, strategy.ErrUserInactive,
 	} {
 		r := newRig(t, strategy.Config{Lifetime: lifetime})
@@ -382,13 +380,13 @@ func TestAFailureIsNoLogOutAndNoLogIn(t *testing.T) {
 			t.Errorf("ReadToken without its tokens: got the session %+v beside an error, want none", read)
 		}
 
-		// When all is well again, so is the token.
+		// The token is still valid.
 		r.tokens.byToken, r.users.byID = nil, nil
 		r.reads(t, "after the failure", token, nil)
 	}
 }
 
-func TestWrappedSentinelsAreUnderstood(t *testing.T) {
+func TestWrappedSentinelErrorsAreRecognized(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	token, _ := r.issue(t)
 	r.users.byID = func(context.Context, uuid.UUID) (user, error) {
@@ -404,7 +402,7 @@ func TestWrappedSentinelsAreUnderstood(t *testing.T) {
 	}
 }
 
-func TestAMalformedTokenCostsNoIO(t *testing.T) {
+func TestMalformedTokenCausesNoIO(t *testing.T) {
 	r := newRig(t, strategy.Config{Lifetime: lifetime})
 	token, _ := r.issue(t)
 	before := r.tokens.calls.Load()
@@ -415,7 +413,7 @@ func TestAMalformedTokenCostsNoIO(t *testing.T) {
 	alphabet := lower + upper + digits + "_\x00 é"
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 100_000 {
-		// Half of them differ from a good token in one place, half are of any length.
+		// Half differ from a valid token in one character, half have any length.
 		malformed := []byte(token)
 		if random.IntN(2) == 0 {
 			malformed = malformed[:random.IntN(len(malformed))]
@@ -424,7 +422,7 @@ func TestAMalformedTokenCostsNoIO(t *testing.T) {
 		}
 		malformed = append(malformed, alphabet[random.IntN(len(alphabet))])[:random.IntN(2)+len(malformed)]
 		if wellFormed(string(malformed)) {
-			continue // the cut character came back
+			continue // the valid token again
 		}
 		if _, err := r.ReadToken(t.Context(), string(malformed)); !errors.Is(err, strategy.ErrInvalidToken) {
 			t.Fatalf("ReadToken(%q): got %v, want ErrInvalidToken", malformed, err)
@@ -448,11 +446,11 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		tokens store
 		users  strategy.UserSource[user, uuid.UUID]
 		cfg    strategy.Config
-		want   string // part of the error; "" for none
+		want   string // part of the error; "" means no error
 	}{
-		{"the zero Config is good", tokens, users, strategy.Config{}, ""},
-		{"no tokens", nil, users, strategy.Config{}, "tokens"},
-		{"no users", tokens, nil, strategy.Config{}, "users"},
+		{"the zero Config", tokens, users, strategy.Config{}, ""},
+		{"tokens is nil", nil, users, strategy.Config{}, "tokens"},
+		{"users is nil", tokens, nil, strategy.Config{}, "users"},
 		{"a negative lifetime", tokens, users, strategy.Config{Lifetime: -1}, "Config.Lifetime"},
 		{"a negative idle timeout", tokens, users, strategy.Config{IdleTimeout: -1}, "Config.IdleTimeout"},
 		{"a negative touch interval", tokens, users, strategy.Config{TouchInterval: -1}, "Config.TouchInterval"},
@@ -462,12 +460,12 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"a touch interval without an idle timeout", tokens, users, strategy.Config{TouchInterval: time.Hour}, ""},
 		{"a negative number of sessions", tokens, users, strategy.Config{MaxSessions: -1}, "Config.MaxSessions"},
 		{"a bad prefix", tokens, users, strategy.Config{TokenPrefix: "Bad"}, "Config.TokenPrefix"},
-		{"a store that keeps tokens for less than their lifetime", retaining(time.Hour - 1), users, strategy.Config{Lifetime: time.Hour}, "Config.Lifetime"},
-		{"a store that does not keep tokens that do not expire", retaining(time.Hour), users, strategy.Config{}, "Config.Lifetime"},
-		{"a store that keeps tokens for their lifetime", retaining(time.Hour), users, strategy.Config{Lifetime: time.Hour}, ""},
-		{"a store that keeps tokens for longer", retaining(time.Hour + 1), users, strategy.Config{Lifetime: time.Hour}, ""},
-		{"a store that keeps tokens for ever", retaining(0), users, strategy.Config{Lifetime: time.Hour}, ""},
-		{"a store that keeps tokens for ever, as they live", retaining(0), users, strategy.Config{}, ""},
+		{"a retention shorter than the lifetime", retaining(time.Hour - 1), users, strategy.Config{Lifetime: time.Hour}, "Config.Lifetime"},
+		{"a retention without a lifetime", retaining(time.Hour), users, strategy.Config{}, "Config.Lifetime"},
+		{"a retention equal to the lifetime", retaining(time.Hour), users, strategy.Config{Lifetime: time.Hour}, ""},
+		{"a retention longer than the lifetime", retaining(time.Hour + 1), users, strategy.Config{Lifetime: time.Hour}, ""},
+		{"no retention, with a lifetime", retaining(0), users, strategy.Config{Lifetime: time.Hour}, ""},
+		{"no retention, without a lifetime", retaining(0), users, strategy.Config{}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			db, err := strategy.NewDatabase(c.tokens, c.users, c.cfg)
@@ -489,7 +487,7 @@ type retainer struct {
 
 func (s retainer) Retention() time.Duration { return s.kept }
 
-func TestTheDefaultClockIsTheSystems(t *testing.T) {
+func TestDefaultClockIsTheSystemClock(t *testing.T) {
 	users := memstore.NewUsers[user]()
 	db, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{})
 	if err != nil {
@@ -498,18 +496,18 @@ func TestTheDefaultClockIsTheSystems(t *testing.T) {
 	before := time.Now().Truncate(time.Millisecond)
 	_, session, err := db.WriteToken(t.Context(), user{ID: uuid.New(), Active: true})
 	if err != nil || session.CreatedAt.Before(before) || session.CreatedAt.After(time.Now()) {
-		t.Errorf("CreatedAt: got %v, %v, want the present, from %v", session.CreatedAt, err, before)
+		t.Errorf("CreatedAt: got %v, %v, want the current time, %v or later", session.CreatedAt, err, before)
 	}
 }
 
-// Every outcome is an event, and none carries a token or its digest.
+// Every outcome is an event, and no event contains a token or its digest.
 func TestEvents(t *testing.T) {
 	down := errors.New("down")
 	unknown, _ := mustFormat(t, "").New()
 	for _, c := range []struct {
 		name string
 		do   func(t *testing.T, r *rig, token string)
-		want []event.Event // UserID and SessionID stand for "set to Ann's"; Time is checked apart
+		want []event.Event // UserID true and SessionID set stand for Ann's; Time is checked separately
 	}{
 		{
 			"issue", func(t *testing.T, r *rig, _ string) { r.issue(t) },
@@ -523,7 +521,7 @@ func TestEvents(t *testing.T) {
 			[]event.Event{{Kind: event.StoreFailed, Err: down}},
 		},
 		{
-			"read a good token", func(t *testing.T, r *rig, token string) { r.reads(t, "", token, nil) },
+			"read a valid token", func(t *testing.T, r *rig, token string) { r.reads(t, "", token, nil) },
 			nil,
 		},
 		{
@@ -533,7 +531,7 @@ func TestEvents(t *testing.T) {
 			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonMalformed}},
 		},
 		{
-			"read a token that was never issued", func(t *testing.T, r *rig, token string) {
+			"read an unknown token", func(t *testing.T, r *rig, token string) {
 				r.reads(t, "", unknown.Reveal(), strategy.ErrInvalidToken)
 			},
 			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonUnknown}},
@@ -564,14 +562,14 @@ func TestEvents(t *testing.T) {
 			[]event.Event{{Kind: event.TokenDenied, Reason: event.ReasonUserInactive, UserID: true, SessionID: set}},
 		},
 		{
-			"read fails at the tokens", func(t *testing.T, r *rig, token string) {
+			"read fails in the store", func(t *testing.T, r *rig, token string) {
 				r.tokens.byToken = func(context.Context, string) (row, error) { return row{}, down }
 				r.reads(t, "", token, down)
 			},
 			[]event.Event{{Kind: event.StoreFailed, Err: down}},
 		},
 		{
-			"read fails at the users", func(t *testing.T, r *rig, token string) {
+			"read fails in the user source", func(t *testing.T, r *rig, token string) {
 				r.users.byID = func(context.Context, uuid.UUID) (user, error) { return user{}, down }
 				r.reads(t, "", token, down)
 			},
@@ -641,7 +639,7 @@ func TestEvents(t *testing.T) {
 // set stands for Ann's session in the expected events.
 var set = uuid.Max
 
-// Nothing that the Database says may hold the token: its errors end in logs.
+// Errors end up in logs, so they must not contain the token.
 func TestErrorsDoNotShowTheToken(t *testing.T) {
 	r := newRig(t, strategy.Config{Lifetime: lifetime})
 	token, issued := r.issue(t)
@@ -667,12 +665,12 @@ func TestErrorsDoNotShowTheToken(t *testing.T) {
 	}
 }
 
-func TestOnceDestroyTokenHasReturnedNoReadSucceeds(t *testing.T) {
+func TestNoReadSucceedsAfterDestroyToken(t *testing.T) {
 	r := newRig(t, strategy.Config{Lifetime: lifetime})
 	for range 50 {
 		token, _ := r.issue(t)
 		var destroyed atomic.Bool
-		var late atomic.Int64 // reads that began after DestroyToken had returned
+		var late atomic.Int64 // successful reads that began after DestroyToken had returned
 		var readers sync.WaitGroup
 		for range 8 {
 			readers.Go(func() {
@@ -699,7 +697,7 @@ func TestOnceDestroyTokenHasReturnedNoReadSucceeds(t *testing.T) {
 	}
 }
 
-func TestOfManyWhoDestroyATokenAtOnceOneIsTold(t *testing.T) {
+func TestConcurrentDestroyTokenIsOneEvent(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	token, issued := r.issue(t)
 	r.events.take()
@@ -717,8 +715,8 @@ func TestOfManyWhoDestroyATokenAtOnceOneIsTold(t *testing.T) {
 	}
 }
 
-// A flood of bad tokens must not become work for the garbage collector.
-func TestRefusingAMalformedTokenAllocatesNothing(t *testing.T) {
+// A flood of malformed tokens must not make work for the garbage collector.
+func TestMalformedTokenCausesNoAllocation(t *testing.T) {
 	db, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), memstore.NewUsers[user](), strategy.Config{Lifetime: lifetime})
 	if err != nil {
 		t.Fatalf("NewDatabase: %v", err)
@@ -743,7 +741,7 @@ func BenchmarkReadToken(b *testing.B) {
 	}
 	unknown, _ := mustFormat(b, "").New()
 	for _, c := range []struct{ name, token string }{
-		{"good", good.Reveal()},
+		{"valid", good.Reveal()},
 		{"malformed", good.Reveal()[:51]},
 		{"unknown", unknown.Reveal()},
 	} {

@@ -68,7 +68,7 @@ func exampleTokens(ctx context.Context, cfg strategy.Config) (*strategy.Database
 	return tokens, ann
 }
 
-// See where a user is logged in, a page at a time, and end a session.
+// List the sessions of a user page by page, and end one of them.
 func ExampleDatabase_Sessions() {
 	ctx := context.Background()
 	tokens, ann := exampleTokens(ctx, strategy.Config{Lifetime: 24 * time.Hour, IdleTimeout: time.Hour})
@@ -95,24 +95,24 @@ func ExampleDatabase_Sessions() {
 		if page.After = got.Next; page.After == "" {
 			break
 		}
-		fmt.Println("and more:")
+		fmt.Println("next page:")
 	}
 
 	left, err := tokens.Sessions(ctx, ann.ID, strategy.Page{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(len(left.Sessions), "are left")
+	fmt.Println(len(left.Sessions), "sessions are left")
 
 	// Output:
 	// tablet
 	// phone
-	// and more:
+	// next page:
 	// laptop
-	// 2 are left
+	// 2 sessions are left
 }
 
-// Give a session a new secret, as after everything that raises its rights.
+// Give a session a new secret, for example after its user got more rights.
 func ExampleDatabase_RotateToken() {
 	ctx := context.Background()
 	tokens, ann := exampleTokens(ctx, strategy.Config{Lifetime: 24 * time.Hour})
@@ -130,15 +130,15 @@ func ExampleDatabase_RotateToken() {
 	_, err = tokens.ReadToken(ctx, old.Reveal())
 	fmt.Println("the old token is refused:", errors.Is(err, strategy.ErrInvalidToken))
 	_, err = tokens.ReadToken(ctx, secret.Reveal())
-	fmt.Println("the new one is good:", err == nil)
+	fmt.Println("the new token is valid:", err == nil)
 
 	// Output:
 	// the same session: true true
 	// the old token is refused: true
-	// the new one is good: true
+	// the new token is valid: true
 }
 
-// A named token for a script may do what its scopes name, and no more.
+// A token for a script is restricted to its scopes.
 func ExampleWithScopes() {
 	ctx := context.Background()
 	tokens, ann := exampleTokens(ctx, strategy.Config{Lifetime: 90 * 24 * time.Hour})
@@ -164,7 +164,153 @@ func ExampleWithScopes() {
 	// refused: true
 }
 
-// The pattern is for the configuration of a secret scanner.
+// Employee is a user type that does not embed account.User.
+type Employee struct {
+	Number  int64
+	Name    string
+	Left    bool
+	Version int64 // raised with every change of the password
+}
+
+func (e Employee) UserID() int64       { return e.Number }
+func (e Employee) IsActive() bool      { return !e.Left }
+func (e Employee) IsVerified() bool    { return true }
+func (e Employee) IsSuperuser() bool   { return false }
+func (e Employee) TokenVersion() int64 { return e.Version }
+
+// Directory is the source of employees.
+type Directory map[int64]Employee
+
+func (d Directory) ByID(_ context.Context, number int64) (Employee, error) {
+	e, ok := d[number]
+	if !ok {
+		return Employee{}, fmt.Errorf("employee %d: %w", number, strategy.ErrUserNotFound)
+	}
+	return e, nil
+}
+
+// Use a user type, an ID type and a source of your own.
+func ExampleUser() {
+	ctx := context.Background()
+	directory := Directory{7: {Number: 7, Name: "Ann"}}
+	tokens, err := strategy.NewDatabase(memstore.NewTokens[int64](), directory, strategy.Config{Lifetime: time.Hour})
+	if err != nil {
+		log.Fatal(err)
+	}
+	secret, _, err := tokens.WriteToken(ctx, directory[7])
+	if err != nil {
+		log.Fatal(err)
+	}
+	session, err := tokens.ReadToken(ctx, secret.Reveal())
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(session.User.Name, session.UserID)
+
+	// Raising the version ends every session of the user.
+	ann := directory[7]
+	ann.Version++
+	directory[7] = ann
+	_, err = tokens.ReadToken(ctx, secret.Reveal())
+	fmt.Println("refused:", errors.Is(err, strategy.ErrInvalidToken))
+
+	// Output:
+	// Ann 7
+	// refused: true
+}
+
+// Keep the session of a user who changes the password, and end all others.
+func ExampleWithReauthentication() {
+	ctx := context.Background()
+	directory := Directory{7: {Number: 7, Name: "Ann"}}
+	tokens, err := strategy.NewDatabase(memstore.NewTokens[int64](), directory, strategy.Config{Lifetime: time.Hour})
+	if err != nil {
+		log.Fatal(err)
+	}
+	phone, _, err := tokens.WriteToken(ctx, directory[7])
+	if err != nil {
+		log.Fatal(err)
+	}
+	laptop, _, err := tokens.WriteToken(ctx, directory[7])
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// The user gives the old password and a new one on the laptop. The application checks the
+	// old one, stores the new one, and raises the version in the same write.
+	at := time.Now()
+	ann := directory[7]
+	ann.Version++
+	directory[7] = ann
+	laptop, _, err = tokens.RotateToken(ctx, laptop.Reveal(), strategy.WithReauthentication(ann, at))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	_, err = tokens.ReadToken(ctx, laptop.Reveal())
+	fmt.Println("the laptop is logged in:", err == nil)
+	_, err = tokens.ReadToken(ctx, phone.Reveal())
+	fmt.Println("the phone is logged out:", errors.Is(err, strategy.ErrInvalidToken))
+
+	// Output:
+	// the laptop is logged in: true
+	// the phone is logged out: true
+}
+
+// Cache sessions, and read a user again after a change that the cache cannot see.
+func ExampleDatabase_ForgetUser() {
+	ctx := context.Background()
+	directory := Directory{7: {Number: 7, Name: "Ann"}}
+	tokens, err := strategy.NewDatabase(memstore.NewTokens[int64](), directory, strategy.Config{
+		Lifetime: time.Hour,
+		Cache:    strategy.Cache{MaxStaleness: 30 * time.Second},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tokens.Close()
+	secret, _, err := tokens.WriteToken(ctx, directory[7])
+	if err != nil {
+		log.Fatal(err)
+	}
+	name := func() string {
+		session, err := tokens.ReadToken(ctx, secret.Reveal())
+		if err != nil {
+			log.Fatal(err)
+		}
+		return session.User.Name
+	}
+	fmt.Println(name())
+
+	directory[7] = Employee{Number: 7, Name: "Anne"}
+	if err := tokens.ForgetUser(ctx, 7); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(name())
+
+	// Output:
+	// Ann
+	// Anne
+}
+
+// Code below the handlers gets the user from the context.
+func ExampleUserFromContext() {
+	greet := func(ctx context.Context) {
+		ann, ok := strategy.UserFromContext[Employee](ctx)
+		fmt.Println(ann.Name, ok)
+	}
+
+	// A guard of the Gin plugin does this; so can a test.
+	session := strategy.Session[Employee]{User: Employee{Number: 7, Name: "Ann"}}
+	greet(strategy.ContextWithSession(context.Background(), session))
+	greet(context.Background())
+
+	// Output:
+	// Ann true
+	//  false
+}
+
+// Find leaked tokens with a secret scanner.
 func ExampleTokenFormat_Pattern() {
 	format, err := strategy.NewTokenFormat("my_app_")
 	if err != nil {
@@ -181,7 +327,7 @@ func ExampleTokenFormat_Pattern() {
 	// Authorization: Bearer ***
 }
 
-// A Secret may be printed, logged and marshalled without harm.
+// A Secret can be printed, logged and marshalled safely.
 func ExampleSecret() {
 	secret := strategy.NewSecret("lk_00000000000000000000000000000000000000000002Ejti4")
 	fmt.Printf("%v %+v %q %x\n", secret, secret, secret, secret)

@@ -22,14 +22,13 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// issuedAt is when a rig issues its first token: its clock, in UTC and whole
-// milliseconds.
+// issuedAt is the initial time of a rig, in UTC and whole milliseconds.
 var issuedAt = time.Date(2026, 3, 29, 0, 59, 59, 987e6, time.UTC)
 
 const ms = time.Millisecond
 
-// another returns a Database over the same stores, as a second instance of the
-// application or the same one after a restart would have it.
+// another returns a rig over the same stores, like a second instance of the application, or
+// the same instance after a restart.
 func (r *rig) another(t testing.TB, cfg strategy.Config) *rig {
 	t.Helper()
 	o := &rig{tokens: r.tokens, users: r.users, now: r.now, ann: r.ann}
@@ -59,7 +58,7 @@ func (r *rig) setVersion(t testing.TB, version int64) {
 	}
 }
 
-// reload makes r.ann what the store holds, as a login does.
+// reload reads Ann again, as a login does.
 func (r *rig) reload(t testing.TB) {
 	t.Helper()
 	var err error
@@ -68,7 +67,7 @@ func (r *rig) reload(t testing.TB) {
 	}
 }
 
-// rotates gives a token a new secret.
+// rotates rotates a token and returns the new one.
 func (r *rig) rotates(t testing.TB, token string, opts ...strategy.RotateOption) string {
 	t.Helper()
 	secret, _, err := r.RotateToken(t.Context(), token, opts...)
@@ -80,7 +79,7 @@ func (r *rig) rotates(t testing.TB, token string, opts ...strategy.RotateOption)
 	return secret.Reveal()
 }
 
-func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
+func TestLimitsHoldToTheMillisecond(t *testing.T) {
 	const day, idle = 24 * time.Hour, time.Hour
 	lasting := strategy.Config{Lifetime: day}
 	idling := strategy.Config{Lifetime: day, IdleTimeout: idle, TouchInterval: 6 * time.Minute}
@@ -89,8 +88,8 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 		name string
 		cfg  strategy.Config
 		opts []strategy.TokenOption
-		// to brings a token to its limit and d beyond. It returns the rig and
-		// the token to go on with.
+		// to moves time to d after the limit of a token. It returns the rig and the token
+		// to continue with.
 		to     func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string)
 		reason event.Reason
 	}{
@@ -112,10 +111,10 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 		{"the lifetime of a token with scopes", lasting, []strategy.TokenOption{deploy}, at(day), event.ReasonExpired},
 		{"a lifetime of its own", lasting, []strategy.TokenOption{strategy.WithLifetime(time.Hour)}, at(time.Hour), event.ReasonExpired},
 		{"a lifetime of its own with scopes", lasting, []strategy.TokenOption{deploy, strategy.WithLifetime(time.Hour)}, at(time.Hour), event.ReasonExpired},
-		{"a lifetime of its own where all others live for ever", strategy.Config{}, []strategy.TokenOption{strategy.WithLifetime(400 * day)}, at(400 * day), event.ReasonExpired},
-		{"a lifetime of its own of a millisecond", lasting, []strategy.TokenOption{strategy.WithLifetime(ms)}, at(ms), event.ReasonExpired},
-		{"a lifetime of its own with a remainder", lasting, []strategy.TokenOption{strategy.WithLifetime(time.Hour + ms - 1)}, at(time.Hour), event.ReasonExpired},
-		{"a lifetime of its own that is the longest", lasting, []strategy.TokenOption{strategy.WithLifetime(day)}, at(day), event.ReasonExpired},
+		{"a lifetime of its own without Config.Lifetime", strategy.Config{}, []strategy.TokenOption{strategy.WithLifetime(400 * day)}, at(400 * day), event.ReasonExpired},
+		{"a lifetime of its own, one millisecond", lasting, []strategy.TokenOption{strategy.WithLifetime(ms)}, at(ms), event.ReasonExpired},
+		{"a lifetime of its own, not in whole milliseconds", lasting, []strategy.TokenOption{strategy.WithLifetime(time.Hour + ms - 1)}, at(time.Hour), event.ReasonExpired},
+		{"a lifetime of its own, equal to Config.Lifetime", lasting, []strategy.TokenOption{strategy.WithLifetime(day)}, at(day), event.ReasonExpired},
 		{"a lifetime of its own of a session in use that was rotated", idling, []strategy.TokenOption{strategy.WithLifetime(time.Hour)},
 			func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 				r.now = issuedAt.Add(30 * time.Minute)
@@ -123,7 +122,7 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 				r.now = issuedAt.Add(time.Hour + d)
 				return r, token
 			}, event.ReasonExpired},
-		{"the lifetime, made shorter since", strategy.Config{}, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+		{"the lifetime, shortened after the login", strategy.Config{}, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 			r = r.another(t, strategy.Config{Lifetime: time.Hour})
 			r.now = issuedAt.Add(time.Hour + d)
 			return r, token
@@ -144,23 +143,23 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 		}, event.ReasonIdle},
 		{"the idle timeout of a login by a clock that is ahead", idling, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(time.Minute))}, at(idle), event.ReasonIdle},
 
-		{"the configured not-before", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+		{"Config.NotBefore", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 			return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(d)}), token
 		}, event.ReasonSuperseded},
-		{"the configured not-before with a remainder, in another zone", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+		{"Config.NotBefore, not in whole milliseconds, in another zone", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 			at := issuedAt.Add(d - ms + 1).In(time.FixedZone("elsewhere", 7200))
 			return r.another(t, strategy.Config{Lifetime: day, NotBefore: at}), token
 		}, event.ReasonSuperseded},
-		{"the configured not-before, by the time of the credentials", lasting, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(-time.Minute))},
+		{"Config.NotBefore, by the time of authentication", lasting, []strategy.TokenOption{strategy.WithAuthenticatedAt(issuedAt.Add(-time.Minute))},
 			func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 				return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(-time.Minute + d)}), token
 			}, event.ReasonSuperseded},
-		{"the configured not-before after the credentials were given again", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+		{"Config.NotBefore after a reauthentication", lasting, nil, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 			r.now = issuedAt.Add(time.Hour)
 			token = r.rotates(t, token, strategy.WithReauthentication(r.ann, r.now))
 			return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(time.Hour + d)}), token
 		}, event.ReasonSuperseded},
-		{"the configured not-before for a token with scopes", lasting, []strategy.TokenOption{deploy}, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
+		{"Config.NotBefore for a token with scopes", lasting, []strategy.TokenOption{deploy}, func(t *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 			return r.another(t, strategy.Config{Lifetime: day, NotBefore: issuedAt.Add(d)}), token
 		}, event.ReasonSuperseded},
 	} {
@@ -171,7 +170,7 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 				r, token = c.to(t, r, token, d)
 				before := r.row(t, token)
 
-				// A list has the session if, and only if, its token is accepted.
+				// A session is listed if, and only if, its token is accepted.
 				page, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{})
 				if want := map[bool]int{true: 1, false: 0}[d <= 0]; err != nil || len(page.Sessions) != want {
 					t.Errorf("%v from the limit: got %d sessions, %v, want %d", d, len(page.Sessions), err, want)
@@ -196,7 +195,7 @@ func TestEveryLimitHoldsToTheMillisecond(t *testing.T) {
 	}
 }
 
-// at brings a token to an age.
+// at moves time to d after an age of the token.
 func at(limit time.Duration) func(*testing.T, *rig, string, time.Duration) (*rig, string) {
 	return func(_ *testing.T, r *rig, token string, d time.Duration) (*rig, string) {
 		r.now = issuedAt.Add(limit + d)
@@ -204,19 +203,18 @@ func at(limit time.Duration) func(*testing.T, *rig, string, time.Duration) (*rig
 	}
 }
 
-func TestATokenWithScopesIsNeverIdle(t *testing.T) {
+func TestTokenWithScopesIsNeverIdle(t *testing.T) {
 	r := newRig(t, strategy.Config{IdleTimeout: time.Hour})
 	token, _ := r.issue(t, strategy.WithScopes("deploy:write"))
 	r.now = r.now.AddDate(1, 0, 0)
 	r.reads(t, "after a year", token, nil)
 	if got, want := r.row(t, token).LastUsedAt, r.now.UTC().Truncate(ms); !got.Equal(want) {
-		t.Errorf("LastUsedAt: got %v, want %v: its use is written down all the same", got, want)
+		t.Errorf("LastUsedAt: got %v, want %v", got, want)
 	}
 }
 
-// Who has lost the session by idleness must log in; giving the password again in
-// it is no way back.
-func TestGivingTheCredentialsAgainRevivesNoSessionThatHasEnded(t *testing.T) {
+// Users whose session has ended must log in; giving the password again does not bring it back.
+func TestReauthenticationDoesNotReviveAnEndedSession(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		cfg  strategy.Config
@@ -239,14 +237,14 @@ func TestTouchIntervals(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		cfg  strategy.Config
-		want time.Duration // 0 for never
+		want time.Duration // 0 means never
 	}{
 		{"a tenth of the idle timeout", strategy.Config{IdleTimeout: time.Hour}, 6 * time.Minute},
 		{"at least a second", strategy.Config{IdleTimeout: 2 * time.Second}, time.Second},
-		{"less for a timeout of less than two", strategy.Config{IdleTimeout: time.Second}, 100 * ms},
+		{"less than a second for an idle timeout of less than two", strategy.Config{IdleTimeout: time.Second}, 100 * ms},
 		{"as configured", strategy.Config{IdleTimeout: time.Hour, TouchInterval: 17 * ms}, 17 * ms},
-		{"without an idle timeout, never", strategy.Config{}, 0},
-		{"without an idle timeout, as configured", strategy.Config{TouchInterval: time.Minute}, time.Minute},
+		{"never without an idle timeout", strategy.Config{}, 0},
+		{"as configured without an idle timeout", strategy.Config{TouchInterval: time.Minute}, time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, c.cfg)
@@ -297,7 +295,7 @@ func (r *rig) countTouches() *atomic.Int64 {
 	return &n
 }
 
-func TestTenThousandReadsWithinAnIntervalAreOneWrite(t *testing.T) {
+func TestSessionIsTouchedOncePerInterval(t *testing.T) {
 	const n = 10_000
 	for _, c := range []struct {
 		name    string
@@ -307,8 +305,7 @@ func TestTenThousandReadsWithinAnIntervalAreOneWrite(t *testing.T) {
 			r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
 			writes := r.countTouches()
 			token, issued := r.issue(t)
-			// Every reader sees the row as it was before any touch, as requests do
-			// that come in together.
+			// All readers see the row before the first touch, as concurrent requests do.
 			r.tokens.byToken = func(context.Context, string) (row, error) { return issued, nil }
 			r.now = r.now.Add(2 * time.Minute)
 			before := r.tokens.calls.Load()
@@ -335,29 +332,29 @@ func TestTenThousandReadsWithinAnIntervalAreOneWrite(t *testing.T) {
 	}
 }
 
-// Goroutines do not get on in the order in which they read the clock.
-func TestARequestThatIsLateDoesNotTouchAgain(t *testing.T) {
+// Goroutines can touch in another order than they read the clock.
+func TestRequestWithAnEarlierTimeDoesNotTouchAgain(t *testing.T) {
 	r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
 	writes := r.countTouches()
 	token, issued := r.issue(t)
 	r.tokens.byToken = func(context.Context, string) (row, error) { return issued, nil }
 	for _, after := range []time.Duration{time.Minute + 2*ms, time.Minute + ms, time.Minute} {
 		r.now = issuedAt.Add(after)
-		r.reads(t, "of the row as it was", token, nil)
+		r.reads(t, "of the old row", token, nil)
 	}
 	if got := writes.Load(); got != 1 {
 		t.Errorf("got %d touches, want 1", got)
 	}
-	// A clock that is put back by more than that begins anew.
+	// A clock that is set back by more than the interval touches again.
 	r.now = issuedAt.Add(-time.Hour)
 	issued.CreatedAt = r.now.Add(-2 * time.Minute)
-	r.reads(t, "after the clock was put back", token, nil)
+	r.reads(t, "after the clock was set back", token, nil)
 	if got := writes.Load(); got != 2 {
-		t.Errorf("after the clock was put back: got %d touches, want 2", got)
+		t.Errorf("after the clock was set back: got %d touches, want 2", got)
 	}
 }
 
-func TestSessionsAreTouchedOneByOne(t *testing.T) {
+func TestEachSessionIsTouched(t *testing.T) {
 	r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
 	writes := r.countTouches()
 	first, _ := r.issue(t)
@@ -378,8 +375,8 @@ func TestSessionsAreTouchedOneByOne(t *testing.T) {
 	}
 }
 
-// What is remembered of touches is forgotten when it tells nothing any more.
-func TestTouchesDoNotFillTheMemory(t *testing.T) {
+// Touches older than the interval need not be remembered.
+func TestTouchesAreForgotten(t *testing.T) {
 	r := newRig(t, strategy.Config{TouchInterval: time.Minute})
 	const each = 10
 	for minute := range 20 {
@@ -391,13 +388,12 @@ func TestTouchesDoNotFillTheMemory(t *testing.T) {
 		}
 		r.now = r.now.Add(time.Minute)
 		if got := r.Touched(); got == 0 || got > 2*each {
-			t.Fatalf("after %d minutes with %d sessions each: %d are remembered, want some and at most those of two", minute+1, each, got)
+			t.Fatalf("after %d minutes with %d sessions each: %d touches are remembered, want some, and at most those of two minutes", minute+1, each, got)
 		}
 	}
 }
 
-// The interval makes a session's idle time shorter by no more than itself, and
-// never longer.
+// TouchInterval shortens the idle timeout by at most itself, and never extends it.
 func TestIdleTimeIsExactWithinTheInterval(t *testing.T) {
 	const idle, interval = time.Hour, 6 * time.Minute
 	random := rand.New(rand.NewPCG(3, 4))
@@ -408,7 +404,7 @@ func TestIdleTimeIsExactWithinTheInterval(t *testing.T) {
 		token, _ := r.issue(t)
 		used := r.now
 		for {
-			// Short gaps, gaps about the limits, and any.
+			// Short gaps, gaps around the limits, and any gaps.
 			gap := [...]time.Duration{
 				time.Duration(random.Int64N(int64(interval))),
 				idle - interval + time.Duration(random.Int64N(11)-5)*ms,
@@ -440,7 +436,7 @@ func TestIdleTimeIsExactWithinTheInterval(t *testing.T) {
 	}
 }
 
-func TestAFailedTouchIsAnEventAndTriedAgainLater(t *testing.T) {
+func TestFailedTouchIsAnEventAndRetriedLater(t *testing.T) {
 	r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: time.Minute})
 	token, issued := r.issue(t)
 	down := errors.New("down")
@@ -458,7 +454,7 @@ func TestAFailedTouchIsAnEventAndTriedAgainLater(t *testing.T) {
 		r.now = begin.Add(after)
 		session, err := r.ReadToken(t.Context(), token)
 		if err != nil || !session.LastUsedAt.IsZero() {
-			t.Errorf("ReadToken while touches fail: got %+v, %v, want a session whose use is not written down", session, err)
+			t.Errorf("ReadToken while touches fail: got %+v, %v, want a session without LastUsedAt", session, err)
 		}
 	}
 	want := []time.Time{begin, begin.Add(time.Second), begin.Add(2 * time.Second), begin.Add(3 * time.Second)}
@@ -475,7 +471,7 @@ func TestAFailedTouchIsAnEventAndTriedAgainLater(t *testing.T) {
 		}
 	}
 
-	// A touch that hangs takes its time: the next request does not wait too.
+	// After a touch that hung, the next requests do not wait too.
 	r.now = begin.Add(time.Minute)
 	tries = nil
 	r.tokens.touch = func(context.Context, string, time.Time) error {
@@ -490,7 +486,7 @@ func TestAFailedTouchIsAnEventAndTriedAgainLater(t *testing.T) {
 		t.Errorf("10 reads waited for %d touches that hang, want 1", len(tries))
 	}
 
-	// All is well again.
+	// The store works again.
 	writes := r.countTouches()
 	r.now = begin.Add(2 * time.Minute)
 	for range 3 {
@@ -501,7 +497,7 @@ func TestAFailedTouchIsAnEventAndTriedAgainLater(t *testing.T) {
 	}
 }
 
-func TestAnIntervalShorterThanTheRetryIsKept(t *testing.T) {
+func TestTouchRetryIsNoLongerThanTheInterval(t *testing.T) {
 	r := newRig(t, strategy.Config{TouchInterval: 10 * ms})
 	token, _ := r.issue(t)
 	tries := 0
@@ -515,13 +511,13 @@ func TestAnIntervalShorterThanTheRetryIsKept(t *testing.T) {
 	}
 }
 
-func TestARefusedTokenIsNotTouched(t *testing.T) {
+func TestRefusedTokenIsNotTouched(t *testing.T) {
 	r := newRig(t, strategy.Config{IdleTimeout: time.Hour})
 	writes := r.countTouches()
 	token, _ := r.issue(t)
 	r.revoke(t)
 	r.now = r.now.Add(30 * time.Minute)
-	r.reads(t, "after a log-out everywhere", token, strategy.ErrInvalidToken)
+	r.reads(t, "after RevokeTokens", token, strategy.ErrInvalidToken)
 	if got := writes.Load(); got != 0 {
 		t.Errorf("got %d touches, want none", got)
 	}
@@ -538,12 +534,12 @@ func TestInvalidOptionsIssueNothing(t *testing.T) {
 		{"a negative lifetime", time.Hour, strategy.WithLifetime(-time.Second), false},
 		{"a lifetime below a millisecond", time.Hour, strategy.WithLifetime(ms - 1), false},
 		{"a lifetime of a millisecond", time.Hour, strategy.WithLifetime(ms), true},
-		{"a lifetime as long as all others", time.Hour, strategy.WithLifetime(time.Hour), true},
-		{"a lifetime just longer", time.Hour, strategy.WithLifetime(time.Hour + 1), false},
-		{"a lifetime of 0 where tokens do not expire", 0, strategy.WithLifetime(0), false},
-		{"any lifetime where tokens do not expire", 0, strategy.WithLifetime(1<<63 - 1), true},
+		{"a lifetime equal to Config.Lifetime", time.Hour, strategy.WithLifetime(time.Hour), true},
+		{"a lifetime just longer than Config.Lifetime", time.Hour, strategy.WithLifetime(time.Hour + 1), false},
+		{"a lifetime of 0 without Config.Lifetime", 0, strategy.WithLifetime(0), false},
+		{"any lifetime without Config.Lifetime", 0, strategy.WithLifetime(1<<63 - 1), true},
 		{"no scopes", 0, strategy.WithScopes(), false},
-		{"no scopes, in a slice", 0, strategy.WithScopes([]string{}...), false},
+		{"an empty slice of scopes", 0, strategy.WithScopes([]string{}...), false},
 		{"an empty scope", 0, strategy.WithScopes(""), false},
 		{"an empty scope among others", 0, strategy.WithScopes("a", "", "b"), false},
 		{"two scopes in one", 0, strategy.WithScopes("a b"), false},
@@ -552,7 +548,7 @@ func TestInvalidOptionsIssueNothing(t *testing.T) {
 		{"a line break in a scope", 0, strategy.WithScopes("a\r\nb"), false},
 		{"a scope that is not ASCII", 0, strategy.WithScopes("ä"), false},
 		{"DEL in a scope", 0, strategy.WithScopes("a\x7f"), false},
-		{"the ends of the alphabet", 0, strategy.WithScopes("!", "#", "[", "]", "~", "https://example.com/scope"), true},
+		{"the first and last characters of each range", 0, strategy.WithScopes("!", "#", "[", "]", "~", "https://example.com/scope"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, strategy.Config{Lifetime: c.lifetime})
@@ -573,7 +569,7 @@ func TestInvalidOptionsIssueNothing(t *testing.T) {
 	}
 }
 
-func TestASessionKnowsWhatItWasTold(t *testing.T) {
+func TestSessionKeepsItsOptions(t *testing.T) {
 	r := newRig(t, strategy.Config{Lifetime: 24 * time.Hour, TouchInterval: time.Minute})
 	scopes := []string{"deploy:write", "deploy:read"}
 	secret, session, err := r.WriteToken(t.Context(), r.ann, strategy.WithName("ci"), strategy.WithScopes(scopes...),
@@ -585,7 +581,7 @@ func TestASessionKnowsWhatItWasTold(t *testing.T) {
 		ID: session.ID, UserID: r.ann.ID, CreatedAt: issuedAt, ExpiresAt: issuedAt.Add(time.Hour),
 		Scopes: []string{"deploy:write", "deploy:read"}, Name: "ci", UserAgent: "curl/8", ClientIP: "2001:db8::1",
 	}
-	scopes[0] = "everything" // the caller's to change
+	scopes[0] = "everything" // the token must have a copy
 	same := func(op string, got strategy.SessionInfo, err error) {
 		t.Helper()
 		if !reflect.DeepEqual(got, want) || err != nil {
@@ -612,23 +608,23 @@ func TestASessionKnowsWhatItWasTold(t *testing.T) {
 	readAs("ReadToken after the interval")
 
 	if !want.Scoped() || !want.HasScopes() || !want.HasScopes("deploy:read", "deploy:write") || want.HasScopes("deploy:read", "admin") || want.HasScopes("deploy") {
-		t.Error("HasScopes of a token with scopes: want those that it has, and no others")
+		t.Error("HasScopes of a token with scopes: want its scopes and no others")
 	}
 	if login := (strategy.SessionInfo{}); login.Scoped() || !login.HasScopes("deploy:read", "admin") {
-		t.Error("HasScopes of a login: want all")
+		t.Error("HasScopes of a login: want every scope")
 	}
 	if none := (strategy.SessionInfo{Scopes: []string{}}); !none.Scoped() || none.HasScopes("a") {
-		t.Error("HasScopes of a token whose scopes were lost: want none")
+		t.Error("HasScopes of a token with an empty list of scopes: want no scope")
 	}
 }
 
-func TestWhatASessionIsToldIsBounded(t *testing.T) {
+func TestSessionTextsAreTruncated(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
-		{"what fits stays", strings.Repeat("x", 100), strings.Repeat("x", 100)},
-		{"what does not is cut", strings.Repeat("x", 101), strings.Repeat("x", 100)},
-		{"a character at the boundary that fits stays", strings.Repeat("x", 98) + "é!", strings.Repeat("x", 98) + "é"},
-		{"a character across the boundary goes", strings.Repeat("x", 99) + "é", strings.Repeat("x", 99)},
-		{"one of four bytes too", strings.Repeat("x", 97) + "🔑", strings.Repeat("x", 97)},
+		{"a short text stays", strings.Repeat("x", 100), strings.Repeat("x", 100)},
+		{"a long text is cut", strings.Repeat("x", 101), strings.Repeat("x", 100)},
+		{"a character that ends at the limit stays", strings.Repeat("x", 98) + "é!", strings.Repeat("x", 98) + "é"},
+		{"a character across the limit is removed", strings.Repeat("x", 99) + "é", strings.Repeat("x", 99)},
+		{"a character of four bytes across the limit is removed", strings.Repeat("x", 97) + "🔑", strings.Repeat("x", 97)},
 		{"invalid UTF-8 is replaced", "a\xff\xfeb", "a�b"},
 		{"invalid UTF-8 is replaced before it is cut", strings.Repeat("x", 99) + "\xff", strings.Repeat("x", 99)},
 		{"the empty string stays", "", ""},
@@ -657,7 +653,7 @@ func TestWhatASessionIsToldIsBounded(t *testing.T) {
 	}
 }
 
-// manager is of the accounts in a rig, with its clock.
+// manager returns an account.Manager over the users of a rig, with its clock.
 func (r *rig) manager(t testing.TB) *account.Manager[user, uuid.UUID] {
 	t.Helper()
 	m, err := account.NewManager(r.users.Users, nil, nil, account.Config{
@@ -675,7 +671,7 @@ const (
 	changed  = "staple correct horse"
 )
 
-// withPassword gives Ann a password.
+// withPassword registers Ann again, with a password.
 func (r *rig) withPassword(t testing.TB) *account.Manager[user, uuid.UUID] {
 	t.Helper()
 	m := r.manager(t)
@@ -689,30 +685,29 @@ func (r *rig) withPassword(t testing.TB) *account.Manager[user, uuid.UUID] {
 	return m
 }
 
-// A login reads the account, takes its time over the password, and writes the
-// token. Whatever falls in between, the credentials of before a change are of no
-// use after it.
-func TestALoginBesideAChange(t *testing.T) {
+// A login reads the account, checks the password, which takes time, and writes the token. If
+// the account changes at any time after it was read, the token must not be valid.
+func TestLoginDuringAChange(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		// The times, from the beginning of the login: when the account was read,
-		// when it changed, when the token was written.
+		// Times after the start of the login: of the read of the account, of its change (by
+		// the clock that makes it), and of the write of the token.
 		read, change, write time.Duration
 		want                error
 	}{
-		{"the password changes while it is checked", 0, 50 * ms, 100 * ms, strategy.ErrInvalidToken},
-		{"it changes in the millisecond in which the login begins", 0, 0, 100 * ms, strategy.ErrInvalidToken},
-		{"it changes after the token was written", 0, 200 * ms, 100 * ms, strategy.ErrInvalidToken},
-		{"it changes in the millisecond in which the token is written", 0, 100 * ms, 100 * ms, strategy.ErrInvalidToken},
-		{"all happens in one millisecond", 0, 0, 0, strategy.ErrInvalidToken},
-		{"the change began before the login, and was written after the account was read", 0, -50 * ms, 100 * ms, strategy.ErrInvalidToken},
-		{"it was changed meanwhile by a clock that is some seconds behind", 0, -5 * time.Second, 100 * ms, strategy.ErrInvalidToken},
-		{"it was changed meanwhile by a clock that is an hour behind", 0, -time.Hour, 100 * ms, strategy.ErrInvalidToken},
-		{"it has changed before the account was read", 20 * ms, 10 * ms, 100 * ms, nil},
-		{"it has changed just before", 0, -ms, 100 * ms, nil},
-		{"it has changed in the same millisecond, before", 1, 0, 1, nil},
-		{"it was changed by a clock that is an hour ahead", ms, time.Hour, 100 * ms, nil},
-		{"it was changed by a clock that is an hour behind", ms, -time.Hour, 100 * ms, nil},
+		{"the change comes while the password is checked", 0, 50 * ms, 100 * ms, strategy.ErrInvalidToken},
+		{"the change comes in the millisecond in which the login begins", 0, 0, 100 * ms, strategy.ErrInvalidToken},
+		{"the change comes after the token was written", 0, 200 * ms, 100 * ms, strategy.ErrInvalidToken},
+		{"the change comes in the millisecond in which the token is written", 0, 100 * ms, 100 * ms, strategy.ErrInvalidToken},
+		{"everything happens in one millisecond", 0, 0, 0, strategy.ErrInvalidToken},
+		{"the change began before the login and was written after the account was read", 0, -50 * ms, 100 * ms, strategy.ErrInvalidToken},
+		{"the change comes meanwhile, by a clock that is seconds behind", 0, -5 * time.Second, 100 * ms, strategy.ErrInvalidToken},
+		{"the change comes meanwhile, by a clock that is an hour behind", 0, -time.Hour, 100 * ms, strategy.ErrInvalidToken},
+		{"the change came before the account was read", 20 * ms, 10 * ms, 100 * ms, nil},
+		{"the change came a millisecond before the login", 0, -ms, 100 * ms, nil},
+		{"the change came before, in the same millisecond", 1, 0, 1, nil},
+		{"the change came before, by a clock that is an hour ahead", ms, time.Hour, 100 * ms, nil},
+		{"the change came before, by a clock that is an hour behind", ms, -time.Hour, 100 * ms, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, strategy.Config{Lifetime: 24 * time.Hour})
@@ -744,13 +739,13 @@ func TestALoginBesideAChange(t *testing.T) {
 			if c.want == nil {
 				r.now = begin.Add(c.write)
 			}
-			r.reads(t, "after all that", token, c.want)
-			// The next change ends it, by whatever clock.
+			r.reads(t, "after the login", token, c.want)
+			// The next change ends the session, whatever the clock.
 			for _, d := range []time.Duration{max(c.write, c.change) + ms, -time.Hour} {
 				r.now = begin.Add(max(c.write, c.change))
 				r.reload(t)
 				token, _ := r.issue(t)
-				r.reads(t, "of a login after that", token, nil)
+				r.reads(t, "of the next login", token, nil)
 				r.now = begin.Add(d)
 				if err := m.RevokeTokens(t.Context(), r.ann.ID); err != nil {
 					t.Fatalf("RevokeTokens: %v", err)
@@ -789,7 +784,7 @@ func TestRowWithoutAVersionIsOfVersionZero(t *testing.T) {
 }
 
 // A token is valid only while its row has the user's version: a smaller version is refused,
-// and a greater one too (a user row that was restored from a backup, say). Clocks do not
+// and a greater one too (after the users were restored from a backup, say). Clocks do not
 // matter.
 func TestTokenIsValidOnlyAtTheUsersVersion(t *testing.T) {
 	const day = 24 * time.Hour
@@ -909,7 +904,7 @@ func TestChangeDuringARotationEndsTheSession(t *testing.T) {
 	}
 }
 
-func TestALogOutEverywhereEndsAllThatWasIssued(t *testing.T) {
+func TestRevokeTokensEndsEverySession(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	m := r.manager(t)
 	var tokens []string
@@ -924,18 +919,18 @@ func TestALogOutEverywhereEndsAllThatWasIssued(t *testing.T) {
 		t.Fatalf("RevokeTokens: %v", err)
 	}
 	if got := r.tokens.calls.Load() - before; got != 0 {
-		t.Errorf("it took %d calls of the store of tokens, want none", got)
+		t.Errorf("RevokeTokens called the store of tokens %d times, want 0", got)
 	}
 	for _, token := range tokens {
-		r.reads(t, "after a log-out everywhere", token, strategy.ErrInvalidToken)
+		r.reads(t, "after RevokeTokens", token, strategy.ErrInvalidToken)
 	}
-	// Who logs in again, at once, stays.
+	// A login at once afterwards stays valid.
 	r.reload(t)
 	token, _ := r.issue(t)
-	r.reads(t, "after another login", token, nil)
+	r.reads(t, "after the next login", token, nil)
 }
 
-func TestAChangeOfPasswordKeepsTheSessionThatIsReissued(t *testing.T) {
+func TestChangeOfPasswordKeepsOnlyTheReauthenticatedSession(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		ahead time.Duration // of the clock of the instance that changes the password
@@ -954,15 +949,14 @@ func TestAChangeOfPasswordKeepsTheSessionThatIsReissued(t *testing.T) {
 				t.Fatalf("ChangePassword: %v", err)
 			}
 			r.now = at
-			// A plain rotation saves nothing.
+			// A plain rotation does not save a session.
 			for _, token := range []string{own, other, script} {
 				r.reads(t, "after the change", token, strategy.ErrInvalidToken)
 				if _, _, err := r.RotateToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
 					t.Errorf("RotateToken after the change: got %v, want ErrInvalidToken", err)
 				}
 			}
-			// Nor does a password that was given before the change, with the account as
-			// it was then.
+			// Nor does a rotation with the account as it was before the change.
 			if _, _, err := r.RotateToken(t.Context(), own, strategy.WithReauthentication(r.ann, at)); !errors.Is(err, strategy.ErrInvalidToken) {
 				t.Errorf("RotateToken with an older authentication: got %v, want ErrInvalidToken", err)
 			}
@@ -980,14 +974,13 @@ func TestAChangeOfPasswordKeepsTheSessionThatIsReissued(t *testing.T) {
 			if got := r.row(t, other); !reflect.DeepEqual(got, otherRow) {
 				t.Errorf("the row of another session: got %+v, want %+v", got, otherRow)
 			}
-			// A rotation keeps what a rotation brought.
+			// A plain rotation keeps the token version.
 			r.reads(t, "after a rotation", r.rotates(t, secret.Reveal()), nil)
 		})
 	}
 }
 
-// If a token is expired, idle or superseded and its user is gone, the event names the
-// former.
+// A token that is expired, idle or superseded is reported as such, even if its user is gone.
 func TestReasonOfAnEndedTokenWithoutItsUser(t *testing.T) {
 	for _, c := range []struct {
 		reason event.Reason
@@ -1020,7 +1013,7 @@ func TestReasonOfAnEndedTokenWithoutItsUser(t *testing.T) {
 	}
 }
 
-func TestActivatingAnAccountAgainRevivesNothing(t *testing.T) {
+func TestReactivatedAccountHasNoOldSessions(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	m := r.manager(t)
 	token, _ := r.issue(t)
@@ -1031,8 +1024,8 @@ func TestActivatingAnAccountAgainRevivesNothing(t *testing.T) {
 	if err := m.Activate(t.Context(), r.ann.ID); err != nil {
 		t.Fatalf("Activate: %v", err)
 	}
-	r.reads(t, "after it was activated again", token, strategy.ErrInvalidToken)
+	r.reads(t, "after the reactivation", token, strategy.ErrInvalidToken)
 	r.reload(t)
 	token, _ = r.issue(t)
-	r.reads(t, "after another login", token, nil)
+	r.reads(t, "after the next login", token, nil)
 }

@@ -23,11 +23,11 @@ import (
 
 type revocation = strategy.Revocation[uuid.UUID]
 
-// every is the FollowInterval of these tests, which run in bubbles: there time
+// every is the FollowInterval of these tests. They run in synctest bubbles, in which time
 // passes when all goroutines wait.
 const every = 5 * ms
 
-// cluster is what several instances of an application share.
+// cluster holds the stores that several instances of an application share.
 type cluster struct {
 	tokens *memstore.Tokens[uuid.UUID]
 	users  *memstore.Users[user, uuid.UUID]
@@ -46,17 +46,17 @@ func newCluster(t testing.TB) *cluster {
 	return c
 }
 
-// instance is one of them.
+// instance is one instance of the application.
 type instance struct {
 	*strategy.Database[user, uuid.UUID]
 	log    *logStore
 	events recorder
 }
 
-// instance returns one with a cache. Its users do not tell it of changes: those
-// are made in another process.
+// instance opens an instance with a cache. Its user source does not notify it, because users
+// are changed in another process.
 func (c *cluster) instance(t testing.TB) *instance {
-	return c.open(t, deafUsers{c.users}, strategy.Config{MaxSessions: 2, Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
+	return c.open(t, silentUsers{c.users}, strategy.Config{MaxSessions: 2, Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
 }
 
 func (c *cluster) open(t testing.TB, users strategy.UserSource[user, uuid.UUID], cfg strategy.Config) *instance {
@@ -71,21 +71,21 @@ func (c *cluster) open(t testing.TB, users strategy.UserSource[user, uuid.UUID],
 	return i
 }
 
-// deafUsers is a source that tells of no changes.
-type deafUsers struct {
+// silentUsers is a user source without notifications.
+type silentUsers struct {
 	users *memstore.Users[user, uuid.UUID]
 }
 
-func (u deafUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
+func (u silentUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
 	return u.users.ByID(ctx, id)
 }
 
-// logStore is a store of tokens whose log can fail.
+// logStore is a store of tokens whose revocation log can fail.
 type logStore struct {
 	*memstore.Tokens[uuid.UUID]
 	reads, published, followed atomic.Int64
-	publish, next              atomic.Pointer[func(context.Context) error] // instead of what they do, where not nil
-	// late makes a follower begin at its first Next that succeeds.
+	publish, next              atomic.Pointer[func(context.Context) error] // replace the methods if not nil
+	// late makes a follower begin at the first Next that succeeds.
 	late atomic.Bool
 }
 
@@ -126,14 +126,14 @@ func (f *logFollower) Next(ctx context.Context) ([]revocation, error) {
 
 var errDown = errors.New("down")
 
-// failing makes a part of a logStore fail.
-func failing(part *atomic.Pointer[func(context.Context) error]) (mend func()) {
+// failing makes a method of a logStore fail until repair is called.
+func failing(method *atomic.Pointer[func(context.Context) error]) (repair func()) {
 	fail := func(context.Context) error { return errDown }
-	part.Store(&fail)
-	return func() { part.Store(nil) }
+	method.Store(&fail)
+	return func() { method.Store(nil) }
 }
 
-// follow lets every instance ask for revocations.
+// follow waits until every instance has read the log.
 func follow() {
 	time.Sleep(every + 1)
 	synctest.Wait()
@@ -150,7 +150,7 @@ func (i *instance) reads(t *testing.T, when, token string, want error, reads int
 	}
 }
 
-// cached issues a token and puts it into the caches of instances.
+// cached issues a token and reads it into the caches of instances.
 func (c *cluster) cached(t *testing.T, instances ...*instance) (string, strategy.Session[user]) {
 	t.Helper()
 	secret, session, err := instances[0].WriteToken(t.Context(), c.ann)
@@ -172,7 +172,7 @@ func (i *instance) kinds() (kinds []event.Kind) {
 	return kinds
 }
 
-// elsewhere are the ways in which another instance ends a session.
+// elsewhere lists the ways in which another instance can end a session.
 var elsewhere = []struct {
 	name string
 	end  func(t *testing.T, c *cluster, by *instance, token string, s strategy.Session[user]) error
@@ -186,7 +186,7 @@ var elsewhere = []struct {
 	{"DestroyAll", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
 		return by.DestroyAll(t.Context(), c.ann.ID)
 	}},
-	{"DestroyAll but another", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+	{"DestroyAll except another", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
 		return by.DestroyAll(t.Context(), c.ann.ID, uuid.New())
 	}},
 	{"RotateToken", func(t *testing.T, _ *cluster, by *instance, token string, _ strategy.Session[user]) error {
@@ -241,7 +241,7 @@ func (c *cluster) manager(t testing.TB) *account.Manager[user, uuid.UUID] {
 	return m
 }
 
-func TestWhatEndsElsewhereIsSoonRefused(t *testing.T) {
+func TestTokenRevokedElsewhereIsSoonRejected(t *testing.T) {
 	hashed()
 	for _, by := range []struct {
 		name string
@@ -269,14 +269,14 @@ func TestWhatEndsElsewhereIsSoonRefused(t *testing.T) {
 	}
 }
 
-// What is read while others revoke it is not kept for longer either.
-func TestAReadInFlightIsNotKeptAfterARevocationElsewhere(t *testing.T) {
+// A token that is revoked elsewhere while it is read must not stay cached.
+func TestReadInFlightIsNotCachedAfterARevocationElsewhere(t *testing.T) {
 	hashed()
 	for _, e := range elsewhere {
 		t.Run(e.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t)
-				held := heldUsers{deafUsers{c.users}, make(chan struct{})}
+				held := heldUsers{silentUsers{c.users}, make(chan struct{})}
 				here := c.open(t, held, strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
 				there := c.open(t, c.users, strategy.Config{MaxSessions: 2, PublishRevocations: true})
 				follow()
@@ -303,7 +303,7 @@ func TestAReadInFlightIsNotKeptAfterARevocationElsewhere(t *testing.T) {
 	}
 }
 
-// heldUsers holds reads after they have read.
+// heldUsers delays reads after the source has answered.
 type heldUsers struct {
 	strategy.UserSource[user, uuid.UUID]
 	released chan struct{}
@@ -315,7 +315,7 @@ func (u heldUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
 	return found, err
 }
 
-func TestWhoDoesNotPublishIsBoundedByMaxStaleness(t *testing.T) {
+func TestUnpublishedRevocationTakesEffectWithinMaxStaleness(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -337,11 +337,11 @@ func TestWhoDoesNotPublishIsBoundedByMaxStaleness(t *testing.T) {
 	})
 }
 
-// Anybody can make up tokens that look right, and log out with them.
-func TestAFloodOfLogOutsWithMadeUpTokens(t *testing.T) {
+// Anybody can make up well-formed tokens and log out with them.
+func TestRevocationsOfUnknownTokensAreCapped(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
-		const flood, bound = 1_000, 500
+		const flood, limit = 1_000, 500
 		c := newCluster(t)
 		here, there := c.instance(t), c.instance(t)
 		follow()
@@ -367,24 +367,24 @@ func TestAFloodOfLogOutsWithMadeUpTokens(t *testing.T) {
 		}
 		before := here.log.published.Load()
 		for range 2 {
-			if n := destroyed(); n != bound {
-				t.Errorf("%d of %d were successes, want %d", n, flood, bound)
+			if n := destroyed(); n != limit {
+				t.Errorf("%d of %d revocations succeeded, want %d", n, flood, limit)
 			}
-			if n := here.log.published.Swap(before) - before; n != bound {
-				t.Errorf("%d revocations were published in a second, want %d", n, bound)
+			if n := here.log.published.Swap(before) - before; n != limit {
+				t.Errorf("%d revocations were published in a second, want %d", n, limit)
 			}
 			time.Sleep(time.Second)
 		}
-		// One of them again and again is not made known more than once a second.
+		// Repeated revocations of one token are published once a second.
 		for range flood {
 			if err := here.DestroyToken(t.Context(), made[0]); err != nil {
-				t.Fatalf("DestroyToken of one token again and again: %v", err)
+				t.Fatalf("repeated DestroyToken of one token: %v", err)
 			}
 		}
 		if n := here.log.published.Swap(before) - before; n != 1 {
 			t.Errorf("%d revocations of one token were published in a second, want 1", n)
 		}
-		// Sessions that are there end all the same, in the middle of it.
+		// Existing sessions can still be ended during the flood.
 		destroyed()
 		if err := here.DestroyToken(t.Context(), token); err != nil {
 			t.Fatal(err)
@@ -399,7 +399,7 @@ func TestAFloodOfLogOutsWithMadeUpTokens(t *testing.T) {
 	})
 }
 
-func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
+func TestCacheIsSuspendedWhenRevocationsCannotBeRead(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -409,12 +409,12 @@ func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
 		other, _ := c.cached(t, here, there)
 		here.events.take()
 
-		followed := time.Now() // at most every + 1 ago
-		mend := failing(&here.log.next)
+		followed := time.Now() // the log was read at most every + 1 ago
+		repair := failing(&here.log.next)
 		for time.Since(followed) < stale-2*every {
 			time.Sleep(stale / 4)
-			if time.Since(followed) < stale-2*every { // MaxStaleness of the entry is not over
-				here.reads(t, "while following fails, not for long", token, nil, 0)
+			if time.Since(followed) < stale-2*every { // the entry has not expired
+				here.reads(t, "while the log fails, before MaxStaleness", token, nil, 0)
 			}
 		}
 		if err := there.DestroyToken(t.Context(), other); err != nil {
@@ -423,30 +423,30 @@ func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
 		time.Sleep(time.Until(followed.Add(stale + 2*every)))
 		synctest.Wait()
 		for range 3 {
-			here.reads(t, "while following fails, for long", token, nil, 1)
+			here.reads(t, "while the log fails, after MaxStaleness", token, nil, 1)
 		}
-		here.reads(t, "of what was revoked meanwhile", other, strategy.ErrInvalidToken, 1)
+		here.reads(t, "of a token revoked meanwhile", other, strategy.ErrInvalidToken, 1)
 		time.Sleep(3 * stale)
 		here.reads(t, "later still", token, nil, 1)
-		there.reads(t, "by an instance that can follow, at first", token, nil, 1)
-		there.reads(t, "by an instance that can follow", token, nil, 0)
+		there.reads(t, "by an instance that can read the log, at first", token, nil, 1)
+		there.reads(t, "by an instance that can read the log", token, nil, 0)
 		want := []event.Kind{event.StoreFailed, event.CacheSuspended, event.TokenDenied}
 		if got := here.kinds(); !slices.Equal(got, want) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 
-		mend()
+		repair()
 		follow()
 		if got, want := here.kinds(), []event.Kind{event.CacheResumed}; !slices.Equal(got, want) {
-			t.Errorf("since it can follow again: got the events %v, want %v", got, want)
+			t.Errorf("when the log can be read again: got the events %v, want %v", got, want)
 		}
-		here.reads(t, "since it can follow again", token, nil, 1)
+		here.reads(t, "when the log can be read again", token, nil, 1)
 		here.reads(t, "again", token, nil, 0)
 
-		// Another time, and not for long: no suspension.
-		mend = failing(&here.log.next)
+		// A short failure does not suspend the cache.
+		repair = failing(&here.log.next)
 		time.Sleep(3 * every)
-		mend()
+		repair()
 		follow()
 		if got, want := here.kinds(), []event.Kind{event.StoreFailed}; !slices.Equal(got, want) {
 			t.Errorf("after a short failure: got the events %v, want %v", got, want)
@@ -455,7 +455,7 @@ func TestACacheThatCannotFollowIsNotUsed(t *testing.T) {
 	})
 }
 
-func TestEventsOfFollowingCarryTheFailure(t *testing.T) {
+func TestSuspensionEventsCarryTheError(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		here := newCluster(t).instance(t)
@@ -469,15 +469,15 @@ func TestEventsOfFollowingCarryTheFailure(t *testing.T) {
 		}
 		for _, e := range events {
 			if !errors.Is(e.Err, errDown) || !strings.HasPrefix(e.Err.Error(), "strategy: follow the revocations: ") || e.Time.IsZero() {
-				t.Errorf("got the event %+v, want the failure in it", e)
+				t.Errorf("got the event %+v, want one with the failure", e)
 			}
 		}
 	})
 }
 
-// What was revoked while following failed is refused as soon as it works again,
-// also where the cache was never suspended.
-func TestRevocationsOfAnOutageAreSeenAfterIt(t *testing.T) {
+// Tokens that were revoked while the log could not be read are refused as soon as it can,
+// whether or not the cache was suspended.
+func TestRevocationsDuringAnOutageAreSeenAfterIt(t *testing.T) {
 	hashed()
 	for _, outage := range []time.Duration{2 * every, stale / 2, stale + 2*every, 5 * stale} {
 		t.Run(outage.String(), func(t *testing.T) {
@@ -485,7 +485,7 @@ func TestRevocationsOfAnOutageAreSeenAfterIt(t *testing.T) {
 				c := newCluster(t)
 				here, there := c.instance(t), c.instance(t)
 				follow()
-				mend := failing(&here.log.next)
+				repair := failing(&here.log.next)
 				secret, _, err := there.WriteToken(t.Context(), c.ann)
 				if err != nil {
 					t.Fatal(err)
@@ -499,7 +499,7 @@ func TestRevocationsOfAnOutageAreSeenAfterIt(t *testing.T) {
 				if err := there.DestroyToken(t.Context(), secret.Reveal()); err != nil {
 					t.Fatal(err)
 				}
-				mend()
+				repair()
 				follow()
 				here.reads(t, "after the outage", secret.Reveal(), strategy.ErrInvalidToken, 1)
 			})
@@ -507,16 +507,16 @@ func TestRevocationsOfAnOutageAreSeenAfterIt(t *testing.T) {
 	}
 }
 
-func TestBeforeItFollowsTheCacheIsNotUsed(t *testing.T) {
+func TestCacheIsNotUsedBeforeTheLogIsRead(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		there := c.instance(t)
 		here := &instance{log: &logStore{Tokens: c.tokens}}
-		mend := failing(&here.log.next)
+		repair := failing(&here.log.next)
 		here.log.late.Store(true)
 		var err error
-		here.Database, err = strategy.NewDatabase(here.log, deafUsers{c.users}, strategy.Config{
+		here.Database, err = strategy.NewDatabase(here.log, silentUsers{c.users}, strategy.Config{
 			Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}, OnEvent: here.events.record,
 		})
 		if err != nil {
@@ -529,20 +529,20 @@ func TestBeforeItFollowsTheCacheIsNotUsed(t *testing.T) {
 		}
 		token := secret.Reveal()
 		for range 3 {
-			here.reads(t, "before it follows", token, nil, 1)
+			here.reads(t, "before the log is read", token, nil, 1)
 			follow()
 		}
 		if got, want := here.kinds(), []event.Kind{event.StoreFailed, event.CacheSuspended}; !slices.Equal(got, want) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 
-		// A follower begins at its first Next: of this revocation it does not know.
+		// The follower begins at its first successful Next, so it misses this revocation.
 		if err := there.DestroyToken(t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
-		mend()
+		repair()
 		follow()
-		here.reads(t, "of what was revoked before it follows", token, strategy.ErrInvalidToken, 1)
+		here.reads(t, "of a token revoked before the log is read", token, strategy.ErrInvalidToken, 1)
 		if got, want := here.kinds(), []event.Kind{event.CacheResumed, event.TokenDenied}; !slices.Equal(got, want) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
@@ -550,8 +550,8 @@ func TestBeforeItFollowsTheCacheIsNotUsed(t *testing.T) {
 	})
 }
 
-// An answer is as old as the question.
-func TestASlowNextIsAsOldAsItsBeginning(t *testing.T) {
+// An answer of the log is as old as the question.
+func TestAgeOfALogReadCountsFromItsStart(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -561,16 +561,16 @@ func TestASlowNextIsAsOldAsItsBeginning(t *testing.T) {
 		here.log.next.Store(&slow)
 		asked := time.Now().Truncate(every).Add(every)
 		time.Sleep(time.Until(asked.Add(1)))
-		synctest.Wait() // it is under way
+		synctest.Wait() // the read is in flight
 		failing(&here.log.next)
 		time.Sleep(time.Until(asked.Add(stale - every)))
 		token, _ := c.cached(t, here)
 		time.Sleep(time.Until(asked.Add(stale + 1)))
-		here.reads(t, "MaxStaleness after what it knows", token, nil, 1)
+		here.reads(t, "MaxStaleness after the last successful read of the log", token, nil, 1)
 	})
 }
 
-func TestARevocationThatIsNotPublishedIsAnError(t *testing.T) {
+func TestFailureToPublishARevocationIsAnError(t *testing.T) {
 	hashed()
 	for _, e := range elsewhere {
 		if e.name == "ForgetUser after their tokens were deleted by hand" {
@@ -604,7 +604,7 @@ func TestARevocationThatIsNotPublishedIsAnError(t *testing.T) {
 	}
 }
 
-func TestARevocationThatWasNotPublishedIsPublishedAtTheNextTry(t *testing.T) {
+func TestUnpublishedRevocationIsPublishedByARetry(t *testing.T) {
 	hashed()
 	for _, e := range elsewhere[:4] {
 		t.Run(e.name, func(t *testing.T) {
@@ -614,19 +614,19 @@ func TestARevocationThatWasNotPublishedIsPublishedAtTheNextTry(t *testing.T) {
 				there := c.open(t, c.users, strategy.Config{PublishRevocations: true})
 				follow()
 				token, session := c.cached(t, here)
-				mend := failing(&there.log.publish)
+				repair := failing(&there.log.publish)
 				if err := e.end(t, c, there, token, session); !errors.Is(err, errDown) {
 					t.Fatalf("got %v, want the failure", err)
 				}
 				follow()
-				here.reads(t, "after it was not published", token, nil, 0)
-				// The row is gone by now.
+				here.reads(t, "after the failure", token, nil, 0)
+				// The row was deleted by the first try.
 				if err := e.end(t, c, there, token, session); !errors.Is(err, errDown) {
 					t.Errorf("the next try while it still fails: got %v, want the failure", err)
 				}
-				mend()
+				repair()
 				if err := e.end(t, c, there, token, session); err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
-					t.Errorf("the next try: got %v, want nil, or that there is no such session", err)
+					t.Errorf("the next try: got %v, want nil or ErrSessionNotFound", err)
 				}
 				follow()
 				here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
@@ -635,21 +635,21 @@ func TestARevocationThatWasNotPublishedIsPublishedAtTheNextTry(t *testing.T) {
 	}
 }
 
-// Who has asked for a log-out and left has asked for it all the same.
-func TestARevocationIsPublishedAlsoWhereNobodyWaits(t *testing.T) {
+// A revocation is published even if the client has disconnected after the delete.
+func TestRevocationIsPublishedAfterTheClientHasGone(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		here := c.instance(t)
-		ctx, leave := context.WithCancel(t.Context())
-		leaving := &fakeTokens{store: c.tokens, delete: func(ctx context.Context, digest string) (row, error) {
-			defer leave()
+		ctx, cancel := context.WithCancel(t.Context())
+		disconnecting := &fakeTokens{store: c.tokens, delete: func(ctx context.Context, digest string) (row, error) {
+			defer cancel()
 			return c.tokens.Delete(ctx, digest)
 		}}
 		there, err := strategy.NewDatabase(struct {
 			*fakeTokens
 			strategy.RevocationLog[uuid.UUID]
-		}{leaving, c.tokens}, c.users, strategy.Config{PublishRevocations: true})
+		}{disconnecting, c.tokens}, c.users, strategy.Config{PublishRevocations: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -664,7 +664,7 @@ func TestARevocationIsPublishedAlsoWhereNobodyWaits(t *testing.T) {
 	})
 }
 
-func TestAStoreThatIsNoLogCannotPublish(t *testing.T) {
+func TestPublishRevocationsRequiresARevocationLog(t *testing.T) {
 	plain := store(struct{ store }{memstore.NewTokens[uuid.UUID]()})
 	users := memstore.NewUsers[user]()
 	for _, c := range []struct {
@@ -674,9 +674,9 @@ func TestAStoreThatIsNoLogCannotPublish(t *testing.T) {
 		want   string
 	}{
 		{"PublishRevocations with a log", memstore.NewTokens[uuid.UUID](), strategy.Config{PublishRevocations: true}, ""},
-		{"PublishRevocations without one", plain, strategy.Config{PublishRevocations: true}, "Config.PublishRevocations"},
-		{"PublishRevocations and a cache without one", plain, strategy.Config{PublishRevocations: true, Cache: caching}, "Config.PublishRevocations"},
-		{"a cache without one", plain, strategy.Config{Cache: caching}, ""},
+		{"PublishRevocations without a log", plain, strategy.Config{PublishRevocations: true}, "Config.PublishRevocations"},
+		{"PublishRevocations and a cache without a log", plain, strategy.Config{PublishRevocations: true, Cache: caching}, "Config.PublishRevocations"},
+		{"a cache without a log", plain, strategy.Config{Cache: caching}, ""},
 	} {
 		db, err := strategy.NewDatabase(c.tokens, users, c.cfg)
 		switch {
@@ -691,7 +691,7 @@ func TestAStoreThatIsNoLogCannotPublish(t *testing.T) {
 	}
 }
 
-func TestFollowingCostsAsMuchAsTheInterval(t *testing.T) {
+func TestLogIsReadOncePerInterval(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -707,7 +707,7 @@ func TestFollowingCostsAsMuchAsTheInterval(t *testing.T) {
 			i := c.open(t, c.users, strategy.Config{Cache: cfg.cache})
 			synctest.Wait()
 			if got := i.log.followed.Swap(0); got != 1 {
-				t.Errorf("%+v: asked %d times at once, want 1", cfg.cache, got)
+				t.Errorf("%+v: read the log %d times at first, want 1", cfg.cache, got)
 			}
 			for range 1000 {
 				if _, err := i.ReadToken(t.Context(), "no token"); !errors.Is(err, strategy.ErrInvalidToken) {
@@ -717,27 +717,27 @@ func TestFollowingCostsAsMuchAsTheInterval(t *testing.T) {
 			time.Sleep(10*cfg.every + 1)
 			synctest.Wait()
 			if got := i.log.followed.Load(); got != 10 {
-				t.Errorf("%+v: asked %d times in 10 times %v, want 10", cfg.cache, got, cfg.every)
+				t.Errorf("%+v: read the log %d times in 10 times %v, want 10", cfg.cache, got, cfg.every)
 			}
 			i.Close()
 		}
 	})
 }
 
-// following counts the goroutines that follow revocations.
+// following counts the goroutines that follow a log.
 func following() int {
 	buf := make([]byte, 1<<22)
 	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "]).follow(")
 }
 
-func TestCloseEndsWhatWasStarted(t *testing.T) {
+func TestCloseStopsFollowing(t *testing.T) {
 	if got := following(); got != 0 {
-		t.Fatalf("%d goroutines follow, want none: a test before this one has not closed its Database", got)
+		t.Fatalf("%d goroutines follow, want none: an earlier test has not closed its Database", got)
 	}
 	c := newCluster(t)
-	// One that hangs is ended too.
+	// A read that hangs is stopped too.
 	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	for name, next := range map[string]*func(context.Context) error{"waiting": nil, "asking": &hangs} {
+	for name, next := range map[string]*func(context.Context) error{"waiting": nil, "reading": &hangs} {
 		i := c.instance(t)
 		i.log.next.Store(next)
 		for i.log.followed.Load() < 3 && (next == nil || i.log.followed.Load() < 1) {
@@ -751,7 +751,7 @@ func TestCloseEndsWhatWasStarted(t *testing.T) {
 			wg.Go(func() {
 				i.Close()
 				if got := i.log.followed.Load(); got != i.log.followed.Load() {
-					t.Errorf("%s: asked after Close", name)
+					t.Errorf("%s: read the log after Close", name)
 				}
 			})
 		}
@@ -766,7 +766,7 @@ func TestCloseEndsWhatWasStarted(t *testing.T) {
 	}
 }
 
-func TestCloseWaitsForTheEnd(t *testing.T) {
+func TestCloseWaitsForAReadInFlight(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		i := newCluster(t).instance(t)
@@ -784,13 +784,13 @@ func TestCloseWaitsForTheEnd(t *testing.T) {
 		}
 		i.Close()
 		if !ended.Load() {
-			t.Error("Close returned while a Next was under way")
+			t.Error("Close returned while a Next was in flight")
 		}
 	})
 }
 
-// A log that hangs is as good as one that fails.
-func TestALogThatHangsSuspendsTheCache(t *testing.T) {
+// A log that hangs counts as failing.
+func TestHangingLogSuspendsTheCache(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		i := newCluster(t).instance(t)
@@ -806,12 +806,12 @@ func TestALogThatHangsSuspendsTheCache(t *testing.T) {
 		time.Sleep(stale)
 		synctest.Wait()
 		if got, want := i.kinds(), []event.Kind{event.CacheResumed}; !slices.Equal(got, want) {
-			t.Errorf("when it answers again: got the events %v, want %v", got, want)
+			t.Errorf("when the log answers again: got the events %v, want %v", got, want)
 		}
 	})
 }
 
-func TestAfterCloseADatabaseGoesOn(t *testing.T) {
+func TestDatabaseWorksAfterClose(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -824,26 +824,26 @@ func TestAfterCloseADatabaseGoesOn(t *testing.T) {
 		for range 2 {
 			here.reads(t, "after Close", token, nil, 1)
 		}
-		// What it revokes it tells the others.
+		// Its revocations are still published.
 		if err := here.DestroyToken(t.Context(), token); err != nil {
 			t.Errorf("DestroyToken after Close: %v", err)
 		}
 		follow()
-		there.reads(t, "of what was revoked after Close", token, strategy.ErrInvalidToken, 1)
-		// But the users do not tell it of their changes any more.
+		there.reads(t, "of a token revoked after Close", token, strategy.ErrInvalidToken, 1)
+		// It is no longer notified of changes to users.
 		published := here.log.published.Load()
 		if err := c.users.Update(t.Context(), c.ann.ID, func(u *user) { u.Active = false }); err != nil {
 			t.Fatal(err)
 		}
 		if got := here.log.published.Load(); got != published {
-			t.Errorf("a change to a user after Close was published %d times, want 0", got-published)
+			t.Errorf("a change of a user after Close was published %d times, want 0", got-published)
 		}
 		here.reads(t, "of a user who was changed after Close", other, strategy.ErrInvalidToken, 1)
 	})
 }
 
-// Changes to users, reads, revocations and Close at once, for the race detector.
-func TestCloseBesideEverything(t *testing.T) {
+// Concurrent changes of users, reads, revocations and Close, for the race detector.
+func TestCloseDuringReadsChangesAndRevocations(t *testing.T) {
 	c := newCluster(t)
 	for range 5 {
 		here := c.open(t, c.users, strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: ms}})
@@ -880,8 +880,8 @@ func TestCloseBesideEverything(t *testing.T) {
 	}
 }
 
-// Everything published is seen, of however many users at once.
-func TestManyRevocationsElsewhereAreAllSeen(t *testing.T) {
+// Every published revocation is seen, of any number of users.
+func TestManyConcurrentRevocationsElsewhereAreSeen(t *testing.T) {
 	const users = 300
 	hashed()
 	synctest.Test(t, func(t *testing.T) {
@@ -928,9 +928,9 @@ func TestManyRevocationsElsewhereAreAllSeen(t *testing.T) {
 				t.Errorf("ReadToken of user %d: got %v, want %v", n, err, want)
 			}
 		}
-		// Marks are shared by some that have nothing to do with each other, not by many.
+		// Stripes are shared by a few unrelated sessions, not by many.
 		if got := here.log.reads.Load(); got < users/2 || got > users/2+users/10 {
-			t.Errorf("read the store %d times, want about %d: the sessions of others stay cached", got, users/2)
+			t.Errorf("read the store %d times, want about %d: other sessions stay cached", got, users/2)
 		}
 	})
 }

@@ -19,8 +19,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// reveals returns the form in which a token's secret part stands in some output,
-// "" for none.
+// reveals returns the encoding in which out contains the secret part of a token, or "".
 func reveals(out, token string) string {
 	secret := token[strings.LastIndexByte(token, '_')+1:]
 	numbers := strings.Trim(fmt.Sprint([]byte(secret)), "[]")
@@ -40,7 +39,7 @@ func reveals(out, token string) string {
 	return ""
 }
 
-// login is what an application might make of a Secret.
+// login is a struct of an application that contains Secrets.
 type login struct {
 	Token  strategy.Secret
 	hidden strategy.Secret
@@ -56,7 +55,7 @@ func newLogin(s strategy.Secret) login {
 	return l
 }
 
-func TestOnlyRevealShowsASecret(t *testing.T) {
+func TestOnlyRevealShowsTheSecret(t *testing.T) {
 	secret, _ := mustFormat(t, "").New()
 	token := secret.Reveal()
 
@@ -117,7 +116,7 @@ func TestOnlyRevealShowsASecret(t *testing.T) {
 	}
 }
 
-func TestASecretPrintsAsItsPrefix(t *testing.T) {
+func TestSecretPrintsItsPrefixOnly(t *testing.T) {
 	made := func(prefix string) strategy.Secret { s, _ := mustFormat(t, prefix).New(); return s }
 	for _, c := range []struct {
 		name   string
@@ -129,8 +128,8 @@ func TestASecretPrintsAsItsPrefix(t *testing.T) {
 		{"a token wrapped again", strategy.NewSecret(made("").Reveal()), "lk_…redacted"},
 		{"the zero Secret", strategy.Secret{}, "…redacted"},
 		{"an empty token", strategy.NewSecret(""), "…redacted"},
-		// What stands before an underscore in another strategy's token (a JWT's
-		// base64url, say) may be all of its secret.
+		// In a token of another kind (a JWT, say), the characters before an underscore may
+		// be secret.
 		{"a token of another kind", strategy.NewSecret("eyJhbGciOi.JIUzI1NiJ9.c2VjcmV0_x"), "…redacted"},
 		{"a token with a bad checksum", strategy.NewSecret("secret_" + strings.Repeat("0", 49)), "…redacted"},
 	} {
@@ -151,7 +150,7 @@ func TestASecretPrintsAsItsPrefix(t *testing.T) {
 	}
 }
 
-func TestRevealReturnsTheTokenAsItWasWrapped(t *testing.T) {
+func TestRevealReturnsTheWrappedToken(t *testing.T) {
 	for _, token := range []string{"", "x", "lk_", "no underscore", "é\x00\xff"} {
 		if got := strategy.NewSecret(token).Reveal(); got != token {
 			t.Errorf("Reveal: got %q, want %q", got, token)

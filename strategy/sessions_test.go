@@ -28,7 +28,7 @@ func TestRotateTokenGivesASessionANewSecret(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		cfg  strategy.Config
-		used bool // the rotation is written down as a use
+		used bool // the rotation sets LastUsedAt
 	}{
 		{"without touches", strategy.Config{Lifetime: 24 * time.Hour}, false},
 		{"with touches", strategy.Config{Lifetime: 24 * time.Hour, IdleTimeout: time.Hour}, true},
@@ -90,7 +90,7 @@ func TestRotateTokenRefusesWhatReadTokenRefuses(t *testing.T) {
 			}
 			return token
 		}, event.ReasonUnknown},
-		{"a token that is rotated or revoked meanwhile", func(_ *testing.T, r *rig, token string) string {
+		{"a token that a concurrent request rotates or revokes", func(_ *testing.T, r *rig, token string) string {
 			r.tokens.rotate = func(context.Context, string, strategy.Rotation) (row, error) {
 				return row{}, fmt.Errorf("tokens: %w", strategy.ErrTokenNotFound)
 			}
@@ -125,7 +125,7 @@ func TestRotateTokenRefusesWhatReadTokenRefuses(t *testing.T) {
 	}
 }
 
-func TestOfManyWhoRotateATokenAtOnceOneWins(t *testing.T) {
+func TestOneOfManyConcurrentRotationsSucceeds(t *testing.T) {
 	for range 50 {
 		r := newRig(t, strategy.Config{Lifetime: lifetime, IdleTimeout: lifetime / 2})
 		token, issued := r.issue(t)
@@ -156,8 +156,8 @@ func TestOfManyWhoRotateATokenAtOnceOneWins(t *testing.T) {
 	}
 }
 
-// A session that was ended does not come back, whatever was under way.
-func TestOnceASessionIsDestroyedNoRotationOrTouchRevivesIt(t *testing.T) {
+// An ended session does not come back, whatever requests were in flight.
+func TestDestroyedSessionIsNotRevivedByARotationOrTouch(t *testing.T) {
 	for round := range 60 {
 		r := newRig(t, strategy.Config{IdleTimeout: time.Hour, TouchInterval: ms})
 		token, issued := r.issue(t)
@@ -185,10 +185,10 @@ func TestOnceASessionIsDestroyedNoRotationOrTouchRevivesIt(t *testing.T) {
 		}
 		close(begin)
 		if err := end(); err != nil {
-			t.Fatalf("the end of the session: %v", err)
+			t.Fatalf("end the session: %v", err)
 		}
 		if page, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{}); len(page.Sessions) != 0 || err != nil {
-			t.Errorf("Sessions as soon as it was acknowledged: got %d, %v, want none", len(page.Sessions), err)
+			t.Errorf("Sessions after the end was acknowledged: got %d, %v, want none", len(page.Sessions), err)
 		}
 		clients.Wait()
 		for _, token := range last {
@@ -200,7 +200,7 @@ func TestOnceASessionIsDestroyedNoRotationOrTouchRevivesIt(t *testing.T) {
 	}
 }
 
-// history issues n tokens a second apart and returns their IDs, newest first.
+// history issues n tokens, a second apart, and returns their session IDs, newest first.
 func (r *rig) history(t testing.TB, n int, opts ...strategy.TokenOption) (ids []uuid.UUID) {
 	t.Helper()
 	for range n {
@@ -211,7 +211,7 @@ func (r *rig) history(t testing.TB, n int, opts ...strategy.TokenOption) (ids []
 	return ids
 }
 
-// list follows all pages of Ann's sessions.
+// list reads all pages of Ann's sessions.
 func (r *rig) list(t testing.TB, limit int) (ids []uuid.UUID, pages []int) {
 	t.Helper()
 	page := strategy.Page{Limit: limit}
@@ -231,15 +231,15 @@ func (r *rig) list(t testing.TB, limit int) (ids []uuid.UUID, pages []int) {
 	}
 }
 
-func TestSessionsArePagedNewestFirst(t *testing.T) {
+func TestSessionsAreListedNewestFirst(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	want := r.history(t, 7)
-	for i := range 3 { // in one millisecond: the IDs decide
+	for i := range 3 { // in one millisecond, so the IDs decide
 		_, issued := r.issue(t)
 		want = slices.Insert(want, 0, issued.ID)
 		slices.SortFunc(want[:i+1], func(a, b uuid.UUID) int { return bytes.Compare(b[:], a[:]) })
 	}
-	// Somebody else's are none of Ann's.
+	// Another user's sessions are not listed.
 	bob := user{ID: uuid.New(), Email: "bob@example.com", Active: true}
 	if err := r.users.Insert(t.Context(), bob); err != nil {
 		t.Fatal(err)
@@ -263,7 +263,7 @@ func TestSessionsArePagedNewestFirst(t *testing.T) {
 		}
 	}
 
-	// A page goes on where the last one ended, whatever came or went since.
+	// A page begins where the previous one ended, even if sessions were added or removed since.
 	first, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{Limit: 4})
 	if err != nil {
 		t.Fatalf("Sessions: %v", err)
@@ -290,8 +290,8 @@ func TestPageLimits(t *testing.T) {
 	}
 }
 
-// Dead rows that the store has not collected are skipped, and shorten no page.
-func TestSessionsAreTheLiveOnes(t *testing.T) {
+// Invalid rows that the store has not removed yet are skipped, and do not shorten a page.
+func TestSessionsListsValidSessionsOnly(t *testing.T) {
 	r := newRig(t, strategy.Config{Lifetime: 30 * 24 * time.Hour, IdleTimeout: time.Hour})
 	live := r.history(t, 2, strategy.WithScopes("a"))
 	dead := r.history(t, 430, strategy.WithLifetime(time.Minute))
@@ -311,14 +311,14 @@ func TestSessionsAreTheLiveOnes(t *testing.T) {
 		}
 	}
 
-	// Logged out everywhere: no row has changed, and none is listed.
+	// After RevokeTokens no row has changed, and no session is listed.
 	r.revoke(t)
 	if ids, _ := r.list(t, 2); len(ids) != 0 {
-		t.Errorf("after a log-out everywhere: got %v, want none", ids)
+		t.Errorf("after RevokeTokens: got %v, want none", ids)
 	}
 }
 
-func TestAStrangerHasNoSessions(t *testing.T) {
+func TestUnknownUserHasNoSessions(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	page, err := r.Sessions(t.Context(), uuid.New(), strategy.Page{})
 	if len(page.Sessions) != 0 || page.Next != "" || err != nil {
@@ -329,7 +329,7 @@ func TestAStrangerHasNoSessions(t *testing.T) {
 	}
 }
 
-func TestInvalidCursors(t *testing.T) {
+func TestInvalidCursorsAreRejected(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	r.history(t, 3)
 	page, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{Limit: 1})
@@ -338,25 +338,25 @@ func TestInvalidCursors(t *testing.T) {
 	}
 	good := page.Next
 	if len(good) != 32 || strings.Trim(good, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-		t.Errorf("Next: got %q, want what fits into a URL as it is", good)
+		t.Errorf("Next: got %q, want characters that need no escaping in a URL", good)
 	}
 	before := r.tokens.calls.Load()
 	for name, cursor := range map[string]string{
-		"a short one":       good[:31],
-		"a long one":        good + "A",
-		"a longer one":      good + "AAAA",
-		"a line break":      good + "\n",
-		"line breaks":       good[:8] + "\r\n" + good[8:],
-		"padding":           good + "=",
-		"standard base64":   "+/" + good[2:],
-		"a blank":           " ",
-		"a number":          "2",
-		"an operator":       `{"$gt":""}`,
-		"a NUL":             "\x00" + good[1:],
-		"a session's ID":    page.Sessions[0].ID.String(),
-		"ten megabytes":     strings.Repeat("A", 10<<20),
-		"many good ones":    strings.Repeat(good, 1000),
-		"a good one quoted": `"` + good + `"`,
+		"too short":       good[:31],
+		"too long":        good + "A",
+		"much too long":   good + "AAAA",
+		"a line break":    good + "\n",
+		"line breaks":     good[:8] + "\r\n" + good[8:],
+		"padding":         good + "=",
+		"standard base64": "+/" + good[2:],
+		"a space":         " ",
+		"a number":        "2",
+		"an operator":     `{"$gt":""}`,
+		"a NUL":           "\x00" + good[1:],
+		"a session's ID":  page.Sessions[0].ID.String(),
+		"ten megabytes":   strings.Repeat("A", 10<<20),
+		"many cursors":    strings.Repeat(good, 1000),
+		"a quoted cursor": `"` + good + `"`,
 	} {
 		got, err := r.Sessions(t.Context(), r.ann.ID, strategy.Page{After: cursor})
 		if !errors.Is(err, strategy.ErrInvalidCursor) || len(got.Sessions) != 0 {
@@ -407,7 +407,7 @@ func FuzzCursor(f *testing.F) {
 	})
 }
 
-func TestOnlyOnesOwnSessionsCanBeDestroyed(t *testing.T) {
+func TestDestroySessionEndsOnlySessionsOfTheUser(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	bob := user{ID: uuid.New(), Email: "bob@example.com", Active: true}
 	if err := r.users.Insert(t.Context(), bob); err != nil {
@@ -417,14 +417,14 @@ func TestOnlyOnesOwnSessionsCanBeDestroyed(t *testing.T) {
 	other, _ := r.issue(t)
 	r.events.take()
 	for name, err := range map[string]error{
-		"somebody else's":    r.DestroySession(t.Context(), bob.ID, issued.ID),
-		"an unknown one":     r.DestroySession(t.Context(), r.ann.ID, uuid.New()),
-		"the zero ID":        r.DestroySession(t.Context(), r.ann.ID, uuid.Nil),
-		"somebody's, by Of":  r.Of(bob).Destroy(t.Context(), issued.ID),
-		"an unknown, by Of":  r.Of(r.ann).Destroy(t.Context(), uuid.New()),
-		"a stranger's of it": r.DestroySession(t.Context(), uuid.New(), issued.ID),
+		"another user's session":        r.DestroySession(t.Context(), bob.ID, issued.ID),
+		"an unknown session":            r.DestroySession(t.Context(), r.ann.ID, uuid.New()),
+		"the zero ID":                   r.DestroySession(t.Context(), r.ann.ID, uuid.Nil),
+		"another user's session, by Of": r.Of(bob).Destroy(t.Context(), issued.ID),
+		"an unknown session, by Of":     r.Of(r.ann).Destroy(t.Context(), uuid.New()),
+		"an unknown user":               r.DestroySession(t.Context(), uuid.New(), issued.ID),
 	} {
-		// Alike: nobody learns which sessions there are.
+		// All errors are equal, so that nobody learns which sessions exist.
 		if !errors.Is(err, strategy.ErrSessionNotFound) || err.Error() != "strategy: session not found" {
 			t.Errorf("%s: got %v, want ErrSessionNotFound", name, err)
 		}
@@ -433,9 +433,9 @@ func TestOnlyOnesOwnSessionsCanBeDestroyed(t *testing.T) {
 		t.Errorf("got the events %+v, want none", got)
 	}
 	if err := r.DestroyAll(t.Context(), bob.ID); err != nil {
-		t.Errorf("DestroyAll of somebody else: %v", err)
+		t.Errorf("DestroyAll of another user: %v", err)
 	}
-	r.reads(t, "after all that", token, nil)
+	r.reads(t, "after the attempts", token, nil)
 
 	token = r.rotates(t, token)
 	if err := r.DestroySession(t.Context(), r.ann.ID, issued.ID); err != nil {
@@ -448,7 +448,7 @@ func TestOnlyOnesOwnSessionsCanBeDestroyed(t *testing.T) {
 	}
 }
 
-func TestDestroyAllSparesTheExceptions(t *testing.T) {
+func TestDestroyAllKeepsTheExceptions(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	var tokens []string
 	var ids []uuid.UUID
@@ -493,14 +493,14 @@ func subject[ID comparable](t *testing.T, id ID) string {
 	return db.Of(account.User[ID]{ID: id}).Subject()
 }
 
-func TestASubjectIsTheIDAsAString(t *testing.T) {
+func TestSubjectIsTheIDAsAString(t *testing.T) {
 	id, object := uuid.New(), bson.NewObjectID()
 	type name string
 	for _, c := range []struct{ name, got, want string }{
 		{"a UUID", subject(t, id), id.String()},
 		{"an ObjectID", subject(t, object), object.Hex()},
 		{"a string", subject(t, "ann"), "ann"},
-		{"a string of the application's", subject(t, name("ann")), "ann"},
+		{"a string type of the application", subject(t, name("ann")), "ann"},
 		{"an int64", subject(t, int64(-7)), "-7"},
 		{"an array", subject(t, [2]int{1, 2}), "[1 2]"},
 	} {
@@ -510,7 +510,7 @@ func TestASubjectIsTheIDAsAString(t *testing.T) {
 	}
 }
 
-// rows returns what the store holds of Ann, newest first.
+// rows returns Ann's rows, newest first.
 func (r *rig) rows(t testing.TB) []row {
 	t.Helper()
 	rows, err := r.tokens.store.ByUser(t.Context(), r.ann.ID, strategy.Position{}, 1000)
@@ -520,7 +520,7 @@ func (r *rig) rows(t testing.TB) []row {
 	return rows
 }
 
-func TestBeyondTheLimitTheOldestSessionGoes(t *testing.T) {
+func TestLoginBeyondMaxSessionsEndsTheOldestSession(t *testing.T) {
 	r := newRig(t, strategy.Config{MaxSessions: 3})
 	var tokens []string
 	for i := range 6 {
@@ -537,8 +537,8 @@ func TestBeyondTheLimitTheOldestSessionGoes(t *testing.T) {
 	}
 }
 
-// On an instance whose clock is behind, a new login is not the oldest session.
-func TestBeyondTheLimitALoginByASlowClockStands(t *testing.T) {
+// A new login on an instance whose clock is behind is not the oldest session.
+func TestLoginByASlowClockIsNotEvicted(t *testing.T) {
 	r := newRig(t, strategy.Config{MaxSessions: 2})
 	first, _ := r.issue(t)
 	r.now = r.now.Add(5 * time.Second)
@@ -546,11 +546,11 @@ func TestBeyondTheLimitALoginByASlowClockStands(t *testing.T) {
 	r.now = r.now.Add(-8 * time.Second)
 	third, _ := r.issue(t)
 	r.reads(t, "of the new login", third, nil)
-	r.reads(t, "of the one before", second, nil)
+	r.reads(t, "of the previous login", second, nil)
 	r.reads(t, "of the oldest", first, strategy.ErrInvalidToken)
 }
 
-func TestANewTokenReplacesOthers(t *testing.T) {
+func TestWithReplacedEndsTheReplacedSession(t *testing.T) {
 	for name, cfg := range map[string]strategy.Config{
 		"without a limit": {},
 		"with a limit":    {MaxSessions: 2},
@@ -563,13 +563,13 @@ func TestANewTokenReplacesOthers(t *testing.T) {
 			r.now = r.now.Add(ms)
 			next, _ := r.issue(t, strategy.WithReplaced(gone, "nonsense", ""))
 			r.reads(t, "of the new one", next, nil)
-			r.reads(t, "of another", kept, nil)
-			r.reads(t, "of the replaced", gone, strategy.ErrInvalidToken)
+			r.reads(t, "of another session", kept, nil)
+			r.reads(t, "of the replaced session", gone, strategy.ErrInvalidToken)
 		})
 	}
 }
 
-func TestATokenThatCannotBeReplacedStays(t *testing.T) {
+func TestFailedReplacementIssuesNoToken(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	old, was := r.issue(t)
 	down := errors.New("down")
@@ -588,7 +588,7 @@ func TestATokenThatCannotBeReplacedStays(t *testing.T) {
 	}
 }
 
-func TestASessionIsNotRenewedByAnotherUsersCredentials(t *testing.T) {
+func TestReauthenticationByAnotherUserIsRejected(t *testing.T) {
 	r := newRig(t, strategy.Config{})
 	token, _ := r.issue(t)
 	bob := r.ann
@@ -602,15 +602,15 @@ func TestASessionIsNotRenewedByAnotherUsersCredentials(t *testing.T) {
 	r.reads(t, "afterwards", token, nil)
 }
 
-// A rotation between the look at a session and its end must not save it.
-func TestSessionsThatMustGoDoSoAlthoughTheyAreRotated(t *testing.T) {
+// A session that is rotated while a login ends it must end too.
+func TestConcurrentRotationDoesNotSaveAnEndedSession(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg  strategy.Config
 		opts func(old string) []strategy.TokenOption
 	}{
-		"beyond the limit": {strategy.Config{MaxSessions: 1}, func(string) []strategy.TokenOption { return nil }},
-		"replaced":         {strategy.Config{}, func(old string) []strategy.TokenOption { return []strategy.TokenOption{strategy.WithReplaced(old)} }},
-		"replaced, when full": {strategy.Config{MaxSessions: 1}, func(old string) []strategy.TokenOption {
+		"beyond MaxSessions": {strategy.Config{MaxSessions: 1}, func(string) []strategy.TokenOption { return nil }},
+		"replaced":           {strategy.Config{}, func(old string) []strategy.TokenOption { return []strategy.TokenOption{strategy.WithReplaced(old)} }},
+		"replaced, at MaxSessions": {strategy.Config{MaxSessions: 1}, func(old string) []strategy.TokenOption {
 			return []strategy.TokenOption{strategy.WithReplaced(old), nil}
 		}},
 	} {
@@ -630,8 +630,8 @@ func TestSessionsThatMustGoDoSoAlthoughTheyAreRotated(t *testing.T) {
 	}
 }
 
-// An insert that failed can have happened.
-func TestAnInsertWithoutAnAnswerLeavesNoSession(t *testing.T) {
+// A failed insert may have stored the row.
+func TestInsertWithoutAnAnswerLeavesNoSession(t *testing.T) {
 	r := newRig(t, strategy.Config{MaxSessions: 1})
 	down := errors.New("no answer")
 	r.tokens.insert = func(ctx context.Context, stored row) error {
@@ -648,11 +648,11 @@ func TestAnInsertWithoutAnAnswerLeavesNoSession(t *testing.T) {
 	r.reads(t, "of the next login", token, nil)
 }
 
-func TestWhatDoesNotCountAgainstTheLimit(t *testing.T) {
+func TestSessionsThatDoNotCountAgainstMaxSessions(t *testing.T) {
 	r := newRig(t, strategy.Config{MaxSessions: 2, Lifetime: 30 * 24 * time.Hour, IdleTimeout: time.Hour})
-	// Tokens with scopes, of any number.
+	// Any number of tokens with scopes.
 	scoped := r.history(t, 5, strategy.WithScopes("deploy:write"))
-	// Dead rows: by their own lifetime, by idleness, by a log-out everywhere.
+	// Invalid rows: expired, idle, superseded.
 	r.history(t, 1, strategy.WithLifetime(time.Minute))
 	r.now = r.now.Add(2 * time.Minute)
 	r.history(t, 2)
@@ -660,7 +660,7 @@ func TestWhatDoesNotCountAgainstTheLimit(t *testing.T) {
 	r.history(t, 2)
 	r.now = r.now.Add(time.Minute)
 	r.revoke(t)
-	// Somebody else's.
+	// Another user's sessions.
 	bob := user{ID: uuid.New(), Email: "bob@example.com", Active: true}
 	if err := r.users.Insert(t.Context(), bob); err != nil {
 		t.Fatal(err)
@@ -676,14 +676,14 @@ func TestWhatDoesNotCountAgainstTheLimit(t *testing.T) {
 		t.Errorf("got %v, want the two logins %v", got, live)
 	}
 	if got := len(r.rows(t)); got != before+2 {
-		t.Errorf("the store holds %d rows, want %d: nothing else was touched", got, before+2)
+		t.Errorf("the store has %d rows, want %d", got, before+2)
 	}
-	// Full: but not for a script.
+	// At the limit, tokens with scopes can still be issued.
 	r.history(t, 3, strategy.WithScopes("deploy:write"))
 	if got, _ := r.list(t, 10); len(got) != 5 || len(scoped) != 5 {
 		t.Errorf("got %d sessions, want 2 logins and 3 tokens with scopes", len(got))
 	}
-	// Nor does a script's token end a login where the limit was lowered.
+	// A token with scopes does not end a login if the limit was lowered.
 	r = r.another(t, strategy.Config{MaxSessions: 1})
 	r.history(t, 1, strategy.WithScopes("deploy:write"))
 	for _, id := range live {
@@ -693,9 +693,9 @@ func TestWhatDoesNotCountAgainstTheLimit(t *testing.T) {
 	}
 }
 
-func TestTheLimitIsExactAfterConcurrentLogins(t *testing.T) {
+func TestMaxSessionsIsExactAfterConcurrentLogins(t *testing.T) {
 	const logins, limit = 64, 5
-	for name, before := range map[string]int{"from none": 0, "from the limit": limit} {
+	for name, before := range map[string]int{"from no sessions": 0, "from MaxSessions": limit} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, strategy.Config{MaxSessions: limit})
 			r.history(t, before)
@@ -730,7 +730,7 @@ func TestTheLimitIsExactAfterConcurrentLogins(t *testing.T) {
 	}
 }
 
-func TestALoginThatFailsAtTheLimitLeavesNoRow(t *testing.T) {
+func TestFailedLoginAtMaxSessionsLeavesNoRow(t *testing.T) {
 	down := errors.New("down")
 	r := newRig(t, strategy.Config{MaxSessions: 2})
 	ids := r.history(t, 2)
@@ -747,19 +747,19 @@ func TestALoginThatFailsAtTheLimitLeavesNoRow(t *testing.T) {
 		t.Errorf("got the sessions %v, want %v", got, ids)
 	}
 
-	// An eviction that is not acknowledged hands nothing out.
+	// No token is issued if an eviction is not acknowledged.
 	r.tokens.deleteSession = func(context.Context, uuid.UUID, uuid.UUID) (row, error) {
 		r.tokens.deleteSession = nil
 		return row{}, down
 	}
 	if secret, _, err := r.WriteToken(t.Context(), r.ann); !errors.Is(err, down) || secret.Reveal() != "" {
-		t.Errorf("an eviction that fails: got %q, %v, want the failure alone", secret.Reveal(), err)
+		t.Errorf("with a failing eviction: got %q, %v, want the failure alone", secret.Reveal(), err)
 	}
 	if got, _ := r.list(t, 10); !slices.Equal(got, ids) {
 		t.Errorf("after an eviction that failed: got the sessions %v, want %v", got, ids)
 	}
 
-	// A client that hangs up after its row was inserted.
+	// The client disconnects after its row was inserted.
 	ctx, cancel := context.WithCancel(t.Context())
 	r.tokens.insert = func(ctx context.Context, stored row) error {
 		defer cancel()
@@ -781,7 +781,7 @@ func TestFailuresOfSessionManagement(t *testing.T) {
 		check := func(op string, err error) {
 			t.Helper()
 			if !errors.Is(err, cause) || errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, strategy.ErrSessionNotFound) {
-				t.Errorf("%s with the failure %q: got %v, want it wrapped, and no other", op, cause, err)
+				t.Errorf("%s with the failure %q: got %v, want it wrapped, and no sentinel error", op, cause, err)
 			}
 			events := r.events.take()
 			if len(events) != 1 || events[0].Kind != event.StoreFailed || !errors.Is(events[0].Err, cause) {
@@ -814,15 +814,14 @@ func TestFailuresOfSessionManagement(t *testing.T) {
 	}
 }
 
-// Every outcome in the life of a session is an event, and none carries a token
-// or its digest.
-func TestEventsOfTheLifeOfASession(t *testing.T) {
+// Every outcome is an event, and no event contains a token or its digest.
+func TestEventsOfSessions(t *testing.T) {
 	everyMinute := strategy.Config{Lifetime: lifetime, TouchInterval: time.Minute}
 	for _, c := range []struct {
 		name string
 		cfg  strategy.Config
 		do   func(t *testing.T, r *rig, token string, issued row)
-		want []string // kind, reason, "ann" and "session" where they are set: "other" for another session
+		want []string // kind, reason, "ann", and "session" or "other" for the session's ID, if set
 	}{
 		{"a touch", everyMinute, func(t *testing.T, r *rig, token string, _ row) {
 			r.now = r.now.Add(2 * time.Minute)
@@ -837,11 +836,11 @@ func TestEventsOfTheLifeOfASession(t *testing.T) {
 			r.now = r.now.Add(2 * time.Minute)
 			r.reads(t, "", token, strategy.ErrInvalidToken)
 		}, []string{"token.denied idle ann session"}},
-		{"a session from before a log-out everywhere", strategy.Config{}, func(t *testing.T, r *rig, token string, _ row) {
+		{"a session from before RevokeTokens", strategy.Config{}, func(t *testing.T, r *rig, token string, _ row) {
 			r.revoke(t)
 			r.reads(t, "", token, strategy.ErrInvalidToken)
 		}, []string{"token.denied superseded ann session"}},
-		{"a rotation, and the old token", strategy.Config{}, func(t *testing.T, r *rig, token string, _ row) {
+		{"a rotation, then the old token", strategy.Config{}, func(t *testing.T, r *rig, token string, _ row) {
 			r.rotates(t, token)
 			r.reads(t, "", token, strategy.ErrInvalidToken)
 			_, _, _ = r.RotateToken(t.Context(), token)
@@ -882,7 +881,7 @@ func TestEventsOfTheLifeOfASession(t *testing.T) {
 					line = append(line, string(e.Reason))
 				}
 				if e.UserID != nil {
-					line = append(line, map[bool]string{true: "ann", false: "stranger"}[e.UserID == r.ann.ID])
+					line = append(line, map[bool]string{true: "ann", false: "unknown user"}[e.UserID == r.ann.ID])
 				}
 				if e.SessionID != uuid.Nil {
 					line = append(line, map[bool]string{true: "session", false: "other"}[e.SessionID == issued.ID])

@@ -31,14 +31,13 @@ func mustFormat(t testing.TB, prefix string) strategy.TokenFormat {
 	return f
 }
 
-// sha256Of is what a store holds for a token, written down a second time.
+// sha256Of returns the digest of a token, computed independently of the package.
 func sha256Of(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// seal appends the checksum to what precedes it in a token, in the slow and
-// obvious way.
+// seal appends the checksum to the body of a token, in the slow and obvious way.
 func seal(body string) string {
 	sum := new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(body)))).Text(62)
 	return body + strings.Repeat("0", 6-len(sum)) + sum
@@ -46,11 +45,11 @@ func seal(body string) string {
 
 var shape = regexp.MustCompile(`^lk_[0-9A-Za-z]{49}$`)
 
-// wellFormed says, in the slow and obvious way, whether a string is a token of
-// the default format.
+// wellFormed reports, in the slow and obvious way, whether a string is a token of the default
+// format.
 func wellFormed(s string) bool { return shape.MatchString(s) && seal(s[:len(s)-6]) == s }
 
-func TestNewTokensAreUniqueAndOfTheFormat(t *testing.T) {
+func TestNewTokensAreUniqueAndWellFormed(t *testing.T) {
 	for _, prefix := range []string{"", "a_", "my_app_", strings.Repeat("x", 23) + "_"} {
 		format := mustFormat(t, prefix)
 		pattern := regexp.MustCompile(format.Pattern())
@@ -87,9 +86,9 @@ func TestNewTokensAreUniqueAndOfTheFormat(t *testing.T) {
 	}
 }
 
-// The vectors were made with Python (zlib.crc32, hashlib, plain integers), so
-// they pin the format for every later version: a change here logs everybody out.
-func TestTokensAreMadeFromRandomBytesAsDocumented(t *testing.T) {
+// The vectors were computed with Python (zlib.crc32, hashlib, plain integers). They pin the
+// format: a change logs everybody out.
+func TestTokenFormatTestVectors(t *testing.T) {
 	ascending := make([]byte, 32)
 	for i := range ascending {
 		ascending[i] = byte(i)
@@ -130,7 +129,7 @@ func TestTokensAreMadeFromRandomBytesAsDocumented(t *testing.T) {
 	}
 }
 
-func TestDigestRefusesWhatIsNotAToken(t *testing.T) {
+func TestDigestRejectsMalformedTokens(t *testing.T) {
 	format := mustFormat(t, "")
 	secret, _ := format.New()
 	token := secret.Reveal()
@@ -138,33 +137,33 @@ func TestDigestRefusesWhatIsNotAToken(t *testing.T) {
 	body := token[:len(token)-6]
 
 	for name, s := range map[string]string{
-		"the empty string":                  "",
-		"the prefix alone":                  "lk_",
-		"no prefix":                         token[3:],
-		"the prefix in capitals":            "LK_" + token[3:],
-		"another prefix of equal length":    "lx_" + token[3:],
-		"a checksummed other prefix":        seal("lx_" + body[3:]),
-		"a token of another format":         other.Reveal(),
-		"the prefix twice":                  "lk_" + token,
-		"a checksum without digits":         seal("lk_"),
-		"one checksummed digit too few":     seal(body[:len(body)-1]),
-		"one checksummed digit too many":    seal(body + "0"),
-		"a checksummed NUL":                 seal(body[:len(body)-1] + "\x00"),
-		"a checksummed blank":               seal(body[:len(body)-1] + " "),
-		"a checksummed underscore":          seal(body[:len(body)-1] + "_"),
-		"a checksummed hyphen":              seal(body[:len(body)-1] + "-"),
-		"checksummed non-ASCII":             seal(body[:len(body)-2] + "é"),
-		"checksummed invalid UTF-8":         seal(body[:len(body)-1] + "\xff"),
-		"NULs":                              strings.Repeat("\x00", len(token)),
-		"a blank before":                    " " + token,
-		"a line feed after":                 token + "\n",
-		"quotes":                            `"` + token + `"`,
-		"two tokens":                        token + token,
-		"the token reversed in case":        strings.Map(swapCase, token),
-		"a checksum beyond any CRC-32":      body + "zzzzzz",
-		"10 MB":                             strings.Repeat("a", 10<<20),
-		"10 MB that begins with a token":    token + strings.Repeat("0", 10<<20),
-		"10 MB that ends with its checksum": seal("lk_" + strings.Repeat("0", 10<<20)),
+		"the empty string":                          "",
+		"the prefix alone":                          "lk_",
+		"no prefix":                                 token[3:],
+		"the prefix in capitals":                    "LK_" + token[3:],
+		"another prefix of equal length":            "lx_" + token[3:],
+		"another prefix, with a valid checksum":     seal("lx_" + body[3:]),
+		"a token of another format":                 other.Reveal(),
+		"the prefix twice":                          "lk_" + token,
+		"no digits, with a valid checksum":          seal("lk_"),
+		"one digit too few, with a valid checksum":  seal(body[:len(body)-1]),
+		"one digit too many, with a valid checksum": seal(body + "0"),
+		"a NUL, with a valid checksum":              seal(body[:len(body)-1] + "\x00"),
+		"a space, with a valid checksum":            seal(body[:len(body)-1] + " "),
+		"an underscore, with a valid checksum":      seal(body[:len(body)-1] + "_"),
+		"a hyphen, with a valid checksum":           seal(body[:len(body)-1] + "-"),
+		"non-ASCII, with a valid checksum":          seal(body[:len(body)-2] + "é"),
+		"invalid UTF-8, with a valid checksum":      seal(body[:len(body)-1] + "\xff"),
+		"NULs":                                      strings.Repeat("\x00", len(token)),
+		"a leading space":                           " " + token,
+		"a trailing line feed":                      token + "\n",
+		"quotes":                                    `"` + token + `"`,
+		"two tokens":                                token + token,
+		"the token with its case swapped":           strings.Map(swapCase, token),
+		"a checksum beyond any CRC-32":              body + "zzzzzz",
+		"10 MB":                                     strings.Repeat("a", 10<<20),
+		"10 MB that begin with a token":             token + strings.Repeat("0", 10<<20),
+		"10 MB with a valid checksum":               seal("lk_" + strings.Repeat("0", 10<<20)),
 	} {
 		if got, err := format.Digest(s); !errors.Is(err, strategy.ErrInvalidToken) || got != "" {
 			t.Errorf("%s: got %q, %v, want \"\", ErrInvalidToken", name, got, err)
@@ -197,8 +196,8 @@ func swapCase(r rune) rune {
 	return r
 }
 
-func TestFormatsRefuseEachOthersTokens(t *testing.T) {
-	// b_ and b_b_ overlap, ab_ and ac_ are of one length, b_ ends like ab_.
+func TestFormatsRejectTokensOfOtherPrefixes(t *testing.T) {
+	// b_ and b_b_ overlap, ab_ and ac_ are equally long, and ab_ ends with b_.
 	prefixes := []string{"", "b_", "b_b_", "ab_", "ac_"}
 	for _, issuer := range prefixes {
 		secret, _ := mustFormat(t, issuer).New()
@@ -214,7 +213,7 @@ func TestFormatsRefuseEachOthersTokens(t *testing.T) {
 	}
 }
 
-func TestTheZeroFormatRefusesEverything(t *testing.T) {
+func TestZeroFormatRejectsEverything(t *testing.T) {
 	var format strategy.TokenFormat
 	good, _ := mustFormat(t, "").New()
 	own, _ := format.New()
@@ -230,20 +229,20 @@ func TestPrefixes(t *testing.T) {
 		name, prefix string
 		ok           bool
 	}{
-		{"none means the default", "", true},
+		{"the empty prefix means the default", "", true},
 		{"two characters are enough", "a_", true},
 		{"digits and underscores may follow", "a1_b2__", true},
 		{"24 characters fit", strings.Repeat("a", 23) + "_", true},
 		{"25 characters do not", strings.Repeat("a", 24) + "_", false},
 		{"one character is too short", "_", false},
 		{"a lone letter is too short", "a", false},
-		{"the underscore must end it", "lk", false},
-		{"an underscore must not begin it", "_a_", false},
-		{"a digit must not begin it", "1a_", false},
+		{"the last character must be an underscore", "lk", false},
+		{"the first character must not be an underscore", "_a_", false},
+		{"the first character must not be a digit", "1a_", false},
 		{"capitals are refused", "Lk_", false},
 		{"capitals inside are refused", "lK_", false},
 		{"hyphens are refused", "l-k_", false},
-		{"blanks are refused", "l k_", false},
+		{"spaces are refused", "l k_", false},
 		{"non-ASCII is refused", "schlüssel_", false},
 		{"regular expressions are refused", "a.*_", false},
 		{"NUL is refused", "a\x00_", false},
@@ -257,7 +256,7 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// A token comes from the network before anybody has logged in.
+// Tokens come from unauthenticated clients.
 func FuzzDigest(f *testing.F) {
 	format := mustFormat(f, "")
 	secret, _ := format.New()
@@ -269,7 +268,7 @@ func FuzzDigest(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		// Sealing what the fuzzer makes takes it past the checksum.
+		// Sealing the fuzzer's string gets it past the checksum.
 		for _, s := range []string{s, seal(s), seal("lk_" + s)} {
 			digest, err := format.Digest(s)
 			if wellFormed(s) {
@@ -296,7 +295,7 @@ func BenchmarkDigest(b *testing.B) {
 	secret, _ := format.New()
 	good := secret.Reveal()
 	for _, c := range []struct{ name, token string }{
-		{"good", good},
+		{"valid", good},
 		{"bad checksum", good[:46] + "000000"},
 		{"bad length", good[:51]},
 	} {

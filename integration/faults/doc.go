@@ -1,18 +1,26 @@
-// Package faults puts the whole of Latchkey, an application behind a listener with
-// a MongoDB server behind it, into trouble: networks that fail, servers that die,
-// load, instances that come and go, and documents that are none of ours. What every
-// client was told is written down, and every later answer must agree with it: a
-// token that was issued is good until a log-out was begun, a log-out that was
-// acknowledged is final, and a database that fails is a 503 in time, never a 401.
+// Package faults tests Latchkey under faults: failing networks, killed servers, load,
+// instances that start and stop, clocks that differ, and documents that Latchkey did not
+// write. Clients use an application over HTTP with a MongoDB server behind it. They record
+// every answer and check each later one against it:
 //
-// It runs against any server that the integration suite can use (see there). Where
-// that would be devmongo in the process, it is devmongo in a process of its own: so
-// what is counted of goroutines and memory is the application's. The tests that kill
-// their server use a devmongo of their own in any case.
+//   - a token is valid from its login until a log-out begins;
+//   - an acknowledged log-out is final;
+//   - a failing database is a 503 in time, never a 401.
 //
-//	go test ./integration/faults                                             # the short form, about a minute
-//	go test ./integration/faults -run TestNetwork -v -soak=30m -timeout=1h   # as long as you like: TestNetwork, TestServer, TestLoad
-//	go test ./integration/faults -run TestLoad -v -sessions=100000           # that many sessions, on any server that does not scan
+// Other tests compare random sequences of calls with a model, and check that concurrent
+// histories of calls are linearizable.
 //
-// A run prints its seed; -seed repeats the choices of one.
+// The tests use the same server as package integration. In place of devmongo in this
+// process, they start a devmongo process, so that the counted goroutines and memory are
+// the application's. Tests that kill their server always use their own devmongo.
+//
+// The short form takes a few minutes. -soak repeats the network, server, load, model and
+// history tests for as long as it says. -sessions sets the number of sessions of the load
+// test; the server needs indexes for many.
+//
+//	go test ./integration/faults
+//	go test ./integration/faults -run TestNetwork -v -soak=30m -timeout=1h
+//	go test ./integration/faults -run TestLoad -v -sessions=100000
+//
+// A run prints its seed; -seed repeats the random choices of a run.
 package faults

@@ -16,235 +16,229 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/internal/contract"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// One session's life, seen by many at once. Its tokens have numbers: the login's
-// is 0, and each rotation that succeeds makes the next one.
+// A history is the concurrent calls on one session. Its tokens are numbered: the login's
+// is 0, and each successful rotation makes the next one.
 
-type lifeKind string
+type callKind string
 
 const (
-	lifeRead     lifeKind = "read"      // the token and its user
-	lifeReadInfo lifeKind = "read info" // the token alone
-	lifeRotate   lifeKind = "rotate"
-	lifeDestroy  lifeKind = "destroy"
-	lifeEnd      lifeKind = "end" // the session by its ID, whatever its token is by now
+	callRead           callKind = "read"
+	callRotate         callKind = "rotate"
+	callDestroyToken   callKind = "destroy token"
+	callDestroySession callKind = "destroy session"
 )
 
-type lifeInput struct {
-	kind  lifeKind
+type callInput struct {
+	kind  callKind
 	token int
 }
 
-type lifeOutput struct {
+type callOutput struct {
 	ok   bool
-	next int // the token of a rotation that succeeded
+	next int // the token of a successful rotation
 }
 
-// over is the state of a session that was revoked; else it is the number of the
-// token that is good.
-const over = -1
+// revoked is the state of a revoked session. The state of any other session is the number
+// of its valid token.
+const revoked = -1
 
-var lifeModel = porcupine.Model{
+var sessionModel = porcupine.Model{
 	Init: func() any { return 0 },
 	Step: func(state, input, output any) (bool, any) {
-		current, in, out := state.(int), input.(lifeInput), output.(lifeOutput)
+		current, in, out := state.(int), input.(callInput), output.(callOutput)
 		switch {
-		case in.kind == lifeDestroy: // always a success
+		case in.kind == callDestroyToken: // always succeeds
 			if in.token == current {
-				current = over
+				current = revoked
 			}
 			return out.ok, current
-		case in.kind == lifeEnd:
-			return out.ok == (current != over), over
+		case in.kind == callDestroySession:
+			return out.ok == (current != revoked), revoked
 		case out.ok != (in.token == current):
 			return false, current
-		case in.kind == lifeRotate && out.ok:
+		case in.kind == callRotate && out.ok:
 			return true, out.next
 		}
 		return true, current
 	},
 	DescribeOperation: func(input, output any) string {
-		in, out := input.(lifeInput), output.(lifeOutput)
+		in, out := input.(callInput), output.(callOutput)
 		switch {
 		case !out.ok:
 			return fmt.Sprintf("%s %d: refused", in.kind, in.token)
-		case in.kind == lifeRotate:
+		case in.kind == callRotate:
 			return fmt.Sprintf("rotate %d: %d", in.token, out.next)
 		}
 		return fmt.Sprintf("%s %d: ok", in.kind, in.token)
 	},
 }
 
-// life is a session and what was done to it.
-type life struct {
-	id      uuid.UUID
-	user    uuid.UUID
-	mu      sync.Mutex
-	tokens  []string
-	history []porcupine.Operation
-	began   time.Time
+// history is a session and the calls on it.
+type history struct {
+	id     uuid.UUID
+	user   uuid.UUID
+	mu     sync.Mutex
+	tokens []string
+	calls  []porcupine.Operation
+	began  time.Time
 }
 
-// pick returns one of the tokens, preferably the latest.
-func (l *life) pick(r *rand.Rand) (int, string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	i := len(l.tokens) - 1
+// pick returns one of the tokens, most often the latest.
+func (h *history) pick(r *rand.Rand) (int, string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := len(h.tokens) - 1
 	if i > 0 && r.IntN(3) == 0 {
-		i = r.IntN(len(l.tokens))
+		i = r.IntN(len(h.tokens))
 	}
-	return i, l.tokens[i]
+	return i, h.tokens[i]
 }
 
-// do does something to the session and writes down what came of it.
-func (l *life) do(ctx context.Context, client int, on subject, kind lifeKind, number int, token string) error {
-	in, out := lifeInput{kind, number}, lifeOutput{}
+// call makes a call and records it with its result.
+func (h *history) call(ctx context.Context, client int, on subject, kind callKind, number int, token string) error {
+	in, out := callInput{kind, number}, callOutput{}
 	var (
 		err  error
 		next strategy.Secret
 	)
-	call := time.Since(l.began)
+	begin := time.Since(h.began)
 	switch kind {
-	case lifeRead:
+	case callRead:
 		_, err = on.ReadToken(ctx, token)
-	case lifeReadInfo:
-		_, err = on.ReadTokenInfo(ctx, token)
-	case lifeRotate:
+	case callRotate:
 		next, _, err = on.RotateToken(ctx, token)
-	case lifeDestroy:
+	case callDestroyToken:
 		err = on.DestroyToken(ctx, token)
-	case lifeEnd:
-		err = on.DestroySession(ctx, l.user, l.id)
+	case callDestroySession:
+		err = on.DestroySession(ctx, h.user, h.id)
 	}
-	end := time.Since(l.began)
+	end := time.Since(h.began)
 	refused := strategy.ErrInvalidToken
-	if kind == lifeEnd {
+	if kind == callDestroySession {
 		refused = strategy.ErrSessionNotFound
 	}
 	if err != nil && !errors.Is(err, refused) {
 		return fmt.Errorf("%s: %w", kind, err)
 	}
 	out.ok = err == nil
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if out.ok && kind == lifeRotate {
-		out.next = len(l.tokens)
-		l.tokens = append(l.tokens, next.Reveal())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if out.ok && kind == callRotate {
+		out.next = len(h.tokens)
+		h.tokens = append(h.tokens, next.Reveal())
 	}
-	l.history = append(l.history, porcupine.Operation{ClientId: client, Input: in, Output: out, Call: call.Nanoseconds(), Return: end.Nanoseconds()})
+	h.calls = append(h.calls, porcupine.Operation{ClientId: client, Input: in, Output: out, Call: begin.Nanoseconds(), Return: end.Nanoseconds()})
 	return nil
 }
 
-func (l *life) String() string {
-	slices.SortFunc(l.history, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+func (h *history) String() string {
+	slices.SortFunc(h.calls, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
 	var b strings.Builder
-	for _, o := range l.history {
-		fmt.Fprintf(&b, "%12d to %12d  client %d  %s\n", o.Call, o.Return, o.ClientId, lifeModel.DescribeOperation(o.Input, o.Output))
+	for _, o := range h.calls {
+		fmt.Fprintf(&b, "%12d to %12d  client %d  %s\n", o.Call, o.Return, o.ClientId, sessionModel.DescribeOperation(o.Input, o.Output))
 	}
 	return b.String()
 }
 
-// lives is something whose histories are looked at.
-type lives struct {
-	user contract.Member
-	// on are the instances. Clients share them out among themselves.
+// historyRig makes histories on some instances.
+type historyRig struct {
+	user member
+	// on are the instances. Client i uses instance i, modulo their number.
 	on []subject
-	// pause is how long clients wait at most between one thing and the next.
+	// pause is the longest pause of a client between two calls.
 	pause time.Duration
-	// each is how many things a client does.
+	// each is the number of calls of a client.
 	each int
 }
 
-// live runs one session's life with some clients.
-func (ls lives) live(ctx context.Context, clients int) (*life, error) {
-	secret, session, err := ls.on[0].WriteToken(ctx, ls.user)
+// record makes one history with some clients.
+func (r historyRig) record(ctx context.Context, clients int) (*history, error) {
+	secret, session, err := r.on[0].WriteToken(ctx, r.user)
 	if err != nil {
 		return nil, err
 	}
-	l := &life{id: session.ID, user: ls.user.ID, tokens: []string{secret.Reveal()}, began: time.Now()}
+	h := &history{id: session.ID, user: r.user.ID, tokens: []string{secret.Reveal()}, began: time.Now()}
 	var (
 		wg     sync.WaitGroup
 		failed atomic.Pointer[error]
 		start  = make(chan struct{})
 	)
 	for client := range clients {
-		r := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+		rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 		wg.Go(func() {
 			<-start
-			for range ls.each {
-				number, token := l.pick(r)
-				kind := lifeRead
-				switch n := r.IntN(60); {
+			for range r.each {
+				number, token := h.pick(rng)
+				kind := callRead
+				switch n := rng.IntN(60); {
 				case n == 0:
-					kind = lifeDestroy
+					kind = callDestroyToken
 				case n == 1:
-					kind = lifeEnd
+					kind = callDestroySession
 				case n < 12:
-					kind = lifeRotate
-				case n < 25:
-					kind = lifeReadInfo
+					kind = callRotate
 				}
-				if err := l.do(ctx, client, ls.on[client%len(ls.on)], kind, number, token); err != nil {
+				if err := h.call(ctx, client, r.on[client%len(r.on)], kind, number, token); err != nil {
 					failed.Store(&err)
 					return
 				}
-				if ls.pause > 0 {
-					time.Sleep(time.Duration(r.Int64N(int64(ls.pause))))
+				if r.pause > 0 {
+					time.Sleep(time.Duration(rng.Int64N(int64(r.pause))))
 				}
 			}
 		})
 	}
 	close(start)
 	wg.Wait()
-	// Whatever came last is seen by whoever asks afterwards.
-	for i, token := range l.tokens {
-		if err := l.do(ctx, clients, ls.on[clients%len(ls.on)], lifeRead, i, token); err != nil {
+	// One more client reads all tokens, after all other calls.
+	for i, token := range h.tokens {
+		if err := h.call(ctx, clients, r.on[clients%len(r.on)], callRead, i, token); err != nil {
 			return nil, err
 		}
 	}
 	if err := failed.Load(); err != nil {
 		return nil, *err
 	}
-	return l, nil
+	return h, nil
 }
 
-// linearizable says what is wrong with a history; "" where nothing is.
-func linearizable(history []porcupine.Operation) string {
-	switch porcupine.CheckOperationsTimeout(lifeModel, history, time.Minute) {
+// checkLinearizable returns what is wrong with some calls, or "".
+func checkLinearizable(calls []porcupine.Operation) string {
+	switch porcupine.CheckOperationsTimeout(sessionModel, calls, time.Minute) {
 	case porcupine.Illegal:
 		return "not linearizable"
 	case porcupine.Unknown:
-		return "too much to check"
+		return "not checked within a minute"
 	}
 	return ""
 }
 
-// regular says what is wrong with a history in which reads may be out of date, but
-// writes may not. What was done on one instance must be seen by every read there
-// that begins after it has returned. What was done on another must be seen from
-// the time on that seen gives. A read may refuse nothing that is certainly good.
-// worst is for how long something was accepted at most, after it had ended.
-func (l *life) regular(instances int, seen func(at time.Time) time.Time) (wrong string, worst time.Duration) {
+// checkRegular returns what is wrong with a history in which reads may be stale, but writes
+// may not, or "". A read sees every write on its own instance that returned before the read
+// began, and every write on another instance from the time that visible returns. A read
+// never refuses a token that is certainly valid. worst is the longest time for which a token
+// was accepted after its end.
+func (h *history) checkRegular(instances int, visible func(at time.Time) time.Time) (wrong string, worst time.Duration) {
 	var writes []porcupine.Operation
-	at := func(ns int64) time.Time { return l.began.Add(time.Duration(ns)) }
-	for _, read := range l.history {
-		in, out := read.Input.(lifeInput), read.Output.(lifeOutput)
-		if in.kind != lifeRead && in.kind != lifeReadInfo {
+	at := func(ns int64) time.Time { return h.began.Add(time.Duration(ns)) }
+	for _, read := range h.calls {
+		in, out := read.Input.(callInput), read.Output.(callOutput)
+		if in.kind != callRead {
 			writes = append(writes, read)
 			continue
 		}
-		good := in.token == 0 // certainly so when the read began
-		ended := false        // perhaps so when the read ended
-		for _, other := range l.history {
-			did, came := other.Input.(lifeInput), other.Output.(lifeOutput)
-			if did.kind == lifeRotate && came.ok && came.next == in.token && other.Return < read.Call {
-				good = true
+		began := in.token == 0 // the token was certainly issued when the read began
+		ended := false         // the token had perhaps ended when the read returned
+		for _, other := range h.calls {
+			did, result := other.Input.(callInput), other.Output.(callOutput)
+			if did.kind == callRotate && result.ok && result.next == in.token && other.Return < read.Call {
+				began = true
 			}
-			ends := did.kind == lifeEnd || did.kind == lifeDestroy && did.token == in.token ||
-				did.kind == lifeRotate && came.ok && did.token == in.token
+			ends := did.kind == callDestroySession || did.kind == callDestroyToken && did.token == in.token ||
+				did.kind == callRotate && result.ok && did.token == in.token
 			if !ends {
 				continue
 			}
@@ -255,84 +249,87 @@ func (l *life) regular(instances int, seen func(at time.Time) time.Time) (wrong 
 			worst = max(worst, time.Duration(read.Call-other.Return))
 			until := at(other.Return)
 			if other.ClientId%instances != read.ClientId%instances {
-				until = seen(until)
+				until = visible(until)
 			}
 			if at(read.Call).After(until) {
-				return fmt.Sprintf("%s at %d, although it had ended by %d", lifeModel.DescribeOperation(read.Input, read.Output), read.Call, other.Return), worst
+				return fmt.Sprintf("%s at %d, but the token ended by %d", sessionModel.DescribeOperation(read.Input, read.Output), read.Call, other.Return), worst
 			}
 		}
-		if !out.ok && good && !ended {
-			return fmt.Sprintf("%s at %d, although it was good", lifeModel.DescribeOperation(read.Input, read.Output), read.Call), worst
+		if !out.ok && began && !ended {
+			return fmt.Sprintf("%s at %d, but the token was valid", sessionModel.DescribeOperation(read.Input, read.Output), read.Call), worst
 		}
 	}
-	return linearizable(writes), worst
+	return checkLinearizable(writes), worst
 }
 
-// first runs histories until something is wrong with one.
-func (ls lives) first(t *testing.T, histories, clients int, wrong func(*life) string) (found string) {
+// search records histories until check finds something wrong with one. It returns that, or
+// "".
+func (r historyRig) search(t *testing.T, histories, clients int, check func(*history) string) (found string) {
 	t.Helper()
 	for range histories {
-		l, err := ls.live(t.Context(), clients)
+		h, err := r.record(t.Context(), clients)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found := wrong(l); found != "" {
-			return found + ":\n" + l.String()
+		if found := check(h); found != "" {
+			return found + ":\n" + h.String()
 		}
 	}
 	return ""
 }
 
-func strictly(l *life) string { return linearizable(l.history) }
+func linearizable(h *history) string { return checkLinearizable(h.calls) }
 
-// quickClock goes on by a millisecond with every look, so that every request is due
-// for a touch.
-func quickClock() func() time.Time {
+// tickingClock advances by a millisecond with every call, so that every request is due for
+// a touch.
+func tickingClock() func() time.Time {
 	start, ticks := time.Now(), atomic.Int64{}
 	return func() time.Time { return start.Add(time.Duration(ticks.Add(1)) * time.Millisecond) }
 }
 
-// newLives returns a user and instances over the same stores.
-func newLives(t *testing.T, tokens tokenStore, users userStore, cfgs ...strategy.Config) lives {
+// newHistoryRig returns a rig with a user and an instance for each configuration, over the
+// same stores.
+func newHistoryRig(t *testing.T, tokens tokenStore, users userStore, cfgs ...strategy.Config) historyRig {
 	t.Helper()
-	accounts, err := account.NewManager(users, uuid.New, account.Config{
+	accounts, err := account.NewManager(users, nil, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, InsecureNoLimiter: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	user, err := accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: uuid.NewString() + "@example.com"}}, modelPassword)
+	user, err := accounts.Register(t.Context(), newMember(uuid.NewString()+"@example.com"), modelPassword)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ls := lives{user: user, each: 12}
+	r := historyRig{user: user, each: 12}
 	for _, cfg := range cfgs {
-		sessions, err := strategy.NewDatabase(tokens, strategy.UserSource[contract.Member, uuid.UUID](users), cfg)
+		sessions, err := strategy.NewDatabase(tokens, strategy.UserSource[member, uuid.UUID](users), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(sessions.Close)
-		ls.on = append(ls.on, sessions)
+		r.on = append(r.on, sessions)
 	}
-	return ls
+	return r
 }
 
-func touching() strategy.Config {
-	return strategy.Config{Lifetime: 24 * time.Hour, IdleTimeout: 12 * time.Hour, TouchInterval: time.Millisecond, Now: quickClock()}
+// withTouches configures an instance that touches at every request.
+func withTouches() strategy.Config {
+	return strategy.Config{Lifetime: 24 * time.Hour, IdleTimeout: 12 * time.Hour, TouchInterval: time.Millisecond, Now: tickingClock()}
 }
 
-func caching(stale, follow time.Duration) strategy.Config {
+func withCache(stale, follow time.Duration) strategy.Config {
 	return strategy.Config{Lifetime: time.Hour, Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: follow}}
 }
 
 func atOnce(at time.Time) time.Time { return at }
 
-// With the cache a history is not quite linearizable: while a rotation or a
-// revocation is under way, one request can know of it already, and a later one
-// take the token from the cache. From when it has returned, none does.
+// With the cache a history is not quite linearizable: while a write is in flight, one read
+// can see it, and a later read can take the token from the cache. After the write returned,
+// no read does.
 func TestHistoryOfOneInstance(t *testing.T) {
-	atOnceHere := func(l *life) string {
-		wrong, _ := l.regular(1, atOnce)
+	regular := func(h *history) string {
+		wrong, _ := h.checkRegular(1, atOnce)
 		return wrong
 	}
 	for _, c := range []struct {
@@ -340,23 +337,24 @@ func TestHistoryOfOneInstance(t *testing.T) {
 		cfg       strategy.Config
 		onServer  bool
 		histories int
-		wrong     func(*life) string
+		check     func(*history) string
 	}{
-		{"memory", touching(), false, 500, strictly},
-		{"memory with a cache", caching(time.Minute, 0), false, 500, atOnceHere},
-		{"MongoDB", touching(), true, 10, strictly},
-		{"MongoDB with a cache", caching(time.Minute, 0), true, 10, atOnceHere},
+		{"memory", withTouches(), false, 500, linearizable},
+		{"memory with a cache", withCache(time.Minute, 0), false, 500, regular},
+		{"MongoDB", withTouches(), true, 10, linearizable},
+		{"MongoDB with a cache", withCache(time.Minute, 0), true, 10, regular},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tokens, users, _ := inMemory()
+			set := inMemory()
 			if c.onServer {
-				tokens, users, _ = onServer(t)()
+				set = onServer(t)()
 			}
-			// An instance makes only so much known in a second of what is not there.
+			// An instance publishes a limited number of revocations of unknown tokens a
+			// second, so a new one is made after some histories.
 			const each = 50
 			for i, begin := 0, time.Now(); i < c.histories || time.Since(begin) < *soak; i += each {
-				ls := newLives(t, tokens, users, c.cfg)
-				if found := ls.first(t, min(each, c.histories), 4, c.wrong); found != "" {
+				r := newHistoryRig(t, set.tokens, set.users, c.cfg)
+				if found := r.search(t, min(each, c.histories), 4, c.check); found != "" {
 					t.Fatal(found)
 				}
 			}
@@ -364,55 +362,55 @@ func TestHistoryOfOneInstance(t *testing.T) {
 	}
 }
 
-// toldTokens writes down when each follower began to ask for revocations. By then
-// it has acted on all that it was told before.
-type toldTokens struct {
+// pollRecorder is a store that records when each follower reads the revocations. By then
+// the follower has acted on all that its last read returned.
+type pollRecorder struct {
 	tokenStore
 	strategy.RevocationLog[uuid.UUID]
-	// spell is how often a follower is answered, and how often not then, in turn; 0
-	// means that it always is.
-	spell int
-	mu    sync.Mutex
-	asked [][]time.Time // when each of them asked
+	// outage is how many reads in a row succeed, and then fail, in turn; 0 means that none
+	// fails.
+	outage int
+	mu     sync.Mutex
+	polls  [][]time.Time // by follower
 }
 
-type toldFollower struct {
+type recordedFollower struct {
 	strategy.RevocationFollower[uuid.UUID]
-	of *toldTokens
+	of *pollRecorder
 	n  int
 }
 
-func (s *toldTokens) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
+func (s *pollRecorder) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asked = append(s.asked, nil)
-	return &toldFollower{s.RevocationLog.FollowRevocations(), s, len(s.asked) - 1}
+	s.polls = append(s.polls, nil)
+	return &recordedFollower{s.RevocationLog.FollowRevocations(), s, len(s.polls) - 1}
 }
 
-func (f *toldFollower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+func (f *recordedFollower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
 	f.of.mu.Lock()
-	f.of.asked[f.n] = append(f.of.asked[f.n], time.Now())
-	asked := len(f.of.asked[f.n])
+	f.of.polls[f.n] = append(f.of.polls[f.n], time.Now())
+	n := len(f.of.polls[f.n])
 	f.of.mu.Unlock()
-	if f.of.spell > 0 && asked/f.of.spell%2 == 1 {
+	if f.of.outage > 0 && n/f.of.outage%2 == 1 {
 		return nil, errors.New("no answer")
 	}
 	return f.RevocationFollower.Next(ctx)
 }
 
-// seen is from when on all followers know of what was published by some time. A
-// time that was not reached is in the far future.
-func (s *toldTokens) seen(at time.Time) (seen time.Time) {
+// visible returns the time from which all followers have acted on what was published by a
+// time. It is in the far future if they have not read again yet.
+func (s *pollRecorder) visible(at time.Time) (visible time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, asked := range s.asked {
-		i, _ := slices.BinarySearchFunc(asked, at, time.Time.Compare)
-		if i+1 >= len(asked) {
+	for _, polls := range s.polls {
+		i, _ := slices.BinarySearchFunc(polls, at, time.Time.Compare)
+		if i+1 >= len(polls) {
 			return at.Add(time.Hour)
 		}
-		seen = later(seen, asked[i+1])
+		visible = later(visible, polls[i+1])
 	}
-	return seen
+	return visible
 }
 
 func TestHistoryOfTwoInstances(t *testing.T) {
@@ -422,60 +420,60 @@ func TestHistoryOfTwoInstances(t *testing.T) {
 		onServer bool
 		stale    time.Duration
 		follows  bool
-		spell    int
+		outage   int
 	}{
 		{"memory, followed", false, time.Minute, true, 0},
 		{"memory, not followed", false, 50 * time.Millisecond, false, 0},
-		{"memory, followed at times", false, 50 * time.Millisecond, true, 8},
+		{"memory, followed with outages", false, 50 * time.Millisecond, true, 8},
 		{"MongoDB, followed", true, time.Minute, true, 0},
 		{"MongoDB, not followed", true, 100 * time.Millisecond, false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel() // they wait most of the time
-			tokens, users, _ := inMemory()
+			t.Parallel() // the clients pause most of the time
+			set := inMemory()
 			if c.onServer {
-				tokens, users, _ = onServer(t)()
+				set = onServer(t)()
 			}
-			bound := func(at time.Time) time.Time { return at.Add(c.stale) }
-			store, cfg := tokenStore(countingTokens{tokens, new(atomic.Int64)}), caching(c.stale, 0)
+			visible := func(at time.Time) time.Time { return at.Add(c.stale) }
+			store, cfg := tokenStore(countingTokens{set.tokens, new(atomic.Int64)}), withCache(c.stale, 0)
 			if c.follows {
-				told := &toldTokens{tokenStore: tokens, RevocationLog: tokens.(strategy.RevocationLog[uuid.UUID]), spell: c.spell}
-				store, cfg = told, caching(c.stale, follow)
-				if c.spell == 0 {
-					bound = told.seen
+				recorder := &pollRecorder{tokenStore: set.tokens, RevocationLog: set.tokens.(strategy.RevocationLog[uuid.UUID]), outage: c.outage}
+				store, cfg = recorder, withCache(c.stale, follow)
+				if c.outage == 0 {
+					visible = recorder.visible
 				}
 			}
-			ls := newLives(t, store, users, cfg, cfg)
-			ls.each, ls.pause = 30, 8*time.Millisecond
+			r := newHistoryRig(t, store, set.users, cfg, cfg)
+			r.each, r.pause = 30, 8*time.Millisecond
 			histories := 20
 			if c.onServer {
-				histories, ls.each = 5, 20
+				histories, r.each = 5, 20
 			}
 			var worst time.Duration
-			wrong := func(l *life) string {
-				found, stale := l.regular(len(ls.on), bound)
+			check := func(h *history) string {
+				wrong, stale := h.checkRegular(len(r.on), visible)
 				worst = max(worst, stale)
-				return found
+				return wrong
 			}
 			for begin := time.Now(); ; {
-				if found := ls.first(t, histories, 4, wrong); found != "" {
+				if found := r.search(t, histories, 4, check); found != "" {
 					t.Fatal(found)
 				}
 				if time.Since(begin) >= *soak {
 					break
 				}
 			}
-			t.Logf("tokens were accepted for %v at most after their end", worst)
+			t.Logf("tokens were accepted for at most %v after their end", worst)
 		})
 	}
 }
 
-// Stores and caches that are wrong only where several requests meet.
+// Stores that are broken only under concurrent calls.
 
 type (
 	rotatesInSteps struct{ tokenStore }
 	deletesLate    struct{ tokenStore }
-	touchesUpsert  struct {
+	touchUpserts   struct {
 		tokenStore
 		mu   *sync.Mutex
 		rows map[string]row
@@ -483,11 +481,11 @@ type (
 )
 
 func (s rotatesInSteps) Rotate(ctx context.Context, digest string, to strategy.Rotation) (row, error) {
-	r, err := s.ByToken(ctx, digest, time.Time{})
+	r, err := s.ByToken(ctx, digest)
 	if err != nil {
 		return r, err
 	}
-	time.Sleep(20 * time.Microsecond)
+	time.Sleep(20 * time.Microsecond) // lets another call come in between
 	_, _ = s.Delete(ctx, digest)
 	r.Digest = to.Digest
 	_, _ = s.DeleteSession(ctx, r.UserID, r.ID)
@@ -496,11 +494,11 @@ func (s rotatesInSteps) Rotate(ctx context.Context, digest string, to strategy.R
 
 func (s deletesLate) Delete(ctx context.Context, digest string) (row, error) {
 	time.AfterFunc(200*time.Microsecond, func() { _, _ = s.tokenStore.Delete(context.WithoutCancel(ctx), digest) })
-	return s.ByToken(ctx, digest, time.Time{})
+	return s.ByToken(ctx, digest)
 }
 
-func (s touchesUpsert) ByToken(ctx context.Context, digest string, createdAfter time.Time) (row, error) {
-	r, err := s.tokenStore.ByToken(ctx, digest, createdAfter)
+func (s touchUpserts) ByToken(ctx context.Context, digest string) (row, error) {
+	r, err := s.tokenStore.ByToken(ctx, digest)
 	if err == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -509,7 +507,7 @@ func (s touchesUpsert) ByToken(ctx context.Context, digest string, createdAfter 
 	return r, err
 }
 
-func (s touchesUpsert) Touch(ctx context.Context, digest string, at time.Time) error {
+func (s touchUpserts) Touch(ctx context.Context, digest string, at time.Time) error {
 	s.mu.Lock()
 	r := s.rows[digest]
 	s.mu.Unlock()
@@ -520,55 +518,55 @@ func (s touchesUpsert) Touch(ctx context.Context, digest string, at time.Time) e
 	return s.tokenStore.Touch(ctx, digest, at)
 }
 
-func TestHistoryCheckersObject(t *testing.T) {
-	naive := func(ls lives) lives {
-		for i, s := range ls.on {
-			ls.on[i] = newCachesNaively(s, time.Now)
+func TestHistoryChecksDetectBrokenStores(t *testing.T) {
+	naive := func(r historyRig) historyRig {
+		for i, s := range r.on {
+			r.on[i] = newNaiveCache(s, time.Now)
 		}
-		return ls
+		return r
 	}
-	asItIs := func(ls lives) lives { return ls }
+	unchanged := func(r historyRig) historyRig { return r }
 	for _, c := range []struct {
 		name   string
-		tokens func(tokenStore) tokenStore
-		wrap   func(lives) lives
-		wrong  func(*life) string
+		tokens func(tokenStore) tokenStore // nil: correct, without a RevocationLog
+		wrap   func(historyRig) historyRig
+		check  func(*history) string
 		pause  time.Duration
 		two    bool
 	}{
-		{"a rotation in steps", func(s tokenStore) tokenStore { return rotatesInSteps{s} }, asItIs, strictly, 0, false},
-		{"a delete that comes late", func(s tokenStore) tokenStore { return deletesLate{s} }, asItIs, strictly, 0, false},
-		{"a touch that is an upsert", func(s tokenStore) tokenStore {
-			return touchesUpsert{s, new(sync.Mutex), make(map[string]row)}
-		}, asItIs, strictly, 0, false},
-		{"a naive cache", nil, naive, strictly, 0, false},
-		{"a naive cache, by the bound", nil, naive, func(l *life) string {
-			wrong, _ := l.regular(1, atOnce)
+		{"a rotation in steps", func(s tokenStore) tokenStore { return rotatesInSteps{s} }, unchanged, linearizable, 0, false},
+		{"a late delete", func(s tokenStore) tokenStore { return deletesLate{s} }, unchanged, linearizable, 0, false},
+		{"a touch with upsert", func(s tokenStore) tokenStore {
+			return touchUpserts{s, new(sync.Mutex), make(map[string]row)}
+		}, unchanged, linearizable, 0, false},
+		{"a naive cache, as linearizable", nil, naive, linearizable, 0, false},
+		{"a naive cache, as regular", nil, naive, func(h *history) string {
+			wrong, _ := h.checkRegular(1, atOnce)
 			return wrong
 		}, 0, false},
-		{"two naive caches, by a bound", nil, naive, func(l *life) string {
-			wrong, _ := l.regular(2, func(at time.Time) time.Time { return at.Add(30 * time.Millisecond) })
+		{"two naive caches, as regular within 30 ms", nil, naive, func(h *history) string {
+			wrong, _ := h.checkRegular(2, func(at time.Time) time.Time { return at.Add(30 * time.Millisecond) })
 			return wrong
 		}, 8 * time.Millisecond, true},
-		{"two caches, as if they were one", nil, asItIs, strictly, time.Millisecond, true},
+		{"two caches, as linearizable", nil, unchanged, linearizable, time.Millisecond, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tokens, users, _ := inMemory()
+			set := inMemory()
 			if c.tokens != nil {
-				tokens = c.tokens(tokens)
+				set.tokens = c.tokens(set.tokens)
 			} else {
-				tokens = countingTokens{tokens, new(atomic.Int64)}
+				set.tokens = countingTokens{set.tokens, new(atomic.Int64)}
 			}
-			cfgs := []strategy.Config{touching()}
+			cfgs := []strategy.Config{withTouches()}
 			if c.two {
-				cfgs = []strategy.Config{caching(time.Minute, 0), caching(time.Minute, 0)}
+				cfgs = []strategy.Config{withCache(time.Minute, 0), withCache(time.Minute, 0)}
 			}
-			ls := c.wrap(newLives(t, tokens, users, cfgs...))
-			ls.pause = c.pause
+			r := c.wrap(newHistoryRig(t, set.tokens, set.users, cfgs...))
+			r.pause = c.pause
 			if c.two {
-				ls.each = 30
+				r.each = 30
 			}
-			found := ls.first(t, 2000, 4, c.wrong)
+			found := r.search(t, 2000, 4, c.check)
 			if found == "" {
 				t.Fatal("nothing was found")
 			}

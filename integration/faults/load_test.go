@@ -14,11 +14,11 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// TestLoad has 64 clients read, log in and log out on two instances, one of them with
-// a cache, beside very many sessions where the server has indexes for that.
-func TestLoad(t *testing.T) {
+// TestLoadWithManySessions lets 64 clients use two instances, one of them with a cache. On a
+// server with indexes there are 100,000 sessions.
+func TestLoadWithManySessions(t *testing.T) {
 	const connections = 64
-	// A server that scans (none of those explains) has its hands full with this.
+	// A server that cannot explain scans the collection for each look-up.
 	sessions, think := 200, 2*time.Second
 	if server.Capabilities.Explain {
 		sessions, think = 100_000, 0
@@ -29,22 +29,22 @@ func TestLoad(t *testing.T) {
 	duration := max(*soak, 6*time.Second)
 
 	db := newDatabase(t)
-	var apps []*application
+	var rigs []*rig
 	for _, cache := range []strategy.Cache{{}, {MaxStaleness: 2 * time.Second, MaxEntries: 10_000}} {
-		apps = append(apps, newAppOn(t, db.Name(), appConfig{
+		rigs = append(rigs, newRig(t, db.Name(), rigConfig{
 			timeout:   mongostore.DefaultTimeout,
 			sessions:  strategy.Config{Lifetime: 24 * time.Hour, Cache: cache},
-			noLimiter: true, // 64 clients of one address would be too many at once, when they are slow
+			noLimiter: true, // the limiter would reject so many concurrent logins from one client IP
 		}))
 	}
-	clients := newTraffic(apps, connections, sessions)
+	clients := newTraffic(rigs, connections, sessions)
 	clients.think = think
 	const more = mongostore.DefaultTimeout - callTimeout
-	clients.bounds = [3]time.Duration{guardBound + guardCalls*more, loginBound + loginCalls*more, logoutBound + logoutCalls*more}
-	apps[0].mustRegister(t, clients.names...)
+	clients.bounds = [requestKinds]time.Duration{guardBound + guardCalls*more, loginBound + loginCalls*more, logoutBound + logoutCalls*more}
+	rigs[0].mustRegister(t, clients.emails...)
 	begin := time.Now()
-	clients.holdings = insertSessions(t, apps[0], clients.names, sessions)
-	t.Logf("%d sessions were there after %v", sessions, time.Since(begin).Round(time.Millisecond))
+	clients.holdings = insertSessions(t, rigs[0], clients.emails, sessions)
+	t.Logf("inserted %d sessions in %v", sessions, time.Since(begin).Round(time.Millisecond))
 
 	stop := clients.background(t.Context(), *seed)
 	time.Sleep(duration / 3) // caches and pools fill
@@ -54,35 +54,35 @@ func TestLoad(t *testing.T) {
 	stop()
 	const most = 32 << 20
 	if grown > most {
-		t.Errorf("%d bytes more are in use than after a third of the time, want at most %d", grown, most)
+		t.Errorf("the heap grew by %d bytes after the first third of the time, want at most %d", grown, most)
 	}
 	all := clients.all()
 	rand.New(rand.NewPCG(*seed, 3)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	clients.agree("in the end", all[:min(len(all), 100)])
 	clients.report(t)
 	answered, failed := int64(0), int64(0)
-	for what := range doing {
-		failed += clients.count(what, http.StatusServiceUnavailable)
-		for status := range clients.counts[what] {
-			answered += clients.count(what, status)
+	for kind := range requestNames {
+		failed += clients.count(kind, http.StatusServiceUnavailable)
+		for status := range clients.counts[kind] {
+			answered += clients.count(kind, status)
 		}
 	}
 	if failed*100 > answered {
-		t.Errorf("%d of %d answers were 503, want hardly any", failed, answered)
+		t.Errorf("%d of %d answers were 503, want at most 1 %%", failed, answered)
 	}
-	t.Logf("%d answers in %v; %d KiB more in use than after a third of it; %v", answered, duration, grown>>10, clients)
+	t.Logf("%d answers in %v; the heap grew by %d KiB; %v", answered, duration, grown>>10, clients)
 }
 
-// insertSessions makes sessions past the library, many at once.
-func insertSessions(t *testing.T, a *application, names []string, n int) (holdings []*holding) {
+// insertSessions inserts rows directly, and returns their tokens.
+func insertSessions(t *testing.T, r *rig, emails []string, n int) (holdings []*holding) {
 	t.Helper()
 	format, err := strategy.NewTokenFormat("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var ids []uuid.UUID
-	for _, name := range names {
-		user, err := a.users.ByEmail(t.Context(), name)
+	for _, email := range emails {
+		user, err := r.users.ByEmail(t.Context(), email)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func insertSessions(t *testing.T, a *application, names []string, n int) (holdin
 			{Key: "user_id", Value: binary(ids[i%len(ids)])}, {Key: "created_at", Value: now},
 		})
 		if len(docs) == 1000 || i == n-1 {
-			if _, err := a.db.Collection("access_tokens").InsertMany(t.Context(), docs); err != nil {
+			if _, err := r.db.Collection("access_tokens").InsertMany(t.Context(), docs); err != nil {
 				t.Fatal(err)
 			}
 			docs = nil

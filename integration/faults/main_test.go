@@ -21,15 +21,15 @@ import (
 )
 
 var (
-	soak           = flag.Duration("soak", 0, "how long each of TestNetwork, TestServer and TestLoad goes on, in random repetition; 0 is the short form")
-	sessionsWanted = flag.Int("sessions", 0, "how many live sessions TestLoad has, and its clients do not pause; 0 is 100,000 where the server has indexes, and 200 with pauses elsewhere")
-	seed           = flag.Uint64("seed", 0, "what random choices are made by; 0 is another one each time")
+	soak           = flag.Duration("soak", 0, "how long the network, server, load, model and history tests repeat; 0 is the short form")
+	sessionsWanted = flag.Int("sessions", 0, "number of live sessions in TestLoad, whose clients then do not pause; 0 is 100,000 on a server with indexes, else 200 and pauses")
+	seed           = flag.Uint64("seed", 0, "seed of the random choices; 0 is a new one in each run")
 )
 
 var (
-	// server is what the tests run against.
+	// server is the MongoDB server under test.
 	server *testserver.Server
-	// devmongoCommand is the devmongo program.
+	// devmongoCommand is the path of the devmongo program.
 	devmongoCommand string
 )
 
@@ -89,7 +89,7 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// process is a devmongo in a process of its own, which can be killed.
+// process is a devmongo process, which tests can kill.
 type process struct {
 	addr, dir string
 	command   *exec.Cmd
@@ -97,8 +97,8 @@ type process struct {
 
 var listening = regexp.MustCompile(`listening on mongodb://([^/]+)/`)
 
-// startProcess starts a devmongo on an address with the data of a directory, and
-// waits until it listens.
+// startProcess starts devmongo on an address, with its data in a directory, and waits
+// until it listens.
 func startProcess(addr, dir string) (*process, error) {
 	p := &process{dir: dir, command: exec.Command(devmongoCommand, "-listen", addr, "-dir", dir)}
 	p.command.Stderr = os.Stderr
@@ -109,13 +109,13 @@ func startProcess(addr, dir string) (*process, error) {
 	if err := p.command.Start(); err != nil {
 		return nil, err
 	}
-	late := time.AfterFunc(30*time.Second, p.kill)
-	defer late.Stop()
+	timeout := time.AfterFunc(30*time.Second, p.kill)
+	defer timeout.Stop()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	found := listening.FindStringSubmatch(line)
 	if found == nil {
 		p.kill()
-		return nil, fmt.Errorf("devmongo said %q: %w", line, err)
+		return nil, fmt.Errorf("start devmongo: it printed %q: %w", line, err)
 	}
 	p.addr = found[1]
 	return p, nil
@@ -123,7 +123,7 @@ func startProcess(addr, dir string) (*process, error) {
 
 func (p *process) uri() string { return "mongodb://" + p.addr + "/?directConnection=true" }
 
-// kill ends the process at once (SIGKILL): it has no time to put anything in order.
+// kill ends the process at once (SIGKILL).
 func (p *process) kill() {
 	_ = p.command.Process.Kill()
 	_ = p.command.Wait()

@@ -19,31 +19,30 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// network is a way to the server that can be made to fail.
+// network is a proxy in front of the server that can fail.
 type network struct {
 	tb    testing.TB
 	rng   *rand.Rand
 	proxy *toxiproxy.Proxy
-	stop  func() // ends what goes on while a fault lasts
+	stop  func() // ends the current fault, or nil
 }
 
 func newNetwork(tb testing.TB, rng *rand.Rand) *network {
 	tb.Helper()
 	n := &network{tb: tb, rng: rng}
-	n.lay("127.0.0.1:0")
+	n.open("127.0.0.1:0")
 	return n
 }
 
-// renew cuts all connections, and leaves nothing of the faults so far. Links of
-// toxiproxy v2.5.0 can keep stubs of toxics that were removed while they closed, and
-// then the next toxic panics.
+// renew cuts all connections and replaces the proxy. In toxiproxy v2.5.0, a link that closes
+// while a toxic is removed can keep the toxic's stub, and the next toxic then panics.
 func (n *network) renew() {
 	n.tb.Helper()
 	n.proxy.Stop()
-	n.lay(n.proxy.Listen)
+	n.open(n.proxy.Listen)
 }
 
-func (n *network) lay(listen string) {
+func (n *network) open(listen string) {
 	n.tb.Helper()
 	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	n.proxy = toxiproxy.NewProxy(api, "database", listen, options.Client().ApplyURI(server.URI).Hosts[0])
@@ -73,8 +72,8 @@ func (n *network) clear() {
 	n.proxy.Toxics.ResetToxics(context.Background())
 }
 
-// again does something once an interval until the fault ends.
-func (n *network) again(interval time.Duration, do func()) {
+// repeat calls do once an interval until the fault ends.
+func (n *network) repeat(interval time.Duration, do func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var ended sync.WaitGroup
 	ended.Go(func() {
@@ -92,13 +91,13 @@ func (n *network) again(interval time.Duration, do func()) {
 	}
 }
 
-// stall holds what is sent until the fault ends; then it arrives.
+// stall holds all data until the fault ends, and then delivers it.
 type stall struct{}
 
 func (*stall) Pipe(stub *toxics.ToxicStub) { <-stub.Interrupt }
 
-// blackHole swallows what is sent. Unlike toxiproxy's timeout, it does not close the
-// connection in the end either: neither side is ever told.
+// blackHole drops all data. Unlike toxiproxy's timeout, it does not close the connection in
+// the end, so neither side notices.
 type blackHole struct{}
 
 func (*blackHole) Pipe(stub *toxics.ToxicStub) {
@@ -120,19 +119,19 @@ func init() {
 	toxics.Register("black_hole", new(blackHole))
 }
 
-// fault is a way in which a network fails.
+// fault is a failure of a network.
 type fault struct {
 	name  string
 	begin func(*network)
-	// dark faults let nothing through. The others let something.
+	// dark is set if nothing gets through. Else some requests do.
 	dark bool
-	// lasts is 0 for a while.
-	lasts time.Duration
+	// atLeast is the minimum duration. Default 1.3 seconds.
+	atLeast time.Duration
 }
 
 var faults = []fault{
 	{"connections are cut", func(n *network) {
-		n.again(700*time.Millisecond, func() {
+		n.repeat(700*time.Millisecond, func() {
 			n.proxy.Stop()
 			n.up()
 		})
@@ -144,7 +143,7 @@ var faults = []fault{
 	{"everything stalls", func(n *network) {
 		n.add(`{"type": "stall", "stream": "upstream"}`)
 		n.add(`{"type": "stall", "stream": "downstream"}`)
-	}, true, guardBound + time.Second}, // for what would hang to be seen to
+	}, true, guardBound + time.Second}, // long enough to notice a request that hangs
 	{"latency with jitter", func(n *network) {
 		n.add(`{"type": "latency", "stream": "upstream", "attributes": {"latency": 60, "jitter": 60}}`)
 		n.add(`{"type": "latency", "stream": "downstream", "attributes": {"latency": 60, "jitter": 60}}`)
@@ -152,14 +151,14 @@ var faults = []fault{
 	{"answers come too late", func(n *network) {
 		n.add(`{"type": "latency", "stream": "downstream", "attributes": {"latency": %d}}`, 2*callTimeout.Milliseconds())
 	}, true, 0},
-	{"connections break off and close slowly", func(n *network) {
+	{"connections break and close slowly", func(n *network) {
 		n.add(`{"type": "limit_data", "stream": "downstream", "attributes": {"bytes": %d}}`, 2000+n.rng.IntN(4000))
 		n.add(`{"type": "slow_close", "stream": "downstream", "attributes": {"delay": 400}}`)
 	}, false, 0},
 	{"connections are reset in the middle of an answer", func(n *network) {
 		n.add(`{"type": "limit_data", "stream": "downstream", "attributes": {"bytes": %d}}`, 2000+n.rng.IntN(4000))
-		// Of no toxicity: it is there for what its presence does to the sockets, which
-		// then send a reset when they are closed.
+		// With a toxicity of 0 it affects no data, but the sockets send a reset when they
+		// close.
 		n.add(`{"type": "reset_peer", "stream": "downstream", "toxicity": 0}`)
 	}, false, 0},
 	{"half open: requests are lost", func(n *network) {
@@ -170,12 +169,12 @@ var faults = []fault{
 	}, true, 0},
 }
 
-func TestNetwork(t *testing.T) {
+func TestNetworkFaults(t *testing.T) {
 	rng := rand.New(rand.NewPCG(*seed, 1))
 	var before int64
 	if *soak == 0 {
 		for i, f := range faults {
-			t.Run(f.name, func(t *testing.T) { trouble(t, rng, f) })
+			t.Run(f.name, func(t *testing.T) { runFaults(t, rng, f) })
 			if i == 0 {
 				before = heapInUse()
 			}
@@ -186,37 +185,37 @@ func TestNetwork(t *testing.T) {
 		for range 1 + rng.IntN(3) {
 			several = append(several, faults[rng.IntN(len(faults))])
 		}
-		t.Run(fmt.Sprintf("%d", i), func(t *testing.T) { trouble(t, rng, several...) })
+		t.Run(fmt.Sprintf("round %d", i), func(t *testing.T) { runFaults(t, rng, several...) })
 		if i == 0 {
 			before = heapInUse()
 		}
 	}
 	const most = 16 << 20
 	if grown := heapInUse() - before; grown > most {
-		t.Errorf("after all that, %d bytes more are in use, want at most %d", grown, most)
+		t.Errorf("the heap grew by %d bytes, want at most %d", grown, most)
 	} else {
-		t.Logf("after all that, %d KiB more are in use", grown>>10)
+		t.Logf("the heap grew by %d KiB", grown>>10)
 	}
 }
 
-// trouble starts two instances, one of them with a cache, behind one network; lets it
-// fail, in one way after another, while clients use both; and wants everything to be
-// well afterwards, and nothing to be left behind.
-func trouble(t *testing.T, rng *rand.Rand, several ...fault) {
-	db := newDatabase(t) // its client lives until the end
+// runFaults starts two instances, one of them with a cache, behind one network. The network
+// has one fault after another while clients use both instances. Afterwards everything must
+// work, and no connection or goroutine may be left.
+func runFaults(t *testing.T, rng *rand.Rand, several ...fault) {
+	db := newDatabase(t) // before IgnoreCurrent: its client lives until the end
 	if err := db.Client().Ping(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	quiet := goleak.IgnoreCurrent()
+	before := goleak.IgnoreCurrent()
 	n := newNetwork(t, rng)
-	var apps []*application
+	var rigs []*rig
 	for _, cache := range []strategy.Cache{{}, {MaxStaleness: 250 * time.Millisecond}} {
-		apps = append(apps, newAppOn(t, db.Name(), appConfig{
+		rigs = append(rigs, newRig(t, db.Name(), rigConfig{
 			way: n.proxy.Listen, sessions: strategy.Config{Lifetime: time.Hour, Cache: cache},
 		}))
 	}
-	clients := newTraffic(apps, 8, 24)
-	apps[0].mustRegister(t, clients.names...)
+	clients := newTraffic(rigs, 8, 24)
+	rigs[0].mustRegister(t, clients.emails...)
 
 	stop := clients.background(t.Context(), rng.Uint64())
 	time.Sleep(300 * time.Millisecond)
@@ -224,55 +223,55 @@ func trouble(t *testing.T, rng *rand.Rand, several ...fault) {
 		if i > 0 {
 			n.renew()
 		}
-		before := clients.count(doGuarded, http.StatusOK)
-		var known []*holding // to the cache, which lets their log-outs begin
+		accepted := clients.count(doGuarded, http.StatusOK)
+		var cached []*holding // their log-outs begin without the database
 		for range 3 {
-			if h, _ := clients.login(apps[1], clients.names[0]); h != nil {
-				clients.guarded(apps[1], h)
-				known = append(known, h)
+			if h, _ := clients.login(rigs[1], clients.emails[0]); h != nil {
+				clients.guarded(rigs[1], h)
+				cached = append(cached, h)
 			}
 		}
 		f.begin(n)
-		end := time.Now().Add(max(1300*time.Millisecond, f.lasts))
+		end := time.Now().Add(max(1300*time.Millisecond, f.atLeast))
 		if f.dark {
 			clients.dark.Store(time.Now().UnixNano())
 		}
-		var leaving sync.WaitGroup
-		for _, h := range known {
-			leaving.Go(func() { clients.logout(apps[1], h) })
+		var logouts sync.WaitGroup
+		for _, h := range cached {
+			logouts.Go(func() { clients.logout(rigs[1], h) })
 		}
-		leaving.Wait()
+		logouts.Wait()
 		time.Sleep(time.Until(end))
 		clients.dark.Store(0)
-		if got := clients.count(doGuarded, http.StatusOK); !f.dark && got == before {
-			t.Errorf("%s: no guarded request got through, want some", f.name)
+		if got := clients.count(doGuarded, http.StatusOK); !f.dark && got == accepted {
+			t.Errorf("%s: no guarded request was accepted, want some", f.name)
 		}
 		n.clear()
-		took, err := clients.works(recoveryBound)
+		took, err := clients.awaitRecovery(recoveryBound)
 		if err != nil {
 			t.Errorf("%s: %v", f.name, err)
 			break
 		}
-		t.Logf("%s: everything worked again after %v", f.name, took.Round(time.Millisecond))
+		t.Logf("%s: recovered after %v", f.name, took.Round(time.Millisecond))
 	}
 	stop()
 	clients.settle()
 	clients.report(t)
 	t.Log(clients)
 
-	for _, a := range apps {
-		eventuallyTrue(t, recoveryBound, "every connection is given back", func() bool { return a.pool.out.Load() == 0 })
-		a.close()
-		eventuallyTrue(t, recoveryBound, "every connection is closed", func() bool { return a.pool.open.Load() == 0 })
+	for _, r := range rigs {
+		eventuallyTrue(t, recoveryBound, "every connection is checked in", func() bool { return r.pool.out.Load() == 0 })
+		r.close()
+		eventuallyTrue(t, recoveryBound, "every connection is closed", func() bool { return r.pool.open.Load() == 0 })
 	}
 	n.proxy.Stop()
-	// What toxiproxy's own goroutines wait for is not ours.
+	// Goroutines of toxiproxy can outlive the proxy.
 	eventuallyTrue(t, recoveryBound, "no goroutine is left", func() bool {
-		return goleak.Find(quiet, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+		return goleak.Find(before, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
 			goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"),
 			goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run")) == nil
 	})
-	if err := goleak.Find(quiet); err != nil && t.Failed() {
+	if err := goleak.Find(before); err != nil && t.Failed() {
 		t.Log(err)
 	}
 }

@@ -17,48 +17,49 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// signUps are the accounts that clients registered, or tried to.
-type signUps struct {
+// registrations are the accounts that clients registered or tried to register.
+type registrations struct {
 	mu        sync.Mutex
 	n         int
 	confirmed []string
-	unsure    []string // without an answer: they may be there
+	unsure    []string // the registration failed: the account may exist
 }
 
-func (s *signUps) register(ctx context.Context, a *application, _ *rand.Rand) {
+func (s *registrations) register(ctx context.Context, r *rig, _ *rand.Rand) {
 	s.mu.Lock()
 	s.n++
-	name := fmt.Sprintf("signup%d@example.com", s.n)
+	email := fmt.Sprintf("signup%d@example.com", s.n)
 	s.mu.Unlock()
-	err := a.register(ctx, name)
+	err := r.register(ctx, email)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		s.confirmed = append(s.confirmed, name)
+		s.confirmed = append(s.confirmed, email)
 	} else {
-		s.unsure = append(s.unsure, name)
+		s.unsure = append(s.unsure, email)
 	}
 }
 
-// check wants every account to be there, or not, as a whole, and forgets them.
-func (s *signUps) check(t *testing.T, a *application) (confirmed, unsure int) {
+// check checks that each confirmed account exists, and each unsure one exists or can be
+// registered. Then it forgets them all.
+func (s *registrations) check(t *testing.T, r *rig) (confirmed, unsure int) {
 	t.Helper()
-	for _, name := range s.confirmed {
-		if got := a.login(name); got.status != http.StatusOK {
-			t.Errorf("%s was registered, and the login answers %v", name, got)
+	for _, email := range s.confirmed {
+		if got := r.login(email); got.status != http.StatusOK {
+			t.Errorf("the login of %s after its registration: %v, want 200", email, got)
 		}
 	}
-	for _, name := range s.unsure {
-		switch got := a.login(name); got.status {
+	for _, email := range s.unsure {
+		switch got := r.login(email); got.status {
 		case http.StatusOK:
-		case http.StatusBadRequest: // it is not there, and so it can be had
-			if err := a.register(t.Context(), name); errors.Is(err, account.ErrEmailTaken) {
-				t.Errorf("%s cannot log in, and its address is taken: half an account", name)
+		case http.StatusBadRequest: // there is no such account
+			if err := r.register(t.Context(), email); errors.Is(err, account.ErrEmailTaken) {
+				t.Errorf("%s cannot log in, but the address is taken: half an account", email)
 			} else if err != nil {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("register %s: %v", email, err)
 			}
 		default:
-			t.Errorf("the login of %s: %v", name, got)
+			t.Errorf("the login of %s: %v, want 200 or 400", email, got)
 		}
 	}
 	confirmed, unsure = len(s.confirmed), len(s.unsure)
@@ -66,25 +67,26 @@ func (s *signUps) check(t *testing.T, a *application) (confirmed, unsure int) {
 	return confirmed, unsure
 }
 
-// TestServer kills the server under load, and starts it again on what it has left.
-// It is a devmongo of the test's own, whatever the suite runs against.
-func TestServer(t *testing.T) {
+// TestServerKilledUnderLoad kills the server with SIGKILL while clients use it, restarts it
+// on the same data, and checks that nothing acknowledged was lost. It uses its own
+// devmongo, whatever server the suite uses.
+func TestServerKilledUnderLoad(t *testing.T) {
 	rng := rand.New(rand.NewPCG(*seed, 2))
 	p, err := startProcess("127.0.0.1:0", filepath.Join(t.TempDir(), "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.kill() })
-	var apps []*application
+	var rigs []*rig
 	for _, cache := range []strategy.Cache{{}, {MaxStaleness: 500 * time.Millisecond}} {
-		apps = append(apps, newAppOn(t, "killed", appConfig{
+		rigs = append(rigs, newRig(t, "killed", rigConfig{
 			uri: p.uri(), sessions: strategy.Config{Lifetime: 24 * time.Hour, Cache: cache},
-			noLimiter: true, // the logins of accounts that are not there fail
+			noLimiter: true, // logins of accounts that were not registered fail
 		}))
 	}
-	clients, accounts := newTraffic(apps, 8, 60), &signUps{}
-	apps[0].mustRegister(t, clients.names...)
-	clients.during = accounts.register
+	clients, accounts := newTraffic(rigs, 8, 60), &registrations{}
+	rigs[0].mustRegister(t, clients.emails...)
+	clients.extra = accounts.register
 
 	begin := time.Now()
 	for round := 1; (round <= 3 || time.Since(begin) < *soak) && !t.Failed(); round++ {
@@ -96,29 +98,30 @@ func TestServer(t *testing.T) {
 			stop()
 			t.Fatal(err)
 		}
-		took, err := clients.works(recoveryBound)
+		took, err := clients.awaitRecovery(recoveryBound)
 		stop()
 		if err != nil {
 			t.Error(err)
 			break
 		}
 		before := clients.size()
-		confirmed, unsure := accounts.check(t, apps[0])
-		wholeDocuments(t, apps[0])
+		confirmed, unsure := accounts.check(t, rigs[0])
+		checkDocuments(t, rigs[0])
 		clients.settle()
 		clients.report(t)
-		t.Logf("round %d: everything worked again after %v; %d tokens, %d accounts and %d without an answer were checked",
+		t.Logf("round %d: recovered after %v; checked %d tokens, %d accounts and %d unanswered registrations",
 			round, took.Round(time.Millisecond), before, confirmed, unsure)
-		// What the checks have left would slow a server down that scans.
-		if _, err := apps[0].db.Collection("access_tokens").DeleteMany(t.Context(), bson.D{}); err != nil {
+		// Many rows would slow down a server without indexes.
+		if _, err := rigs[0].db.Collection("access_tokens").DeleteMany(t.Context(), bson.D{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Log(clients)
 }
 
-// wholeDocuments checks that nothing was half written.
-func wholeDocuments(t *testing.T, a *application) {
+// checkDocuments checks that every document has its required fields: that none was half
+// written.
+func checkDocuments(t *testing.T, r *rig) {
 	t.Helper()
 	for collection, fields := range map[string]map[string]bson.Type{
 		"users": {"_id": bson.TypeBinary, "email": bson.TypeString, "hashed_password": bson.TypeString,
@@ -126,7 +129,7 @@ func wholeDocuments(t *testing.T, a *application) {
 		"access_tokens": {"_id": bson.TypeBinary, "token": bson.TypeString, "user_id": bson.TypeBinary, "created_at": bson.TypeDateTime},
 		"revocations":   {"_id": bson.TypeBinary, "at": bson.TypeDateTime},
 	} {
-		cur, err := a.db.Collection(collection).Find(t.Context(), bson.D{})
+		cur, err := r.db.Collection(collection).Find(t.Context(), bson.D{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +140,7 @@ func wholeDocuments(t *testing.T, a *application) {
 		for _, doc := range docs {
 			for field, want := range fields {
 				if got := doc.Lookup(field).Type; got != want {
-					t.Errorf("%s has a document whose %s is of the type %v, want %v: %v", collection, field, got, want, doc)
+					t.Errorf("%s has a document with a %s of type %v, want %v: %v", collection, field, got, want, doc)
 				}
 			}
 		}

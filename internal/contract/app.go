@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/latchkey-go/latchkey/memstore"
+
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
@@ -101,10 +103,10 @@ func (w world) app(t *testing.T, options ...func(*settings)) *app {
 	users := userStore{w.backend.Users, a.db}
 
 	var err error
-	a.users, err = account.NewManager(users, uuid.New, account.Config{
+	a.users, err = account.NewManager(users, a.attempts(), uuid.New, account.Config{
 		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
 		InsecureArgon2: true,
-		Limiter:        a.limiter(),
+		Limiter:        set.limit,
 		Now:            a.clock.now,
 		OnEvent:        w.events.hear,
 	})
@@ -112,9 +114,6 @@ func (w world) app(t *testing.T, options ...func(*settings)) *app {
 		t.Fatal(err)
 	}
 	source := strategy.UserSource[Member, uuid.UUID](users)
-	if w.backend.Joined != nil {
-		source = joinedStore{users, w.backend.Joined}
-	}
 	a.tokens, err = strategy.NewDatabase(tokens, source, set.tokens)
 	if err != nil {
 		t.Fatal(err)
@@ -133,22 +132,15 @@ func (w world) app(t *testing.T, options ...func(*settings)) *app {
 	return a
 }
 
-// limiter returns the limiter of logins, nil for the default one.
-func (a *app) limiter() *account.Limiter {
-	a.t.Helper()
-	attempts, cfg := a.backend.Attempts, a.set.limit
+func (a *app) attempts() account.AttemptStore {
+	attempts := a.backend.Attempts
 	if a.set.attempts != nil {
 		attempts = a.set.attempts
 	}
 	if attempts == nil {
-		return nil
+		attempts, _ = memstore.NewAttempts(0)
 	}
-	cfg.Now, cfg.OnEvent = a.clock.now, a.events.hear
-	limiter, err := account.NewLimiter(attempts, cfg)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return limiter
+	return attempts
 }
 
 // serverLog is what the server itself has to say: it tells of panics there.
@@ -258,7 +250,12 @@ func (a *app) changePassword(auth *ginauth.Auth[Member]) gin.HandlerFunc {
 			return
 		}
 		a.events.hide(string(user.HashedPassword))
-		_ = auth.Renew(c, user) // has answered
+		issued, err := auth.Renew(c, user)
+		if err != nil {
+			auth.Refuse(c, err)
+			return
+		}
+		auth.Answer(c, issued)
 	}
 }
 

@@ -28,8 +28,6 @@ type Backend struct {
 	// at the present and runs ahead of it.
 	Tokens strategy.Store[uuid.UUID]
 	Users  account.Store[Member, uuid.UUID]
-	// Joined reads both at once; nil means that they are read one after the other.
-	Joined strategy.JoinedSource[Member, uuid.UUID]
 	// Attempts are the counters of the limiter of logins; nil means the default,
 	// which are in memory.
 	Attempts account.AttemptStore

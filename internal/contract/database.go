@@ -2,7 +2,6 @@ package contract
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -142,6 +141,8 @@ func through[T any](db *database, what call, by string, do func() (T, error)) (T
 
 // tokenStore is the backend's store of tokens behind a database's faults. It
 // hides a strategy.Retainer: checks choose their own lifetimes.
+func (s tokenStore) Retention() time.Duration { return s.store.Retention() }
+
 type tokenStore struct {
 	store strategy.Store[uuid.UUID]
 	db    *database
@@ -154,8 +155,8 @@ func (s tokenStore) Insert(ctx context.Context, token accessToken) error {
 	return err
 }
 
-func (s tokenStore) ByToken(ctx context.Context, digest string, createdAfter time.Time) (accessToken, error) {
-	return through(s.db, findToken, digest, func() (accessToken, error) { return s.store.ByToken(ctx, digest, createdAfter) })
+func (s tokenStore) ByToken(ctx context.Context, digest string) (accessToken, error) {
+	return through(s.db, findToken, digest, func() (accessToken, error) { return s.store.ByToken(ctx, digest) })
 }
 
 func (s tokenStore) Delete(ctx context.Context, digest string) (accessToken, error) {
@@ -195,26 +196,4 @@ func (s userStore) ByID(ctx context.Context, id uuid.UUID) (Member, error) {
 
 func (s userStore) ByEmail(ctx context.Context, email string) (Member, error) {
 	return through(s.db, findAccount, email, func() (Member, error) { return s.Store.ByEmail(ctx, email) })
-}
-
-// joinedStore is the backend's joined source behind a database's faults: those of
-// either half.
-type joinedStore struct {
-	userStore
-	joined strategy.JoinedSource[Member, uuid.UUID]
-}
-
-func (s joinedStore) ByToken(ctx context.Context, digest string, createdAfter time.Time) (token accessToken, user Member, err error) {
-	var gone error
-	token, err = through(s.db, findToken, digest, func() (found accessToken, err error) {
-		found, user, err = s.joined.ByToken(ctx, digest, createdAfter)
-		if errors.Is(err, strategy.ErrUserNotFound) {
-			gone, err = err, nil
-		}
-		return found, err
-	})
-	if err == nil {
-		user, err = through(s.db, findUser, "", func() (Member, error) { return user, gone })
-	}
-	return token, user, err
 }

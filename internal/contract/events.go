@@ -8,8 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/internal/secretscan"
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // eventLog keeps all events of a Run as text, in every form in which an
@@ -17,23 +17,23 @@ import (
 type eventLog struct {
 	mu      sync.Mutex
 	text    strings.Builder
-	write   []func(context.Context, strategy.Event)
-	heard   map[strategy.EventKind]bool
+	write   []func(context.Context, event.Event)
+	heard   map[event.Kind]bool
 	secrets []string
 }
 
 func newEventLog() *eventLog {
-	l := &eventLog{heard: make(map[strategy.EventKind]bool), secrets: []string{password, wrongPassword, newPassword}}
-	l.write = []func(context.Context, strategy.Event){
-		strategy.LogEvents(slog.New(slog.NewTextHandler(&l.text, nil))),
-		strategy.LogEvents(slog.New(slog.NewJSONHandler(&l.text, nil))),
-		func(_ context.Context, e strategy.Event) { fmt.Fprintf(&l.text, "%+v\n%#v\n", e, e) },
+	l := &eventLog{heard: make(map[event.Kind]bool), secrets: []string{password, wrongPassword, newPassword}}
+	l.write = []func(context.Context, event.Event){
+		event.Log(slog.New(slog.NewTextHandler(&l.text, nil))),
+		event.Log(slog.New(slog.NewJSONHandler(&l.text, nil))),
+		func(_ context.Context, e event.Event) { fmt.Fprintf(&l.text, "%+v\n%#v\n", e, e) },
 	}
 	return l
 }
 
 // hear is the OnEvent of every package.
-func (l *eventLog) hear(ctx context.Context, e strategy.Event) {
+func (l *eventLog) hear(ctx context.Context, e event.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.heard[e.Kind] = true
@@ -54,11 +54,11 @@ func (l *eventLog) holdNoSecret(t *testing.T) {
 	if len(l.heard) == 0 {
 		t.Skip("no other check ran, so there were no events")
 	}
-	for _, kind := range []strategy.EventKind{
-		strategy.EventTokenIssued, strategy.EventTokenRevoked, strategy.EventTokenDenied, strategy.EventStoreFailed,
-		strategy.EventLoginSucceeded, strategy.EventLoginDenied, strategy.EventAccessDenied,
-		strategy.EventTokensRevoked, strategy.EventTokenRotated, strategy.EventTouchFailed,
-		strategy.EventAccountChanged, strategy.EventPasswordChanged,
+	for _, kind := range []event.Kind{
+		event.TokenIssued, event.TokenRevoked, event.TokenDenied, event.StoreFailed,
+		event.LoginSucceeded, event.LoginDenied, event.AccessDenied,
+		event.TokensRevoked, event.TokenRotated, event.TouchFailed,
+		event.AccountChanged, event.PasswordChanged,
 	} {
 		if !l.heard[kind] {
 			t.Errorf("got no event %q in the whole suite, want some", kind)

@@ -10,18 +10,15 @@ import (
 
 var limitRows = rows{"limit", []row{
 	{"beyond the limit the oldest go", oldestGo},
-	{"beyond the limit the login is refused", newestIsRefused},
 	{"what is dead does not count", deadDoNotCount},
 	{"tokens with scopes do not count", scopedDoNotCount},
 	{"one's own sessions count, and nobody else's", othersDoNotCount},
 	{"the limit cannot be kept", limitFails},
 }}
 
-func atMost(n int, when strategy.WhenFull) func(*settings) {
-	return tokens(func(cfg *strategy.Config) { cfg.MaxSessions, cfg.WhenFull = n, when })
+func atMost(n int) func(*settings) {
+	return tokens(func(cfg *strategy.Config) { cfg.MaxSessions = n })
 }
-
-func tooMany() answer { return refused(http.StatusConflict, "TOO_MANY_SESSIONS") }
 
 func (a *app) tryLogin(user Member, options ...option) reply {
 	a.t.Helper()
@@ -29,59 +26,40 @@ func (a *app) tryLogin(user Member, options ...option) reply {
 }
 
 func oldestGo(t *testing.T, w world) {
-	a := w.app(t, atMost(2, strategy.EvictOldest))
+	a := w.app(t, atMost(2))
 	user := a.user(active)
 	tokens := a.loginNTimes(user, 5)
 	a.expectAlive("after five logins", user, tokens, 3, 4)
 	a.expectSessions(user, 2)
 }
 
-func newestIsRefused(t *testing.T, w world) {
-	a := w.app(t, atMost(2, strategy.RefuseNew))
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 2)
-	a.clock.advance(time.Second)
-	a.expect("the third", a.tryLogin(user), tooMany())
-	a.expect("the third, again", a.tryLogin(user), tooMany())
-	wrong := a.post("/auth/login", asForm("username", user.Email, "password", wrongPassword))
-	a.expect("a wrong password learns nothing of it", wrong, badCredentials())
-	a.expectAlive("afterwards", user, tokens, 0, 1)
-	a.expectSessions(user, 2)
-	a.expect("log out", a.logout(a.carry(tokens[0])), a.loggedOut())
-	a.login(user)
-	a.expect("full again", a.tryLogin(user), tooMany())
-}
-
 func deadDoNotCount(t *testing.T, w world) {
-	a := w.app(t, atMost(1, strategy.RefuseNew))
+	a := w.app(t, atMost(2))
 	user := a.user(active)
 	a.login(user)
-	a.clock.advance(lifetime)
-	a.expect("at the age of its lifetime", a.tryLogin(user), tooMany())
-	a.clock.advance(time.Millisecond)
-	a.login(user)
+	a.clock.advance(lifetime + time.Millisecond)
+	tokens := a.loginNTimes(user, 2)
+	a.expectAlive("beside an expired session", user, tokens, 0, 1)
 	a.clock.advance(time.Millisecond)
 	if err := a.users.RevokeTokens(t.Context(), user.ID); err != nil {
 		t.Fatal(err)
 	}
-	a.login(user)
-	a.expect("full again", a.tryLogin(user), tooMany())
+	tokens = a.loginNTimes(user, 2)
+	a.expectAlive("beside revoked sessions", user, tokens, 0, 1)
 }
 
 func scopedDoNotCount(t *testing.T, w world) {
-	for _, when := range []strategy.WhenFull{strategy.EvictOldest, strategy.RefuseNew} {
-		a := w.app(t, atMost(1, when))
-		user := a.user(active)
-		ci := a.scoped(user, strategy.WithScopes("deploy:write"))
-		another := a.scopedToken(user, strategy.WithScopes("deploy:write"))
-		for _, token := range []string{ci.token, ci.login, another} {
-			a.expect("use the token", a.get("/deploy", a.carry(token)), welcome(user))
-		}
+	a := w.app(t, atMost(1))
+	user := a.user(active)
+	ci := a.scoped(user, strategy.WithScopes("deploy:write"))
+	another := a.scopedToken(user, strategy.WithScopes("deploy:write"))
+	for _, token := range []string{ci.token, ci.login, another} {
+		a.expect("use the token", a.get("/deploy", a.carry(token)), welcome(user))
 	}
 }
 
 func othersDoNotCount(t *testing.T, w world) {
-	a := w.app(t, atMost(1, strategy.RefuseNew))
+	a := w.app(t, atMost(1))
 	ann, anns, bob, bobs := a.twoUsers()
 	a.expect("Ann", a.get("/guarded", a.carry(anns)), welcome(ann))
 	a.expect("Bob", a.get("/guarded", a.carry(bobs)), welcome(bob))
@@ -89,7 +67,7 @@ func othersDoNotCount(t *testing.T, w world) {
 
 func limitFails(t *testing.T, w world) {
 	for _, failure := range failures {
-		a := w.app(t, atMost(1, strategy.EvictOldest))
+		a := w.app(t, atMost(1))
 		user := a.user(active)
 		token := a.login(user)
 		a.clock.advance(time.Second)
@@ -101,15 +79,6 @@ func limitFails(t *testing.T, w world) {
 		a.expect("the delete "+failure.name, a.tryLogin(user), unavailable())
 		a.db.mend()
 		a.expect("the first session", a.get("/guarded", a.carry(token)), welcome(user))
-
-		a = w.app(t, atMost(1, strategy.RefuseNew))
-		user = a.user(active)
-		a.login(user)
-		a.clock.advance(time.Second)
-		a.db.fail(listTokens, failure.err)
-		a.expect("the list "+failure.name, a.tryLogin(user), unavailable())
-		a.db.mend()
-		a.expectSessions(user, 1)
 	}
 }
 
@@ -122,7 +91,7 @@ var replaceRows = rows{"login ends the session that came with the request", []ro
 	{"a cookie where the answer is a bearer token", cookieBesideBearerIsReplaced},
 	{"both of two cookies of one name", plantedCookiesAreReplaced},
 	{"the delete was not acknowledged", replaceNotAcknowledged},
-	{"a login that replaces one is not too many", replacedDoesNotCount},
+	{"a replaced session does not count", replacedDoesNotCount},
 }}
 
 func loginReplacesOwn(t *testing.T, w world) {
@@ -204,11 +173,9 @@ func replaceNotAcknowledged(t *testing.T, w world) {
 
 func replacedDoesNotCount(t *testing.T, w world) {
 	w.way = cookie
-	a := w.app(t, atMost(2, strategy.RefuseNew))
+	a := w.app(t, atMost(2))
 	user := a.user(active)
 	tokens := a.loginNTimes(user, 2)
-	a.expect("without the cookie", a.tryLogin(user), tooMany())
-	a.expect("with another user's cookie", a.tryLogin(user, a.carry(a.login(a.user(active)))), tooMany())
 	tokens = append(tokens, a.deliveredToken(a.tryLogin(user, a.carry(tokens[1]))))
 	a.expectAlive("afterwards", user, tokens, 0, 2)
 }

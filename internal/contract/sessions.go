@@ -48,7 +48,7 @@ type listed struct {
 	ExpiresAt       *time.Time `json:"expires_at"`
 	Name            string     `json:"name"`
 	UserAgent       string     `json:"user_agent"`
-	ClientAddr      string     `json:"client_addr"`
+	ClientIP        string     `json:"client_ip"`
 	Scopes          []string   `json:"scopes"`
 }
 
@@ -204,7 +204,7 @@ func sessionFields(t *testing.T, w world) {
 		"authenticated_at": inQuotes(begin),
 		"expires_at":       inQuotes(begin.Add(lifetime)),
 		"user_agent":       quoted("Browser/1.0 <Ünï>"),
-		"client_addr":      `"127.0.0.1"`,
+		"client_ip":        `"127.0.0.1"`,
 	}
 	if !maps.Equal(fields, want) {
 		t.Errorf("got %v\nwant %v", fields, want)
@@ -219,15 +219,15 @@ func sessionFields(t *testing.T, w world) {
 }
 
 func sessionFieldsOmitted(t *testing.T, w world) {
-	a := w.app(t, plugin(func(cfg *ginauth.Config) { cfg.OmitUserAgent, cfg.OmitClientAddr = true, true }))
+	a := w.app(t, plugin(func(cfg *ginauth.Config) { cfg.OmitUserAgent, cfg.OmitClientIP = true, true }))
 	user, token := a.loggedIn()
 	fields := a.fields(a.get("/auth/sessions", a.carry(token)))
-	for _, name := range []string{"user_agent", "client_addr", "name", "scopes"} {
+	for _, name := range []string{"user_agent", "client_ip", "name", "scopes"} {
 		if value, there := fields[name]; there {
 			t.Errorf("got %s = %s, want none", name, value)
 		}
 	}
-	if row := a.rows(user)[0]; row.UserAgent != "" || row.ClientAddr != "" {
+	if row := a.rows(user)[0]; row.UserAgent != "" || row.ClientIP != "" {
 		t.Errorf("got %+v in the store, want neither user agent nor address", row)
 	}
 }
@@ -260,8 +260,8 @@ func addressByTrustedProxies(t *testing.T, w world) {
 		a := w.app(t, func(s *settings) { s.trustedProxies = c.proxies })
 		user := a.user(active)
 		got := a.post("/auth/login", asForm("username", user.Email, "password", password), header("X-Forwarded-For", "203.0.113.7"))
-		if s := a.current(a.deliveredToken(got)); s.ClientAddr != c.want {
-			t.Errorf("%s: got the address %q, want %q", c.what, s.ClientAddr, c.want)
+		if s := a.current(a.deliveredToken(got)); s.ClientIP != c.want {
+			t.Errorf("%s: got the address %q, want %q", c.what, s.ClientIP, c.want)
 		}
 	}
 }

@@ -1,0 +1,414 @@
+package faults_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	driver "go.mongodb.org/mongo-driver/v2/event"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/integration/internal/testserver"
+	"github.com/latchkey-go/latchkey/internal/secretscan"
+	"github.com/latchkey-go/latchkey/memstore"
+	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// member is the user type of all tests.
+type member struct {
+	account.User[uuid.UUID] `bson:",inline"`
+	Name                    string `bson:"name"`
+}
+
+func newMember(email string) member {
+	return member{User: account.User[uuid.UUID]{Email: email}, Name: email}
+}
+
+const (
+	memberPassword = "correct horse battery staple"
+
+	// callTimeout bounds each call of a store.
+	callTimeout = time.Second
+	// hashWait bounds the wait in the queue for a password hash.
+	hashWait = time.Second
+	// busy is the additional time that a machine with too few processors needs.
+	busy = 3 * time.Second
+
+	// A guarded request reads the token, then the user.
+	guardBound = guardCalls*callTimeout + busy
+	// A login reads the account, waits in the queue, inserts the token, and deletes it
+	// again if the insert was not answered.
+	loginBound = loginCalls*callTimeout + hashWait + busy
+	// A log-out reads the token and the user, deletes the token, and publishes the
+	// revocation.
+	logoutBound = logoutCalls*callTimeout + busy
+
+	guardCalls, loginCalls, logoutCalls = 2, 3, 4
+
+	// recoveryBound is the longest time after a fault until everything works again.
+	recoveryBound = 5 * time.Second
+)
+
+// rig is one instance of an application, with its own MongoDB client. It is assembled
+// from the parts, because the counters of its limiter are in memory by default.
+type rig struct {
+	url      string
+	http     *http.Client
+	mongo    *mongo.Client
+	db       *mongo.Database
+	pool     poolCount
+	polls    atomic.Int64 // reads of the revocations by the follower of a cache
+	tokens   *mongostore.Tokens[uuid.UUID]
+	users    *mongostore.Users[member, uuid.UUID]
+	attempts *mongostore.Attempts
+	accounts *account.Manager[member, uuid.UUID]
+	sessions *strategy.Database[member, uuid.UUID]
+	panics   atomic.Int64
+	closing  sync.Once
+	closers  []func()
+
+	// staleness is how long a token may be accepted after another instance revoked it:
+	// the cache's MaxStaleness.
+	staleness time.Duration
+}
+
+// rigConfig configures a rig. The zero value is an instance on the suite's server.
+type rigConfig struct {
+	uri      string        // default: the suite's server
+	way      string        // the address of a proxy in front of the server; default none
+	timeout  time.Duration // default: callTimeout
+	sessions strategy.Config
+	// heartbeat is how often the driver checks the server. Default: the driver's.
+	heartbeat time.Duration
+	// noLimiter is for tests with many logins that fail or are in flight: they all come
+	// from one client IP.
+	noLimiter bool
+	// limiter configures a limiter with its counters in the database. Default: one with
+	// its counters in memory.
+	limiter *account.LimiterConfig
+	// indexes makes or checks the indexes. Default: ensureIndexes.
+	indexes func(context.Context, *rig) error
+}
+
+func ensureIndexes(ctx context.Context, r *rig) error {
+	return errors.Join(r.tokens.EnsureIndexes(ctx), r.users.EnsureIndexes(ctx), r.attempts.EnsureIndexes(ctx))
+}
+
+func verifyIndexes(ctx context.Context, r *rig) error {
+	return errors.Join(r.tokens.VerifyIndexes(ctx), r.users.VerifyIndexes(ctx), r.attempts.VerifyIndexes(ctx))
+}
+
+// startRig starts a rig on a database. Close it also after an error.
+func startRig(ctx context.Context, database string, cfg rigConfig) (r *rig, err error) {
+	r = &rig{staleness: cfg.sessions.Cache.MaxStaleness}
+	if cfg.uri == "" {
+		cfg.uri = server.URI
+	}
+	if cfg.timeout == 0 {
+		cfg.timeout = callTimeout
+	}
+	if cfg.indexes == nil {
+		cfg.indexes = ensureIndexes
+	}
+	// The driver opens at most two connections at a time. Without this timeout, one whose
+	// packets are lost occupies its place for 30 seconds, long after the network recovered.
+	opts := options.Client().ApplyURI(cfg.uri).SetPoolMonitor(r.pool.monitor()).SetConnectTimeout(callTimeout).
+		SetMonitor(&driver.CommandMonitor{Started: r.commandStarted})
+	if cfg.way != "" {
+		opts.SetHosts([]string{cfg.way}).SetDirect(true)
+	}
+	if cfg.heartbeat > 0 {
+		opts.SetHeartbeatInterval(cfg.heartbeat)
+	}
+	if r.mongo, err = mongo.Connect(opts); err != nil {
+		return r, err
+	}
+	r.closers = append(r.closers, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = r.mongo.Disconnect(ctx)
+	})
+	r.db = r.mongo.Database(database)
+	if r.tokens, err = mongostore.NewTokens[uuid.UUID](r.db, mongostore.TokensConfig{
+		Lifetime: cfg.sessions.Lifetime, Timeout: cfg.timeout, PurgeInterval: time.Minute, Now: cfg.sessions.Now,
+	}); err != nil {
+		return r, err
+	}
+	r.closers = append(r.closers, r.tokens.Close)
+	if r.users, err = mongostore.NewUsers[member](r.db, mongostore.UsersConfig{Timeout: cfg.timeout}); err != nil {
+		return r, err
+	}
+	if r.attempts, err = mongostore.NewAttempts(r.db, mongostore.AttemptsConfig{Timeout: cfg.timeout, PurgeInterval: time.Minute}); err != nil {
+		return r, err
+	}
+	r.closers = append(r.closers, r.attempts.Close)
+	if err := cfg.indexes(ctx, r); err != nil {
+		return r, err
+	}
+	if r.accounts, err = r.newManager(cfg); err != nil {
+		return r, err
+	}
+	cfg.sessions.PublishRevocations = true
+	if r.sessions, err = strategy.NewDatabase(r.tokens, r.users, cfg.sessions); err != nil {
+		return r, err
+	}
+	r.closers = append(r.closers, r.sessions.Close)
+	return r, r.serve(cfg)
+}
+
+func (r *rig) newManager(cfg rigConfig) (*account.Manager[member, uuid.UUID], error) {
+	accounts := account.Config{
+		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
+		MaxHashWait: hashWait, InsecureNoLimiter: cfg.noLimiter, Now: cfg.sessions.Now,
+	}
+	if cfg.limiter != nil {
+		accounts.Limiter = *cfg.limiter
+		return account.NewManager(r.users, r.attempts, uuid.New, accounts)
+	}
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		return nil, err
+	}
+	return account.NewManager(r.users, attempts, uuid.New, accounts)
+}
+
+func (r *rig) serve(cfg rigConfig) error {
+	auth, err := ginauth.New(r.sessions, r.accounts, ginauth.Config{Now: cfg.sessions.Now})
+	if err != nil {
+		return err
+	}
+	router := gin.New()
+	router.Use(func(c *gin.Context) {
+		defer func() {
+			if p := recover(); p != nil {
+				r.panics.Add(1)
+				fmt.Printf("PANIC: %v\n", p)
+				c.AbortWithStatus(http.StatusInternalServerError)
+			}
+		}()
+		c.Next()
+	})
+	auth.Routes(router.Group("/auth"))
+	router.GET("/me", auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusOK) })
+	listener := httptest.NewServer(router)
+	r.url = listener.URL
+	r.http = &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 128},
+		Timeout:   30 * time.Second, // longer than the bounds, which report slow answers
+	}
+	r.closers = append(r.closers, func() {
+		r.http.CloseIdleConnections()
+		listener.Close()
+	})
+	return nil
+}
+
+// close ends the rig, in the reverse order of its start. It is idempotent.
+func (r *rig) close() {
+	r.closing.Do(func() {
+		for i := len(r.closers) - 1; i >= 0; i-- {
+			r.closers[i]()
+		}
+	})
+}
+
+// newRig starts a rig on a database, and closes it at the end of the test.
+func newRig(tb testing.TB, database string, cfg rigConfig) *rig {
+	tb.Helper()
+	r, err := startRig(tb.Context(), database, cfg)
+	tb.Cleanup(func() {
+		r.close()
+		if n := r.panics.Load(); n > 0 {
+			tb.Errorf("%d panics", n)
+		}
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// newDatabase returns a new database on the suite's server, and drops it at the end of
+// the test.
+func newDatabase(tb testing.TB) *mongo.Database {
+	tb.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(server.URI))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = client.Disconnect(ctx)
+	})
+	return testserver.Database(tb, client)
+}
+
+func (r *rig) register(ctx context.Context, email string) error {
+	_, err := r.accounts.Register(ctx, newMember(email), memberPassword)
+	return err
+}
+
+func (r *rig) mustRegister(tb testing.TB, emails ...string) {
+	tb.Helper()
+	for _, email := range emails {
+		if err := r.register(tb.Context(), email); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// answer is the result of a request.
+type answer struct {
+	status int // 0: no answer
+	err    error
+	token  string // of a login
+	began  time.Time
+	took   time.Duration
+}
+
+func (a answer) String() string {
+	if a.status == 0 {
+		return fmt.Sprintf("no answer after %v (%v)", a.took, a.err)
+	}
+	return fmt.Sprintf("%d after %v", a.status, a.took)
+}
+
+func (r *rig) do(req *http.Request, err error) (got answer) {
+	got.began = time.Now()
+	defer func() { got.took = time.Since(got.began) }()
+	if err != nil {
+		got.err = err
+		return got
+	}
+	resp, err := r.http.Do(req)
+	if err != nil {
+		got.err = err
+		return got
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var body struct {
+		AccessToken string `json:"access_token"`
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode == http.StatusOK && len(text) > 0 {
+		err = json.Unmarshal(text, &body)
+	}
+	if err == nil && resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") == "" {
+		err = errors.New("a 503 without Retry-After")
+	}
+	if err != nil {
+		got.err = err
+		return got
+	}
+	got.status, got.token = resp.StatusCode, body.AccessToken
+	return got
+}
+
+// guarded requests the route that only users may use.
+func (r *rig) guarded(token string) answer { return r.send(http.MethodGet, "/me", token) }
+
+func (r *rig) logout(token string) answer { return r.send(http.MethodPost, "/auth/logout", token) }
+
+func (r *rig) send(method, path, token string) answer {
+	req, err := http.NewRequest(method, r.url+path, nil)
+	if err == nil {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return r.do(req, err)
+}
+
+func (r *rig) login(email string) answer { return r.loginWith(email, memberPassword) }
+
+func (r *rig) loginWith(email, password string) answer {
+	form := url.Values{"username": {email}, "password": {password}}
+	req, err := http.NewRequest(http.MethodPost, r.url+"/auth/login", strings.NewReader(form.Encode()))
+	if err == nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	got := r.do(req, err)
+	if got.token != "" {
+		secretscan.Record(got.token)
+	}
+	return got
+}
+
+// mustLogin logs in and returns the token.
+func (r *rig) mustLogin(tb testing.TB, email string) (token string) {
+	tb.Helper()
+	got := r.login(email)
+	if got.status != http.StatusOK {
+		tb.Fatalf("the login of %s: %v, want 200", email, got)
+	}
+	return got.token
+}
+
+// want checks the status of a guarded request.
+func (r *rig) want(tb testing.TB, status int, token, when string) {
+	tb.Helper()
+	if got := r.guarded(token); got.status != status {
+		tb.Errorf("%s: got %v, want %d", when, got, status)
+	}
+}
+
+// poolCount counts the connections of a client: those that are open, and those that are
+// checked out.
+type poolCount struct{ open, out atomic.Int64 }
+
+func (p *poolCount) monitor() *driver.PoolMonitor {
+	return &driver.PoolMonitor{Event: func(e *driver.PoolEvent) {
+		switch e.Type {
+		case driver.ConnectionCreated:
+			p.open.Add(1)
+		case driver.ConnectionClosed:
+			p.open.Add(-1)
+		case driver.ConnectionCheckedOut:
+			p.out.Add(1)
+		case driver.ConnectionCheckedIn:
+			p.out.Add(-1)
+		}
+	}}
+}
+
+func (r *rig) commandStarted(_ context.Context, e *driver.CommandStartedEvent) {
+	if collection, _ := e.Command.Lookup("find").StringValueOK(); collection == "revocations" {
+		r.polls.Add(1)
+	}
+}
+
+// heapInUse is the size of the heap after a garbage collection.
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC() // for memory that finalizers released
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// eventuallyTrue polls a condition until it holds.
+func eventuallyTrue(tb testing.TB, within time.Duration, what string, cond func() bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(within); !cond(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Errorf("not within %v: %s", within, what)
+			return
+		}
+	}
+}
