@@ -227,7 +227,7 @@ func TestFacadeKeepsTheSessionThatChangedThePassword(t *testing.T) {
 
 func TestFacadeSharesLoginLimitsBetweenInstances(t *testing.T) {
 	db := database(t)
-	limits := latchkey.Config{Limiter: account.LimiterConfig{Pair: account.Limit{Failures: 2}}}
+	limits := latchkey.Config{Limiter: account.LimiterConfig{Account: account.Limit{Failures: 2}}}
 	one, two := newFacade(t, db, limits), newFacade(t, db, limits)
 	one.register("ann@example.com")
 	wrong := url.Values{"username": {"ann@example.com"}, "password": {"wrong password"}}

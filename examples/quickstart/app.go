@@ -37,11 +37,14 @@ type settings struct {
 // newApp builds Latchkey on a database, and makes its indexes.
 func newApp(ctx context.Context, db *mongo.Database, o settings) (*app, error) {
 	cfg := latchkey.Config{
-		Lifetime:            o.lifetime,
-		IdleTimeout:         o.idleTimeout,
-		MaxSessions:         o.maxSessions,
-		Cache:               strategy.Cache{MaxStaleness: o.cacheStaleness},
-		Limiter:             account.LimiterConfig{Pair: account.Limit{Failures: o.loginLimit}},
+		Lifetime:    o.lifetime,
+		IdleTimeout: o.idleTimeout,
+		MaxSessions: o.maxSessions,
+		Cache:       strategy.Cache{MaxStaleness: o.cacheStaleness},
+		Limiter: account.LimiterConfig{
+			Account: account.Limit{Failures: o.loginLimit},
+			Device:  account.Limit{Failures: o.loginLimit},
+		},
 		InsecureNoLimiter:   o.loginLimit == 0,
 		MaxConcurrentHashes: o.maxHashes,
 	}

@@ -54,7 +54,7 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 	fs.DurationVar(&s.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means no limit")
 	fs.IntVar(&s.maxSessions, "max-sessions", 0, "how many sessions a user may have; a login beyond that ends the oldest; 0 means any number")
 	fs.DurationVar(&s.cacheStaleness, "cache-staleness", 0, "the longest a cached session is used before it is read again, up to 1m; 0 means no cache")
-	fs.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for an account from one network are free before delays begin (1 to 14); 0 means no limit")
+	fs.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords are free before delays begin, for an account from unknown devices and from each known device (1 to 26); 0 means no limit")
 	fs.IntVar(&s.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each with 64 MiB and 4 threads; 0 means a quarter of the processors, at least 1")
 	if err := fs.Parse(args); err != nil {
 		return s, err
