@@ -113,7 +113,7 @@ type LimiterConfig struct {
 	Device Limit
 
 	// DeviceLifetime is how long a device token is valid after the last login with it.
-	// Each login without a valid one stores a new one, about 150 bytes. Default 90 days.
+	// Each login without a valid one stores a new one, of about 100 bytes. Default 90 days.
 	DeviceLifetime time.Duration
 
 	// FailClosed makes logins fail while the AttemptStore fails. Default false: they are
