@@ -23,12 +23,12 @@ type Customer struct {
 
 // newManager returns a Manager over stores in memory. An application uses
 // mongostore.NewUsers and mongostore.NewAttempts.
-func newManager(cfg account.Config) *account.Manager[Customer, uuid.UUID] {
+func newManager(cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *account.Manager[Customer, uuid.UUID] {
 	attempts, err := memstore.NewAttempts(0)
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, cfg)
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, cfg, sessions...)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -78,30 +78,34 @@ func ExampleManager_Create() {
 	// true <nil>
 }
 
-// Delete the rows of tokens that a change has invalidated. In an application the function
-// calls strategy.Database.DestroyAll.
-func ExampleManager_OnTokensRevoked() {
-	ctx := context.Background()
-	accounts := newManager(account.Config{})
-	accounts.OnTokensRevoked(func(_ context.Context, id uuid.UUID) { fmt.Println("clean up after", id) })
+// printed prints what an application's sessions are told.
+type printed struct{}
 
+func (printed) UserChanged(_ context.Context, _ uuid.UUID, revoked bool) error {
+	fmt.Println("changed, all tokens revoked:", revoked)
+	return nil
+}
+
+// Pass the strategy.Database to NewManager: then a change takes effect at once in its cache,
+// and in those of other processes.
+func ExampleSessions() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{}, printed{})
 	ann := Customer{Name: "Ann"}
 	ann.Email = "ann@example.com"
-	ann.ID = uuid.MustParse("018f4e5c-0000-7000-8000-000000000001")
-	ann.Active = true
-	ann, err := accounts.Create(ctx, ann, "correct horse battery")
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := accounts.RevokeTokens(ctx, ann.ID); err != nil {
+	if err := errors.Join(accounts.RevokeTokens(ctx, ann.ID), accounts.Activate(ctx, ann.ID)); err != nil {
 		log.Fatal(err)
 	}
 
 	// Output:
-	// clean up after 018f4e5c-0000-7000-8000-000000000001
+	// changed, all tokens revoked: true
+	// changed, all tokens revoked: false
 }
 
-// Reject new passwords that contain the application's name.
 func ExampleConfig_checkPassword() {
 	accounts := newManager(account.Config{
 		MinPasswordLength: 12,

@@ -75,8 +75,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 	semaphore *semaphore // for hashing
 	limiter   *limiter   // nil with InsecureNoLimiter
 	cfg       Config
-
-	onTokensRevoked []func(ctx context.Context, id ID)
+	sessions  []Sessions[ID]
 }
 
 // NewManager returns a Manager of the accounts in store.
@@ -88,11 +87,18 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 // newID makes the IDs of new accounts: uuid.New, bson.NewObjectID or the application's
 // own function. If it is nil, users must have an ID before they are registered.
 //
+// sessions are told of every change that can end the sessions of an account: pass the
+// strategy.Database. Without it, changes still take effect at the next request if the
+// Database has no cache, and within its MaxStaleness if it has one.
+//
 // All type parameters are inferred. NewManager returns an error that names the field if
 // the configuration is invalid.
-func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], attempts AttemptStore, newID func() ID, cfg Config) (*Manager[U, ID], error) {
+func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], attempts AttemptStore, newID func() ID, cfg Config, sessions ...Sessions[ID]) (*Manager[U, ID], error) {
 	if store == nil {
 		return nil, errors.New("account: store is nil")
+	}
+	if slices.Contains(sessions, nil) {
+		return nil, errors.New("account: sessions has a nil")
 	}
 	if err := checkOwnID[U, ID](); err != nil {
 		return nil, err
@@ -136,6 +142,7 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		semaphore: newSemaphore(cfg.MaxConcurrentHashes, queuePerHash*cfg.MaxConcurrentHashes, cfg.MaxHashWait),
 		limiter:   limiter,
 		cfg:       cfg,
+		sessions:  slices.Clone(sessions),
 	}, nil
 }
 
@@ -171,26 +178,6 @@ func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 	return newLimiter(attempts, cfg.Limiter, cfg.Now, cfg.OnEvent)
 }
 
-// OnTokensRevoked registers f. The Manager calls it after each change that invalidated
-// an account's tokens: [Manager.ChangePassword], [Manager.Deactivate] and
-// [Manager.RevokeTokens]. It does not call f where the store failed: nothing may have
-// changed then, and a failure must not log a user out.
-//
-// f can delete the rows of the tokens. That is a clean-up: the tokens are invalid
-// without it. The context carries the request's values, but is not cancelled with it.
-//
-// OnTokensRevoked must not be called concurrently with the other methods.
-func (m *Manager[U, ID]) OnTokensRevoked(f func(ctx context.Context, id ID)) {
-	m.onTokensRevoked = append(m.onTokensRevoked, f)
-}
-
-func (m *Manager[U, ID]) tokensRevoked(ctx context.Context, id ID) {
-	ctx = context.WithoutCancel(ctx)
-	for _, f := range m.onTokensRevoked {
-		f(ctx, id)
-	}
-}
-
 func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
 
 // denied reports a denied login and returns ErrBadCredentials. id is nil if the account
@@ -198,17 +185,6 @@ func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(tim
 func (m *Manager[U, ID]) denied(ctx context.Context, reason event.Reason, id any, cause error) error {
 	m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: reason, UserID: id, Err: cause})
 	return fmt.Errorf("account: %w", ErrBadCredentials)
-}
-
-// storeError wraps an error of the store, and reports it as a failure unless it wraps one
-// of the expected errors.
-func (m *Manager[U, ID]) storeError(ctx context.Context, doing string, err error, expected ...error) error {
-	for _, e := range expected {
-		if errors.Is(err, e) {
-			return fmt.Errorf("account: %w", err)
-		}
-	}
-	return m.failed(ctx, doing, err)
 }
 
 // failed reports a failure and returns it wrapped.

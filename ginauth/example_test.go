@@ -36,11 +36,11 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{})
+	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour})
 	if err != nil {
 		log.Fatal(err)
 	}
-	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour})
+	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -422,13 +422,13 @@ func newApp(cfg ginauth.Config) *app {
 		log.Fatal(err)
 	}
 	var a app
+	if a.sessions, err = strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour, Now: cfg.Now}); err != nil {
+		log.Fatal(err)
+	}
 	if a.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, // fast examples
 		Now: cfg.Now,
-	}); err != nil {
-		log.Fatal(err)
-	}
-	if a.sessions, err = strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour, Now: cfg.Now}); err != nil {
+	}, a.sessions); err != nil {
 		log.Fatal(err)
 	}
 	if a.auth, err = ginauth.New(a.sessions, a.accounts, cfg); err != nil {

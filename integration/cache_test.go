@@ -50,13 +50,13 @@ func newNode(t testing.TB, db *mongo.Database, sent *recorder, timeout time.Dura
 	n := &node{sent: sent}
 	n.tokens = &followedTokens{Tokens: newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: time.Hour, Timeout: timeout})}
 	users := newUsers[contract.Member](t, db, mongostore.UsersConfig{})
-	n.accounts = newManager(t, users, account.Config{Now: cfg.Now})
 	cfg.Lifetime, cfg.OnEvent = time.Hour, n.events.add
 	var err error
 	if n.sessions, err = strategy.NewDatabase(n.tokens, users, cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.sessions.Close)
+	n.accounts = newManager(t, users, account.Config{Now: cfg.Now}, n.sessions)
 	return n
 }
 
@@ -771,7 +771,7 @@ func TestRevocationIsPublishedAsOneSmallDocument(t *testing.T) {
 	for n, way := range userEnds {
 		check(way.name, "user_id", func() error { return way.end(t.Context(), a, users[1+n]) })
 	}
-	check("ForgetUser", "user_id", func() error { return a.sessions.ForgetUser(t.Context(), users[len(users)-1].ID) })
+	check("UserChanged", "user_id", func() error { return a.sessions.UserChanged(t.Context(), users[len(users)-1].ID, true) })
 }
 
 // Revocations are ordered by the server's clock. The instances' clocks do not matter.

@@ -6,15 +6,13 @@ import (
 	"sync"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/internal/notify"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Users is an account.Store, a strategy.UserSource and a strategy.UserNotifier in memory.
-// Make one with [NewUsers]. It is safe for concurrent use. It copies users by assignment, so
-// the copies share slices, maps and pointers.
+// Users is an account.Store and a strategy.UserSource in memory. Make one with [NewUsers].
+// It is safe for concurrent use. It copies users by assignment, so the copies share slices,
+// maps and pointers.
 type Users[U strategy.User[ID], ID comparable] struct {
-	changed notify.Users[ID]
 	of      func(*U) *account.User[ID]
 	mu      sync.RWMutex
 	byID    map[ID]U
@@ -113,22 +111,13 @@ func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	})
 }
 
-// change calls f with a copy of an account, stores the result unless f returns an error,
-// and calls the listeners.
+// change calls f with a copy of an account and stores the result unless f returns an error.
 func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	err := s.changeLocked(id, f)
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return s.changed.Tell(ctx, id, nil)
-}
-
-func (s *Users[U, ID]) changeLocked(id ID, f func(*U) error) error {
+	defer s.mu.Unlock()
 	user, ok := s.byID[id]
 	if !ok {
 		return account.ErrUserNotFound
@@ -138,11 +127,6 @@ func (s *Users[U, ID]) changeLocked(id ID, f func(*U) error) error {
 	}
 	s.byID[id] = user
 	return nil
-}
-
-// OnUserChange implements strategy.UserNotifier.
-func (s *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (stop func()) {
-	return s.changed.Listen(f)
 }
 
 // Update changes an account, as an application or an administrator would directly in its
@@ -164,10 +148,10 @@ func (s *Users[U, ID]) Delete(ctx context.Context, id ID) error {
 		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if user, ok := s.byID[id]; ok {
 		delete(s.byEmail, s.of(&user).Email)
 		delete(s.byID, id)
 	}
-	s.mu.Unlock()
-	return s.changed.Tell(ctx, id, nil)
+	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/internal/notify"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -32,15 +31,9 @@ type UsersConfig struct {
 // struct U. Make it with [NewUsers], and call EnsureIndexes (or VerifyIndexes) when the
 // application starts. It is safe for concurrent use.
 type Users[U strategy.User[ID], ID comparable] struct {
-	coll    *mongo.Collection
-	of      func(*U) *account.User[ID]
-	cfg     UsersConfig
-	changed notify.Users[ID]
-}
-
-// OnUserChange implements strategy.UserNotifier.
-func (u *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (stop func()) {
-	return u.changed.Listen(f)
+	coll *mongo.Collection
+	of   func(*U) *account.User[ID]
+	cfg  UsersConfig
 }
 
 // NewUsers returns a store of accounts in a database. Call NewUsers[Member](db, cfg) for a
@@ -147,7 +140,7 @@ func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (user U,
 
 // ReplacePassword implements account.Store.
 func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
-	matched, err := u.update(ctx, id,
+	matched, err := u.update(ctx,
 		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: string(old)}},
 		bson.D{{Key: "hashed_password", Value: string(new)}}, revoke)
 	switch {
@@ -169,7 +162,7 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 		_, err := u.ByID(ctx, id) // servers refuse an empty update
 		return err
 	}
-	matched, err := u.update(ctx, id, bson.D{{Key: "_id", Value: id}}, set, change.RevokeTokens)
+	matched, err := u.update(ctx, bson.D{{Key: "_id", Value: id}}, set, change.RevokeTokens)
 	switch {
 	case err != nil:
 		return fmt.Errorf("mongostore: change the account: %w", err)
@@ -179,19 +172,9 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	return nil
 }
 
-// update updates the account that filter matches, and tells the listeners. It reports
-// whether there was one.
-func (u *Users[U, ID]) update(ctx context.Context, id ID, filter, set bson.D, revoke bool) (matched bool, err error) {
-	matched, err = u.updateVersion(ctx, filter, set, revoke)
-	if matched || err != nil { // after an error, the update may have been made
-		err = u.changed.Tell(ctx, id, err)
-	}
-	return matched, err
-}
-
-// updateVersion sets fields of the account that filter matches and, with revoke, adds 1
-// to its token version in the same update.
-func (u *Users[U, ID]) updateVersion(ctx context.Context, filter, set bson.D, revoke bool) (matched bool, err error) {
+// update sets fields of the account that filter matches and, with revoke, adds 1 to its
+// token version in the same update. It reports whether there was such an account.
+func (u *Users[U, ID]) update(ctx context.Context, filter, set bson.D, revoke bool) (matched bool, err error) {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
 	const field = "token_version"

@@ -17,10 +17,10 @@ import (
 // database. The zero value disables it.
 //
 // Lifetimes and idle timeouts hold to the millisecond, as without a cache. When this process
-// revokes or rotates a token, or changes a user through a [UserNotifier], the next request
-// reads the database. Revocations by other processes take effect within FollowInterval if
-// the Store is a [RevocationLog]. Any other change (a user's row edited by hand, say) takes
-// effect within MaxStaleness, or after [Database.ForgetUser].
+// revokes or rotates a token, or calls [Database.UserChanged], the next request reads the
+// database. When another process does so, requests read it within FollowInterval if the Store
+// is a [RevocationLog]. Any other change (a user's row edited by hand, say) takes effect
+// within MaxStaleness.
 //
 // Invalid tokens are not cached; concurrent look-ups of one token share a single read.
 // Requests share the cached session, and everything that the fields of its user point to:

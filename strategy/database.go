@@ -26,8 +26,7 @@ type Database[U User[ID], ID comparable] struct {
 	log     RevocationLog[ID] // nil if revocations are not published
 	unknown unknownQuota[ID]
 
-	closing    sync.Once
-	closers    []func()
+	stop       context.CancelFunc // stops the background work
 	background sync.WaitGroup
 }
 
@@ -64,7 +63,13 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	} else if cfg.PublishRevocations {
 		return nil, fmt.Errorf("strategy: Config.PublishRevocations: %T does not implement RevocationLog", tokens)
 	}
-	d.subscribe()
+	background, stop := context.WithCancel(context.Background())
+	d.stop = stop
+	if cached && d.log != nil {
+		d.cache.needsLog = true
+		follower := d.log.FollowRevocations()
+		d.background.Go(func() { d.follow(background, follower) })
+	}
 	return d, nil
 }
 

@@ -258,7 +258,7 @@ func ExampleWithReauthentication() {
 }
 
 // Cache sessions, and read a user again after a change that the cache cannot see.
-func ExampleDatabase_ForgetUser() {
+func ExampleDatabase_UserChanged() {
 	ctx := context.Background()
 	directory := Directory{7: {Number: 7, Name: "Ann"}}
 	tokens, err := strategy.NewDatabase(memstore.NewTokens[int64](), directory, strategy.Config{
@@ -283,7 +283,7 @@ func ExampleDatabase_ForgetUser() {
 	fmt.Println(name())
 
 	directory[7] = Employee{Number: 7, Name: "Anne"}
-	if err := tokens.ForgetUser(ctx, 7); err != nil {
+	if err := tokens.UserChanged(ctx, 7, false); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(name())

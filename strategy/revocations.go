@@ -44,17 +44,6 @@ type RevocationFollower[ID comparable] interface {
 	Next(ctx context.Context) ([]Revocation[ID], error)
 }
 
-// UserNotifier is an optional interface of a [UserSource] through which users are changed.
-// With it, a [Cache] reads a changed user again at once. It is optional because a source
-// may only be able to read users; call [Database.ForgetUser] then. It must be safe for
-// concurrent use.
-type UserNotifier[ID comparable] interface {
-	// OnUserChange registers a function. The source must call it after every change to a
-	// user that can end the user's sessions, also if the change failed but may have been
-	// made, and return its error from the method that made the change. stop unregisters it.
-	OnUserChange(f func(ctx context.Context, id ID) error) (stop func())
-}
-
 // announce removes what was revoked from the cache and publishes the revocation, after the
 // store was asked to carry it out. err is the store's result; "not found" is published too,
 // because an earlier attempt may have half succeeded. Another failure is not published: the
@@ -127,30 +116,27 @@ func (q *unknownQuota[ID]) published(r Revocation[ID]) {
 	q.done[r] = true
 }
 
-// ForgetUser makes the caches of this process and of others read a user again. Call it after
-// a change to a user that was not made through a [UserNotifier]. Without a cache it does
-// nothing.
-func (d *Database[U, ID]) ForgetUser(ctx context.Context, userID ID) error {
+// UserChanged makes the caches of this process and of others read a user again. An
+// account.Manager calls it; applications call it, with revoked false, after they changed a
+// user's row by other means.
+//
+// revoked means that the change invalidated all tokens of the user, as raising the token
+// version does. UserChanged then deletes their rows too, except that of the session in ctx,
+// which ginauth's Renew may keep. That is a clean-up: a failure is an event, not an error.
+func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked bool) error {
 	if err := d.announce(ctx, Revocation[ID]{UserID: userID}, nil); err != nil {
-		return d.failed(ctx, "forget the user", err)
+		return d.failed(ctx, "announce the change of the user", err)
 	}
+	if !revoked {
+		return nil
+	}
+	var current []uuid.UUID
+	if s, ok := SessionFromContext[U](ctx); ok && s.User.UserID() == userID {
+		current = append(current, s.ID)
+	}
+	n, err := d.tokens.DeleteByUser(ctx, userID, current...)
+	_ = d.destroyed(ctx, userID, n, err)
 	return nil
-}
-
-// subscribe subscribes to changes of users, and starts to follow the revocation log if there
-// is a cache.
-func (d *Database[U, ID]) subscribe() {
-	if n, ok := d.users.(UserNotifier[ID]); ok && (d.cache != nil || d.log != nil) {
-		d.closers = append(d.closers, n.OnUserChange(d.ForgetUser))
-	}
-	if d.cache == nil || d.log == nil {
-		return
-	}
-	d.cache.needsLog = true
-	ctx, cancel := context.WithCancel(context.Background())
-	follower := d.log.FollowRevocations()
-	d.background.Go(func() { d.follow(ctx, follower) })
-	d.closers = append(d.closers, cancel)
 }
 
 // follow applies the revocations of other processes to the cache until ctx is done.
@@ -203,13 +189,9 @@ func (d *Database[U, ID]) next(ctx context.Context, follower RevocationFollower[
 // idempotent. The Database can still be used afterwards, without its cache. Close does not
 // close the store.
 func (d *Database[U, ID]) Close() {
-	d.closing.Do(func() {
-		if d.cache != nil {
-			d.cache.closed.Store(true)
-		}
-		for _, c := range d.closers {
-			c()
-		}
-	})
+	if d.cache != nil {
+		d.cache.closed.Store(true)
+	}
+	d.stop()
 	d.background.Wait()
 }

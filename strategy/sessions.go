@@ -118,7 +118,12 @@ func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, 
 // account.Manager does; DestroyAll then only deletes rows.
 func (d *Database[U, ID]) DestroyAll(ctx context.Context, userID ID, except ...uuid.UUID) error {
 	n, err := d.tokens.DeleteByUser(ctx, userID, except...)
-	if err = d.announce(ctx, Revocation[ID]{UserID: userID}, err); err != nil {
+	return d.destroyed(ctx, userID, n, d.announce(ctx, Revocation[ID]{UserID: userID}, err))
+}
+
+// destroyed reports the end of n sessions of a user, or why it failed.
+func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, n int64, err error) error {
+	if err != nil {
 		return d.failed(ctx, "delete the sessions", err)
 	}
 	if n > 0 {

@@ -301,13 +301,14 @@ func newInstance(data candidate.Data) (*instance, error) {
 	if err != nil {
 		return i, err
 	}
-	if i.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{}); err != nil {
-		return i, err
-	}
 	i.log = &followLog{Tokens: tokens}
 	i.sessions, err = strategy.NewDatabase(i.log, users, strategy.Config{
 		Lifetime: candidate.Lifetime, Cache: strategy.Cache{MaxStaleness: time.Minute, FollowInterval: followInterval},
 	})
+	if err != nil {
+		return i, err
+	}
+	i.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{}, i.sessions)
 	return i, err
 }
 

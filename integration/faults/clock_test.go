@@ -32,6 +32,16 @@ type clockRig struct {
 	password string
 	// noLimiter is for tests with many concurrent logins that fail.
 	noLimiter bool
+	instances []*clockInstance
+}
+
+// UserChanged tells the caches of all instances. It leaves the rows of revoked tokens in
+// place, as the versions alone must make the tokens invalid.
+func (c *clockRig) UserChanged(ctx context.Context, id uuid.UUID, _ bool) (err error) {
+	for _, i := range c.instances {
+		err = errors.Join(err, i.Database.UserChanged(ctx, id, false))
+	}
+	return err
 }
 
 // clockInstance is an instance of an application with its own clock, over the stores of
@@ -62,7 +72,7 @@ func (c *clockRig) at(at time.Time, cfg strategy.Config) *clockInstance {
 	i.accounts, err = account.NewManager(c.users, c.attempts, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		InsecureNoLimiter: c.noLimiter, Now: i.clock.now,
-	})
+	}, c)
 	if err == nil && c.password == "" {
 		c.password = modelPassword
 		c.user, err = i.accounts.Register(c.t.Context(), newMember(uuid.NewString()+"@example.com"), c.password)
@@ -75,6 +85,7 @@ func (c *clockRig) at(at time.Time, cfg strategy.Config) *clockInstance {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(i.Close)
+	c.instances = append(c.instances, i)
 	return i
 }
 

@@ -446,7 +446,7 @@ func newInstance(t *rapid.T, of *comparison, tokens tokenStore, users userStore,
 	i.accounts, err = account.NewManager(users, nil, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		InsecureNoLimiter: true, Now: i.clock.now,
-	})
+	}, sessions)
 	if err != nil {
 		t.Fatal(err)
 	}
