@@ -32,16 +32,7 @@ type clockRig struct {
 	password string
 	// noLimiter is for tests with many concurrent logins that fail.
 	noLimiter bool
-	instances []*clockInstance
-}
-
-// UserChanged tells the caches of all instances. It leaves the rows of revoked tokens in
-// place, as the versions alone must make the tokens invalid.
-func (c *clockRig) UserChanged(ctx context.Context, id uuid.UUID, _ bool) (err error) {
-	for _, i := range c.instances {
-		err = errors.Join(err, i.Database.UserChanged(ctx, id, false))
-	}
-	return err
+	caches    caches
 }
 
 // clockInstance is an instance of an application with its own clock, over the stores of
@@ -72,7 +63,7 @@ func (c *clockRig) at(at time.Time, cfg strategy.Config) *clockInstance {
 	i.accounts, err = account.NewManager(c.users, c.attempts, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		InsecureNoLimiter: c.noLimiter, Now: i.clock.now,
-	}, c)
+	}, &c.caches)
 	if err == nil && c.password == "" {
 		c.password = modelPassword
 		c.user, err = i.accounts.Register(c.t.Context(), newMember(uuid.NewString()+"@example.com"), c.password)
@@ -85,7 +76,7 @@ func (c *clockRig) at(at time.Time, cfg strategy.Config) *clockInstance {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(i.Close)
-	c.instances = append(c.instances, i)
+	c.caches = append(c.caches, i)
 	return i
 }
 
@@ -117,7 +108,7 @@ func (i *clockInstance) login(opts ...strategy.TokenOption) string {
 
 func (i *clockInstance) tryLogin(password string, opts ...strategy.TokenOption) (string, error) {
 	at := i.clock.now()
-	user, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, password)
+	user, _, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, password, "")
 	if err != nil {
 		return "", err
 	}
@@ -146,7 +137,7 @@ func (i *clockInstance) want(accepted bool, token, when string) {
 // the attempt, else 0.
 func (i *clockInstance) failLogin() time.Duration {
 	i.t.Helper()
-	_, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, i.rig.password+"?")
+	_, _, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, i.rig.password+"?", "")
 	if wait, ok := errors.AsType[*account.TooManyAttemptsError](err); ok {
 		return wait.RetryAfter
 	}
@@ -411,7 +402,7 @@ func (c *clockRig) concurrentLogins(instances []*clockInstance, change string, o
 	}
 	for _, i := range instances {
 		before = append(before, i.login())
-		user, err := i.accounts.Authenticate(c.t.Context(), c.user.Email, password)
+		user, _, err := i.accounts.Authenticate(c.t.Context(), c.user.Email, password, "")
 		if err != nil {
 			c.t.Fatal(err)
 		}

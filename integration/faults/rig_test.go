@@ -173,6 +173,17 @@ func startRig(ctx context.Context, database string, cfg rigConfig) (r *rig, err 
 	return r, r.serve(cfg)
 }
 
+// caches tells the caches of several instances of changes to users. It leaves the rows of
+// revoked tokens in place, as the versions alone must make the tokens invalid.
+type caches []account.Sessions[uuid.UUID]
+
+func (c *caches) UserChanged(ctx context.Context, id uuid.UUID, _ bool) (err error) {
+	for _, sessions := range *c {
+		err = errors.Join(err, sessions.UserChanged(ctx, id, false))
+	}
+	return err
+}
+
 func (r *rig) newManager(cfg rigConfig) (*account.Manager[member, uuid.UUID], error) {
 	accounts := account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,

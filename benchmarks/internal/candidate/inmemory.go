@@ -15,7 +15,8 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// InMemory returns the candidates that show what Latchkey's own code takes: they look up in maps, and need no database.
+// InMemory returns the candidates that measure Latchkey's own code: they look up in maps
+// instead of a database.
 func InMemory() []Candidate {
 	bare := bare()
 	return []Candidate{
@@ -24,7 +25,7 @@ func InMemory() []Candidate {
 		{Name: "Latchkey, in memory", Work: User, Reads: "two maps", build: inMemory(strategy.Config{})},
 		{
 			Name: "Latchkey, cached, in memory", Work: User, Reads: "nothing", Remembers: true,
-			build: inMemory(cached),
+			build: inMemory(strategy.Config{Cache: minuteCache}),
 		},
 		ginJWT(),
 		malformed("Latchkey, a malformed token", func(token string) string { return token[:len(token)-1] + "-" }),
@@ -32,7 +33,7 @@ func InMemory() []Candidate {
 	}
 }
 
-// byHandInMemory guards with maps that never change, as one would write it.
+// byHandInMemory is a hand-written guard on maps that never change.
 func byHandInMemory() Candidate {
 	return Candidate{
 		Name: "by hand, in memory", Work: User, Reads: "two maps",
@@ -51,14 +52,12 @@ func byHandInMemory() Candidate {
 	}
 }
 
-var cached = strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}}
-
-// malformed presents tokens that were changed.
+// malformed is Latchkey with requests whose tokens were changed.
 func malformed(name string, change func(token string) string) Candidate {
 	return Candidate{
 		Name: name, Reads: "nothing", Refuses: true,
 		build: func(ctx context.Context, db *DB) (*Site, error) {
-			site, err := inMemory(cached)(ctx, db)
+			site, err := inMemory(strategy.Config{Cache: minuteCache})(ctx, db)
 			if err != nil {
 				return nil, err
 			}
@@ -72,7 +71,7 @@ func malformed(name string, change func(token string) string) Candidate {
 	}
 }
 
-// inMemory is Latchkey over the maps.
+// inMemory builds Latchkey on maps.
 func inMemory(cfg strategy.Config) func(context.Context, *DB) (*Site, error) {
 	cfg.Lifetime = Lifetime
 	return func(_ context.Context, db *DB) (*Site, error) {
@@ -88,16 +87,12 @@ func inMemory(cfg strategy.Config) func(context.Context, *DB) (*Site, error) {
 		if err != nil {
 			return nil, err
 		}
-		r := engine()
-		r.GET(Path, auth.RequireUser(), func(c *gin.Context) {
-			user, _ := auth.CurrentUser(c)
-			answerUser(c, user.ID.String(), user.Email, user.Name)
-		})
-		return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
+		db.closers = append(db.closers, sessions.Close)
+		return guardedBy(auth, engine(), db), nil
 	}
 }
 
-// maps are the data in memory. They do not change.
+// maps are the users and tokens in memory. They never change.
 type maps struct {
 	rows  map[string]strategy.AccessToken[uuid.UUID]
 	users userMap
@@ -123,7 +118,7 @@ func newMaps(db *DB) (*maps, error) {
 	return m, nil
 }
 
-// guard is what one would write for these maps.
+// guard is the hand-written guard.
 func (m *maps) guard(c *gin.Context) {
 	token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
 	if !ok {
@@ -144,7 +139,7 @@ func (m *maps) guard(c *gin.Context) {
 	c.Set("user", user)
 }
 
-// tokenMap is the store as far as a guard needs it.
+// tokenMap implements the part of strategy.Store that a guard needs.
 type tokenMap struct {
 	strategy.Store[uuid.UUID]
 	rows map[string]strategy.AccessToken[uuid.UUID]
@@ -158,7 +153,7 @@ func (m tokenMap) ByToken(_ context.Context, digest string) (strategy.AccessToke
 	return row, nil
 }
 
-// Retention implements strategy.Store: rows are kept for ever.
+// Retention implements strategy.Store. Rows are kept for ever.
 func (m tokenMap) Retention() time.Duration { return 0 }
 
 type userMap map[uuid.UUID]Member
