@@ -48,7 +48,7 @@ func ExampleManager() {
 	}
 	fmt.Println("registered", ann.Email, ann.HashedPassword)
 
-	user, err := accounts.Authenticate(ctx, " ANN@example.com", "correct horse battery")
+	user, _, err := accounts.Authenticate(ctx, " ANN@example.com", "correct horse battery", "")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func ExampleManager() {
 	if _, err := accounts.ChangePassword(ctx, user.ID, "correct horse battery", "staple correct horse"); err != nil {
 		log.Fatal(err)
 	}
-	_, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery")
+	_, _, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", "")
 	fmt.Println("old password rejected:", errors.Is(err, account.ErrBadCredentials))
 
 	// Output:
@@ -130,31 +130,47 @@ func ExampleConfig_checkPassword() {
 	// false <nil>
 }
 
-// Allow 3 failed logins for one account from one network, then one attempt a minute, later
-// one in 30 minutes. The other limits keep their defaults.
+// Allow 3 failed logins on one account, then one attempt a minute, later one in 30 minutes. A
+// client that presents the device token of an earlier login is not limited by the failures
+// of others. The other limits keep their defaults.
 func ExampleLimiterConfig() {
 	accounts := newManager(account.Config{
 		Limiter: account.LimiterConfig{
-			Pair:       account.Limit{Failures: 3, Delay: time.Minute, MaxDelay: 30 * time.Minute},
+			Account:    account.Limit{Failures: 3, Delay: time.Minute, MaxDelay: 30 * time.Minute},
 			FailClosed: true,
 		},
 	})
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	if _, err := accounts.Register(context.Background(), ann, "correct horse battery"); err != nil {
+		fmt.Println(err)
+		return
+	}
 
-	// ginauth does this for every request.
+	// ginauth does this for every request, and keeps the device token in a cookie.
 	ctx := event.ContextWithClientIP(context.Background(), "192.0.2.1")
+	_, device, err := accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", "")
+	fmt.Println(device[:4], err)
+
+	attacker := event.ContextWithClientIP(context.Background(), "203.0.113.1")
 	for range 3 {
-		_, err := accounts.Authenticate(ctx, "ann@example.com", "a guess")
+		_, _, err := accounts.Authenticate(attacker, "ann@example.com", "a guess", "")
 		fmt.Println(err)
 	}
-	_, err := accounts.Authenticate(ctx, "ann@example.com", "a guess")
+	_, _, err = accounts.Authenticate(attacker, "ann@example.com", "a guess", "")
 	var tooMany *account.TooManyAttemptsError
 	if errors.As(err, &tooMany) {
 		fmt.Println("retry in", tooMany.RetryAfter.Round(time.Minute))
 	}
 
+	_, _, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", device)
+	fmt.Println("Ann:", err)
+
 	// Output:
+	// lkd_ <nil>
 	// account: bad credentials
 	// account: bad credentials
 	// account: bad credentials
 	// retry in 1m0s
+	// Ann: <nil>
 }

@@ -28,6 +28,10 @@ type Config struct {
 	// times as many calls wait in a queue. Default: runtime.GOMAXPROCS divided by
 	// Argon2.Parallelism, at least 1. More than that hashes no faster, and slows down all
 	// other requests.
+	//
+	// A stored argon2id hash that asks for more than MaxConcurrentHashes times
+	// Argon2.MemoryKiB (or 64 MiB, if that is more) is not checked: the login is denied,
+	// and the event's reason is event.ReasonUnusableHash.
 	MaxConcurrentHashes int
 
 	// MaxHashWait is the longest time that a call waits in the queue. A call that would
@@ -124,6 +128,7 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if cfg.MaxConcurrentHashes == 0 {
 		cfg.MaxConcurrentHashes = max(1, runtime.GOMAXPROCS(0)/int(hasher.params.Parallelism))
 	}
+	hasher.allow(cfg.MaxConcurrentHashes)
 	limiter, err := cfg.limiter(attempts)
 	if err != nil {
 		return nil, err
@@ -176,22 +181,27 @@ func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
 
 // denied reports a denied login and returns ErrBadCredentials. id is nil if the account
-// is unknown.
-func (m *Manager[U, ID]) denied(ctx context.Context, reason event.Reason, id any) error {
-	m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: reason, UserID: id})
+// is unknown. cause is part of the event, and can be nil.
+func (m *Manager[U, ID]) denied(ctx context.Context, reason event.Reason, id any, cause error) error {
+	m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: reason, UserID: id, Err: cause})
 	return fmt.Errorf("account: %w", ErrBadCredentials)
 }
 
 // failed reports a failure and returns it wrapped.
 func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("account: %s: %w", doing, err)
-	kind := event.StoreFailed
-	if errors.Is(err, ErrBusy) {
-		kind = event.Overloaded
+	switch {
+	case errors.Is(err, ErrBusy):
+		m.emit(ctx, event.Event{Kind: event.Overloaded, Err: err})
+	case !abandoned(ctx):
+		m.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
 	}
-	m.emit(ctx, event.Event{Kind: kind, Err: err})
 	return err
 }
+
+// abandoned reports whether the caller of an operation has gone. An error is then no
+// failure of the store. A deadline that has passed can be one.
+func abandoned(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 func (m *Manager[U, ID]) emit(ctx context.Context, e event.Event) {
 	if m.cfg.OnEvent == nil {

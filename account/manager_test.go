@@ -171,7 +171,7 @@ func (r *rig) hash(t testing.TB, id uuid.UUID) string {
 // authenticate calls Authenticate and checks its error.
 func (r *rig) authenticate(t *testing.T, when, email, password string, want error) member {
 	t.Helper()
-	got, err := r.Authenticate(t.Context(), email, password)
+	got, _, err := r.Authenticate(t.Context(), email, password, "")
 	if !errors.Is(err, want) {
 		t.Errorf("Authenticate %s: got %v, want %v", when, err, want)
 	}
@@ -401,7 +401,7 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 			r.takeEvents()
 			var user member
 			var err error
-			if got := hashes(func() { user, err = r.Authenticate(t.Context(), c.email, c.password) }); got != c.hashes {
+			if got := hashes(func() { user, _, err = r.Authenticate(t.Context(), c.email, c.password, "") }); got != c.hashes {
 				t.Errorf("it took the work of %d hashes, want %d", got, c.hashes)
 			}
 			if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" {
@@ -436,9 +436,9 @@ func TestCancelledCallDoesNotHash(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, call := range map[string]func() error{
-		"Authenticate":                       func() error { _, err := r.Authenticate(cancelled, "ann@example.com", password); return err },
-		"Authenticate with a wrong password": func() error { _, err := r.Authenticate(cancelled, "ann@example.com", "wrong"); return err },
-		"Authenticate of an unknown address": func() error { _, err := r.Authenticate(cancelled, "bob@example.com", password); return err },
+		"Authenticate":                       func() error { _, _, err := r.Authenticate(cancelled, "ann@example.com", password, ""); return err },
+		"Authenticate with a wrong password": func() error { _, _, err := r.Authenticate(cancelled, "ann@example.com", "wrong", ""); return err },
+		"Authenticate of an unknown address": func() error { _, _, err := r.Authenticate(cancelled, "bob@example.com", password, ""); return err },
 		"Register":                           func() error { _, err := r.Register(cancelled, newMember("bob@example.com"), password); return err },
 		"ChangePassword":                     func() error { _, err := r.ChangePassword(cancelled, ann.ID, password, "another password"); return err },
 		"Reauthenticate":                     func() error { _, err := r.Reauthenticate(cancelled, ann, password); return err },
@@ -459,7 +459,7 @@ func TestHugePasswordIsNotHashed(t *testing.T) {
 	ann := r.register(t)
 	huge := strings.Repeat("x", account.MaxPasswordBytes+1)
 	for name, call := range map[string]func() error{
-		"Authenticate":                   func() error { _, err := r.Authenticate(t.Context(), ann.Email, huge); return err },
+		"Authenticate":                   func() error { _, _, err := r.Authenticate(t.Context(), ann.Email, huge, ""); return err },
 		"Register":                       func() error { _, err := r.Register(t.Context(), newMember("bob@example.com"), huge); return err },
 		"ChangePassword from a huge one": func() error { _, err := r.ChangePassword(t.Context(), ann.ID, huge, "another password"); return err },
 		"Reauthenticate":                 func() error { _, err := r.Reauthenticate(t.Context(), ann, huge); return err },
@@ -898,7 +898,7 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 			t.Errorf("ChangePassword: got the user %+v with an error, want none", got)
 		}
 		r.store.failAll(cause)
-		_, err = r.Authenticate(t.Context(), ann.Email, password)
+		_, _, err = r.Authenticate(t.Context(), ann.Email, password, "")
 		check("Authenticate", err)
 		_, err = r.Register(t.Context(), newMember("bob@example.com"), password)
 		check("Register", err)
@@ -909,6 +909,115 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 		check("Deactivate", r.Deactivate(t.Context(), ann.ID))
 		check("Activate", r.Activate(t.Context(), ann.ID))
 		check("RevokeTokens", r.RevokeTokens(t.Context(), ann.ID))
+	}
+}
+
+// A client that goes away is no failure of the database. A deadline that passes is one.
+func TestAbandonedCallsAreNoStoreFailures(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		cause   error
+		deadend func(context.Context) (context.Context, context.CancelFunc)
+		want    int // events
+	}{
+		{"the client goes away", context.Canceled, context.WithCancel, 0},
+		{"the deadline passes", context.DeadlineExceeded, func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithDeadline(ctx, time.Unix(0, 0))
+		}, 1},
+		{"the store fails", errors.New("down"), func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return ctx, func() {}
+		}, 1},
+	} {
+		for _, limited := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, with a limiter %v", c.name, limited), func(t *testing.T) {
+				r := newRig(t, account.Config{})
+				if limited {
+					r = newLimitedRig(t, account.LimiterConfig{}).rig
+				}
+				ann := member{}
+				if limited {
+					ann, _, _ = r.Authenticate(t.Context(), "ann@example.com", password, "")
+				} else {
+					ann = r.register(t)
+				}
+				for range 12 {
+					for name, call := range map[string]func(context.Context) error{
+						"Authenticate":   func(ctx context.Context) error { _, _, err := r.Authenticate(ctx, ann.Email, password, ""); return err },
+						"Reauthenticate": func(ctx context.Context) error { _, err := r.Reauthenticate(ctx, ann, password); return err },
+						"Register": func(ctx context.Context) error {
+							_, err := r.Register(ctx, newMember("bob@example.com"), password)
+							return err
+						},
+						"ChangePassword": func(ctx context.Context) error {
+							_, err := r.ChangePassword(ctx, ann.ID, password, "another password")
+							return err
+						},
+						"Deactivate":   func(ctx context.Context) error { return r.Deactivate(ctx, ann.ID) },
+						"Activate":     func(ctx context.Context) error { return r.Activate(ctx, ann.ID) },
+						"RevokeTokens": func(ctx context.Context) error { return r.RevokeTokens(ctx, ann.ID) },
+					} {
+						ctx, cancel := c.deadend(t.Context())
+						gone := func() error { cancel(); return c.cause }
+						r.store.insert = func(context.Context, member) error { return gone() }
+						r.store.byID = func(context.Context, uuid.UUID) (member, error) { return member{}, gone() }
+						r.store.byEmail = func(context.Context, string) (member, error) { return member{}, gone() }
+						r.store.apply = func(context.Context, uuid.UUID, account.Change) error { return gone() }
+						r.takeEvents()
+						err := call(ctx)
+						got := 0
+						for _, e := range r.takeEvents() {
+							if e.Kind == event.StoreFailed || e.Kind == event.LimiterFailed || e.Kind == event.Overloaded {
+								got++
+							}
+						}
+						// With the deadline over, the limiter's store fails too.
+						if err == nil || got < c.want || c.want == 0 && got != 0 {
+							t.Errorf("%s: got %v and %d events of a failure, want an error and %d", name, err, got, c.want)
+						}
+						cancel()
+					}
+				}
+			})
+		}
+	}
+}
+
+// Nor is it a failure of the limiter's store, or of a rehash.
+func TestAbandonedLoginIsNoFailureOfTheLimiter(t *testing.T) {
+	for _, call := range []string{"Counters", "Add"} {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.takeEvents()
+		ctx, cancel := context.WithCancel(from(home))
+		r.attempts.since(func(_ context.Context, c string, _ int) error {
+			if c == call {
+				cancel()
+				return context.Canceled
+			}
+			return nil
+		})
+		if _, _, err := r.Authenticate(ctx, annsAddress, password, ""); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want context.Canceled", call, err)
+		}
+		r.attempts.since(nil)
+		if got := r.takeEvents(); got != nil {
+			t.Errorf("%s: got the events %+v, want none", call, got)
+		}
+		if left := r.attempts.left(t); left != nil {
+			t.Errorf("%s: the counters are at %v, want none", call, left)
+		}
+	}
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+	ctx, cancel := context.WithCancel(t.Context())
+	r.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
+		cancel()
+		return context.Canceled
+	}
+	if _, _, err := r.Authenticate(ctx, ann.Email, password, ""); err != nil {
+		t.Errorf("a login whose rehash is abandoned: got %v, want nil", err)
+	}
+	if got := kinds(r.takeEvents()); !slices.Equal(got, []event.Kind{event.LoginSucceeded}) {
+		t.Errorf("got the events %v, want only the login", got)
 	}
 }
 
@@ -965,17 +1074,17 @@ func TestEvents(t *testing.T) {
 	}
 	_, _ = r.Register(ctx, newMember("ann@example.com"), password)
 	_, _ = r.Register(ctx, newMember("not an address"), password)
-	_, _ = r.Authenticate(ctx, "ann@example.com", password)
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
-	_, _ = r.Authenticate(ctx, "bob@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", password, "")
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
+	_, _, _ = r.Authenticate(ctx, "bob@example.com", second, "")
 	_, _ = r.ChangePassword(ctx, ann.ID, second, third)
 	_, _ = r.ChangePassword(ctx, ann.ID, password, "weak")
 	_, _ = r.ChangePassword(ctx, ann.ID, password, second)
 	old := account.PasswordHash(phc(64, 1, 1, salt, keyOf(second, salt, 16)))
 	r.change(t, ann.ID, func(m *member) { m.HashedPassword = old })
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
 	r.change(t, ann.ID, func(m *member) { m.Active = false })
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
 	_, _ = r.Reauthenticate(ctx, ann, second)
 	_ = r.Activate(ctx, ann.ID)
 	_, _ = r.Reauthenticate(ctx, ann, second)
@@ -988,7 +1097,7 @@ func TestEvents(t *testing.T) {
 	_ = r.RevokeTokens(ctx, uuid.New())
 	down := errors.New("down")
 	r.store.failAll(down)
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
 
 	want := []event.Event{
 		{Kind: event.AccountRegistered, UserID: ann.ID},
@@ -1050,7 +1159,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = m.Authenticate(b.Context(), c.email, c.password)
+				_, _, _ = m.Authenticate(b.Context(), c.email, c.password, "")
 			}
 		})
 	}
@@ -1119,7 +1228,7 @@ var makeChange = map[string]func(context.Context, *rig, uuid.UUID) error{
 		return err
 	},
 	"a login": func(ctx context.Context, r *rig, _ uuid.UUID) error {
-		_, err := r.Authenticate(ctx, "ann@example.com", password)
+		_, _, err := r.Authenticate(ctx, "ann@example.com", password, "")
 		return err
 	},
 	"Deactivate":   func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Deactivate(ctx, id) },

@@ -201,6 +201,7 @@ func (f *form) done() error {
 type loginForm struct {
 	username, password string
 	remember           bool
+	device             string // the device token of an earlier login
 }
 
 func (a *Auth[U]) readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
@@ -215,7 +216,7 @@ func (f *form) login() (loginForm, error) {
 	if grant := f.text("grant_type"); grant != "" && grant != "password" {
 		f.fail("grant_type", "string_pattern_mismatch", "grant_type should be 'password'")
 	}
-	login := loginForm{username: f.required("username"), password: f.required("password"), remember: f.flag("remember")}
+	login := loginForm{username: f.required("username"), password: f.required("password"), remember: f.flag("remember"), device: f.text("device_token")}
 	if err := f.done(); err != nil {
 		return loginForm{}, err
 	}

@@ -65,14 +65,21 @@ func (c *clientContext) clientIP() *string {
 		c.asked = true
 		if known, ok := c.Context.Value(ctxkey.ClientIP{}).(*string); ok && *known != "" {
 			c.ip, c.from = *known, nil
-		} else if c.resolveLocked(); !isIP(c.ip) {
-			c.ip = "" // Gin passes a header on as it is
+		} else {
+			c.resolveLocked()
+			c.ip = plainIP(c.ip) // Gin passes a platform's header on as it is
 		}
 	}
 	return &c.ip
 }
 
-func isIP(s string) bool {
-	_, err := netip.ParseAddr(s)
-	return err == nil
+// plainIP returns an IP address without its port, or "" if s is something else.
+func plainIP(s string) string {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return s
+	}
+	if withPort, err := netip.ParseAddrPort(s); err == nil {
+		return withPort.Addr().String()
+	}
+	return ""
 }

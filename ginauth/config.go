@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -57,8 +58,11 @@ type Strategy[U any] interface {
 // the password was not looked at because of earlier attempts. Any other error is a
 // failure, answered with 503. An Authenticator must be safe for concurrent use.
 type Authenticator[U any] interface {
-	// Authenticate returns the user with this name and password.
-	Authenticate(ctx context.Context, username, password string) (U, error)
+	// Authenticate returns the user with this name and password. device is the device
+	// token that an earlier login gave to this client, or "". Authenticate returns the
+	// device token that the client must present next time: the same, a new one, or "" for
+	// none. See account.LimiterConfig.
+	Authenticate(ctx context.Context, username, password, device string) (U, string, error)
 	// Reauthenticate checks the password of a user who is logged in, and returns the
 	// user as they are now.
 	Reauthenticate(ctx context.Context, user U, password string) (U, error)
@@ -133,7 +137,9 @@ type settings struct {
 	transports []transport
 	realm      string              // of the bearer transport; "" without one
 	challenges map[string][]string // ready WWW-Authenticate values, by their parameters
-	origins    *http.CrossOriginProtection
+
+	proxyWarned atomic.Bool // see checkProxy
+	origins     *http.CrossOriginProtection
 }
 
 // New returns an Auth over a strategy. login checks passwords; nil leaves out the

@@ -229,7 +229,7 @@ func ExampleAuth_LoginWithPassword() {
 	}
 	// Output:
 	// 422 Wrong address or password.  0
-	// 303  /home 1
+	// 303  /home 2
 }
 
 // Changing the password ends every session. Renew keeps the one that changed it.
@@ -300,7 +300,7 @@ func ExampleAuth_AnswerLoginsWith() {
 	// Output:
 	// API login: 200 cookies: 0
 	// me: 200
-	// web login: 204 cookies: 1
+	// web login: 204 cookies: 2
 	// me: 200
 }
 

@@ -34,8 +34,14 @@ type transport interface {
 	// remaining is the time until the token expires; 0: never. With untilClosed the
 	// browser forgets the token when it closes.
 	deliver(w http.ResponseWriter, token string, remaining time.Duration, untilClosed bool)
-	// answer writes the status and the body of a login's answer.
-	answer(w http.ResponseWriter, token string, remaining time.Duration)
+	// answer writes the status and the body of a login's answer. device is the client's
+	// new device token, or "".
+	answer(w http.ResponseWriter, token string, remaining time.Duration, device string)
+	// device returns the device token that a login presents, or "". field is that of the
+	// login's body.
+	device(r *http.Request, field string) string
+	// deliverDevice sets the header that carries a device token, if the transport has one.
+	deliverDevice(w http.ResponseWriter, device string)
 	// clear makes the client forget the token.
 	clear(http.ResponseWriter)
 }
@@ -44,8 +50,13 @@ type transport interface {
 // §5.5), for a remembered login whose token does not expire.
 const maxCookieAge = 400 * 24 * 60 * 60
 
+// deviceCookieAge is how long browsers keep a device token, 90 days in seconds: the default
+// of account.LimiterConfig.DeviceLifetime.
+const deviceCookieAge = 90 * 24 * 60 * 60
+
 // Bearer is the Authorization header (RFC 6750 §2.1). The login answers with the token in
-// JSON.
+// JSON. A new device token is in the same JSON, as "device_token"; the client sends it with
+// its next login, in the field device_token of the body. See account.LimiterConfig.
 type Bearer struct {
 	// Realm is the realm of WWW-Authenticate headers: printable ASCII without quotes and
 	// backslashes. Default "latchkey".
@@ -105,8 +116,15 @@ func (b bearer) presented(r *http.Request) []string {
 
 func (bearer) deliver(http.ResponseWriter, string, time.Duration, bool) {}
 
-func (bearer) answer(w http.ResponseWriter, token string, remaining time.Duration) {
+func (bearer) device(_ *http.Request, field string) string { return field }
+
+func (bearer) deliverDevice(http.ResponseWriter, string) {}
+
+func (bearer) answer(w http.ResponseWriter, token string, remaining time.Duration, device string) {
 	body := map[string]any{"access_token": token, "token_type": "bearer"}
+	if device != "" {
+		body["device_token"] = device
+	}
 	if remaining > 0 {
 		body["expires_in"] = int64(remaining / time.Second)
 	}
@@ -120,6 +138,10 @@ func (bearer) clear(http.ResponseWriter) {}
 // answered with it, must come from the application's own origin, from a trusted origin or
 // from a client that is not a browser; others get 403. See Config.TrustedOrigins. The
 // cookie is always HttpOnly, and Secure unless InsecureHTTP is set.
+//
+// Logins by password set a second cookie, whose name ends in "-device", with the same
+// attributes: the browser's device token. It lasts 90 days from the last login, whatever
+// the session does, and is no credential. See account.LimiterConfig.
 type Cookie struct {
 	// Name is the cookie's name. Default "__Host-latchkey": browsers accept a cookie with
 	// this prefix only from the host itself, over TLS, for all paths (RFC 6265bis
@@ -221,7 +243,22 @@ func (k cookie) deliver(w http.ResponseWriter, token string, remaining time.Dura
 	http.SetCookie(w, &set)
 }
 
-func (cookie) answer(w http.ResponseWriter, _ string, _ time.Duration) {
+func (k cookie) deviceName() string { return k.attributes.Name + "-device" }
+
+func (k cookie) device(r *http.Request, _ string) string {
+	if found := r.CookiesNamed(k.deviceName()); len(found) > 0 {
+		return found[0].Value
+	}
+	return ""
+}
+
+func (k cookie) deliverDevice(w http.ResponseWriter, device string) {
+	set := k.attributes
+	set.Name, set.Value, set.MaxAge = k.deviceName(), device, deviceCookieAge
+	http.SetCookie(w, &set)
+}
+
+func (cookie) answer(w http.ResponseWriter, _ string, _ time.Duration, _ string) {
 	w.WriteHeader(http.StatusNoContent)
 }
 

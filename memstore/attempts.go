@@ -3,7 +3,6 @@ package memstore
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -51,10 +50,10 @@ func (s *Attempts) live(key string, now time.Time) (counter, bool) {
 
 // lessUseful reports whether c should be evicted rather than other. A flood of made-up
 // names creates counters with few failures; it must not evict counters with many
-// failures, or the known networks of an account.
+// failures, or the known devices of an account.
 func (c counter) lessUseful(other counter) bool {
 	worth := func(c counter) int {
-		if len(c.Networks) > 0 {
+		if c.Failures == 0 { // made by Remember
 			return 4
 		}
 		return c.Failures
@@ -95,7 +94,6 @@ func (s *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) 
 	for i, key := range keys {
 		c, _ := s.live(key, now)
 		found[i] = c.AttemptCounter
-		found[i].Networks = slices.Clone(c.Networks)
 	}
 	return found, nil
 }
@@ -116,7 +114,6 @@ func (s *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 		c.Last = now
 	}
 	s.put(key, c)
-	c.Networks = slices.Clone(c.Networks)
 	return c.AttemptCounter, nil
 }
 
@@ -127,32 +124,34 @@ func (s *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n in
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.live(key, now); ok {
+	switch c, ok := s.live(key, now); {
+	case ok && c.Failures > n:
 		c.Failures -= n
 		s.counters[key] = c
+	case ok:
+		delete(s.counters, key)
 	}
 	return nil
 }
 
 // Clear implements account.AttemptStore.
-func (s *Attempts) Clear(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-	if err := ctx.Err(); err != nil {
-		return account.AttemptCounter{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, _ := s.live(key, now)
-	delete(s.counters, key)
-	return c.AttemptCounter, nil
-}
-
-// Remember implements account.AttemptStore.
-func (s *Attempts) Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
+func (s *Attempts) Clear(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(key, counter{account.AttemptCounter{Last: now, Networks: slices.Clone(networks)}, expires})
+	delete(s.counters, key)
+	return nil
+}
+
+// Remember implements account.AttemptStore.
+func (s *Attempts) Remember(ctx context.Context, key string, now, expires time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.put(key, counter{account.AttemptCounter{Last: now}, expires})
 	return nil
 }

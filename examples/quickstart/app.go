@@ -37,11 +37,14 @@ type settings struct {
 // newApp builds Latchkey on a database and makes its indexes.
 func newApp(ctx context.Context, db *mongo.Database, s settings) (*app, error) {
 	cfg := latchkey.Config{
-		Lifetime:            s.lifetime,
-		IdleTimeout:         s.idleTimeout,
-		MaxSessions:         s.maxSessions,
-		Cache:               strategy.Cache{MaxStaleness: s.cacheStaleness},
-		Limiter:             account.LimiterConfig{Pair: account.Limit{Failures: s.loginLimit}},
+		Lifetime:    s.lifetime,
+		IdleTimeout: s.idleTimeout,
+		MaxSessions: s.maxSessions,
+		Cache:       strategy.Cache{MaxStaleness: s.cacheStaleness},
+		Limiter: account.LimiterConfig{
+			Account: account.Limit{Failures: s.loginLimit},
+			Device:  account.Limit{Failures: s.loginLimit},
+		},
 		InsecureNoLimiter:   s.loginLimit == 0,
 		MaxConcurrentHashes: s.maxHashes,
 	}

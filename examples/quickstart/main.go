@@ -24,7 +24,7 @@ func parseFlags(args []string, stderr io.Writer) (*serve.Flags, settings, error)
 	f.DurationVar(&s.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means no limit")
 	f.IntVar(&s.maxSessions, "max-sessions", 0, "how many sessions a user may have; a login beyond that ends the oldest; 0 means no limit")
 	f.DurationVar(&s.cacheStaleness, "cache-staleness", 0, "the longest a cached session is used before it is read again, up to 1m; 0 means no cache")
-	f.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for one account from one network are accepted without a delay, 1 to 14; 0 means no limit")
+	f.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for one account are accepted without a delay, from unknown devices and from each known device, 1 to 26; 0 means no limit")
 	f.IntVar(&s.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each with 64 MiB and 4 threads; 0 means one for every 4 processors, at least 1")
 	if err := f.Parse(args); err != nil {
 		return nil, s, err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -193,6 +194,7 @@ func (b *browser) wantURL(url string) {
 	}
 }
 
+// cookies returns all cookies but the device's, which outlives sessions.
 func (b *browser) cookies() []*network.Cookie {
 	b.t.Helper()
 	own := chromedp.FromContext(b.ctx)
@@ -200,7 +202,15 @@ func (b *browser) cookies() []*network.Cookie {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return found.Cookies
+	return slices.DeleteFunc(found.Cookies, func(c *network.Cookie) bool {
+		if !strings.HasSuffix(c.Name, "-device") {
+			return false
+		}
+		if c.Name != "__Host-latchkey-device" || !c.HTTPOnly || !c.Secure || c.Session || c.SameSite != network.CookieSameSiteLax {
+			b.t.Errorf("the device's cookie is %+v, want a persistent __Host- cookie: HttpOnly, Secure, SameSite=Lax", c)
+		}
+		return true
+	})
 }
 
 func (b *browser) login(s *rig) {

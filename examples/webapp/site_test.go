@@ -312,8 +312,8 @@ func TestLogin(t *testing.T) {
 	} {
 		got := s.visitor().post("/login", "email", " Member@Example.com ", "password", demoPassword, "next", c.next, "remember", c.remember)
 		v.wantRedirect(got, c.to)
-		if len(got.cookies) != 1 || got.cookies[0].MaxAge != c.maxAge {
-			t.Errorf("remember %q: cookies %v, want one with Max-Age %d", c.remember, got.cookies, c.maxAge)
+		if len(got.cookies) != 2 || got.cookies[0].MaxAge != c.maxAge || got.cookies[1].Name != "__Host-latchkey-device" {
+			t.Errorf("remember %q: cookies %v, want the session's with Max-Age %d and the device's", c.remember, got.cookies, c.maxAge)
 		}
 	}
 	if got := s.visitor().post("/login"); got.status != http.StatusBadRequest {
@@ -345,13 +345,13 @@ func TestGuardsRedirectToLoginAndConfirm(t *testing.T) {
 func TestTooManyWrongPasswords(t *testing.T) {
 	s := newTLSRig(t)
 	v := s.visitor()
-	for range 5 {
+	for range 10 {
 		v.wantAnswer(v.post("/login", "email", "friend@example.com", "password", "wrong"), http.StatusBadRequest)
 	}
 	got := v.post("/login", "email", "friend@example.com", "password", demoPassword)
 	v.wantAnswer(got, http.StatusTooManyRequests, "Too many attempts", `value="friend@example.com"`)
-	if seconds := got.header.Get("Retry-After"); seconds != "30" && seconds != "29" {
-		t.Errorf("Retry-After is %q, want 30", seconds)
+	if seconds := got.header.Get("Retry-After"); seconds != "60" && seconds != "59" {
+		t.Errorf("Retry-After is %q, want 60", seconds)
 	}
 	// Other users are not affected.
 	member := s.visitor().login()

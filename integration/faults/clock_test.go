@@ -108,7 +108,7 @@ func (i *clockInstance) login(opts ...strategy.TokenOption) string {
 
 func (i *clockInstance) tryLogin(password string, opts ...strategy.TokenOption) (string, error) {
 	at := i.clock.now()
-	user, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, password)
+	user, _, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, password, "")
 	if err != nil {
 		return "", err
 	}
@@ -137,7 +137,7 @@ func (i *clockInstance) want(accepted bool, token, when string) {
 // the attempt, else 0.
 func (i *clockInstance) failLogin() time.Duration {
 	i.t.Helper()
-	_, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, i.rig.password+"?")
+	_, _, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, i.rig.password+"?", "")
 	if wait, ok := errors.AsType[*account.TooManyAttemptsError](err); ok {
 		return wait.RetryAfter
 	}
@@ -402,7 +402,7 @@ func (c *clockRig) concurrentLogins(instances []*clockInstance, change string, o
 	}
 	for _, i := range instances {
 		before = append(before, i.login())
-		user, err := i.accounts.Authenticate(c.t.Context(), c.user.Email, password)
+		user, _, err := i.accounts.Authenticate(c.t.Context(), c.user.Email, password, "")
 		if err != nil {
 			c.t.Fatal(err)
 		}

@@ -603,7 +603,7 @@ func (m *machine) registerAgain(t *rapid.T) {
 func (m *machine) authenticate(t *rapid.T) (pending, bool) {
 	u := m.drawUser(t)
 	at := m.clock.now()
-	user, err := m.accounts.Authenticate(t.Context(), u.email, u.password)
+	user, _, err := m.accounts.Authenticate(t.Context(), u.email, u.password, "")
 	agree(t, "authenticate", err, refusedIf(!u.active, account.ErrBadCredentials))
 	if err == nil {
 		m.sameUser(t, "authenticate", user, u)
@@ -613,7 +613,7 @@ func (m *machine) authenticate(t *rapid.T) (pending, bool) {
 
 func (m *machine) wrongLogin(t *rapid.T) {
 	u := m.drawUser(t)
-	_, err := m.accounts.Authenticate(t.Context(), u.email, u.password+"?")
+	_, _, err := m.accounts.Authenticate(t.Context(), u.email, u.password+"?", "")
 	agree(t, "authenticate with a wrong password", err, account.ErrBadCredentials)
 }
 
