@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -25,10 +26,12 @@ type answer struct {
 	SetCookie       string
 }
 
-// reply is an answer with all of its headers.
+// reply is an answer with all of its headers. The device token that a login returns is in
+// device alone: only the rows of login attempts are about it.
 type reply struct {
 	answer
 	header http.Header
+	device string
 }
 
 const (
@@ -179,6 +182,7 @@ func (r *rig) send(method, path string, b body, options []option) reply {
 
 func replyOf(resp *http.Response, content string) reply {
 	resp.Header.Del("Date")
+	content, device := takeDevice(resp, content)
 	return reply{answer{
 		Code:            resp.StatusCode,
 		ContentType:     resp.Header.Get("Content-Type"),
@@ -186,7 +190,30 @@ func replyOf(resp *http.Response, content string) reply {
 		WWWAuthenticate: all(resp, "WWW-Authenticate"),
 		RetryAfter:      all(resp, "Retry-After"),
 		SetCookie:       all(resp, "Set-Cookie"),
-	}, resp.Header}
+	}, resp.Header, device}
+}
+
+// deviceCookie is the start of the header that sets the device's cookie, whatever the name of
+// the session's cookie is.
+var (
+	deviceCookie = regexp.MustCompile(`^[\w-]+-device=(lkd_\w+); Path=\S+;( Domain=\S+;)? Max-Age=7776000; HttpOnly;( Secure;)? SameSite=\w+$`)
+	deviceInJSON = regexp.MustCompile(`"device_token":"(lkd_\w+)",`)
+)
+
+// takeDevice removes the device token from a login's answer, and returns the content that is
+// left and the token.
+func takeDevice(resp *http.Response, content string) (rest, device string) {
+	resp.Header["Set-Cookie"] = slices.DeleteFunc(resp.Header["Set-Cookie"], func(set string) bool {
+		found := deviceCookie.FindStringSubmatch(set)
+		if found != nil {
+			device = found[1]
+		}
+		return found != nil
+	})
+	if found := deviceInJSON.FindStringSubmatch(content); found != nil {
+		return strings.Replace(content, found[0], "", 1), found[1]
+	}
+	return content, device
 }
 
 func all(resp *http.Response, name string) string {

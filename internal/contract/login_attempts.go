@@ -13,7 +13,7 @@ import (
 )
 
 var loginAttemptRows = section{"attempts", []row{
-	{"after five failures the next has to wait", sixthFailureWaits},
+	{"after ten failures the next has to wait", eleventhFailureWaits},
 	{"Retry-After is exact, and rounded up", retryAfterIsExact},
 	{"each further failure doubles the wait", waitsDouble},
 	{"failures are forgotten after a day", failuresAreForgotten},
@@ -21,7 +21,10 @@ var loginAttemptRows = section{"attempts", []row{
 	{"an unknown account behaves alike", unknownAccountIsLimited},
 	{"the name's spelling does not matter", spellingIsLimited},
 	{"a body that is none does not count", badBodiesDoNotCount},
-	{"another network is not affected", anotherNetwork},
+	{"addresses of one network share a limit", anotherNetwork},
+	{"a known device is not affected", knownDevice},
+	{"a device token is valid for its account alone", deviceOfAnotherAccount},
+	{"failures on a known device are limited apart", deviceIsLimitedApart},
 	{"what an untrusted X-Forwarded-For says changes nothing", untrustedForwarding},
 	{"one account from many networks", accountFromManyNetworks},
 	{"many accounts from one network", networkOnManyAccounts},
@@ -32,11 +35,11 @@ var loginAttemptRows = section{"attempts", []row{
 
 // The first limits: failures that are free, and the wait after them.
 const (
-	freeOfPair     = 5
 	freeOfAccount  = 10
 	freeOfNetwork  = 100
-	waitForPair    = 30 * time.Second
+	freeOfDevice   = 5
 	waitForAccount = time.Minute
+	waitForDevice  = 30 * time.Second
 )
 
 // tooManyAttempts is the answer to an attempt that has to wait so many seconds.
@@ -59,23 +62,23 @@ func (r *rig) failLogin(name string, options ...option) reply {
 // failLogins fails to log in until that is no longer free.
 func (r *rig) failLogins(name string, options ...option) {
 	r.t.Helper()
-	for i := range freeOfPair {
+	for i := range freeOfAccount {
 		r.expect(fmt.Sprintf("failure %d", i+1), r.failLogin(name, options...), badCredentials())
 	}
 }
 
-func sixthFailureWaits(t *testing.T, env environment) {
+func eleventhFailureWaits(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	r.failLogins(user.Email)
 	calls := r.db.callsDuring(func() {
-		r.expect("a wrong password", r.failLogin(user.Email), tooManyAttempts(30))
-		r.expect("the right password", r.tryLogin(user), tooManyAttempts(30))
+		r.expect("a wrong password", r.failLogin(user.Email), tooManyAttempts(60))
+		r.expect("the right password", r.tryLogin(user), tooManyAttempts(60))
 	})
 	if calls != 0 {
 		t.Errorf("got %d calls of the database, want none: the passwords are not looked at", calls)
 	}
-	r.clock.advance(waitForPair)
+	r.clock.advance(waitForAccount)
 	r.login(user)
 }
 
@@ -88,13 +91,13 @@ func retryAfterIsExact(t *testing.T, env environment) {
 		after   time.Duration
 		seconds int
 	}{
-		{0, 30}, {time.Millisecond, 30}, {999 * time.Millisecond, 30}, {time.Second, 29}, {1001 * time.Millisecond, 29},
-		{29 * time.Second, 1}, {29*time.Second + 500*time.Millisecond, 1}, {waitForPair - time.Millisecond, 1},
+		{0, 60}, {time.Millisecond, 60}, {999 * time.Millisecond, 60}, {time.Second, 59}, {1001 * time.Millisecond, 59},
+		{59 * time.Second, 1}, {59*time.Second + 500*time.Millisecond, 1}, {waitForAccount - time.Millisecond, 1},
 	} {
 		r.clock.set(startCall.Add(c.after))
 		r.expect("after "+c.after.String(), r.tryLogin(user), tooManyAttempts(c.seconds))
 	}
-	r.clock.set(startCall.Add(waitForPair))
+	r.clock.set(startCall.Add(waitForAccount))
 	r.login(user)
 }
 
@@ -102,9 +105,8 @@ func waitsDouble(t *testing.T, env environment) {
 	r := env.rig(t, behindProxy)
 	user := r.user(active)
 	here := forwardedFor("203.0.113.7")
-	r.issuedToken(r.tryLogin(user, here)) // a network that is known has to do with its own failures alone
 	r.failLogins(user.Email, here)
-	for _, wait := range []int{30, 60, 120, 240, 480, 960, 1920, 3600, 3600} {
+	for _, wait := range []int{60, 120, 240, 480, 960, 1920, 3600, 3600} {
 		r.expect("at once", r.tryLogin(user, here), tooManyAttempts(wait))
 		r.clock.advance(time.Duration(wait)*time.Second - time.Millisecond)
 		r.expect("a millisecond before", r.tryLogin(user, here), tooManyAttempts(1))
@@ -116,25 +118,25 @@ func waitsDouble(t *testing.T, env environment) {
 func failuresAreForgotten(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
-	for range freeOfPair - 1 {
+	for range freeOfAccount - 1 {
 		r.expect("wrong", r.failLogin(user.Email), badCredentials())
 	}
 	r.clock.advance(24 * time.Hour)
 	r.failLogins(user.Email)
-	r.expect("the sixth of today", r.failLogin(user.Email), tooManyAttempts(30))
+	r.expect("the eleventh of today", r.failLogin(user.Email), tooManyAttempts(60))
 }
 
 func successClears(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	for range 4 {
-		for range freeOfPair - 1 {
+		for range freeOfAccount - 1 {
 			r.expect("wrong", r.failLogin(user.Email), badCredentials())
 		}
 		r.login(user)
 	}
 	r.failLogins(user.Email)
-	r.expect("the sixth in a row", r.failLogin(user.Email), tooManyAttempts(30))
+	r.expect("the eleventh in a row", r.failLogin(user.Email), tooManyAttempts(60))
 }
 
 func unknownAccountIsLimited(t *testing.T, env environment) {
@@ -144,9 +146,9 @@ func unknownAccountIsLimited(t *testing.T, env environment) {
 		"an account": user.Email, "an inactive one": inactiveUser.Email,
 		"an unknown one": "nobody." + user.Email, "a name that is no address": "nobody",
 	}
-	for i := range 3 * freeOfPair {
-		if i > freeOfPair {
-			r.clock.advance(9 * time.Second) // in the middle of a wait, and beyond it
+	for i := range 2 * freeOfAccount {
+		if i > freeOfAccount {
+			r.clock.advance(19 * time.Second) // in the middle of a wait, and beyond it
 		}
 		replies := make(map[string]reply)
 		for what, name := range names {
@@ -162,69 +164,127 @@ func spellingIsLimited(t *testing.T, env environment) {
 	name, _ := account.NormalizeEmail(user.Email)
 	for _, spelling := range []string{name, " " + name, name + "\t", "ANN" + name[3:], "Ann" + name[3:]} {
 		r.expect(spelling, r.failLogin(spelling), badCredentials())
+		r.expect(spelling, r.failLogin(spelling), badCredentials())
 	}
-	r.expect("once more", r.tryLogin(user), tooManyAttempts(30))
+	r.expect("once more", r.tryLogin(user), tooManyAttempts(60))
 }
 
 func badBodiesDoNotCount(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
-	for range 2 * freeOfPair {
+	for range 2 * freeOfAccount {
 		r.expectInvalid("an operator", r.post("/auth/login", rawJSON(`{"username": `+quoted(user.Email)+`, "password": {"$ne": null}}`)), anyType, "body.password")
 		tooLong := asForm("username", user.Email, "password", string(make([]byte, account.MaxPasswordBytes+1)))
 		r.expect("a password that nobody has", r.post("/auth/login", tooLong), badCredentials())
 	}
 	r.failLogins(user.Email)
-	r.expect("once more", r.tryLogin(user), tooManyAttempts(30))
+	r.expect("once more", r.tryLogin(user), tooManyAttempts(60))
 }
 
 func anotherNetwork(t *testing.T, env environment) {
 	for _, c := range []struct{ here, near, elsewhere string }{
 		{"203.0.113.7", "203.0.113.250", "203.0.114.7"},
 		{"2001:db8:1:2::7", "2001:db8:1:2:ffff::", "2001:db8:1:3::7"},
-		{"203.0.113.7", "::ffff:203.0.113.9", "::203.0.113.7"},
+		{"203.0.115.7", "::ffff:203.0.115.9", "::203.0.115.7"},
+		{"203.0.116.7", "64:ff9b::203.0.116.9", "64:ff9b::203.0.117.9"},
 	} {
-		r := env.rig(t, behindProxy)
+		r := env.rig(t, behindProxy, func(s *settings) { s.limiter.Network.Failures = 3 })
 		user := r.user(active)
-		r.failLogins(user.Email, forwardedFor(c.here))
-		r.expect(c.here, r.tryLogin(user, forwardedFor(c.here)), tooManyAttempts(30))
-		r.expect(c.near, r.tryLogin(user, forwardedFor(c.near)), tooManyAttempts(30))
+		for i := range 3 {
+			r.expect(c.here, r.failLogin(fmt.Sprint(i, user.Email), forwardedFor(c.here)), badCredentials())
+		}
+		r.expect(c.here, r.tryLogin(user, forwardedFor(c.here)), tooManyAttempts(1))
+		r.expect(c.near, r.tryLogin(user, forwardedFor(c.near)), tooManyAttempts(1))
 		r.issuedToken(r.tryLogin(user, forwardedFor(c.elsewhere)))
-		r.expect(c.here+" still", r.tryLogin(user, forwardedFor(c.here)), tooManyAttempts(30))
+		r.expect(c.here+" still", r.tryLogin(user, forwardedFor(c.here)), tooManyAttempts(1))
 	}
+}
+
+// tryDevice logs in with a device token, as a cookie or in the body.
+func (r *rig) tryDevice(name, password, device string, options ...option) reply {
+	r.t.Helper()
+	options = append(options, header("Cookie", "__Host-latchkey-device="+device))
+	return r.post("/auth/login", asForm("username", name, "password", password, "device_token", device), options...)
+}
+
+func knownDevice(t *testing.T, env environment) {
+	r := env.rig(t, behindProxy)
+	user := r.user(active)
+	device := r.tryLogin(user).device
+	for i := range freeOfAccount {
+		botnet := fmt.Sprintf("198.51.%d.7", i)
+		r.expect(botnet, r.failLogin(user.Email, forwardedFor(botnet)), badCredentials())
+	}
+	for i := range freeOfNetwork {
+		_ = r.failLogin(fmt.Sprint(i, user.Email), forwardedFor("203.0.113.7"))
+	}
+	r.expect("on a new device", r.tryLogin(user, forwardedFor("203.0.113.7")), tooManyAttempts(60))
+	got := r.tryDevice(user.Email, password, device, forwardedFor("203.0.113.7"))
+	r.issuedToken(got)
+	if got.device != "" && got.device != device {
+		t.Errorf("got another device token with the login")
+	}
+	r.clock.advance(90*24*time.Hour - time.Millisecond)
+	r.failLogins(user.Email)
+	r.issuedToken(r.tryDevice(user.Email, password, device))
+	r.clock.advance(90 * 24 * time.Hour)
+	r.failLogins(user.Email)
+	r.expect("after 90 days", r.tryDevice(user.Email, password, device), tooManyAttempts(60))
+}
+
+func deviceOfAnotherAccount(t *testing.T, env environment) {
+	r := env.rig(t)
+	user, other := r.user(active), r.user(active)
+	device := r.tryLogin(other).device
+	r.failLogins(user.Email)
+	for _, d := range []string{device, device + "0", "lkd_", "nonsense"} {
+		r.expect("with "+d, r.tryDevice(user.Email, password, d), tooManyAttempts(60))
+	}
+}
+
+func deviceIsLimitedApart(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	device := r.tryLogin(user).device
+	for range freeOfDevice {
+		r.expect("wrong", r.tryDevice(user.Email, wrongPassword, device), badCredentials())
+	}
+	r.expect("the right one", r.tryDevice(user.Email, password, device), tooManyAttempts(30))
+	r.login(user) // on a new device
+	r.clock.advance(waitForDevice - time.Millisecond)
+	r.expect("a millisecond before", r.tryDevice(user.Email, password, device), tooManyAttempts(1))
+	r.clock.advance(time.Millisecond)
+	r.issuedToken(r.tryDevice(user.Email, password, device))
 }
 
 func untrustedForwarding(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
-	for i := range freeOfPair {
+	for i := range freeOfAccount {
 		claim := fmt.Sprintf("198.51.%d.7", i)
 		r.expect(claim, r.failLogin(user.Email, forwardedFor(claim), header("X-Real-IP", claim)), badCredentials())
 	}
-	r.expect("from yet another", r.tryLogin(user, forwardedFor("203.0.113.7")), tooManyAttempts(30))
-	r.expect("from where it came", r.tryLogin(user), tooManyAttempts(30))
+	r.expect("from yet another", r.tryLogin(user, forwardedFor("203.0.113.7")), tooManyAttempts(60))
+	r.expect("from where it came", r.tryLogin(user), tooManyAttempts(60))
 
 	// A trusted proxy appends to what the client claims.
 	r = env.rig(t, behindProxy)
 	user = r.user(active)
-	for i := range freeOfPair {
+	for i := range freeOfAccount {
 		claim := fmt.Sprintf("198.51.%d.7, 203.0.113.7", i)
 		r.expect(claim, r.failLogin(user.Email, forwardedFor(claim)), badCredentials())
 	}
-	r.expect("from yet another", r.tryLogin(user, forwardedFor("192.0.2.1, 203.0.113.7")), tooManyAttempts(30))
+	r.expect("from yet another", r.tryLogin(user, forwardedFor("192.0.2.1, 203.0.113.7")), tooManyAttempts(60))
 }
 
 func accountFromManyNetworks(t *testing.T, env environment) {
 	r := env.rig(t, behindProxy)
 	user := r.user(active)
-	home := forwardedFor("203.0.113.7")
-	r.issuedToken(r.tryLogin(user, home))
 	for i := range freeOfAccount {
 		botnet := fmt.Sprintf("198.51.%d.7", i)
 		r.expect(botnet, r.failLogin(user.Email, forwardedFor(botnet)), badCredentials())
 	}
 	r.expect("from a further one", r.tryLogin(user, forwardedFor("192.0.2.1")), tooManyAttempts(60))
-	r.issuedToken(r.tryLogin(user, home)) // nobody locks the user out
 	r.clock.advance(waitForAccount)
 	r.expect("a minute later", r.failLogin(user.Email, forwardedFor("192.0.2.1")), badCredentials())
 	r.expect("and again", r.failLogin(user.Email, forwardedFor("192.0.2.1")), tooManyAttempts(120))
@@ -234,7 +294,7 @@ func networkOnManyAccounts(t *testing.T, env environment) {
 	r := env.rig(t, behindProxy)
 	user, colleague := r.user(active), r.user(active)
 	office := forwardedFor("203.0.113.7")
-	r.issuedToken(r.tryLogin(colleague, office))
+	r.issuedToken(r.tryLogin(colleague, office)) // which reveals nothing below
 	for i := range freeOfNetwork {
 		name := fmt.Sprintf("nobody.%d.%s", i, user.Email)
 		if got := r.failLogin(name, office); got.answer != badCredentials() {
@@ -242,7 +302,8 @@ func networkOnManyAccounts(t *testing.T, env environment) {
 		}
 	}
 	r.expect("on one more", r.tryLogin(user, office), tooManyAttempts(1))
-	r.issuedToken(r.tryLogin(colleague, office)) // who is known there
+	r.expect("on a colleague's", r.tryLogin(colleague, office), tooManyAttempts(1))
+	r.expect("on an unknown one", r.failLogin("nobody."+user.Email, office), tooManyAttempts(1))
 	r.issuedToken(r.tryLogin(user, forwardedFor("198.51.100.7")))
 	r.clock.advance(time.Hour)
 	r.issuedToken(r.tryLogin(r.user(active), office))
@@ -252,8 +313,8 @@ func onlyLoginIsLimited(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	r.failLogins(user.Email)
-	r.expect("log in", r.tryLogin(user), tooManyAttempts(30))
-	r.expect("log in, with the session", r.tryLogin(user, r.withToken(token)), tooManyAttempts(30))
+	r.expect("log in", r.tryLogin(user), tooManyAttempts(60))
+	r.expect("log in, with the session", r.tryLogin(user, r.withToken(token)), tooManyAttempts(60))
 	r.expect("guard", r.get("/guarded", r.withToken(token)), welcome(user))
 	r.expectRows(user, 1)
 	r.expect("log out", r.logout(r.withToken(token)), r.loggedOut())
@@ -267,22 +328,22 @@ func reauthenticateIsLimitedApart(t *testing.T, env environment) {
 		return r.tryReauthenticate(password, r.withToken(token))
 	}
 	r.failLogins(user.Email)
-	r.expect("log in", r.tryLogin(user), tooManyAttempts(30))
+	r.expect("log in", r.tryLogin(user), tooManyAttempts(60))
 	r.reauthenticated(token, lifetime)
 
 	r.clock.advance(24 * time.Hour) // the failed logins are forgotten, and the sessions over
 	token, another := r.login(user), r.login(user)
-	for range freeOfPair {
+	for range freeOfDevice {
 		r.expect("wrong", reauthenticate(token, wrongPassword), badCredentials())
 	}
 	r.expect("the right one", reauthenticate(token, password), tooManyAttempts(30))
 	r.expect("the right one in another session", reauthenticate(another, password), tooManyAttempts(30))
 	r.expect("guard", r.get("/guarded", r.withToken(token)), welcome(user))
 	r.login(user)
-	r.clock.advance(waitForPair - time.Millisecond)
+	r.clock.advance(waitForDevice - time.Millisecond)
 	r.expect("a millisecond before", reauthenticate(token, password), tooManyAttempts(1))
 	r.clock.advance(time.Millisecond)
-	r.reauthenticated(token, lifetime-waitForPair)
+	r.reauthenticated(token, lifetime-waitForDevice)
 }
 
 // brokenAttempts are counters that cannot be had.
