@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -17,7 +18,7 @@ import (
 //
 // The guard sets the context of *c.Request in place. Do not share the request with another
 // goroutine before the guard, and do not send one *http.Request through it twice in a test.
-func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
+func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if id, err := a.admit(c, checks); err != nil {
 			a.reject(c, id, err)
@@ -28,7 +29,7 @@ func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
 // OptionalUser returns a guard that admits every request: with its user if its token is
 // valid and the user passes all checks, else without one. If the strategy fails, it
 // answers 503, because it cannot tell which. A user admitted by an earlier guard stays.
-func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
+func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		id, err := a.admit(c, checks)
 		if err == nil {
@@ -57,7 +58,7 @@ func (a *Auth[U]) reject(c *gin.Context, id *identity[U], err error) {
 
 // admit identifies the request, checks the session and attaches the identity to the
 // request. With an error it returns what it knows of the identity.
-func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (*identity[U], error) {
+func (a *Auth[U]) admit(c *gin.Context, checks []Check) (*identity[U], error) {
 	id := a.identity(c.Request)
 	known := id != nil
 	if !known {
@@ -70,12 +71,12 @@ func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (*identity[U], error)
 	if a.forged(id.by.transport, c.Request) {
 		return id, ErrCrossOrigin
 	}
-	if id.session.Scoped() && !takesScopes(checks) {
+	if id.session.Scoped() && !slices.ContainsFunc(checks, func(check Check) bool { return check.scoped }) {
 		return id, &scopeError{}
 	}
 	for _, check := range checks {
-		if check == nil {
-			return id, a.checkFailed(id, errors.New("a check is nil"))
+		if check.pass == nil {
+			return id, a.checkFailed(id, errors.New("the zero Check"))
 		}
 		s := subject{user: id.session.User, info: &id.session.SessionInfo, now: a.cfg.Now(), session: id.session}
 		if err := check.pass(id, s); err != nil {
