@@ -168,9 +168,13 @@ func TestUnanswerableChecksAre503(t *testing.T) {
 }
 
 // otherStrategy is of another user type.
-type otherStrategy struct{ ginauth.Strategy[account.User[int64]] }
+type otherStrategy struct {
+	ginauth.Strategy[account.User[int64]]
+}
 
 func (otherStrategy) Lifetime() time.Duration { return 0 }
+
+func (otherStrategy) WellFormed(string) bool { return false }
 
 func TestCheckErrorsAre503WhateverTheyWrap(t *testing.T) {
 	h := newRig(t)
@@ -349,6 +353,8 @@ func (s strangeStrategy) ReadToken(_ context.Context, token string) (*strategy.S
 	}
 	return nil, s.err
 }
+
+func (strangeStrategy) WellFormed(string) bool { return true }
 
 func (s strangeStrategy) RotateToken(context.Context, string, ...strategy.RotateOption) (strategy.Secret, strategy.Session[member], error) {
 	return strategy.Secret{}, strategy.Session[member]{}, s.err

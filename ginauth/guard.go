@@ -104,25 +104,50 @@ func (a *Auth[U]) checkFailed(id *identity[U], err error) error {
 func (a *Auth[U]) identify(id *identity[U], r *http.Request) error {
 	why := ErrNoCredentials
 	for _, t := range a.cfg.transports {
-		token, err := t.token(r)
-		if err == nil && token == "" {
+		sent, err := t.carried(r, a.cfg.wellFormed)
+		if err == nil && (sent.n == 0 || sent.values[0] == "") {
 			continue
 		}
 		if err == nil {
-			var session *strategy.Session[U]
-			if session, err = a.strategy.ReadToken(&id.client, token); err == nil {
-				id.session, id.sent, id.by = session, token, credential{token, t}
+			if err = a.read(id, t, sent); err == nil {
 				return nil
 			}
 		}
-		if err = expected(err, strategy.ErrInvalidToken, errBadRequest); errors.Is(err, errUnavailable) {
+		if err = expected(err, errSeveralUsers, strategy.ErrInvalidToken, errBadRequest); errors.Is(err, errUnavailable) {
 			return err
 		}
-		if !errors.Is(why, errBadRequest) {
+		if why != errSeveralUsers && !errors.Is(why, errBadRequest) {
 			why = err
 		}
 	}
 	return why
+}
+
+// read reads what a request carries by one transport. The first valid token wins. Valid
+// tokens of different users contradict each other: one was planted, for example by a
+// subdomain, and it is unknown which.
+func (a *Auth[U]) read(id *identity[U], t transport, sent carried) error {
+	var valid *strategy.Session[U]
+	var why error
+	var by credential
+	for _, token := range sent.list() {
+		session, err := a.strategy.ReadToken(&id.client, token)
+		switch {
+		case errors.Is(err, strategy.ErrInvalidToken):
+			why = err
+		case err != nil:
+			return err
+		case valid == nil:
+			valid, by = session, credential{token, t}
+		case session.UserID != valid.UserID:
+			return errSeveralUsers
+		}
+	}
+	if valid == nil {
+		return why
+	}
+	id.session, id.sent, id.by = valid, sent, by
+	return nil
 }
 
 // forged reports whether a page of another origin may have made a browser send this
