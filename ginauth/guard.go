@@ -20,7 +20,9 @@ import (
 // goroutine before the guard, and do not send one *http.Request through it twice in a test.
 func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if id, err := a.admit(c, checks); err != nil {
+		id := a.identityOf(c)
+		defer id.discard()
+		if err := a.admit(id, c.Request, checks); err != nil {
 			a.reject(c, id, err)
 		}
 	}
@@ -31,12 +33,10 @@ func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 // answers 503, because it cannot tell which. A user admitted by an earlier guard stays.
 func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		id, err := a.admit(c, checks)
-		if err == nil {
-			return
-		}
-		id.discard()
-		if status(err).code == http.StatusServiceUnavailable {
+		id := a.identityOf(c)
+		defer id.discard()
+		err := a.admit(id, c.Request, checks)
+		if err != nil && status(err).code == http.StatusServiceUnavailable {
 			a.Refuse(c, err)
 		}
 	}
@@ -45,7 +45,6 @@ func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 // reject answers a request that a guard does not admit.
 func (a *Auth[U]) reject(c *gin.Context, id *identity[U], err error) {
 	a.denied(id, id.info(), err)
-	id.discard()
 	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
 		a.boundBody(c.Writer, c.Request)
 		abort(c)
@@ -56,40 +55,47 @@ func (a *Auth[U]) reject(c *gin.Context, id *identity[U], err error) {
 	a.Refuse(c, err)
 }
 
+// identityOf returns the identity that an earlier guard attached to the request, or a new
+// one.
+func (a *Auth[U]) identityOf(c *gin.Context) *identity[U] {
+	if id := a.identity(c.Request); id != nil {
+		return id
+	}
+	return a.newIdentity(c.Request.Context(), c)
+}
+
 // admit identifies the request, checks the session and attaches the identity to the
-// request. With an error it returns what it knows of the identity.
-func (a *Auth[U]) admit(c *gin.Context, checks []Check) (*identity[U], error) {
-	id := a.identity(c.Request)
-	known := id != nil
+// request.
+func (a *Auth[U]) admit(id *identity[U], r *http.Request, checks []Check) error {
+	known := id.session != nil
 	if !known {
-		id = a.newIdentity(c.Request.Context(), c)
-		if err := a.identify(id, c.Request); err != nil {
-			return id, err
+		if err := a.identify(id, r); err != nil {
+			return err
 		}
 	}
 	// Also for a known identity: the method may have changed since the last guard.
-	if a.forged(id.by.transport, c.Request) {
-		return id, ErrCrossOrigin
+	if a.forged(id.by.transport, r) {
+		return ErrCrossOrigin
 	}
 	if id.session.Scoped() && !slices.ContainsFunc(checks, func(check Check) bool { return check.scoped }) {
-		return id, &scopeError{}
+		return &scopeError{}
 	}
 	for _, check := range checks {
 		if check.pass == nil {
-			return id, a.checkFailed(id, errors.New("the zero Check"))
+			return a.checkFailed(id, errors.New("the zero Check"))
 		}
 		s := subject{user: id.session.User, info: &id.session.SessionInfo, now: a.cfg.Now(), session: id.session}
 		if err := check.pass(id, s); err != nil {
 			if reason(err) == "" {
 				err = a.checkFailed(id, err)
 			}
-			return id, err
+			return err
 		}
 	}
 	if !known {
-		id.attach(c.Request)
+		id.attach(r)
 	}
-	return id, nil
+	return nil
 }
 
 // checkFailed reports a check that could not decide.

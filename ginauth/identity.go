@@ -33,7 +33,7 @@ type credential struct {
 type identityKey struct{ cfg *settings }
 
 // newIdentity returns an identity without a session. c may be nil if ctx knows the client
-// IP. The caller must call attach or discard.
+// IP. The caller must call discard.
 func (a *Auth[U]) newIdentity(ctx context.Context, c *gin.Context) *identity[U] {
 	return &identity[U]{client: newClientContext(ctx, c), cfg: a.cfg}
 }
@@ -44,7 +44,7 @@ func (id *identity[U]) attach(r *http.Request) {
 	setContext(r, id)
 }
 
-// discard ends the use of an identity that is not attached. Rejected requests skip
+// discard ends the use of the gin.Context, also after attach. Rejected requests skip
 // resolving the client IP, which takes longer than rejecting a malformed token.
 func (id *identity[U]) discard() { id.client.discard() }
 
