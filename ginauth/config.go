@@ -38,6 +38,8 @@ type Strategy[U any] interface {
 	// return an error wrapping strategy.ErrInvalidToken if, and only if, the token is
 	// certainly not valid.
 	ReadToken(ctx context.Context, token string) (*strategy.Session[U], error)
+	// WellFormed reports, without I/O, whether a string can be a token.
+	WellFormed(token string) bool
 	// RotateToken replaces the token of a valid session. It must return an error
 	// wrapping strategy.ErrInvalidToken if, and only if, the token is certainly not
 	// valid.
@@ -137,6 +139,7 @@ type settings struct {
 	transports []transport
 	realm      string              // of the bearer transport; "" without one
 	challenges map[string][]string // ready WWW-Authenticate values, by their parameters
+	wellFormed func(token string) bool
 
 	proxyWarned atomic.Bool // see checkProxy
 	origins     *http.CrossOriginProtection
@@ -168,7 +171,7 @@ func New[U User](s Strategy[U], login Authenticator[U], cfg Config) (*Auth[U], e
 	if lifetime := s.Lifetime(); lifetime > 0 && cfg.BriefLifetime >= lifetime {
 		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is %v, want less than the strategy's lifetime of %v", cfg.BriefLifetime, lifetime)
 	}
-	set := &settings{Config: cfg, origins: http.NewCrossOriginProtection()}
+	set := &settings{Config: cfg, wellFormed: s.WellFormed, origins: http.NewCrossOriginProtection()}
 	for _, origin := range cfg.TrustedOrigins {
 		if err := set.origins.AddTrustedOrigin(origin); err != nil {
 			return nil, fmt.Errorf("ginauth: Config.TrustedOrigins: %w", err)

@@ -115,9 +115,9 @@ func ExampleAuth_OptionalUser() {
 }
 
 // A check of the application's own: the route is for one team.
-func ExampleCheckUser() {
+func ExampleAuth_CheckUser() {
 	app := newApp(ginauth.Config{})
-	blueTeam := ginauth.CheckUser(func(_ context.Context, s strategy.Session[Person]) (bool, error) {
+	blueTeam := app.auth.CheckUser(func(_ context.Context, s strategy.Session[Person]) (bool, error) {
 		return s.User.Team == "Blue", nil
 	})
 	r := gin.New()

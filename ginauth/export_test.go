@@ -22,13 +22,14 @@ func ReadLogin(w http.ResponseWriter, r *http.Request) (username, password strin
 	return login.username, login.password, err
 }
 
-// TokenOf returns the token that a request carries by a transport.
-func TokenOf(t Transport, r *http.Request) (string, error) {
+// Carried returns what a request carries by a transport.
+func Carried(t Transport, r *http.Request, wellFormed func(string) bool) ([]string, error) {
 	ready, err := t.prepare()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return ready.token(r)
+	sent, err := ready.carried(r, wellFormed)
+	return sent.list(), err
 }
 
 // StatusOf returns the status of the answer to an error.

@@ -30,6 +30,13 @@ func noCache(c *gin.Context) { noStore(c.Writer) }
 // abort keeps the handlers that follow from running.
 func abort(c *gin.Context) { c.Abort() }
 
+// next runs the handlers that follow.
+func next(c *gin.Context) { c.Next() }
+
+// routeOf returns the pattern of the route, which has no values of the request; "" without
+// a route.
+func routeOf(c *gin.Context) string { return c.FullPath() }
+
 // ginClientIP returns the client IP by Gin's rules for trusted proxies. With a trusted
 // platform, Gin does not check that it is an IP.
 func ginClientIP(c *gin.Context) string { return c.ClientIP() }

@@ -149,7 +149,8 @@ func (a *Auth[U]) options(ctx context.Context, r *http.Request, remember bool, o
 	// header stays valid: a script may send its token with every request.
 	for _, t := range a.cfg.transports {
 		if t.ambient() && !a.forged(t, r) {
-			all = append(all, strategy.WithReplaced(t.presented(r)...))
+			sent, _ := t.carried(r, a.cfg.wellFormed)
+			all = append(all, strategy.WithReplaced(sent.list()...))
 		}
 	}
 	if !a.cfg.OmitUserAgent {

@@ -396,7 +396,7 @@ func TestOnUnauthorizedAnswersOnly401(t *testing.T) {
 				OnEvent:        func(_ context.Context, e event.Event) { heard = append(heard, e) },
 				OnUnauthorized: func(_ *gin.Context, err error) { told = append(told, err) },
 			})
-			fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return true, errDown })
+			fails := auth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return true, errDown })
 			r := engine(auth)
 			ran := 0
 			page := func(path string, handlers ...gin.HandlerFunc) {

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // Transport carries tokens: [Bearer] or [Cookie]. It says where a request has its token and
@@ -21,12 +19,8 @@ type Transport interface {
 type transport interface {
 	// String returns the kind and, of a cookie, the name.
 	fmt.Stringer
-	// token returns the token that a request carries, or "". The error wraps
-	// errBadRequest or strategy.ErrInvalidToken.
-	token(*http.Request) (string, error)
-	// presented returns at most four values that a request has in place of a token,
-	// also those that token rejects.
-	presented(*http.Request) []string
+	// carried returns the tokens that a request carries. The error wraps errBadRequest.
+	carried(r *http.Request, wellFormed func(token string) bool) (carried, error)
 	// ambient reports whether browsers add the token to the requests of every page, of
 	// whatever site.
 	ambient() bool
@@ -45,6 +39,22 @@ type transport interface {
 	// clear makes the client forget the token.
 	clear(http.ResponseWriter)
 }
+
+// carried is what a request carries by one transport: different values, which need not be
+// tokens. Each costs a look-up, and a client can send many.
+type carried struct {
+	values [4]string
+	n      int
+}
+
+func (c *carried) add(value string) {
+	if c.n < len(c.values) && !slices.Contains(c.list(), value) {
+		c.values[c.n] = value
+		c.n++
+	}
+}
+
+func (c *carried) list() []string { return c.values[:c.n] }
 
 // maxCookieAge is the longest that browsers keep a cookie, 400 days in seconds (RFC 6265bis
 // §5.5), for a remembered login whose token does not expire.
@@ -79,15 +89,18 @@ type bearer struct{ realm string }
 
 func (bearer) String() string { return "Bearer" }
 
-func (bearer) token(r *http.Request) (string, error) {
+func (bearer) carried(r *http.Request, _ func(string) bool) (c carried, err error) {
 	switch headers := r.Header["Authorization"]; len(headers) {
 	case 0:
-		return "", nil
 	case 1:
-		return parseAuthorization(headers[0])
+		var token string
+		if token, err = parseAuthorization(headers[0]); token != "" {
+			c.add(token)
+		}
 	default:
-		return "", fmt.Errorf("%w: %d Authorization headers", errBadRequest, len(headers))
+		err = fmt.Errorf("%w: %d Authorization headers", errBadRequest, len(headers))
 	}
+	return c, err
 }
 
 // parseAuthorization returns the token of an Authorization header, or "" if it has another
@@ -106,13 +119,6 @@ func parseAuthorization(header string) (string, error) {
 }
 
 func (bearer) ambient() bool { return false }
-
-func (b bearer) presented(r *http.Request) []string {
-	if token, _ := b.token(r); token != "" {
-		return []string{token}
-	}
-	return nil
-}
 
 func (bearer) deliver(http.ResponseWriter, string, time.Duration, bool) {}
 
@@ -201,33 +207,30 @@ type cookie struct{ attributes http.Cookie }
 
 func (k cookie) String() string { return "Cookie " + k.attributes.Name }
 
-// token rejects several cookies of the name with different values: one was planted, for
-// example by a subdomain, and it is unknown which.
-func (k cookie) token(r *http.Request) (string, error) {
+// carried returns the well-formed values of all cookies of the name. A browser sends several
+// after a change of Domain or Path, or if a subdomain planted one. If none is well-formed, it
+// returns one value, so that the strategy reports it.
+func (k cookie) carried(r *http.Request, wellFormed func(string) bool) (c carried, _ error) {
 	found := r.CookiesNamed(k.attributes.Name)
-	if len(found) == 0 {
-		return "", nil
+	if len(found) == 1 {
+		c.add(found[0].Value)
+		return c, nil
 	}
-	for _, other := range found[1:] {
-		if other.Value != found[0].Value {
-			return "", fmt.Errorf("%w: several cookies of one name", strategy.ErrInvalidToken)
+	var malformed string
+	for _, cookie := range found {
+		if wellFormed(cookie.Value) {
+			c.add(cookie.Value)
+		} else if malformed == "" {
+			malformed = cookie.Value
 		}
 	}
-	return found[0].Value, nil
+	if c.n == 0 && len(found) > 0 {
+		c.add(malformed)
+	}
+	return c, nil
 }
 
 func (cookie) ambient() bool { return true }
-
-func (k cookie) presented(r *http.Request) (values []string) {
-	// Each value costs a write, and a client can send many.
-	const most = 4
-	for _, found := range r.CookiesNamed(k.attributes.Name) {
-		if len(values) < most && !slices.Contains(values, found.Value) {
-			values = append(values, found.Value)
-		}
-	}
-	return values
-}
 
 func (k cookie) deliver(w http.ResponseWriter, token string, remaining time.Duration, untilClosed bool) {
 	set := k.attributes
@@ -262,9 +265,15 @@ func (cookie) answer(w http.ResponseWriter, _ string, _ time.Duration, _ string)
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// clear also clears the cookies that the defaults of Domain and Path would have set: the
+// configuration may have changed since the login.
 func (k cookie) clear(w http.ResponseWriter) {
 	gone := k.attributes
 	gone.MaxAge = -1
 	gone.Expires = time.Unix(0, 0).UTC()
-	http.SetCookie(w, &gone)
+	for _, gone.Domain = range slices.Compact([]string{k.attributes.Domain, ""}) {
+		for _, gone.Path = range slices.Compact([]string{k.attributes.Path, "/"}) {
+			http.SetCookie(w, &gone)
+		}
+	}
 }

@@ -130,6 +130,9 @@ func (f TokenFormat) wellFormed(token string) bool {
 	return token[len(body):] == string(sum[:])
 }
 
+// WellFormed reports, without I/O, whether a string has the format of the tokens.
+func (d *Database[U, ID]) WellFormed(token string) bool { return d.format.wellFormed(token) }
+
 // checksum is the CRC-32 (IEEE) of s in base62.
 func checksum(s string) (sum [checksumLength]byte) {
 	// Without unsafe, every request would allocate a copy. ChecksumIEEE only reads.

@@ -64,7 +64,7 @@ func newApp(ctx context.Context, db *mongo.Database, s settings) (*app, error) {
 
 func (a *app) handler() (http.Handler, error) {
 	r := gin.New()
-	r.Use(gin.Recovery())
+	r.Use(ginauth.Recovery(nil))
 	if err := r.SetTrustedProxies(nil); err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (a *app) handler() (http.Handler, error) {
 		return nil, err
 	}
 	r := gin.New()
-	r.Use(gin.Recovery(), secure)
+	r.Use(ginauth.Recovery(nil), secure)
 	if err := r.SetTrustedProxies(nil); err != nil { // or your proxy's addresses
 		return nil, err
 	}

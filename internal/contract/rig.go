@@ -194,7 +194,7 @@ func (r *rig) routes(auth *ginauth.Auth[Member]) http.Handler {
 		r.t.Fatal(err)
 	}
 	user := showUser(auth)
-	ownCheck := ginauth.CheckUser(r.settings.ownCheck)
+	ownCheck := auth.CheckUser(r.settings.ownCheck)
 	engine.GET("/guarded", auth.RequireUser(), user)
 	engine.POST("/guarded", auth.RequireUser(), user)
 	engine.GET("/verified", auth.RequireUser(ginauth.Verified), user)
