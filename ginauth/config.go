@@ -104,9 +104,9 @@ type Config struct {
 	OnUnauthorized func(c *gin.Context, err error)
 
 	// BodyTimeout bounds how long the body of a request may take: of requests to the
-	// package's routes, which answer 408 after it, and of requests that a guard
-	// rejects. It has no effect where http.Server.ReadTimeout is set. Default 10
-	// seconds.
+	// package's routes, which answer 408 after it, of requests that a guard rejects, and
+	// of GET and HEAD requests that it admits. It has no effect where
+	// http.Server.ReadTimeout is set. Default 10 seconds.
 	BodyTimeout time.Duration
 
 	// OmitUserAgent and OmitClientIP keep the client's user agent and IP out of the

@@ -2,7 +2,6 @@ package ginauth
 
 import (
 	"net/http"
-	"time"
 )
 
 // For the fuzz tests.
@@ -15,7 +14,7 @@ var (
 
 // ReadLogin returns the name and the password of a login request.
 func ReadLogin(w http.ResponseWriter, r *http.Request) (username, password string, err error) {
-	f, err := readForm(w, r, time.Minute)
+	f, err := readForm(w, r)
 	if err != nil {
 		return "", "", err
 	}

@@ -214,6 +214,10 @@ func FuzzLoginBody(f *testing.F) {
 		{inJSON, `{"username": "ann", "password": "secret"} x`},
 		{inJSON, `{"username": null, "password": 1e999}`},
 		{inJSON, ``},
+		{inJSON, "\ufeff{\"username\": \"ann\", \"password\": \"secret\"}"},
+		{inJSON, "\ufeff\ufeff{}"},
+		{inForm, "\ufeffusername=ann&password=secret"},
+		{inMIME, "\ufeff" + ann + "--x--"},
 		{inMIME, ann + "--x--\r\n"},
 		{inMIME, ann},
 		{inMIME, ann[:len(ann)/2]},
@@ -259,6 +263,7 @@ func FuzzLoginBody(f *testing.F) {
 		if len(body) > 16<<10 {
 			t.Errorf("got %d bytes accepted, want at most 16 KiB", len(body))
 		}
+		body = bytes.TrimPrefix(body, []byte("\ufeff"))
 		switch mediaType, _, _ := mime.ParseMediaType(contentType); mediaType {
 		case inJSON:
 			checkJSON(t, body, username, password)

@@ -24,7 +24,9 @@ func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 		defer id.discard()
 		if err := a.admit(id, c.Request, checks); err != nil {
 			a.reject(c, id, err)
+			return
 		}
+		a.boundIgnoredBody(c.Writer, c.Request)
 	}
 }
 
@@ -35,10 +37,11 @@ func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		id := a.identityOf(c)
 		defer id.discard()
-		err := a.admit(id, c.Request, checks)
-		if err != nil && status(err).code == http.StatusServiceUnavailable {
+		if err := a.admit(id, c.Request, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
 			a.Refuse(c, err)
+			return
 		}
+		a.boundIgnoredBody(c.Writer, c.Request)
 	}
 }
 

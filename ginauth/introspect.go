@@ -25,7 +25,7 @@ func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check) error {
 }
 
 func (a *Auth[U]) handleIntrospect(w http.ResponseWriter, r *http.Request) error {
-	f, err := a.readForm(w, r)
+	f, err := readForm(w, r)
 	if err != nil {
 		return err
 	}

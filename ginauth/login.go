@@ -47,7 +47,7 @@ func (a *Auth[U]) handleLogin(w http.ResponseWriter, r *http.Request) error {
 	if err := a.sameOrigin(ctx, r); err != nil {
 		return err
 	}
-	form, err := a.readLogin(w, r)
+	form, err := readLogin(w, r)
 	if err != nil {
 		return err
 	}
