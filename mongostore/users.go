@@ -19,8 +19,8 @@ type UsersConfig struct {
 	// Collection is the collection's name. Default "users".
 	Collection string
 
-	// Timeout bounds every call whose context has no deadline. Default
-	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
+	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
 	// Registry has the codecs for the user type. Default [NewRegistry].
@@ -52,7 +52,7 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 		return nil, fmt.Errorf("mongostore: UsersConfig.Timeout is negative: %v", cfg.Timeout)
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+		cfg.Timeout = defaultTimeout
 	}
 	if cfg.Registry == nil {
 		cfg.Registry = defaultRegistry

@@ -76,7 +76,7 @@ func TestRotateTokenGivesASessionANewSecret(t *testing.T) {
 }
 
 func TestRotateTokenRefusesWhatReadTokenRefuses(t *testing.T) {
-	unknown, _ := mustFormat(t, "").New()
+	unknown := newSecret()
 	for _, c := range []struct {
 		name   string
 		spoil  func(t *testing.T, r *rig, token string) string
