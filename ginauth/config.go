@@ -90,7 +90,9 @@ type Config struct {
 	// TrustedOrigins are further origins (scheme://host[:port]) whose pages may send
 	// unsafe requests that a cookie authenticates; see http.CrossOriginProtection.
 	// Default none. Add the application's own origin if a proxy changes the Host
-	// header.
+	// header. Case, a default port and a host in Unicode do not matter. New returns an
+	// error for an entry that no browser sends as an origin, such as one with a wildcard,
+	// a path or a trailing dot.
 	TrustedOrigins []string
 
 	// OnUnauthorized answers a request that a guard rejects with 401, in place of the
@@ -173,8 +175,12 @@ func New[U User](s Strategy[U], login Authenticator[U], cfg Config) (*Auth[U], e
 	}
 	set := &settings{Config: cfg, wellFormed: s.WellFormed, origins: http.NewCrossOriginProtection()}
 	for _, origin := range cfg.TrustedOrigins {
-		if err := set.origins.AddTrustedOrigin(origin); err != nil {
-			return nil, fmt.Errorf("ginauth: Config.TrustedOrigins: %w", err)
+		canonical, err := canonicalOrigin(origin)
+		if err == nil {
+			err = set.origins.AddTrustedOrigin(canonical)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ginauth: Config.TrustedOrigins: %q: %w", origin, err)
 		}
 	}
 	for i, t := range cfg.Transports {

@@ -9,6 +9,7 @@ import (
 var (
 	ParseAuthorization = parseAuthorization
 	ParseSessionID     = parseSessionID
+	CanonicalOrigin    = canonicalOrigin
 	ErrBadRequest      = errBadRequest
 )
 

@@ -121,9 +121,25 @@ func (a *Auth[U]) logIn(ctx context.Context, w http.ResponseWriter, r *http.Requ
 // If the request carries a session's cookie, that session ends.
 //
 // Options change the token, for example its name; with Config.BriefLifetime,
-// strategy.WithLifetime makes it longer. The error wraps strategy.ErrUserInactive. Any
-// other error is a failure; answer it with 503. [Auth.Refuse] answers both.
+// strategy.WithLifetime makes it longer. The error wraps strategy.ErrUserInactive, or
+// [ErrCrossOrigin] if a page of another origin may have made the browser send an unsafe
+// request; see [Auth.LoginCrossOrigin]. Any other error is a failure; answer it with 503.
+// [Auth.Refuse] answers all of them.
 func (a *Auth[U]) Login(c *gin.Context, user U, opts ...strategy.TokenOption) (Issued[U], error) {
+	ctx := requestContext(c)
+	if err := a.sameOrigin(ctx, c.Request); err != nil {
+		noStore(c.Writer)
+		return Issued[U]{}, err
+	}
+	return a.begin(ctx, c.Writer, c.Request, user, false, opts...)
+}
+
+// LoginCrossOrigin is [Auth.Login] without the check of the origin: for callbacks that a
+// page of an identity provider posts, as OAuth's response_mode=form_post and SAML do. The
+// handler must first check by other means, such as OAuth's state, that this browser began
+// the login; otherwise other sites can log its user in as somebody else. Callbacks by GET
+// do not need it. The session of a cookie that the request carries does not end.
+func (a *Auth[U]) LoginCrossOrigin(c *gin.Context, user U, opts ...strategy.TokenOption) (Issued[U], error) {
 	return a.begin(requestContext(c), c.Writer, c.Request, user, false, opts...)
 }
 

@@ -74,8 +74,13 @@ func (a *Auth[U]) end(ctx context.Context, id *identity[U]) error {
 // forget cleans up after a log-out without a valid token, and returns invalid. It
 // destroys the tokens all the same: a token may be unknown because an earlier delete was
 // not acknowledged by a majority, and this delete waits for that. Then it clears the
-// cookie, unless the database fails.
+// cookie, unless the database fails. It does nothing for a page of another origin.
 func (a *Auth[U]) forget(ctx context.Context, w http.ResponseWriter, r *http.Request, invalid error) error {
+	for _, t := range a.cfg.transports {
+		if sent, _ := t.carried(r, a.cfg.wellFormed); sent.n > 0 && a.forged(t, r) {
+			return ErrCrossOrigin
+		}
+	}
 	for _, t := range a.cfg.transports {
 		sent, _ := t.carried(r, a.cfg.wellFormed)
 		for _, token := range sent.list() {

@@ -197,7 +197,7 @@ func (k Cookie) prepare() (transport, error) {
 		return nil, fmt.Errorf("Cookie.Path: %q does not begin with /", k.Path)
 	case strings.HasPrefix(name, "__host-") && (!secure || k.Path != "/" || k.Domain != ""):
 		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie with Path / and no Domain", k.Name)
-	case strings.HasPrefix(name, "__secure-") && !secure:
+	case (strings.HasPrefix(name, "__secure-") || strings.HasPrefix(name, "__http-")) && !secure:
 		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie", k.Name)
 	}
 	return t, nil
