@@ -83,6 +83,11 @@ type Position struct {
 // errors named here means that the store could not do what it was asked to.
 //
 // Package storetest checks each line of this contract.
+//
+// A row that the store cannot read, because another program wrote it, is no token: ByToken
+// and Rotate do not find it, and ByUser leaves it out and still returns as many tokens as it
+// was asked for. The deletes remove it like any other and return what is known of it.
+// (storetest cannot write such a row.)
 type Store[ID comparable] interface {
 	// Insert stores a new token. If the digest or the ID is taken, it must return an error
 	// wrapping [ErrDuplicateToken] and change nothing. Once it has returned nil, ByToken must
