@@ -248,8 +248,9 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	if raise != nil {
 		update = append(update, bson.E{Key: "$max", Value: raise})
 	}
-	doc, err := t.findAndModify(ctx, "rotate the token", func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndUpdate(ctx, tokenFilter(digest), update, options.FindOneAndUpdate().SetReturnDocument(options.After))
+	opts := options.FindOneAndUpdate().SetReturnDocument(options.After)
+	doc, err := t.findAndModify(ctx, "rotate the token", tokenFilter(digest), func(ctx context.Context, filter any) *mongo.SingleResult {
+		return t.coll.FindOneAndUpdate(ctx, filter, update, opts)
 	})
 	if err != nil {
 		return strategy.AccessToken[ID]{}, err
@@ -337,13 +338,16 @@ func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID)
 func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	for {
+	const most = 5
+	for try := 1; ; try++ {
 		doc, err := one(t.coll.FindOne(ctx, session))
 		switch {
 		case err != nil:
 			return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: find the session: %w", err)
 		case doc == nil:
 			return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
+		case try > most:
+			return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: delete the session: its token changed %d times meanwhile", most)
 		}
 		var digest any // null also stands for a missing field
 		if v := doc.Lookup("token"); !v.IsZero() {
@@ -365,12 +369,13 @@ func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 		filter = append(filter, bson.E{Key: "_id", Value: bson.D{{Key: "$nin", Value: except}}})
 	}
 	var n int64
-	err := retryDeadlock(ctx, func() error {
+	// A delete that removed some rows can have missed others, so a read follows each.
+	err := untilGone(ctx, t.coll, filter, func() (done bool, err error) {
 		res, err := t.coll.DeleteMany(ctx, filter)
 		if err == nil {
-			n = res.DeletedCount
+			n += res.DeletedCount
 		}
-		return err
+		return false, err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("mongostore: delete the user's tokens: %w", err)
@@ -380,8 +385,11 @@ func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 
 // delete deletes a row. It returns what can be read of it.
 func (t *Tokens[ID]) delete(ctx context.Context, doing string, filter any) (token strategy.AccessToken[ID], err error) {
-	doc, err := t.findAndModify(ctx, doing, func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndDelete(ctx, filter)
+	// Without a sort, a findAndModify by one field after one by another crashes a process
+	// of DocumentDB 0.106.
+	opts := options.FindOneAndDelete().SetSort(bson.D{{Key: "_id", Value: 1}})
+	doc, err := t.findAndModify(ctx, doing, filter, func(ctx context.Context, filter any) *mongo.SingleResult {
+		return t.coll.FindOneAndDelete(ctx, filter, opts)
 	})
 	switch {
 	case err != nil:
@@ -393,14 +401,14 @@ func (t *Tokens[ID]) delete(ctx context.Context, doing string, filter any) (toke
 	return token, nil
 }
 
-// findAndModify runs a command that changes or deletes one row and returns it; nil if there
-// is none.
-func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, run func(context.Context) *mongo.SingleResult) (doc bson.Raw, err error) {
+// findAndModify runs a command that changes or deletes the row that a filter matches, and
+// returns the row; nil if there is none.
+func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, filter any, run func(ctx context.Context, filter any) *mongo.SingleResult) (doc bson.Raw, err error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	err = retryDeadlock(ctx, func() (err error) {
-		doc, err = one(run(ctx))
-		return err
+	err = untilGone(ctx, t.coll, filter, func() (done bool, err error) {
+		doc, err = one(run(ctx, filter))
+		return doc != nil, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mongostore: %s: %w", doing, err)

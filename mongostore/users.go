@@ -252,13 +252,14 @@ func (u *Users[U, ID]) updateVersion(ctx context.Context, filter, set bson.D, re
 	return matched, err
 }
 
+// updateOne updates the account that filter matches, and reports whether there was one.
 func (u *Users[U, ID]) updateOne(ctx context.Context, filter, update bson.D) (matched bool, err error) {
-	err = retryDeadlock(ctx, func() error {
+	err = untilGone(ctx, u.coll, filter, func() (done bool, err error) {
 		res, err := u.coll.UpdateOne(ctx, filter, update)
 		if err == nil {
 			matched = res.MatchedCount > 0
 		}
-		return err
+		return matched, err
 	})
 	return matched, err
 }

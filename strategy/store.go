@@ -115,7 +115,9 @@ type Store[ID comparable] interface {
 	ByUser(ctx context.Context, userID ID, after Position, limit int) ([]AccessToken[ID], error)
 
 	// Delete removes the token with this digest and returns it. If there is none, it must
-	// return an error wrapping [ErrTokenNotFound]. Once it has returned, no write in flight
+	// return an error wrapping [ErrTokenNotFound]. That must be certain, also beside other
+	// writes: some databases answer that nothing was deleted while another command updates
+	// the row, so their stores have to read it then. Once it has returned, no write in flight
 	// may bring the token back, not even after a failover of the database. This holds for
 	// the other deletes too.
 	Delete(ctx context.Context, digest string) (AccessToken[ID], error)
