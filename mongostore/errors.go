@@ -40,6 +40,7 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 // Error codes of the server, by the server's names. The driver exports few of them.
 const (
 	codeInternalError         = 1
+	codeBadValue              = 2
 	codeTypeMismatch          = 14
 	codeNamespaceNotFound     = 26
 	codeIndexNotFound         = 27

@@ -380,7 +380,12 @@ func (d *Database[U, ID]) DestroyToken(ctx context.Context, token string) error 
 	case err != nil:
 		return d.failed(ctx, "delete the token", err)
 	}
-	d.emit(ctx, event.Event{Kind: event.TokenRevoked, UserID: row.UserID, SessionID: row.ID})
+	e := event.Event{Kind: event.TokenRevoked, SessionID: row.ID}
+	var none ID
+	if row.UserID != none { // the store may have removed a row that it could not read
+		e.UserID = row.UserID
+	}
+	d.emit(ctx, e)
 	return nil
 }
 
@@ -432,6 +437,9 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 	return NewSecret(secret), Session[U]{SessionInfo: d.info(row), User: user}, nil
 }
 
+// lastTime is the last time that RFC 3339, and therefore JSON, can represent.
+var lastTime = time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)
+
 // info returns the SessionInfo of a row.
 func (d *Database[U, ID]) info(row AccessToken[ID]) SessionInfo {
 	s := SessionInfo{
@@ -444,6 +452,9 @@ func (d *Database[U, ID]) info(row AccessToken[ID]) SessionInfo {
 	if d.cfg.Lifetime > 0 {
 		if end := row.CreatedAt.Add(d.cfg.Lifetime); s.ExpiresAt.IsZero() || end.Before(s.ExpiresAt) {
 			s.ExpiresAt = end
+		}
+		if s.ExpiresAt.After(lastTime) {
+			s.ExpiresAt = lastTime
 		}
 	}
 	return s
