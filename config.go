@@ -160,7 +160,7 @@ func (c *Config) fillDefaults() {
 }
 
 func (c *Config) users() mongostore.UsersConfig {
-	return mongostore.UsersConfig{Collection: c.Collections.Users, Timeout: c.Timeout, Registry: c.Registry}
+	return mongostore.UsersConfig{Collection: c.Collections.Users, Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent}
 }
 
 func (c *Config) tokens() mongostore.TokensConfig {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/internal/token"
 )
 
 // Limit says how many failed attempts are free, and how long each further attempt must
@@ -129,15 +129,6 @@ const (
 	minMaxDelay = 15 * time.Minute
 )
 
-// deviceTokens is the format of device tokens.
-var deviceTokens = func() strategy.TokenFormat {
-	f, err := strategy.NewTokenFormat("lkd_")
-	if err != nil {
-		panic(err)
-	}
-	return f
-}()
-
 // limiter limits failed logins; see LimiterConfig. It is safe for concurrent use.
 type limiter struct {
 	store   AttemptStore
@@ -230,14 +221,14 @@ var errUnknownDevice = errors.New("unknown device")
 // store. After a success it returns the device token to present next time.
 func (l *limiter) login(ctx context.Context, name, device string, check func() error) (string, error) {
 	account := digest("account", name)
-	if d, err := deviceTokens.Digest(device); err == nil {
+	if d, ok := token.Device.Digest(device); ok {
 		key := digest("device", account, d)
 		a := &attempt{limiter: l, rules: []rule{{digest("failures", key), l.cfg.Device, true}}, device: key, known: true}
 		if err := a.run(ctx, check); !errors.Is(err, errUnknownDevice) {
 			return device, err
 		}
 	}
-	token, d := deviceTokens.New()
+	newDevice, d := token.Device.New()
 	a := &attempt{limiter: l, rules: []rule{{account, l.cfg.Account, true}}, device: digest("device", account, d)}
 	limit := l.cfg.Network
 	for _, network := range networksOf(event.ClientIP(ctx)) {
@@ -247,7 +238,7 @@ func (l *limiter) login(ctx context.Context, name, device string, check func() e
 	if err := a.run(ctx, check); err != nil || !a.remembered {
 		return "", err
 	}
-	return token.Reveal(), nil
+	return newDevice, nil
 }
 
 // loginWithSession is login for a user who has a session. Its counter is its own, which

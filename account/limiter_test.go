@@ -19,8 +19,8 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/memstore"
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // clock is a clock that moves only when it is advanced.
@@ -631,17 +631,13 @@ func TestLimiterDoesNotRevealAccounts(t *testing.T) {
 }
 
 func TestLoginReturnsADeviceToken(t *testing.T) {
-	format, err := strategy.NewTokenFormat("lkd_")
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := newLimitedRig(t, account.LimiterConfig{})
 	seen := map[string]bool{}
 	// A login without a valid token gets a new one.
-	other, _ := format.New()
-	for _, presented := range []string{"", "lkd_", "nonsense", other.Reveal(), strings.Repeat("x", 1<<20)} {
+	other, _ := token.Device.New()
+	for _, presented := range []string{"", "lkd_", "nonsense", other, strings.Repeat("x", 1<<20)} {
 		_, device, err := r.Authenticate(from(home), annsAddress, password, presented)
-		if _, malformed := format.Digest(device); err != nil || malformed != nil || seen[device] || device == presented {
+		if _, ok := token.Device.Digest(device); err != nil || !ok || seen[device] || device == presented {
 			t.Errorf("with %.60q: got the device token %q and %v, want a new one", presented, device, err)
 		}
 		seen[device] = true
@@ -659,7 +655,7 @@ func TestLoginReturnsADeviceToken(t *testing.T) {
 	}
 	for key := range r.attempts.keys {
 		for device := range seen {
-			if digest, _ := format.Digest(device); key == device || key == digest {
+			if digest, _ := token.Device.Digest(device); key == device || key == digest {
 				t.Errorf("the key %q is a device token, or its digest without the account", key)
 			}
 		}
@@ -667,7 +663,7 @@ func TestLoginReturnsADeviceToken(t *testing.T) {
 	// Without a limiter there is none.
 	plain := newRig(t, account.Config{})
 	plain.register(t)
-	if _, device, err := plain.Authenticate(t.Context(), annsAddress, password, other.Reveal()); device != "" || err != nil {
+	if _, device, err := plain.Authenticate(t.Context(), annsAddress, password, other); device != "" || err != nil {
 		t.Errorf("without a limiter: got the device token %q and %v, want none", device, err)
 	}
 }

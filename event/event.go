@@ -48,6 +48,10 @@ const (
 	// StoreFailed: a store, a user source or a guard's check failed. Nothing was granted, and
 	// nobody was logged out. Err.
 	StoreFailed Kind = "store.failed"
+	// InvalidDocument: the database holds a document that the store cannot read, because
+	// another program wrote it or changed it. A token's counts as missing; a user's is a
+	// failure. Err names the collection, the document's _id, the field and its type.
+	InvalidDocument Kind = "store.invalid_document"
 	// CacheSuspended: the revocations of other processes could not be read for longer than
 	// Cache.MaxStaleness, so every request reads the database until they can. Err.
 	CacheSuspended Kind = "cache.suspended"

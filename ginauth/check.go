@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -66,7 +67,7 @@ func Scopes(scopes ...string) Check {
 	scopes = slices.Clone(scopes)
 	return Check{scoped: true, pass: func(_ context.Context, s subject) error {
 		for _, scope := range scopes {
-			if !strategy.ValidScope(scope) {
+			if !token.ValidScope(scope) {
 				return fmt.Errorf("%q is not a scope", scope)
 			}
 		}

@@ -19,17 +19,8 @@ import (
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/internal/secretscan"
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/internal/token"
 )
-
-// deviceFormat is the format of device tokens.
-var deviceFormat = func() strategy.TokenFormat {
-	f, err := strategy.NewTokenFormat("lkd_")
-	if err != nil {
-		panic(err)
-	}
-	return f
-}()
 
 // deviceOf returns the device token in the answer to a login, or "".
 func deviceOf(t testing.TB, w *httptest.ResponseRecorder) (device string) {
@@ -48,7 +39,7 @@ func deviceOf(t testing.TB, w *httptest.ResponseRecorder) (device string) {
 		}
 		device = body.DeviceToken
 	}
-	if _, err := deviceFormat.Digest(device); device != "" && err != nil {
+	if _, ok := token.Device.Digest(device); device != "" && !ok {
 		t.Errorf("got the device token %q, want one of the format lkd_", device)
 	}
 	secretscan.Record(device)
@@ -221,12 +212,12 @@ func TestDeviceTokenIsInNoEventAndNoError(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := engine(auth)
-	secret, digest := deviceFormat.New()
+	secret, digest := token.Device.New()
 	for _, p := range []string{password, "wrong"} {
-		w := deviceLogin(e, ginauth.Bearer{}, "ann@example.com", p, secret.Reveal())
+		w := deviceLogin(e, ginauth.Bearer{}, "ann@example.com", p, secret)
 		fmt.Fprintln(&seen, w.Header(), w.Body)
 	}
-	if !strings.Contains(seen.String(), string(event.LimiterFailed)) || strings.Contains(seen.String(), secret.Reveal()) || strings.Contains(seen.String(), digest) {
+	if !strings.Contains(seen.String(), string(event.LimiterFailed)) || strings.Contains(seen.String(), secret) || strings.Contains(seen.String(), digest) {
 		t.Errorf("got %s, want a failure of the limiter, without the device token", &seen)
 	}
 	issued := struct{ ginauth.Issued[member] }{}
@@ -243,7 +234,7 @@ func TestDeviceTokenIsInNoEventAndNoError(t *testing.T) {
 func secretIn(text string) bool {
 	for i := range text {
 		if end := i + len("lkd_") + 49; strings.HasPrefix(text[i:], "lkd_") && end <= len(text) {
-			if _, err := deviceFormat.Digest(text[i:end]); err == nil {
+			if _, ok := token.Device.Digest(text[i:end]); ok {
 				return true
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -319,12 +320,8 @@ func TestLogoutPage(t *testing.T) {
 // unknown returns a well-formed token that was never issued.
 func (p *pages) unknown(t *testing.T) string {
 	t.Helper()
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, _ := format.New()
-	return secret.Reveal()
+	unknown, _ := token.Default.New()
+	return unknown
 }
 
 func TestReauthenticationPage(t *testing.T) {

@@ -47,13 +47,13 @@ type rig struct {
 // newRig returns a rig. timeout is the stores' time bound; 0 means the default.
 func newRig(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strategy.Config) *rig {
 	t.Helper()
-	return newRigOn(t, db, timeout, newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: cfg.Lifetime, Timeout: timeout}), cfg)
+	return newRigOn(t, db, timeout, newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: cfg.Lifetime, Timeout: timeout, OnEvent: cfg.OnEvent}), cfg)
 }
 
 // newRigOn is newRig with a token store of the test.
 func newRigOn(t testing.TB, db *mongo.Database, timeout time.Duration, tokens strategy.Store[uuid.UUID], cfg strategy.Config) *rig {
 	t.Helper()
-	users := newUsers[contract.Member](t, db, mongostore.UsersConfig{Timeout: timeout})
+	users := newUsers[contract.Member](t, db, mongostore.UsersConfig{Timeout: timeout, OnEvent: cfg.OnEvent})
 	sessions, err := strategy.NewDatabase(tokens, users, cfg)
 	if err != nil {
 		t.Fatal(err)

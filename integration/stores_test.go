@@ -167,18 +167,21 @@ func TestContract(t *testing.T) {
 	contract.Run(t, func(tb testing.TB) contract.Backend { return newBackend(tb, database(tb)) })
 }
 
-func newBackend(tb testing.TB, db *mongo.Database) contract.Backend {
+func newBackend(tb testing.TB, db *mongo.Database) contract.Backend { return newBackendOf(tb, db, db) }
+
+// newBackendOf is newBackend with another handle of the database for the test's own writes.
+func newBackendOf(tb testing.TB, db, own *mongo.Database) contract.Backend {
 	return contract.Backend{
 		Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
 		Users:  newUsers[contract.Member](tb, db, mongostore.UsersConfig{}),
 		SetFlags: func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error {
-			_, err := db.Collection("users").UpdateByID(ctx, id4(id), bson.D{{Key: "$set", Value: bson.D{
+			_, err := own.Collection("users").UpdateByID(ctx, id4(id), bson.D{{Key: "$set", Value: bson.D{
 				{Key: "is_active", Value: active}, {Key: "is_verified", Value: verified}, {Key: "is_superuser", Value: superuser},
 			}}})
 			return err
 		},
 		DeleteUser: func(ctx context.Context, id uuid.UUID) error {
-			_, err := db.Collection("users").DeleteOne(ctx, bson.D{{Key: "_id", Value: id4(id)}})
+			_, err := own.Collection("users").DeleteOne(ctx, bson.D{{Key: "_id", Value: id4(id)}})
 			return err
 		},
 	}

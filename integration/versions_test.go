@@ -229,12 +229,18 @@ func wantVersionError(t *testing.T, err error, kind, where string) {
 // wantVersionError, and removes all events.
 func (l *events) wantVersionFailure(t *testing.T, kind, where string) {
 	t.Helper()
-	failed := l.all(event.StoreFailed)
+	l.wantVersionEvent(t, event.StoreFailed, kind, where)
+}
+
+// wantVersionEvent is wantVersionFailure for an event of another kind.
+func (l *events) wantVersionEvent(t *testing.T, of event.Kind, kind, where string) {
+	t.Helper()
+	failed := l.all(of)
 	l.mu.Lock()
 	l.list = nil
 	l.mu.Unlock()
 	if len(failed) == 0 {
-		t.Errorf("%s: no event store.failed", where)
+		t.Errorf("%s: no event %s", where, of)
 		return
 	}
 	wantVersionError(t, failed[0].Err, kind, where+", event")
@@ -307,7 +313,7 @@ func TestInvalidTokenVersionOfAUserIsAnError(t *testing.T) {
 	}
 }
 
-func TestInvalidTokenVersionOfARowIsAnError(t *testing.T) {
+func TestRowWithAnInvalidTokenVersionIsNoSession(t *testing.T) {
 	for _, c := range invalidVersions {
 		t.Run(c.name, func(t *testing.T) {
 			db := database(t)
@@ -316,8 +322,11 @@ func TestInvalidTokenVersionOfARowIsAnError(t *testing.T) {
 			token := r.login()
 			setVersion(t, db, "access_tokens", c.value)
 			log.list = nil
-			r.want(http.StatusServiceUnavailable, http.MethodGet, "/me", token, "with the version "+c.name)
-			log.wantVersionFailure(t, c.kind, "the guard")
+			r.want(http.StatusUnauthorized, http.MethodGet, "/me", token, "with the version "+c.name)
+			if failed := log.all(event.StoreFailed); len(failed) > 0 {
+				t.Errorf("got the failure %v, want none", failed[0].Err)
+			}
+			log.wantVersionEvent(t, event.InvalidDocument, c.kind, "the guard")
 
 			// Other sessions work, and all are revoked as usual.
 			other := r.login()

@@ -12,13 +12,13 @@ import (
 // Attempts is an account.AttemptStore in memory. Its counters are those of one
 // process, and end with it. Make one with [NewAttempts]. It is safe for concurrent
 // use.
-type Attempts struct {
+type Attempts struct{ account.AttemptStore }
+
+type attempts struct {
 	most     int
 	mu       sync.Mutex
 	counters map[string]counter
 }
-
-var _ account.AttemptStore = (*Attempts)(nil)
 
 type counter struct {
 	account.AttemptCounter
@@ -35,11 +35,11 @@ func NewAttempts(most int) (*Attempts, error) {
 	if most == 0 {
 		most = 50_000
 	}
-	return &Attempts{most: most, counters: make(map[string]counter)}, nil
+	return &Attempts{&attempts{most: most, counters: make(map[string]counter)}}, nil
 }
 
 // live returns the counter under a key, if it has not expired.
-func (s *Attempts) live(key string, now time.Time) (counter, bool) {
+func (s *attempts) live(key string, now time.Time) (counter, bool) {
 	c, ok := s.counters[key]
 	if ok && !c.expires.After(now) {
 		delete(s.counters, key)
@@ -65,7 +65,7 @@ func (c counter) lessUseful(other counter) bool {
 }
 
 // put stores a counter and evicts another one if the store is full.
-func (s *Attempts) put(key string, c counter) {
+func (s *attempts) put(key string, c counter) {
 	if _, exists := s.counters[key]; !exists && len(s.counters) >= s.most {
 		// The victim is the least useful of eight random counters (map order is
 		// random). Comparing all of them would make a flood of names expensive.
@@ -83,8 +83,7 @@ func (s *Attempts) put(key string, c counter) {
 	s.counters[key] = c
 }
 
-// Counters implements account.AttemptStore.
-func (s *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
+func (s *attempts) Counters(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -98,8 +97,7 @@ func (s *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) 
 	return found, nil
 }
 
-// Add implements account.AttemptStore.
-func (s *Attempts) Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
+func (s *attempts) Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
 	if err := ctx.Err(); err != nil {
 		return account.AttemptCounter{}, err
 	}
@@ -117,8 +115,7 @@ func (s *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 	return c.AttemptCounter, nil
 }
 
-// Withdraw implements account.AttemptStore.
-func (s *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
+func (s *attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -134,8 +131,7 @@ func (s *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n in
 	return nil
 }
 
-// Clear implements account.AttemptStore.
-func (s *Attempts) Clear(ctx context.Context, key string) error {
+func (s *attempts) Clear(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -145,8 +141,7 @@ func (s *Attempts) Clear(ctx context.Context, key string) error {
 	return nil
 }
 
-// Remember implements account.AttemptStore.
-func (s *Attempts) Remember(ctx context.Context, key string, now, expires time.Time) error {
+func (s *attempts) Remember(ctx context.Context, key string, now, expires time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -19,8 +19,7 @@ type revocations[ID comparable] struct {
 	kept    []strategy.Revocation[ID]
 }
 
-// PublishRevocation implements strategy.RevocationLog.
-func (s *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
+func (s *tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -28,9 +27,9 @@ func (s *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocatio
 	return nil
 }
 
-// FollowRevocations implements strategy.RevocationLog. The store keeps at least the last
-// 32,768 revocations; a follower that missed an older one fails.
-func (s *Tokens[ID]) FollowRevocations() (next func(context.Context) ([]strategy.Revocation[ID], error)) {
+// FollowRevocations keeps at least the last 32,768 revocations for followers; one that
+// missed an older revocation fails.
+func (s *tokens[ID]) FollowRevocations() (next func(context.Context) ([]strategy.Revocation[ID], error)) {
 	return s.revoked.follow()
 }
 

@@ -13,24 +13,29 @@ import (
 // It is safe for concurrent use. It copies users by assignment, so the copies share slices,
 // maps and pointers.
 type Users[U strategy.User[ID], ID comparable] struct {
+	account.Store[U, ID]
+	users *users[U, ID]
+}
+
+// NewUsers returns an empty store. Call NewUsers[Member]() for a struct Member that embeds
+// account.User; the other type parameters are inferred.
+func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]]() *Users[U, ID] {
+	s := &users[U, ID]{
+		of:      func(u *U) *account.User[ID] { return P(u).Account() },
+		byID:    make(map[ID]U),
+		byEmail: make(map[string]ID),
+	}
+	return &Users[U, ID]{Store: s, users: s}
+}
+
+type users[U strategy.User[ID], ID comparable] struct {
 	of      func(*U) *account.User[ID]
 	mu      sync.RWMutex
 	byID    map[ID]U
 	byEmail map[string]ID
 }
 
-// NewUsers returns an empty store. Call NewUsers[Member]() for a struct Member that embeds
-// account.User; the other type parameters are inferred.
-func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]]() *Users[U, ID] {
-	return &Users[U, ID]{
-		of:      func(u *U) *account.User[ID] { return P(u).Account() },
-		byID:    make(map[ID]U),
-		byEmail: make(map[string]ID),
-	}
-}
-
-// Insert implements account.Store.
-func (s *Users[U, ID]) Insert(ctx context.Context, user U) error {
+func (s *users[U, ID]) Insert(ctx context.Context, user U) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -48,8 +53,7 @@ func (s *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	return nil
 }
 
-// ByID implements account.Store and strategy.UserSource.
-func (s *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
+func (s *users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
 	var none U
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -63,8 +67,7 @@ func (s *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
 	return user, nil
 }
 
-// ByEmail implements account.Store.
-func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
+func (s *users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 	var none U
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -78,8 +81,7 @@ func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 	return s.byID[id], nil
 }
 
-// ReplacePassword implements account.Store.
-func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
+func (s *users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
 	err := s.change(ctx, id, func(user *U) error {
 		a := s.of(user)
 		if a.HashedPassword != old {
@@ -97,8 +99,7 @@ func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new acco
 	return err
 }
 
-// Apply implements account.Store.
-func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
+func (s *users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
 	return s.change(ctx, id, func(user *U) error {
 		a := s.of(user)
 		if change.Active != nil {
@@ -112,7 +113,7 @@ func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 }
 
 // change calls f with a copy of an account and stores the result unless f returns an error.
-func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) error {
+func (s *users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -132,7 +133,8 @@ func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) erro
 // Update changes an account, as an application or an administrator would directly in its
 // database: for example, to verify it. Update keeps the ID and the e-mail address. It returns
 // an error wrapping account.ErrUserNotFound if there is no such account.
-func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
+func (u *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
+	s := u.users
 	return s.change(ctx, id, func(user *U) error {
 		email := s.of(user).Email
 		change(user)
@@ -143,10 +145,11 @@ func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error
 
 // Delete removes an account, which invalidates its tokens. It returns nil if there is no such
 // account.
-func (s *Users[U, ID]) Delete(ctx context.Context, id ID) error {
+func (u *Users[U, ID]) Delete(ctx context.Context, id ID) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	s := u.users
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if user, ok := s.byID[id]; ok {

@@ -25,8 +25,8 @@ type AttemptsConfig struct {
 	// error, [ErrTTLUnsupported]. It has no effect on servers with TTL indexes.
 	PurgeInterval time.Duration
 
-	// Timeout bounds every call whose context has no deadline. Default
-	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
+	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
 	// Now is the clock of Purge. Default [time.Now].
@@ -88,7 +88,7 @@ func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
 		return nil, fmt.Errorf("mongostore: AttemptsConfig.Timeout is negative: %v", cfg.Timeout)
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+		cfg.Timeout = defaultTimeout
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -21,8 +21,8 @@ var (
 )
 
 const (
-	// DefaultTimeout bounds a call whose context has no deadline.
-	DefaultTimeout = 3 * time.Second
+	// defaultTimeout bounds a call whose context has no deadline.
+	defaultTimeout = 3 * time.Second
 
 	// indexTimeout bounds EnsureIndexes if the context has no deadline: building an index
 	// on a large collection takes minutes.
@@ -40,6 +40,7 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 // Error codes of the server, by the server's names. The driver exports few of them.
 const (
 	codeInternalError         = 1
+	codeBadValue              = 2
 	codeTypeMismatch          = 14
 	codeNamespaceNotFound     = 26
 	codeIndexNotFound         = 27

@@ -109,7 +109,8 @@ func (f *revocationFollower[ID]) next(ctx context.Context) ([]strategy.Revocatio
 		if _, seen := f.seen[key]; seen {
 			continue
 		}
-		at, _ := timeOf(doc.Lookup("at"))
+		ms, _ := doc.Lookup("at").DateTimeOK()
+		at := time.UnixMilli(ms).UTC()
 		f.seen[key] = at
 		if at.After(f.latest) && at.Before(tooLate) {
 			f.latest, f.latestAt = at, time.Now()

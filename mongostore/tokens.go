@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,17 +45,18 @@ type TokensConfig struct {
 	// error, [ErrTTLUnsupported]. It has no effect on servers with TTL indexes.
 	PurgeInterval time.Duration
 
-	// Timeout bounds every call whose context has no deadline. Default
-	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
+	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
 	// Registry has the codecs for the ID type. Default [NewRegistry].
 	Registry *bson.Registry
 
-	// Now is the clock of Purge. Default [time.Now].
+	// Now is the clock of Purge and of events. Default [time.Now].
 	Now func() time.Time
 
-	// OnEvent receives an event for every failure of the periodic purge; see
+	// OnEvent receives an event for every failure of the periodic purge, and for every
+	// document that Tokens leaves out because it cannot be read; see
 	// strategy.Config.OnEvent. nil means no events.
 	OnEvent func(context.Context, event.Event)
 }
@@ -62,10 +64,15 @@ type TokensConfig struct {
 // Tokens stores access tokens in a MongoDB collection. Make it with [NewTokens], call
 // EnsureIndexes (or VerifyIndexes) when the application starts, and Close when it ends.
 // It is safe for concurrent use.
+//
+// A document that another program wrote, with a field of another type or without a required
+// field, is no token: it is not found and not listed, each time with an event of the kind
+// event.InvalidDocument. Deletes remove it as they remove any other.
 type Tokens[ID comparable] struct {
 	coll   *mongo.Collection
 	cfg    TokensConfig
 	purger *purger
+	report reporter
 
 	revocations       *mongo.Collection
 	revocationsPurger *purger
@@ -114,7 +121,7 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 		cfg.TTLGrace = 5 * time.Minute
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+		cfg.Timeout = defaultTimeout
 	}
 	for _, f := range []struct {
 		name  string
@@ -137,7 +144,7 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 	if err := checkID[ID](cfg.Registry, "TokensConfig"); err != nil {
 		return nil, err
 	}
-	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg}
+	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg, report: reporter{cfg.Collection, cfg.Now, cfg.OnEvent}}
 	t.purger = newPurger(t.coll, t.indexSpec(), cfg.PurgeInterval, t.Purge, cfg.Now, cfg.OnEvent)
 	t.revocations = collection(db, cfg.Revocations, cfg.Registry)
 	t.revocationsPurger = newPurger(t.revocations, revocationsIndexSpec(), cfg.PurgeInterval, t.purgeRevocations, cfg.Now, cfg.OnEvent)
@@ -203,7 +210,11 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 func (t *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	return t.decode(t.coll.FindOne(ctx, tokenFilter(digest)), "find the token")
+	doc, err := one(t.coll.FindOne(ctx, tokenFilter(digest)))
+	if err != nil {
+		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: find the token: %w", err)
+	}
+	return t.valid(ctx, doc)
 }
 
 // Touch implements strategy.Store.
@@ -237,9 +248,14 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	if raise != nil {
 		update = append(update, bson.E{Key: "$max", Value: raise})
 	}
-	return t.findAndModify(ctx, "rotate the token", func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndUpdate(ctx, tokenFilter(digest), update, options.FindOneAndUpdate().SetReturnDocument(options.After))
+	opts := options.FindOneAndUpdate().SetReturnDocument(options.After)
+	doc, err := t.findAndModify(ctx, "rotate the token", tokenFilter(digest), func(ctx context.Context, filter any) *mongo.SingleResult {
+		return t.coll.FindOneAndUpdate(ctx, filter, update, opts)
 	})
+	if err != nil {
+		return strategy.AccessToken[ID]{}, err
+	}
+	return t.valid(ctx, doc)
 }
 
 // ByUser implements strategy.Store.
@@ -253,41 +269,65 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 			bson.D{{Key: "created_at", Value: after.CreatedAt}, {Key: "_id", Value: bson.D{{Key: "$lt", Value: after.ID}}}},
 		}})
 	}
-	newestFirst := bson.D{{Key: "created_at", Value: -1}, {Key: "_id", Value: -1}}
-	cur, err := t.coll.Find(ctx, filter, options.Find().SetSort(newestFirst).SetLimit(int64(limit)))
-	if err != nil {
-		return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
-	}
-	defer func() { _ = cur.Close(ctx) }()
-	var tokens []strategy.AccessToken[ID]
-	for cur.Next(ctx) {
-		token, err := parseToken[ID](cur.Current, t.cfg.Registry)
+	for ask := limit; ; ask *= 2 {
+		tokens, invalid, err := t.list(ctx, filter, ask)
 		if err != nil {
 			return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
 		}
+		// Invalid documents took places, so ask for more.
+		if len(tokens) < limit && len(tokens)+len(invalid) == ask {
+			continue
+		}
+		for _, i := range invalid {
+			t.report.invalid(ctx, i.doc, userID, i.cause)
+		}
+		return tokens[:min(limit, len(tokens))], nil
+	}
+}
+
+// invalidDocument is a document that cannot be read.
+type invalidDocument struct {
+	doc   bson.Raw
+	cause error
+}
+
+// list reads at most limit rows, newest first, and separates the invalid ones.
+func (t *Tokens[ID]) list(ctx context.Context, filter bson.D, limit int) (tokens []strategy.AccessToken[ID], invalid []invalidDocument, err error) {
+	newestFirst := bson.D{{Key: "created_at", Value: -1}, {Key: "_id", Value: -1}}
+	cur, err := t.coll.Find(ctx, filter, options.Find().SetSort(newestFirst).SetLimit(int64(limit)))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = cur.Close(ctx) }()
+	for cur.Next(ctx) {
+		token, err := parseToken[ID](cur.Current, t.cfg.Registry)
+		if err != nil {
+			invalid = append(invalid, invalidDocument{slices.Clone(cur.Current), err})
+			continue
+		}
 		tokens = append(tokens, token)
 	}
-	if err := cur.Err(); err != nil {
-		return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
-	}
-	return tokens, nil
+	return tokens, invalid, cur.Err()
 }
 
 // Delete implements strategy.Store.
 func (t *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
-	return t.findAndModify(ctx, "delete the token", func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndDelete(ctx, tokenFilter(digest))
-	})
+	token, err := t.delete(ctx, "delete the token", tokenFilter(digest))
+	if err == nil {
+		token.Digest = digest
+	}
+	return token, err
 }
 
 // DeleteSession implements strategy.Store.
 func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID) (strategy.AccessToken[ID], error) {
 	session := bson.D{{Key: "_id", Value: id}, {Key: "user_id", Value: userID}}
-	token, err := t.findAndModify(ctx, "delete the session", func(ctx context.Context) *mongo.SingleResult {
-		return t.coll.FindOneAndDelete(ctx, session)
-	})
+	token, err := t.delete(ctx, "delete the session", session)
 	if hasCode(err, codeShardKeyNotFound) {
-		return t.deleteSharded(ctx, session)
+		token, err = t.deleteSharded(ctx, session)
+	}
+	if err == nil {
+		token.ID, token.UserID = id, userID
 	}
 	return token, err
 }
@@ -298,15 +338,22 @@ func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID)
 func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strategy.AccessToken[ID], error) {
 	ctx, cancel := bounded(ctx, t.cfg.Timeout)
 	defer cancel()
-	for {
-		token, err := t.decode(t.coll.FindOne(ctx, session), "find the session")
-		if err != nil {
-			return token, err
+	const most = 5
+	for try := 1; ; try++ {
+		doc, err := one(t.coll.FindOne(ctx, session))
+		switch {
+		case err != nil:
+			return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: find the session: %w", err)
+		case doc == nil:
+			return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
+		case try > most:
+			return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: delete the session: its token changed %d times meanwhile", most)
 		}
-		filter := append(bson.D{{Key: "token", Value: token.Digest}}, session...)
-		token, err = t.findAndModify(ctx, "delete the session", func(ctx context.Context) *mongo.SingleResult {
-			return t.coll.FindOneAndDelete(ctx, filter)
-		})
+		var digest any // null also stands for a missing field
+		if v := doc.Lookup("token"); !v.IsZero() {
+			digest = v
+		}
+		token, err := t.delete(ctx, "delete the session", append(bson.D{{Key: "token", Value: digest}}, session...))
 		if !errors.Is(err, strategy.ErrTokenNotFound) {
 			return token, err
 		}
@@ -322,12 +369,13 @@ func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 		filter = append(filter, bson.E{Key: "_id", Value: bson.D{{Key: "$nin", Value: except}}})
 	}
 	var n int64
-	err := retryDeadlock(ctx, func() error {
+	// A delete that removed some rows can have missed others, so a read follows each.
+	err := untilGone(ctx, t.coll, filter, func() (done bool, err error) {
 		res, err := t.coll.DeleteMany(ctx, filter)
 		if err == nil {
-			n = res.DeletedCount
+			n += res.DeletedCount
 		}
-		return err
+		return false, err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("mongostore: delete the user's tokens: %w", err)
@@ -335,28 +383,63 @@ func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 	return n, nil
 }
 
-// findAndModify runs a command that changes or deletes one row and returns it.
-func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, run func(context.Context) *mongo.SingleResult) (strategy.AccessToken[ID], error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
-	defer cancel()
-	var token strategy.AccessToken[ID]
-	err := retryDeadlock(ctx, func() (err error) {
-		token, err = t.decode(run(ctx), doing)
-		return err
+// delete deletes a row. It returns what can be read of it.
+func (t *Tokens[ID]) delete(ctx context.Context, doing string, filter any) (token strategy.AccessToken[ID], err error) {
+	// Without a sort, a findAndModify by one field after one by another crashes a process
+	// of DocumentDB 0.106.
+	opts := options.FindOneAndDelete().SetSort(bson.D{{Key: "_id", Value: 1}})
+	doc, err := t.findAndModify(ctx, doing, filter, func(ctx context.Context, filter any) *mongo.SingleResult {
+		return t.coll.FindOneAndDelete(ctx, filter, opts)
 	})
-	return token, err
+	switch {
+	case err != nil:
+		return token, err
+	case doc == nil:
+		return token, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
+	}
+	token, _ = parseToken[ID](doc, t.cfg.Registry) // an invalid row is gone too
+	return token, nil
 }
 
-func (t *Tokens[ID]) decode(found *mongo.SingleResult, doing string) (token strategy.AccessToken[ID], err error) {
-	doc, err := found.Raw()
-	if err == nil {
-		token, err = parseToken[ID](doc, t.cfg.Registry)
+// findAndModify runs a command that changes or deletes the row that a filter matches, and
+// returns the row; nil if there is none.
+func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, filter any, run func(ctx context.Context, filter any) *mongo.SingleResult) (doc bson.Raw, err error) {
+	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	defer cancel()
+	err = untilGone(ctx, t.coll, filter, func() (done bool, err error) {
+		doc, err = one(run(ctx, filter))
+		return doc != nil, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mongostore: %s: %w", doing, err)
 	}
-	switch {
-	case errors.Is(err, mongo.ErrNoDocuments):
+	return doc, nil
+}
+
+// one returns the document of a result; nil if there is none.
+func one(found *mongo.SingleResult) (bson.Raw, error) {
+	doc, err := found.Raw()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return nil, nil
+	}
+	return doc, err
+}
+
+// valid returns the token of a row. It returns an error wrapping ErrTokenNotFound if the row
+// is nil or invalid.
+func (t *Tokens[ID]) valid(ctx context.Context, doc bson.Raw) (strategy.AccessToken[ID], error) {
+	if doc == nil {
 		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
-	case err != nil:
-		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %s: %w", doing, err)
+	}
+	token, err := parseToken[ID](doc, t.cfg.Registry)
+	if err != nil {
+		var userID any
+		var noUser ID
+		if token.UserID != noUser {
+			userID = token.UserID
+		}
+		t.report.invalid(ctx, doc, userID, err)
+		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w: %w", strategy.ErrTokenNotFound, err)
 	}
 	return token, nil
 }

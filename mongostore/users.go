@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -19,21 +20,29 @@ type UsersConfig struct {
 	// Collection is the collection's name. Default "users".
 	Collection string
 
-	// Timeout bounds every call whose context has no deadline. Default
-	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
+	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
 	// Registry has the codecs for the user type. Default [NewRegistry].
 	Registry *bson.Registry
+
+	// Now is the clock of events. Default [time.Now].
+	Now func() time.Time
+
+	// OnEvent receives an event for every account that cannot be read; see
+	// strategy.Config.OnEvent. nil means no events.
+	OnEvent func(context.Context, event.Event)
 }
 
 // Users stores accounts in a MongoDB collection, as documents of the application's user
 // struct U. Make it with [NewUsers], and call EnsureIndexes (or VerifyIndexes) when the
 // application starts. It is safe for concurrent use.
 type Users[U strategy.User[ID], ID comparable] struct {
-	coll *mongo.Collection
-	of   func(*U) *account.User[ID]
-	cfg  UsersConfig
+	coll   *mongo.Collection
+	of     func(*U) *account.User[ID]
+	cfg    UsersConfig
+	report reporter
 }
 
 // NewUsers returns a store of accounts in a database. Call NewUsers[Member](db, cfg) for a
@@ -52,10 +61,13 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 		return nil, fmt.Errorf("mongostore: UsersConfig.Timeout is negative: %v", cfg.Timeout)
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+		cfg.Timeout = defaultTimeout
 	}
 	if cfg.Registry == nil {
 		cfg.Registry = defaultRegistry
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if err := checkID[ID](cfg.Registry, "UsersConfig"); err != nil {
 		return nil, err
@@ -64,7 +76,7 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 	if err := checkUser(cfg.Registry, of); err != nil {
 		return nil, err
 	}
-	return &Users[U, ID]{coll: collection(db, cfg.Collection, cfg.Registry), of: of, cfg: cfg}, nil
+	return &Users[U, ID]{coll: collection(db, cfg.Collection, cfg.Registry), of: of, cfg: cfg, report: reporter{cfg.Collection, cfg.Now, cfg.OnEvent}}, nil
 }
 
 // Insert implements account.Store.
@@ -115,27 +127,45 @@ var oneBatch = options.Find().SetLimit(-1)
 func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (user U, err error) {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
+	user, invalid, err := u.read(ctx, key, value)
+	if invalid != nil {
+		u.report.invalid(ctx, invalid.doc, nil, invalid.cause)
+		err = invalid.cause
+	}
+	switch {
+	case errors.Is(err, account.ErrUserNotFound):
+		return user, fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+	case err != nil:
+		return user, fmt.Errorf("mongostore: find the account: %w", err)
+	}
+	return user, nil
+}
+
+// read reads the account in which a field has a value. If it cannot decode the document, it
+// returns an invalidDocument.
+func (u *Users[U, ID]) read(ctx context.Context, key string, value any) (user U, invalid *invalidDocument, err error) {
 	var none U
 	cur, err := u.coll.Find(ctx, bson.D{{Key: key, Value: value}}, oneBatch)
 	if err != nil {
-		return none, fmt.Errorf("mongostore: find the account: %w", err)
+		return none, nil, err
 	}
 	defer func() { _ = cur.Close(ctx) }()
 	if !cur.Next(ctx) {
 		if err := cur.Err(); err != nil {
-			return none, fmt.Errorf("mongostore: find the account: %w", err)
+			return none, nil, err
 		}
-		return none, fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+		return none, nil, account.ErrUserNotFound
 	}
-	if cur.Current, err = withIntegerVersion(cur.Current); err == nil {
+	doc := cur.Current
+	if cur.Current, err = withIntegerVersion(doc); err == nil {
 		err = cur.Decode(&user)
 	}
 	if err != nil {
-		return none, fmt.Errorf("mongostore: find the account: %w", err)
+		return none, &invalidDocument{doc, err}, nil
 	}
 	a := u.of(&user)
 	a.CreatedAt = utc(a.CreatedAt)
-	return user, nil
+	return user, nil, nil
 }
 
 // ReplacePassword implements account.Store.
@@ -205,13 +235,14 @@ func (u *Users[U, ID]) update(ctx context.Context, filter, set bson.D, revoke bo
 	return matched, err
 }
 
+// updateOne updates the account that filter matches, and reports whether there was one.
 func (u *Users[U, ID]) updateOne(ctx context.Context, filter, update bson.D) (matched bool, err error) {
-	err = retryDeadlock(ctx, func() error {
+	err = untilGone(ctx, u.coll, filter, func() (done bool, err error) {
 		res, err := u.coll.UpdateOne(ctx, filter, update)
 		if err == nil {
 			matched = res.MatchedCount > 0
 		}
-		return err
+		return matched, err
 	})
 	return matched, err
 }

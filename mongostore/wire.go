@@ -29,8 +29,9 @@ func tokenFilter(digest string) bson.Raw {
 	return b
 }
 
-// parseToken reads a row of access_tokens. A row without created_at is an error:
-// without a creation time, the token would never expire.
+// parseToken reads a row of access_tokens. It returns an error that names the first field
+// of another type, or a required field that is missing: without a creation time, for example,
+// the token would never expire. It also returns the fields that it could read.
 func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.AccessToken[ID], err error) {
 	elems, err := doc.Elements()
 	if err != nil {
@@ -41,15 +42,14 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 		if v.Type == bson.TypeNull {
 			continue // equivalent to a missing field
 		}
+		var cause error
 		switch key {
 		case "_id":
 			t.ID, ok = uuidOf(v)
 		case "token":
 			t.Digest, ok = v.StringValueOK()
 		case "user_id":
-			if err := parseID(v, reg, &t.UserID); err != nil {
-				return t, fmt.Errorf("decode the field user_id: %w", err)
-			}
+			cause = parseID(v, reg, &t.UserID)
 		case "created_at":
 			t.CreatedAt, ok = timeOf(v)
 		case "last_used_at":
@@ -57,9 +57,7 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 		case "authenticated_at":
 			t.AuthenticatedAt, ok = timeOf(v)
 		case "token_version":
-			if t.TokenVersion, err = integerOf(v); err != nil {
-				return t, fmt.Errorf("decode the field token_version: %w", err)
-			}
+			t.TokenVersion, cause = integerOf(v)
 		case "expires_at":
 			t.ExpiresAt, ok = timeOf(v)
 		case "scopes":
@@ -71,14 +69,26 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 		case "client_ip":
 			t.ClientIP, ok = v.StringValueOK()
 		}
-		if !ok {
-			return t, fmt.Errorf("decode the field %s: unexpected type %v", key, v.Type)
+		switch {
+		case !ok && v.Type == bson.TypeDateTime:
+			cause = errors.New("the date is not in the years 0 to 9999")
+		case !ok:
+			cause = fmt.Errorf("unexpected type %v", v.Type)
+		}
+		if cause != nil && err == nil {
+			err = fmt.Errorf("decode the field %s: %w", key, cause)
 		}
 	}
-	if t.CreatedAt.IsZero() {
-		return t, errors.New("decode the field created_at: it is missing")
+	var noUser ID
+	for _, f := range []struct {
+		name    string
+		missing bool
+	}{{"_id", t.ID == uuid.Nil}, {"token", t.Digest == ""}, {"user_id", t.UserID == noUser}, {"created_at", t.CreatedAt.IsZero()}} {
+		if f.missing && err == nil {
+			err = fmt.Errorf("decode the field %s: it is missing", f.name)
+		}
 	}
-	return t, nil
+	return t, err
 }
 
 func uuidOf(v bson.RawValue) (uuid.UUID, bool) {
@@ -89,9 +99,18 @@ func uuidOf(v bson.RawValue) (uuid.UUID, bool) {
 	return uuid.UUID(b), true
 }
 
+// The dates that RFC 3339, and therefore JSON, can represent.
+var (
+	minDate = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+	maxDate = time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC).UnixMilli()
+)
+
 func timeOf(v bson.RawValue) (time.Time, bool) {
 	ms, ok := v.DateTimeOK()
-	return time.UnixMilli(ms).UTC(), ok
+	if !ok || ms < minDate || ms > maxDate {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(ms).UTC(), true
 }
 
 // stringsOf returns an empty list, not nil, for an empty array.

@@ -591,6 +591,25 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			s.delayDeletes(time.Millisecond / 2)
 		}},
 
+		{"finds no token to delete beside a touch", touchRace, func(s *tokens) {
+			var touches atomic.Int64
+			s.touch = func(ctx context.Context, digest string, at time.Time) error {
+				touches.Add(1)
+				defer touches.Add(-1)
+				pause()
+				return s.Tokens.Touch(ctx, digest, at)
+			}
+			s.delete = func(ctx context.Context, digest string) (token, error) {
+				for range 10 {
+					if touches.Load() > 0 {
+						return token{}, strategy.ErrTokenNotFound
+					}
+					pause()
+				}
+				return s.Tokens.Delete(ctx, digest)
+			}
+		}},
+
 		{"does not rotate", rotate, rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
 			t, err := s.Tokens.ByToken(ctx, digest)
 			t.Digest = to.Digest

@@ -1144,11 +1144,9 @@ type named struct {
 // that do not retain them, as from a database.
 func BenchmarkCacheEntry(b *testing.B) {
 	const n = 100_000
-	format := mustFormat(b, "")
 	tokens := make([]string, n)
 	for i := range tokens {
-		secret, _ := format.New()
-		tokens[i] = secret.Reveal()
+		tokens[i] = newSecret().Reveal()
 	}
 	made := &fakeTokens{byToken: func(_ context.Context, digest string) (row, error) {
 		return row{

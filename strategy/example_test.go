@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"regexp"
 	"time"
 
 	"github.com/google/uuid"
@@ -308,23 +307,6 @@ func ExampleUserFromContext() {
 	// Output:
 	// Ann true
 	//  false
-}
-
-// Find leaked tokens with a secret scanner.
-func ExampleTokenFormat_Pattern() {
-	format, err := strategy.NewTokenFormat("my_app_")
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(format.Pattern())
-
-	secret, _ := format.New()
-	leak := "Authorization: Bearer " + secret.Reveal()
-	fmt.Println(regexp.MustCompile(format.Pattern()).ReplaceAllString(leak, "***"))
-
-	// Output:
-	// \bmy_app_[0-9A-Za-z]{49}\b
-	// Authorization: Bearer ***
 }
 
 // A Secret can be printed, logged and marshalled safely.

@@ -332,7 +332,7 @@ func TestRevocationsOfUnknownTokensAreCapped(t *testing.T) {
 		other, _ := c.cached(t, here, there)
 		made := make([]string, flood)
 		for i := range made {
-			secret, _ := mustFormat(t, "").New()
+			secret := newSecret()
 			made[i] = secret.Reveal()
 		}
 		destroyed := func() (n int) {

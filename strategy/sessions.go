@@ -101,7 +101,7 @@ func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid
 }
 
 func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why event.Reason) error {
-	row, err := d.tokens.DeleteSession(ctx, userID, id)
+	_, err := d.tokens.DeleteSession(ctx, userID, id)
 	err = d.announce(ctx, Revocation[ID]{SessionID: id}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
@@ -109,7 +109,7 @@ func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, 
 	case err != nil:
 		return d.failed(ctx, "delete the session", err)
 	}
-	d.emit(ctx, event.Event{Kind: event.TokenRevoked, UserID: row.UserID, SessionID: row.ID, Reason: why})
+	d.emit(ctx, event.Event{Kind: event.TokenRevoked, UserID: userID, SessionID: id, Reason: why})
 	return nil
 }
 

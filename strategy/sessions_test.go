@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,7 +77,7 @@ func TestRotateTokenGivesASessionANewSecret(t *testing.T) {
 }
 
 func TestRotateTokenRefusesWhatReadTokenRefuses(t *testing.T) {
-	unknown, _ := mustFormat(t, "").New()
+	unknown := newSecret()
 	for _, c := range []struct {
 		name   string
 		spoil  func(t *testing.T, r *rig, token string) string
@@ -962,5 +963,24 @@ func TestUserChangedDeletesTheRowsOfRevokedTokens(t *testing.T) {
 				t.Errorf("got the events %+v, want one %q", events, c.event)
 			}
 		})
+	}
+}
+
+// A row can come from a clock that is far ahead, or from another program.
+func TestExpiryIsATimeThatJSONCanRepresent(t *testing.T) {
+	last := time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)
+	r := newRig(t, strategy.Config{Lifetime: time.Hour})
+	token, _ := r.issue(t)
+	r.tokens.byToken = func(ctx context.Context, digest string) (row, error) {
+		got, err := r.tokens.store.ByToken(ctx, digest)
+		got.CreatedAt = last
+		return got, err
+	}
+	s, err := r.ReadToken(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := json.Marshal(s.SessionInfo); err != nil || !s.ExpiresAt.Equal(last) {
+		t.Errorf("the session expires at %v (error %v), want %v", s.ExpiresAt, err, last)
 	}
 }

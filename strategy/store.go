@@ -83,6 +83,11 @@ type Position struct {
 // errors named here means that the store could not do what it was asked to.
 //
 // Package storetest checks each line of this contract.
+//
+// A row that the store cannot read, because another program wrote it, is no token: ByToken
+// and Rotate do not find it, and ByUser leaves it out and still returns as many tokens as it
+// was asked for. The deletes remove it like any other and return what is known of it.
+// (storetest cannot write such a row.)
 type Store[ID comparable] interface {
 	// Insert stores a new token. If the digest or the ID is taken, it must return an error
 	// wrapping [ErrDuplicateToken] and change nothing. Once it has returned nil, ByToken must
@@ -110,7 +115,9 @@ type Store[ID comparable] interface {
 	ByUser(ctx context.Context, userID ID, after Position, limit int) ([]AccessToken[ID], error)
 
 	// Delete removes the token with this digest and returns it. If there is none, it must
-	// return an error wrapping [ErrTokenNotFound]. Once it has returned, no write in flight
+	// return an error wrapping [ErrTokenNotFound]. That must be certain, also beside other
+	// writes: some databases answer that nothing was deleted while another command updates
+	// the row, so their stores have to read it then. Once it has returned, no write in flight
 	// may bring the token back, not even after a failover of the database. This holds for
 	// the other deletes too.
 	Delete(ctx context.Context, digest string) (AccessToken[ID], error)

@@ -72,9 +72,10 @@ var known = map[event.Kind][]event.Reason{
 		event.ReasonMalformed, event.ReasonUnknown, event.ReasonExpired, event.ReasonIdle,
 		event.ReasonSuperseded, event.ReasonUserGone, event.ReasonUserInactive,
 	},
-	event.StoreFailed:    {""},
-	event.CacheSuspended: {""},
-	event.CacheResumed:   {""},
+	event.StoreFailed:     {""},
+	event.InvalidDocument: {""},
+	event.CacheSuspended:  {""},
+	event.CacheResumed:    {""},
 
 	event.LoginSucceeded:  {""},
 	event.Reauthenticated: {""},

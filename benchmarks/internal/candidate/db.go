@@ -18,8 +18,8 @@ import (
 
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/mongostore"
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // Lifetime is the lifetime of every candidate's sessions.
@@ -143,16 +143,12 @@ func Seed(ctx context.Context, data Data, users, tokens int) (Data, error) {
 	if err != nil {
 		return data, err
 	}
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		return data, err
-	}
 	err = insertMany(ctx, db.driver2.Collection("access_tokens", reg), tokens, func(i int) any {
-		secret, digest := format.New()
+		secret, digest := token.Default.New()
 		user := data.UserIDs[i%users]
 		// The measured tokens are spread over the whole collection.
 		if n := len(data.Tokens); n < users && i == n*(tokens/users) {
-			data.Tokens = append(data.Tokens, secret.Reveal())
+			data.Tokens = append(data.Tokens, secret)
 			user = data.UserIDs[n]
 		}
 		return bson.D{

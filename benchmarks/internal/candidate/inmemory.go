@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -99,16 +101,12 @@ type maps struct {
 }
 
 func newMaps(db *DB) (*maps, error) {
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		return nil, err
-	}
 	m := &maps{make(map[string]strategy.AccessToken[uuid.UUID]), make(userMap)}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	for i, token := range db.Tokens {
-		digest, err := format.Digest(token)
-		if err != nil {
-			return nil, err
+	for i, secret := range db.Tokens {
+		digest, ok := token.Default.Digest(secret)
+		if !ok {
+			return nil, errors.New("candidate: a token of the data is malformed")
 		}
 		user := member(i, now)
 		user.ID = db.UserIDs[i]
