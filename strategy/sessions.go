@@ -101,8 +101,17 @@ func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid
 }
 
 func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why event.Reason) error {
+	return d.destroyed(ctx, userID, id, why, d.deleteSession(ctx, userID, id))
+}
+
+// deleteSession deletes a session and announces it.
+func (d *Database[U, ID]) deleteSession(ctx context.Context, userID ID, id uuid.UUID) error {
 	_, err := d.tokens.DeleteSession(ctx, userID, id)
-	err = d.announce(ctx, Revocation[ID]{SessionID: id}, err)
+	return d.announce(ctx, Revocation[ID]{SessionID: id}, err)
+}
+
+// destroyed reports the result of deleteSession.
+func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, id uuid.UUID, why event.Reason, err error) error {
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return fmt.Errorf("strategy: %w", ErrSessionNotFound)
@@ -206,8 +215,7 @@ func (d *Database[U, ID]) evict(ctx context.Context, user U, replaced []AccessTo
 		}
 	}
 	for _, old := range append(rest, ahead...)[d.cfg.MaxSessions:] {
-		// By ID, because a rotation can give the session another token meanwhile.
-		if err := d.destroy(ctx, old.UserID, old.ID, event.ReasonOverLimit); err != nil && !errors.Is(err, ErrSessionNotFound) {
+		if err := d.end(ctx, old, event.ReasonOverLimit); err != nil {
 			return err
 		}
 	}
