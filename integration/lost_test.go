@@ -1,8 +1,12 @@
 package integration_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -117,5 +121,45 @@ func TestLoginWithALostAnswerToTheDeleteOfTheOldSession(t *testing.T) {
 	r.want(http.StatusOK, http.MethodGet, "/me", old, "after a login that failed")
 	if ids := r.listed(old); len(ids) != 1 {
 		t.Errorf("listed %d sessions, want 1", len(ids))
+	}
+}
+
+// The client of a login goes away while the database inserts the session.
+func TestAbandonedLoginsAreNoFailures(t *testing.T) {
+	const logins = 12
+	inserting, release := make(chan struct{}), make(chan struct{})
+	var holding atomic.Bool
+	client, _ := connectThrough(t, func(request wireproxy.Message, send func(wireproxy.Message) (wireproxy.Message, error)) (wireproxy.Message, error) {
+		if request.Command() == "insert" && holding.Load() {
+			inserting <- struct{}{}
+			<-release
+		}
+		return send(request)
+	})
+	log := new(events)
+	db := testserver.Database(t, client)
+	r := newRig(t, db, 0, strategy.Config{Lifetime: time.Hour, OnEvent: log.add})
+	holding.Store(true)
+	form := url.Values{"username": {memberEmail}, "password": {password}}.Encode()
+	for range logins {
+		ctx, abandon := context.WithCancel(t.Context())
+		answered := make(chan int)
+		go func() { // without a client, which would not wait for the answer
+			req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/auth/login", strings.NewReader(form))
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			w := httptest.NewRecorder()
+			r.handler.ServeHTTP(w, req)
+			answered <- w.Code
+		}()
+		<-inserting
+		abandon()
+		if status := <-answered; status != http.StatusServiceUnavailable {
+			t.Errorf("an abandoned login was answered with %d, want 503", status)
+		}
+	}
+	holding.Store(false)
+	close(release)
+	if failed := log.all(event.StoreFailed); len(failed) > 0 {
+		t.Errorf("%d events store.failed after %d abandoned logins, want none; the first: %v", len(failed), logins, failed[0].Err)
 	}
 }

@@ -469,11 +469,19 @@ func (d *Database[U, ID]) denied(ctx context.Context, why *denial, row AccessTok
 	return why
 }
 
+// failed reports a failure of a store and returns it wrapped. A client that has gone is no
+// failure.
 func (d *Database[U, ID]) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("strategy: %s: %w", doing, err)
-	d.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
+	if !gone(ctx) {
+		d.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
+	}
 	return err
 }
+
+// gone reports whether a context was cancelled, as that of a request is when the client goes
+// away. A context whose deadline has passed was not.
+func gone(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 func (d *Database[U, ID]) emit(ctx context.Context, e event.Event) {
 	if d.cfg.OnEvent == nil {

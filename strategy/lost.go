@@ -53,9 +53,11 @@ func (d *Database[U, ID]) rotate(ctx context.Context, old string, to Rotation) (
 	}
 	second, cancel := secondTry(ctx)
 	defer cancel()
-	row, err := d.tokens.Rotate(second, old, to)
-	if err == nil {
-		return row, nil
+	err := lost
+	if !gone(ctx) { // a client that has gone would not get the new token
+		if row, err = d.tokens.Rotate(second, old, to); err == nil {
+			return row, nil
+		}
 	}
 	row, notFound := d.tokens.ByToken(second, to.Digest)
 	switch {
@@ -75,7 +77,7 @@ func (d *Database[U, ID]) end(ctx context.Context, row AccessToken[ID], why even
 	err := d.deleteSession(first, row.UserID, row.ID)
 	cancel()
 	lost := err != nil && !errors.Is(err, ErrTokenNotFound)
-	if lost && !errors.Is(ctx.Err(), context.Canceled) {
+	if lost && !gone(ctx) {
 		second, cancel := secondTry(ctx)
 		defer cancel()
 		err = d.deleteSession(second, row.UserID, row.ID)

@@ -280,3 +280,87 @@ func TestRevocationIsPublishedBehindTheAnswer(t *testing.T) {
 		here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
 	})
 }
+
+// A client that goes away is no failure of the store. A deadline that passes is one.
+func TestClientThatGoesAwayIsNoFailure(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		call func(ctx context.Context, r *rig, token string, issued row) error
+	}{
+		{"WriteToken", func(ctx context.Context, r *rig, _ string, _ row) error {
+			_, _, err := r.WriteToken(ctx, r.ann)
+			return err
+		}},
+		{"WriteToken with WithReplaced", func(ctx context.Context, r *rig, token string, _ row) error {
+			_, _, err := r.WriteToken(ctx, r.ann, strategy.WithReplaced(token))
+			return err
+		}},
+		{"ReadToken", func(ctx context.Context, r *rig, token string, _ row) error {
+			_, err := r.ReadToken(ctx, token)
+			return err
+		}},
+		{"RotateToken", func(ctx context.Context, r *rig, token string, _ row) error {
+			_, _, err := r.RotateToken(ctx, token)
+			return err
+		}},
+		{"DestroyToken", func(ctx context.Context, r *rig, token string, _ row) error { return r.DestroyToken(ctx, token) }},
+		{"DestroySession", func(ctx context.Context, r *rig, _ string, issued row) error {
+			return r.DestroySession(ctx, issued.UserID, issued.ID)
+		}},
+		{"DestroyAll", func(ctx context.Context, r *rig, _ string, _ row) error { return r.DestroyAll(ctx, r.ann.ID) }},
+		{"Sessions", func(ctx context.Context, r *rig, _ string, _ row) error {
+			_, err := r.Sessions(ctx, r.ann.ID, strategy.Page{})
+			return err
+		}},
+	} {
+		for _, cause := range []error{context.Canceled, context.DeadlineExceeded} {
+			for _, cached := range []bool{false, true} {
+				cfg := strategy.Config{Lifetime: lifetime, MaxSessions: 3}
+				if cached {
+					cfg.Cache = strategy.Cache{MaxStaleness: time.Minute}
+				}
+				r := newRig(t, cfg)
+				token, issued := r.issue(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				if cause == context.DeadlineExceeded {
+					ctx, cancel = context.WithDeadline(t.Context(), time.Now().Add(-time.Hour))
+				}
+				cancel()
+				r.events.take()
+				if err := c.call(ctx, r, token, issued); !errors.Is(err, cause) {
+					t.Errorf("%s: got %v, want %v", c.name, err, cause)
+				}
+				r.Close()
+				events := r.events.take()
+				if failed := len(events) > 0; failed != (cause == context.DeadlineExceeded) {
+					t.Errorf("%s, %v: got the events %+v", c.name, cause, events)
+				}
+				r.reads(t, c.name+" of a client that has gone", token, nil)
+			}
+		}
+	}
+}
+
+func TestClientThatGoesAwayIsNoFailedTouch(t *testing.T) {
+	r := newRig(t, strategy.Config{Lifetime: lifetime, IdleTimeout: time.Hour, TouchInterval: time.Minute})
+	token, _ := r.issue(t)
+	for _, cause := range []error{context.Canceled, errLost} {
+		r.now = r.now.Add(time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		r.tokens.touch = func(ctx context.Context, _ string, _ time.Time) error {
+			if cause == errLost {
+				return errLost
+			}
+			cancel()
+			return ctx.Err()
+		}
+		r.events.take()
+		if _, err := r.ReadToken(ctx, token); err != nil {
+			t.Errorf("%v: got %v, want nil", cause, err)
+		}
+		cancel()
+		if kinds := r.kinds(); slices.Contains(kinds, event.TouchFailed) != (cause == errLost) {
+			t.Errorf("%v: got the events %v", cause, kinds)
+		}
+	}
+}
