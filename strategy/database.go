@@ -29,6 +29,7 @@ type Database[U User[ID], ID comparable] struct {
 
 	stop       context.CancelFunc // stops the background work
 	background sync.WaitGroup
+	finishing  sync.RWMutex // read-locked by what is done behind an answer
 }
 
 // NewDatabase returns a Database over a store of tokens and a source of users. It returns an
@@ -91,7 +92,8 @@ func wholeMS(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) 
 // credentials were checked: the token gets its token version, so it is invalid from the
 // start if the password was changed meanwhile. WriteToken returns an error wrapping
 // [ErrUserInactive] for an inactive user and [ErrInvalidOption] for an option that it cannot
-// honour. If it returns an error, it has issued no token.
+// honour. If it returns an error, it has issued no token; sessions that the new one was to
+// replace, and the oldest one beyond [Config.MaxSessions], may have ended all the same.
 func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenOption) (Secret, Session[U], error) {
 	var o tokenOptions
 	for _, opt := range opts {
@@ -141,9 +143,10 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	if err := d.insert(ctx, user, row, replaced); err != nil {
 		// The row can exist even after a failed insert. No client gets its secret, so it
 		// must not count against MaxSessions.
-		if _, failure := d.tokens.Delete(context.WithoutCancel(ctx), row.Digest); failure != nil && !errors.Is(failure, ErrTokenNotFound) {
-			_ = d.failed(ctx, "delete the token of a failed login", failure)
-		}
+		d.finish(ctx, "delete the token of a failed login", func(ctx context.Context) error {
+			_, err := d.tokens.Delete(ctx, row.Digest)
+			return err
+		})
 		return Secret{}, Session[U]{}, err
 	}
 	d.emit(ctx, event.Event{Kind: event.TokenIssued, UserID: row.UserID, SessionID: row.ID})
@@ -180,8 +183,10 @@ func (d *Database[U, ID]) insert(ctx context.Context, user U, row AccessToken[ID
 			return err
 		}
 	}
+	ctx, cancel := uncancelled(ctx)
+	defer cancel()
 	for _, old := range replaced {
-		if err := d.destroy(context.WithoutCancel(ctx), old.UserID, old.ID, event.ReasonReplaced); err != nil && !errors.Is(err, ErrSessionNotFound) {
+		if err := d.end(ctx, old, event.ReasonReplaced); err != nil {
 			return err
 		}
 	}
@@ -393,6 +398,10 @@ func (d *Database[U, ID]) DestroyToken(ctx context.Context, token string) error 
 // session keeps its ID and its expiry. RotateToken returns an error wrapping
 // [ErrInvalidToken] if the token is not valid, or if a concurrent rotation came first, and
 // [ErrInvalidOption] for an option that it cannot honour.
+//
+// If the store's answer is lost, RotateToken finds out whether the session was rotated. If it
+// cannot, because the store keeps failing, it returns an error: either token may be the valid
+// one then, and a client that has only the old one may have to log in again.
 func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ...RotateOption) (Secret, Session[U], error) {
 	var o rotateOptions
 	for _, opt := range opts {
@@ -425,7 +434,7 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 	if d.cfg.TouchInterval > 0 {
 		to.LastUsedAt = now
 	}
-	row, err = d.tokens.Rotate(ctx, old, to)
+	row, err = d.rotate(ctx, old, to)
 	err = d.announce(ctx, Revocation[ID]{Digest: old}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound): // rotated or revoked by a concurrent request
@@ -469,11 +478,19 @@ func (d *Database[U, ID]) denied(ctx context.Context, why *denial, row AccessTok
 	return why
 }
 
+// failed reports a failure of a store and returns it wrapped. A client that has gone is no
+// failure.
 func (d *Database[U, ID]) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("strategy: %s: %w", doing, err)
-	d.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
+	if !gone(ctx) {
+		d.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
+	}
 	return err
 }
+
+// gone reports whether a context was cancelled, as that of a request is when the client goes
+// away. A context whose deadline has passed was not.
+func gone(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 func (d *Database[U, ID]) emit(ctx context.Context, e event.Event) {
 	if d.cfg.OnEvent == nil {

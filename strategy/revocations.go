@@ -63,13 +63,24 @@ func (d *Database[U, ID]) announce(ctx context.Context, r Revocation[ID], err er
 		d.cache.forget(r)
 	}
 	if d.log != nil && (err == nil || unknown) {
-		// The revocation took place, so publish it even if the client has gone.
-		if failure := d.log.PublishRevocation(context.WithoutCancel(ctx), r); failure != nil {
+		if failure := d.publish(ctx, r); failure != nil {
 			return fmt.Errorf("publish the revocation: %w", failure)
 		}
 	}
 	if unknown {
 		d.unknown.published(r)
+	}
+	return err
+}
+
+// publish publishes a revocation that took place, even if the client has gone. If the
+// operation's time is over before that, it returns an error and goes on behind the answer.
+func (d *Database[U, ID]) publish(ctx context.Context, r Revocation[ID]) error {
+	bounded, cancel := uncancelled(ctx)
+	defer cancel()
+	err := d.log.PublishRevocation(bounded, r)
+	if err != nil && errors.Is(bounded.Err(), context.DeadlineExceeded) {
+		d.behind(ctx, "publish the revocation", func(ctx context.Context) error { return d.log.PublishRevocation(ctx, r) })
 	}
 	return err
 }
@@ -132,7 +143,7 @@ func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked bo
 		current = append(current, s.ID)
 	}
 	n, err := d.tokens.DeleteByUser(ctx, userID, current...)
-	_ = d.destroyed(ctx, userID, n, err)
+	_ = d.destroyedAll(ctx, userID, n, err)
 	return nil
 }
 
@@ -177,13 +188,15 @@ func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context)
 	}
 }
 
-// Close stops what [NewDatabase] started for a [Cache] and waits until it has stopped. It is
-// idempotent. The Database can still be used afterwards, without its cache. Close does not
-// close the store.
+// Close stops what [NewDatabase] started for a [Cache], and waits until it has stopped and
+// until failed operations have taken back what they began. It is idempotent. The Database can
+// still be used afterwards, without its cache. Close does not close the store.
 func (d *Database[U, ID]) Close() {
 	if d.cache != nil {
 		d.cache.closed.Store(true)
 	}
 	d.stop()
 	d.background.Wait()
+	d.finishing.Lock()
+	d.finishing.Unlock()
 }

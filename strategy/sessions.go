@@ -101,8 +101,17 @@ func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid
 }
 
 func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why event.Reason) error {
+	return d.destroyed(ctx, userID, id, why, d.deleteSession(ctx, userID, id))
+}
+
+// deleteSession deletes a session and announces it.
+func (d *Database[U, ID]) deleteSession(ctx context.Context, userID ID, id uuid.UUID) error {
 	_, err := d.tokens.DeleteSession(ctx, userID, id)
-	err = d.announce(ctx, Revocation[ID]{SessionID: id}, err)
+	return d.announce(ctx, Revocation[ID]{SessionID: id}, err)
+}
+
+// destroyed reports the result of deleteSession.
+func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, id uuid.UUID, why event.Reason, err error) error {
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return fmt.Errorf("strategy: %w", ErrSessionNotFound)
@@ -118,11 +127,11 @@ func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, 
 // account.Manager does; DestroyAll then only deletes rows.
 func (d *Database[U, ID]) DestroyAll(ctx context.Context, userID ID, except ...uuid.UUID) error {
 	n, err := d.tokens.DeleteByUser(ctx, userID, except...)
-	return d.destroyed(ctx, userID, n, d.announce(ctx, Revocation[ID]{UserID: userID}, err))
+	return d.destroyedAll(ctx, userID, n, d.announce(ctx, Revocation[ID]{UserID: userID}, err))
 }
 
-// destroyed reports the end of n sessions of a user, or why it failed.
-func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, n int64, err error) error {
+// destroyedAll reports the end of n sessions of a user, or why it failed.
+func (d *Database[U, ID]) destroyedAll(ctx context.Context, userID ID, n int64, err error) error {
 	if err != nil {
 		return d.failed(ctx, "delete the sessions", err)
 	}
@@ -211,8 +220,7 @@ func (d *Database[U, ID]) evict(ctx context.Context, user U, replaced []AccessTo
 		}
 	}
 	for _, old := range append(rest, ahead...)[d.cfg.MaxSessions:] {
-		// By ID, because a rotation can give the session another token meanwhile.
-		if err := d.destroy(ctx, old.UserID, old.ID, event.ReasonOverLimit); err != nil && !errors.Is(err, ErrSessionNotFound) {
+		if err := d.end(ctx, old, event.ReasonOverLimit); err != nil {
 			return err
 		}
 	}

@@ -749,11 +749,10 @@ func TestFailedLoginAtMaxSessionsLeavesNoRow(t *testing.T) {
 	}
 
 	// No token is issued if an eviction is not acknowledged.
-	r.tokens.deleteSession = func(context.Context, uuid.UUID, uuid.UUID) (row, error) {
-		r.tokens.deleteSession = nil
-		return row{}, down
-	}
-	if secret, _, err := r.WriteToken(t.Context(), r.ann); !errors.Is(err, down) || secret.Reveal() != "" {
+	r.tokens.deleteSession = func(context.Context, uuid.UUID, uuid.UUID) (row, error) { return row{}, down }
+	secret, _, err := r.WriteToken(t.Context(), r.ann)
+	r.tokens.deleteSession = nil
+	if !errors.Is(err, down) || secret.Reveal() != "" {
 		t.Errorf("with a failing eviction: got %q, %v, want the failure alone", secret.Reveal(), err)
 	}
 	if got, _ := r.list(t, 10); !slices.Equal(got, ids) {

@@ -35,7 +35,9 @@ func (d *Database[U, ID]) touch(ctx context.Context, s *SessionInfo, digest stri
 	defer cancel()
 	if err := d.tokens.Touch(ctx, digest, now); err != nil {
 		d.touches.release(s.ID, d.now(), d.cfg.TouchInterval) // d.now: the touch may have hung
-		d.emit(ctx, event.Event{Kind: event.TouchFailed, UserID: s.UserID, SessionID: s.ID, Err: fmt.Errorf("strategy: touch the token: %w", err)})
+		if !gone(ctx) {
+			d.emit(ctx, event.Event{Kind: event.TouchFailed, UserID: s.UserID, SessionID: s.ID, Err: fmt.Errorf("strategy: touch the token: %w", err)})
+		}
 		return false
 	}
 	return true
