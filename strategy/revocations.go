@@ -197,6 +197,6 @@ func (d *Database[U, ID]) Close() {
 	}
 	d.stop()
 	d.background.Wait()
-	d.finishing.Lock()
-	d.finishing.Unlock()
+	d.finishing.Lock()   // waits for the readers
+	d.finishing.Unlock() //lint:ignore SA2001 the wait is all that is wanted
 }
