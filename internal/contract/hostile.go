@@ -26,30 +26,29 @@ import (
 )
 
 var hostileRows = section{"hostile", []row{
-	{"requests that mean no good", hostileRequests},
-	{"a password of 1,024 bytes is one, and of 1,025 none", passwordBounds},
+	{"hostile requests reach a store only as plain strings", hostileRequests},
+	{"a password may have 1,024 bytes; a longer one is refused without a database call", passwordBounds},
 }}
 
-// What the hostile requests make a store keep and look up, beside others.
+// Two of the values that the hostile requests make a store write and look up.
 const (
 	HostileUserAgent = `{"$set": {"is_superuser": true}}`
 	HostileUsername  = `{"$ne": null}`
 )
 
-// attack is a request that means no good, and what becomes of it.
+// attack is a hostile request, with the expected answer and the expected calls to the stores.
 type attack struct {
 	name  string
 	route string // method and path
-	token string // what it carries; "" for none
+	token string // "" for no token
 	body  body
-	size  int // blanks follow the body's content up to it
+	size  int // spaces pad the body to this size
 	sent  transmission
 
-	// want is the answer, or at are the places of the errors in a 422.
+	// want is the answer. If at is set, the answer is 422 with errors at these places.
 	want answer
 	at   []string
-	// asks are the calls of the stores beside those of a guard that lets the token
-	// pass: all that it makes the database do.
+	// storeCalls are all calls to the stores, except those of a guard that accepts the token.
 	storeCalls []storeCall
 }
 
@@ -58,59 +57,59 @@ type transmission int
 
 const (
 	whole           transmission = iota // with its length
-	inChunks                            // without
-	verbatim                            // in chunks, says the header, and then what there is
-	cut                                 // with a length that is longer, and then nothing more can come
-	cutInChunks                         // without the last chunk, and then nothing more can come
-	stalled                             // with a length that is longer, and then nothing more comes
-	stalledInChunks                     // without the last chunk, and then nothing more comes
-	trickling                           // byte by byte, and there is no end of it
+	inChunks                            // in chunks
+	verbatim                            // as raw chunks, which may be malformed
+	cut                                 // with too great a length; then the client closes its side
+	cutInChunks                         // without the last chunk; then the client closes its side
+	stalled                             // with too great a length; then the client sends nothing more
+	stalledInChunks                     // without the last chunk; then the client sends nothing more
+	trickling                           // byte by byte, without end
 )
 
-// slow reports whether the server has to give up waiting for the body.
+// slow reports whether only a timeout of the server ends the request.
 func (s transmission) slow() bool { return s >= stalled }
 
-// prey is the application that is attacked.
+// hostileRig is a rig for hostile requests, with a user and a superuser who are logged in.
 type hostileRig struct {
 	*rig
 	email, token, superToken string
-	// sent are the names of the attacks by the addresses that they came from.
+	// sent holds the names of the attacks by the client's address.
 	sent map[string]string
 }
 
-// hostileRequests is the table of hostile requests. Nothing of them may reach a
-// store but plain strings, and those only where the table says so.
+// hostileRequests sends every attack. Only plain strings of an attack may reach a store, and only
+// in the calls that the table lists.
 func hostileRequests(t *testing.T, env environment) {
-	at := func(timeout time.Duration) *hostileRig {
+	newRig := func(timeout time.Duration) *hostileRig {
 		r := env.rig(t, neverExpires, withPlugin(func(cfg *ginauth.Config) { cfg.BodyTimeout = timeout }))
 		user := r.user(active)
-		// What is stored of a request that succeeds.
+		// A successful login stores its headers.
 		agent := header("User-Agent", HostileUserAgent)
 		token := r.issuedToken(r.tryLogin(user, agent, forwardedFor(HostileUserAgent)))
 		return &hostileRig{r, user.Email, token, r.login(r.user(flags{active: true, superuser: true})), make(map[string]string)}
 	}
-	patient, impatient := at(time.Minute), at(50*time.Millisecond)
+	patient, impatient := newRig(time.Minute), newRig(50*time.Millisecond)
 	n := 0
-	for _, p := range []*hostileRig{patient, impatient} {
-		for _, x := range p.attacks() {
-			if x.sent.slow() != (p == impatient) {
+	for _, r := range []*hostileRig{patient, impatient} {
+		for _, x := range r.attacks() {
+			if x.sent.slow() != (r == impatient) {
 				continue
 			}
 			n++
-			p.checkAttack(x)
-			p.clock.advance(25 * time.Hour) // the limiter forgets
+			r.checkAttack(x)
+			r.clock.advance(25 * time.Hour) // the limiter forgets failures
 		}
-		for _, token := range []string{p.token, p.superToken} {
-			if got := p.get("/guarded", p.withToken(token)); got.Code != http.StatusOK {
-				t.Errorf("the sessions afterwards: got %+v, want them alive", got.answer)
+		for _, token := range []string{r.token, r.superToken} {
+			if got := r.get("/guarded", r.withToken(token)); got.Code != http.StatusOK {
+				t.Errorf("the sessions afterwards: got %+v, want them valid", got.answer)
 			}
 		}
-		p.expectBoundedReads()
+		r.expectBoundedReads()
 	}
 	t.Logf("%d requests", n)
 }
 
-// endure sends a request and compares what becomes of it with what should.
+// checkAttack sends a request and checks the answer and the calls to the stores.
 func (r *hostileRig) checkAttack(x attack) {
 	r.t.Helper()
 	x.name = x.route + ": " + x.name
@@ -126,13 +125,13 @@ func (r *hostileRig) checkAttack(x attack) {
 	if x.token == r.token || x.token == r.superToken {
 		want = append(r.lookUp(x.token), want...)
 	}
-	if asked := r.db.since(before); !slices.Equal(asked, want) {
-		r.t.Errorf("%s: got the calls of the stores %q, want %q", x.name, asked, want)
+	if calls := r.db.since(before); !slices.Equal(calls, want) {
+		r.t.Errorf("%s: got the store calls %q, want %q", x.name, calls, want)
 	}
 }
 
-// readLittle checks what was read of each request. The server looks for the end of a
-// body that nobody reads, also when it has answered, and gives up soon.
+// expectBoundedReads checks how much the server has read of each request. It reads an unread
+// body to its end, even after the answer, but only up to a limit.
 func (r *hostileRig) expectBoundedReads() {
 	r.t.Helper()
 	const most = 1 << 20
@@ -143,8 +142,8 @@ func (r *hostileRig) expectBoundedReads() {
 	}
 }
 
-// attack sends a request over a connection of its own, byte by byte as it is
-// meant, and returns the answer, and its own address.
+// sendAttack sends a request over a new connection, with exactly the bytes of the attack, and
+// returns the answer and the client's address.
 func (r *hostileRig) sendAttack(x attack) (answer reply, by string) {
 	r.t.Helper()
 	address := strings.TrimPrefix(r.url, "http://")
@@ -161,9 +160,9 @@ func (r *hostileRig) sendAttack(x attack) (answer reply, by string) {
 	}
 	request := bytes.NewBufferString(x.route + " HTTP/1.1\r\nHost: " + address + "\r\n")
 	if x.token != "" {
-		carrier := &http.Request{Header: make(http.Header)}
-		r.withToken(x.token)(carrier)
-		for name, values := range carrier.Header {
+		template := &http.Request{Header: make(http.Header)}
+		r.withToken(x.token)(template)
+		for name, values := range template.Header {
 			request.WriteString(name + ": " + values[0] + "\r\n")
 		}
 	}
@@ -192,7 +191,7 @@ func (r *hostileRig) sendAttack(x attack) (answer reply, by string) {
 	}
 	request.WriteString(content)
 	writer.Go(func() {
-		// No errors: the server may have heard enough and closed the connection.
+		// An error is expected: the server may have refused the request and closed the connection.
 		_, err := io.Copy(conn, io.MultiReader(request, io.LimitReader(spaces{}, int64(filler)), strings.NewReader(tail)))
 		switch x.sent {
 		case cut, cutInChunks:
@@ -219,18 +218,18 @@ func (r *hostileRig) sendAttack(x attack) (answer reply, by string) {
 		r.t.Errorf("%s: read the answer: %v", x.name, err)
 	}
 	if x.sent.slow() {
-		// Whoever serves the connection is free again: it is closed, or reset.
+		// The server has closed or reset the connection, so its goroutine has ended.
 		if _, err := in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			r.t.Errorf("%s: got the connection open after the answer (%v), want it closed", x.name, err)
 		}
 	}
-	if strings.HasPrefix(path, "/auth/") {
+	if strings.Contains(path, "/auth/") {
 		expectNotStored(r.t, x.name, resp)
 	}
 	return replyOf(resp, string(answered)), conn.LocalAddr().String()
 }
 
-// blanks has no end.
+// spaces is an endless reader of spaces.
 type spaces struct{}
 
 func (spaces) Read(p []byte) (int, error) {
@@ -248,7 +247,8 @@ const (
 	logoutAllRoute      = "POST /auth/logout-all"
 )
 
-// attacks is the table. What is in a body does not depend on how the token comes.
+// attacks returns the table. The attacks on bodies do not depend on the transport, so only one
+// transport runs them.
 func (r *hostileRig) attacks() []attack {
 	if r.transport == cookie.transport {
 		return r.malformedTokens()
@@ -257,8 +257,8 @@ func (r *hostileRig) attacks() []attack {
 		r.malformedForms(), r.malformedMultipart(), r.wrongContentTypes(), r.largeBodies(), r.truncatedBodies(), r.slowBodies(), r.malformedQueriesAndIDs(), r.malformedTokens())
 }
 
-// guarded are the routes behind a guard that read a body, each with a token that
-// passes it and the field that it wants.
+// guarded returns the routes behind a guard that read a body, each with a valid token and with
+// its field.
 func (r *hostileRig) guarded() []struct{ route, token, field string } {
 	return []struct{ route, token, field string }{
 		{reauthenticateRoute, r.token, "password"},
@@ -267,7 +267,7 @@ func (r *hostileRig) guarded() []struct{ route, token, field string } {
 	}
 }
 
-// lookedUp is the call of the store for a name: what is no address stays as it is.
+// lookedUp returns the store call for a name. A malformed address is looked up as it is.
 func lookedUp(name string) []storeCall {
 	if normal, err := account.NormalizeEmail(name); err == nil {
 		name = normal
@@ -275,7 +275,7 @@ func lookedUp(name string) []storeCall {
 	return []storeCall{{findAccount, name}}
 }
 
-// right are a login's two members in JSON.
+// right returns the fields of a valid login in JSON.
 func (r *hostileRig) right() (name, secret string) {
 	return `"username": ` + quoted(r.email), `"password": ` + quoted(password)
 }
@@ -284,43 +284,43 @@ const bodyPlace = "body"
 
 var bothFields = []string{"body.username", "body.password"}
 
-// noStrings gives every field of every body as everything that is no string.
+// valuesOfOtherTypes sends every field of every body with values that are not strings.
 func (r *hostileRig) valuesOfOtherTypes() (table []attack) {
 	name, secret := r.right()
 	for what, value := range map[string]string{
-		"$ne":              `{"$ne": null}`,
-		"$gt":              `{"$gt": ""}`,
-		"$regex":           `{"$regex": ".*", "$options": "s"}`,
-		"$where":           `{"$where": "sleep(5000)"}`,
-		"$in":              `{"$in": ["ann", null]}`,
-		"$expr":            `{"$expr": {"$function": {"body": "function() { return true }", "args": [], "lang": "js"}}}`,
-		"$oid":             `{"$oid": "507f1f77bcf86cd799439011"}`,
-		"spelt otherwise":  `{"\u0024ne": null}`,
-		"operators in it":  `{"a": {"b": [{"$gt": ""}]}}`,
-		"an object":        `{}`,
-		"a name twice":     `{"a": 1, "a": 2}`,
-		"an array":         `["ann"]`,
-		"an empty array":   `[]`,
-		"operators inside": `[{"$ne": null}]`,
-		"a number":         `42`,
-		"minus nothing":    `-0`,
-		"a great number":   `1e308`,
-		"nested deeply":    strings.Repeat(`{"a":[`, 2000) + strings.Repeat(`]}`, 2000),
-		"nested to 7,000":  strings.Repeat("[", 7000) + strings.Repeat("]", 7000),
-		"null":             `null`,
-		"true":             `true`,
-		"false":            `false`,
+		"$ne":               `{"$ne": null}`,
+		"$gt":               `{"$gt": ""}`,
+		"$regex":            `{"$regex": ".*", "$options": "s"}`,
+		"$where":            `{"$where": "sleep(5000)"}`,
+		"$in":               `{"$in": ["ann", null]}`,
+		"$expr":             `{"$expr": {"$function": {"body": "function() { return true }", "args": [], "lang": "js"}}}`,
+		"$oid":              `{"$oid": "507f1f77bcf86cd799439011"}`,
+		"escaped operator":  `{"\u0024ne": null}`,
+		"nested operators":  `{"a": {"b": [{"$gt": ""}]}}`,
+		"an object":         `{}`,
+		"a name twice":      `{"a": 1, "a": 2}`,
+		"an array":          `["ann"]`,
+		"an empty array":    `[]`,
+		"operator in array": `[{"$ne": null}]`,
+		"a number":          `42`,
+		"negative zero":     `-0`,
+		"a large number":    `1e308`,
+		"nested deeply":     strings.Repeat(`{"a":[`, 2000) + strings.Repeat(`]}`, 2000),
+		"nested to 7,000":   strings.Repeat("[", 7000) + strings.Repeat("]", 7000),
+		"null":              `null`,
+		"true":              `true`,
+		"false":             `false`,
 	} {
 		for field, others := range map[string]string{
 			"username": secret, "password": name, "grant_type": name + ", " + secret, "remember": name + ", " + secret,
 		} {
 			if (field == "remember" || value == "null") && strings.Contains("null true false", value) && others == name+", "+secret {
-				continue // as it should be
+				continue // valid
 			}
 			table = append(table, attack{name: field + " is " + what, route: loginRoute,
 				body: rawJSON(`{"` + field + `": ` + value + `, ` + others + `}`), at: []string{"body." + field}})
 		}
-		// What is not used may be anything, and goes nowhere.
+		// An unused field may have any value. It reaches no store.
 		table = append(table, attack{name: "scope is " + what, route: loginRoute,
 			body: rawJSON(`{"$where": "sleep(5000)", "scope": ` + value + `, ` + name + `, "password": ` + quoted(wrongPassword) + `}`),
 			want: badCredentials(), storeCalls: lookedUp(r.email)})
@@ -335,40 +335,40 @@ func (r *hostileRig) valuesOfOtherTypes() (table []attack) {
 	return table
 }
 
-// noJSON is JSON that is none, or not an object in UTF-8.
+// malformedJSON sends malformed JSON, and JSON that is not an object in UTF-8.
 func (r *hostileRig) malformedJSON() (table []attack) {
 	name, secret := r.right()
 	for what, content := range map[string]string{
-		"empty":                          ``,
-		"10,001 levels":                  `{"username": ` + strings.Repeat("[", 10_001),
-		"operators at the top":           `{"$or": [{` + name,
-		"an array of logins":             `[{` + name + `, ` + secret + `}]`,
-		"just an operator":               `"$ne"`,
-		"a number beyond all":            `{` + name + `, ` + secret + `, "scope": 1e999999}`,
-		"a number of 10,000 digits":      `{` + name + `, ` + secret + `, "scope": ` + strings.Repeat("9", 10_000) + `}`,
-		"no number":                      `{` + name + `, ` + secret + `, "scope": NaN}`,
-		"not UTF-8":                      `{` + name + `, "password": "` + "\xff" + `"}`,
-		"an encoded surrogate":           `{` + name + `, "password": "` + "\xed\xa0\x80" + `"}`,
-		"an overlong slash":              `{` + name + `, "password": "` + "\xc0\xaf" + `"}`,
-		"a raw NUL":                      `{` + name + `, "password": "` + "\x00" + `"}`,
-		"a raw line break":               `{` + name + `, "password": "` + "\n" + `"}`,
-		"a byte order mark inside":       "{\ufeff" + name + `, ` + secret + `}`,
-		"a NUL behind":                   `{` + name + `, ` + secret + "}\x00",
-		"another object behind":          `{` + name + `, ` + secret + `}{` + name + `, ` + secret + `}`,
-		"an operator behind":             `{` + name + `, ` + secret + `}, {"$ne": null}`,
-		"a bad escape":                   `{` + name + `, "password": "\x41"}`,
-		"half an escape":                 `{` + name + `, "password": "\u00"}`,
-		"JavaScript":                     `{username: 'ann', password: 'x'}`,
-		"UTF-16":                         inUTF16(`{` + name + `, ` + secret + `}`),
-		"a form":                         asForm("username", r.email, "password", password).content,
-		"members without end":            strings.Repeat(`{"username":`, 1300),
-		"a string without end":           `{` + name + `, "password": "` + strings.Repeat("a", 10_000),
-		"closed too often":               `{` + name + `, ` + secret + `}}}}`,
-		"compressed":                     "\x1f\x8b\x08\x00\x00\x00\x00\x00",
-		"a name that is an object":       `{{"$ne": null}: "x", ` + name + `, ` + secret + `}`,
-		"a comment":                      `{` + name + ` /*, "password": "a" */, ` + secret + `}`,
-		"deep, and closed wrongly":       `{"scope": ` + strings.Repeat("[", 5000) + strings.Repeat("}", 5000),
-		"two values and nothing between": `{"username": "ann" "bob", ` + secret + `}`,
+		"empty":                      ``,
+		"10,001 levels":              `{"username": ` + strings.Repeat("[", 10_001),
+		"operators at the top":       `{"$or": [{` + name,
+		"an array of logins":         `[{` + name + `, ` + secret + `}]`,
+		"only an operator":           `"$ne"`,
+		"an overflowing number":      `{` + name + `, ` + secret + `, "scope": 1e999999}`,
+		"a number of 10,000 digits":  `{` + name + `, ` + secret + `, "scope": ` + strings.Repeat("9", 10_000) + `}`,
+		"NaN":                        `{` + name + `, ` + secret + `, "scope": NaN}`,
+		"not UTF-8":                  `{` + name + `, "password": "` + "\xff" + `"}`,
+		"an encoded surrogate":       `{` + name + `, "password": "` + "\xed\xa0\x80" + `"}`,
+		"an overlong slash":          `{` + name + `, "password": "` + "\xc0\xaf" + `"}`,
+		"a raw NUL":                  `{` + name + `, "password": "` + "\x00" + `"}`,
+		"a raw line break":           `{` + name + `, "password": "` + "\n" + `"}`,
+		"a byte order mark inside":   "{\ufeff" + name + `, ` + secret + `}`,
+		"a NUL after it":             `{` + name + `, ` + secret + "}\x00",
+		"another object after it":    `{` + name + `, ` + secret + `}{` + name + `, ` + secret + `}`,
+		"an operator after it":       `{` + name + `, ` + secret + `}, {"$ne": null}`,
+		"an invalid escape":          `{` + name + `, "password": "\x41"}`,
+		"half an escape":             `{` + name + `, "password": "\u00"}`,
+		"JavaScript":                 `{username: 'ann', password: 'x'}`,
+		"UTF-16":                     inUTF16(`{` + name + `, ` + secret + `}`),
+		"a form":                     asForm("username", r.email, "password", password).content,
+		"unclosed objects":           strings.Repeat(`{"username":`, 1300),
+		"an unclosed string":         `{` + name + `, "password": "` + strings.Repeat("a", 10_000),
+		"closed too often":           `{` + name + `, ` + secret + `}}}}`,
+		"compressed":                 "\x1f\x8b\x08\x00\x00\x00\x00\x00",
+		"a name that is an object":   `{{"$ne": null}: "x", ` + name + `, ` + secret + `}`,
+		"a comment":                  `{` + name + ` /*, "password": "a" */, ` + secret + `}`,
+		"mismatched brackets":        `{"scope": ` + strings.Repeat("[", 5000) + strings.Repeat("}", 5000),
+		"two values without a comma": `{"username": "ann" "bob", ` + secret + `}`,
 	} {
 		table = append(table, attack{name: "JSON: " + what, route: loginRoute, body: rawJSON(content), at: []string{bodyPlace}})
 	}
@@ -378,7 +378,7 @@ func (r *hostileRig) malformedJSON() (table []attack) {
 			attack{name: "10,001 levels", route: g.route, token: g.token, body: rawJSON(strings.Repeat("[", 10_001)), at: []string{bodyPlace}})
 	}
 	return append(table,
-		attack{name: "JSON: 10,000 levels and their ends", route: loginRoute,
+		attack{name: "JSON: 10,000 closed levels", route: loginRoute,
 			body: rawJSON(`{"scope": ` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + `, ` + name + `, ` + secret + `}`),
 			want: tooLarge()},
 		attack{name: "JSON: half a surrogate pair", route: loginRoute, body: rawJSON(`{"username": "ann\ud800@example.com", "password": "\udfff"}`),
@@ -387,7 +387,7 @@ func (r *hostileRig) malformedJSON() (table []attack) {
 			want: badCredentials(), storeCalls: lookedUp("ann\x00")})
 }
 
-// namesTwice gives fields twice, in every encoding and some spellings.
+// duplicateFields sends fields twice, in every encoding and in some spellings.
 func (r *hostileRig) duplicateFields() (table []attack) {
 	for _, enc := range encodings {
 		for _, field := range []string{"username", "password", "grant_type", "remember", "scope", "$ne"} {
@@ -396,35 +396,35 @@ func (r *hostileRig) duplicateFields() (table []attack) {
 				if !slices.Contains(fields, field) {
 					fields = append(fields, field, "password")
 				}
-				table = append(table, attack{name: fmt.Sprintf("%s: again %s=%s", enc.name, field, again), route: loginRoute,
+				table = append(table, attack{name: fmt.Sprintf("%s: duplicate %s=%s", enc.name, field, again), route: loginRoute,
 					body: enc.of(append(fields, field, again)...), at: []string{"body." + field}})
 			}
 		}
 		for _, g := range r.guarded() {
-			table = append(table, attack{name: enc.name + ": " + g.field + " again", route: g.route, token: g.token,
+			table = append(table, attack{name: enc.name + ": duplicate " + g.field, route: g.route, token: g.token,
 				body: enc.of(g.field, "true", g.field, "false"), at: []string{"body." + g.field}})
 		}
 	}
 	name, secret := r.right()
 	for _, again := range []string{`user\u006eame`, `\u0075sername`, `\u0075\u0073\u0065\u0072\u006e\u0061\u006d\u0065`} {
-		table = append(table, attack{name: "JSON: again as " + again, route: loginRoute,
+		table = append(table, attack{name: "JSON: duplicate as " + again, route: loginRoute,
 			body: rawJSON(`{` + name + `, ` + secret + `, "` + again + `": "bob"}`), at: []string{"body.username"}})
 	}
 	return append(table,
-		attack{name: "JSON: again, as an operator", route: loginRoute,
+		attack{name: "JSON: duplicate with an operator", route: loginRoute,
 			body: rawJSON(`{` + name + `, ` + secret + `, "username": {"$ne": null}}`), at: []string{"body.username"}},
-		attack{name: "form: again, percent-encoded", route: loginRoute,
+		attack{name: "form: duplicate, percent-encoded", route: loginRoute,
 			body: rawForm("username=ann&password=x&user%6eame=bob"), at: []string{"body.username"}})
 }
 
-// namesWithMore gives names of which other frameworks make objects and arrays.
+// bracketedNames sends field names that other frameworks decode as objects and arrays.
 func (r *hostileRig) bracketedNames() (table []attack) {
 	for _, enc := range encodings {
 		for _, more := range []string{"[$ne]", "[$regex]", "[]", "[0]", ".$ne", " ", "\u200b"} {
 			table = append(table,
 				attack{name: fmt.Sprintf("%s: names with %q", enc.name, more), route: loginRoute,
 					body: enc.of("username"+more, "", "password"+more, ""), at: bothFields},
-				attack{name: fmt.Sprintf("%s: a name with %q beside the right ones", enc.name, more), route: loginRoute,
+				attack{name: fmt.Sprintf("%s: a name with %q beside the right names", enc.name, more), route: loginRoute,
 					body: enc.of("username", r.email, "username"+more, "1", "password", wrongPassword, "__proto__", "{}"),
 					want: badCredentials(), storeCalls: lookedUp(r.email)})
 		}
@@ -434,8 +434,7 @@ func (r *hostileRig) bracketedNames() (table []attack) {
 		attack{name: "JSON: names with NULs", route: loginRoute, body: asJSON("username\x00", "ann", "password\x00", "x"), at: bothFields})
 }
 
-// lookalikes are strings that look like something else. They are looked up as the
-// strings that they are.
+// lookalikeStrings sends strings with a meaning elsewhere. They are looked up as plain strings.
 func (r *hostileRig) lookalikeStrings() (table []attack) {
 	for what, value := range map[string]string{
 		"an operator":        HostileUsername,
@@ -449,16 +448,16 @@ func (r *hostileRig) lookalikeStrings() (table []attack) {
 		"an address and NUL": r.email + "\x00",
 		"a byte order mark":  "\ufeff",
 		"a header":           r.email + "\r\nSet-Cookie: a=b",
-		"a header of mail":   "ann@example.com\r\nBcc: bob@example.com",
+		"a mail header":      "ann@example.com\r\nBcc: bob@example.com",
 		"a display name":     "Ann <" + r.email + ">",
 		"two addresses":      r.email + ", bob@example.com",
 		"a comment":          "ann(" + r.email + ")@example.com",
-		"the end of Unicode": "\U0010ffff\ufffe",
+		"noncharacters":      "\U0010ffff\ufffe",
 		"right to left":      "\u202emoc.elpmaxe@nna",
-		"other blanks":       "\u00a0ann\u2003@\u3000example.com",
-		"a terminal's":       "\x1b[2Jann@example.com",
-		"something long":     strings.Repeat("a", 4000) + "@example.com",
-		"something deep":     strings.Repeat(`{"a":`, 1000),
+		"other spaces":       "\u00a0ann\u2003@\u3000example.com",
+		"a terminal escape":  "\x1b[2Jann@example.com",
+		"a long address":     strings.Repeat("a", 4000) + "@example.com",
+		"deep JSON":          strings.Repeat(`{"a":`, 1000),
 	} {
 		for _, enc := range encodings {
 			table = append(table, attack{name: enc.name + ": username looks like " + what, route: loginRoute,
@@ -477,7 +476,7 @@ func (r *hostileRig) lookalikeStrings() (table []attack) {
 	return table
 }
 
-// longPasswords are looked at up to 1,024 bytes, and cost nothing beyond.
+// longPasswords sends passwords around 1,024 bytes. Longer ones cause no store call.
 func (r *hostileRig) longPasswords() (table []attack) {
 	for _, enc := range encodings {
 		for _, long := range []string{
@@ -486,28 +485,28 @@ func (r *hostileRig) longPasswords() (table []attack) {
 		} {
 			what := fmt.Sprintf("%s: a password of %d bytes", enc.name, len(long))
 			login := attack{name: what, route: loginRoute, body: enc.of("username", r.email, "password", long), want: badCredentials()}
-			again := attack{name: what, route: reauthenticateRoute, token: r.token, body: enc.of("password", long), want: badCredentials()}
+			reauthentication := attack{name: what, route: reauthenticateRoute, token: r.token, body: enc.of("password", long), want: badCredentials()}
 			if len(long) <= account.MaxPasswordBytes {
-				login.storeCalls, again.storeCalls = lookedUp(r.email), []storeCall{{findUser, ""}}
+				login.storeCalls, reauthentication.storeCalls = lookedUp(r.email), []storeCall{{findUser, ""}}
 			}
-			table = append(table, login, again)
+			table = append(table, login, reauthentication)
 		}
 	}
 	return table
 }
 
-// noForms are forms that are none, or do not say what they should.
+// malformedForms sends malformed forms, and forms with invalid or missing fields.
 func (r *hostileRig) malformedForms() (table []attack) {
 	username, password := []string{"body.username"}, []string{"body.password"}
 	for what, c := range map[string]struct {
 		content string
 		at      []string
 	}{
-		"a bad escape":            {"username=%zz&password=x", []string{bodyPlace}},
+		"an invalid escape":       {"username=%zz&password=x", []string{bodyPlace}},
 		"half an escape":          {"username=ann&password=%", []string{bodyPlace}},
 		"semicolons":              {"username=ann;password=x", []string{bodyPlace}},
 		"a semicolon in a value":  {"username=ann&password=a;b", []string{bodyPlace}},
-		"another kind of escape":  {"username=%u0061nn&password=x", []string{bodyPlace}},
+		"a %u escape":             {"username=%u0061nn&password=x", []string{bodyPlace}},
 		"not UTF-8":               {"username=%ff&password=%ff", bothFields},
 		"not UTF-8, raw":          {"username=\xff&password=\xfe", bothFields},
 		"Latin-1":                 {"username=j%fcrgen&password=gr%fc%dfe", bothFields},
@@ -522,7 +521,7 @@ func (r *hostileRig) malformedForms() (table []attack) {
 		"JSON":                    {`{"username": "ann", "password": "x"}`, bothFields},
 		"encoded twice":           {"username%3Dann%26password%3Dx", bothFields},
 		"other capitals":          {"USERNAME=ann&Password=x", bothFields},
-		"another grant":           {"grant_type[$ne]=x&grant_type=client_credentials&username=ann&password=x", []string{"body.grant_type"}},
+		"another grant type":      {"grant_type[$ne]=x&grant_type=client_credentials&username=ann&password=x", []string{"body.grant_type"}},
 		"remember is an operator": {`username=ann&password=x&remember={"$ne":null}`, []string{"body.remember"}},
 	} {
 		table = append(table, attack{name: "form: " + what, route: loginRoute, body: rawForm(c.content), at: c.at})
@@ -530,7 +529,7 @@ func (r *hostileRig) malformedForms() (table []attack) {
 	return table
 }
 
-// noParts are multipart bodies that are none, or do not say what they should.
+// malformedMultipart sends malformed multipart bodies, and those with invalid or missing fields.
 func (r *hostileRig) malformedMultipart() (table []attack) {
 	part := func(header, content string) string { return "--x\r\n" + header + "\r\n\r\n" + content + "\r\n" }
 	const disposition = `Content-Disposition: form-data; name=`
@@ -545,13 +544,13 @@ func (r *hostileRig) malformedMultipart() (table []attack) {
 		"nothing":                     {"", []string{bodyPlace}},
 		"cut in a value":              {ann[:len(ann)-8], []string{bodyPlace}},
 		"cut in a header":             {ann + "--x\r\nContent-Disp", []string{bodyPlace}},
-		"without its end":             {ann, []string{bodyPlace}},
+		"without the last boundary":   {ann, []string{bodyPlace}},
 		"another boundary":            {strings.ReplaceAll(ann, "--x", "--y") + "--y--", []string{bodyPlace}},
-		"a header that is none":       {"--x\r\nContent-Disposition form-data\r\n\r\nann\r\n" + end, []string{bodyPlace}},
+		"a header without a colon":    {"--x\r\nContent-Disposition form-data\r\n\r\nann\r\n" + end, []string{bodyPlace}},
 		"a name with a NUL":           {field("username\x00", "ann") + password + end, []string{bodyPlace}},
 		"no parts":                    {end, bothFields},
 		"a file":                      {part(disposition+`"username"; filename="a"`, "ann") + password + end, username},
-		"a file by another spelling":  {part(disposition+`"username"; filename*=utf-8''a`, "ann") + password + end, username},
+		"a file with filename*":       {part(disposition+`"username"; filename*=utf-8''a`, "ann") + password + end, username},
 		"files for both":              {part(disposition+`"username"; filename="../../a"`, "ann") + part(disposition+`"password"; filename="b"`, "x") + end, bothFields},
 		"no disposition":              {part("A: b", "ann") + end, bothFields},
 		"another disposition":         {part(`Content-Disposition: attachment; name="username"`, "ann") + password + end, username},
@@ -560,16 +559,16 @@ func (r *hostileRig) malformedMultipart() (table []attack) {
 		"thousands of parts":          {strings.Repeat("--x\r\n\r\n\r\n", 1700) + end, append(bothFields[:2:2], "body.")},
 		"not UTF-8":                   {field("username", "\xff") + field("password", "\xc0\x80") + end, bothFields},
 		"a name that is not UTF-8":    {field("username\xff", "ann") + password + end, username},
-		"a nested one":                {part("Content-Type: multipart/mixed; boundary=y", "--y\r\n"+disposition+"username\r\n\r\nann\r\n--y--") + password + end, username},
+		"nested multipart":            {part("Content-Type: multipart/mixed; boundary=y", "--y\r\n"+disposition+"username\r\n\r\nann\r\n--y--") + password + end, username},
 		"two names in one":            {part(disposition+`"username"; name="password"`, "x") + end, bothFields},
 	} {
 		table = append(table, attack{name: "multipart: " + what, route: loginRoute, body: rawMultipart(c.content), at: c.at})
 	}
 	for what, header := range map[string]string{
-		"a boundary of its own": "Content-Type: multipart/mixed; boundary=y",
-		"a type of its own":     "Content-Type: application/json",
-		"another charset":       "Content-Type: text/plain; charset=utf-7",
-		"a huge header":         "A: " + strings.Repeat("a", 15_000),
+		"another boundary": "Content-Type: multipart/mixed; boundary=y",
+		"a content type":   "Content-Type: application/json",
+		"another charset":  "Content-Type: text/plain; charset=utf-7",
+		"a huge header":    "A: " + strings.Repeat("a", 15_000),
 	} {
 		content := field("username", r.email) + part(disposition+"password\r\n"+header, "--y\r\nx\r\n--y--") + end
 		table = append(table, attack{name: "multipart: a value with " + what, route: loginRoute, body: rawMultipart(content),
@@ -583,7 +582,7 @@ func (r *hostileRig) malformedMultipart() (table []attack) {
 		want: badCredentials(), storeCalls: lookedUp(r.email)})
 }
 
-// contentTypes are those of a body that is good JSON.
+// wrongContentTypes sends valid JSON with other content types.
 func (r *hostileRig) wrongContentTypes() (table []attack) {
 	right := asJSON("username", r.email, "password", password)
 	for _, contentType := range []string{
@@ -598,7 +597,7 @@ func (r *hostileRig) wrongContentTypes() (table []attack) {
 	for contentType, at := range map[string][]string{
 		form:                                     bothFields,
 		form + "; charset=utf-16":                bothFields,
-		form + "\r\nContent-Type: " + inJSON:     bothFields, // the first one counts
+		form + "\r\nContent-Type: " + inJSON:     bothFields, // the first header counts
 		many:                                     {bodyPlace},
 		many + `; boundary=""`:                   {bodyPlace},
 		many + `; boundary="a b"`:                {bodyPlace},
@@ -614,7 +613,7 @@ func (r *hostileRig) wrongContentTypes() (table []attack) {
 	return table
 }
 
-// largeBodies are not read to their end.
+// largeBodies sends bodies that the server must not read to their end.
 func (r *hostileRig) largeBodies() (table []attack) {
 	const large = 10 << 20
 	for how, sent := range map[string]transmission{"with its length": whole, "in chunks": inChunks} {
@@ -638,7 +637,7 @@ func (r *hostileRig) largeBodies() (table []attack) {
 	return table
 }
 
-// brokenOff are bodies that end before their time, or whose chunks are none.
+// truncatedBodies sends bodies that end too early or have malformed chunks.
 func (r *hostileRig) truncatedBodies() (table []attack) {
 	for how, sent := range map[string]transmission{"with its length": cut, "in chunks": cutInChunks} {
 		for _, enc := range encodings {
@@ -653,8 +652,8 @@ func (r *hostileRig) truncatedBodies() (table []attack) {
 	for what, chunks := range map[string]string{
 		"no size":             "{}\r\n\r\n",
 		"a negative size":     "-1\r\n{}\r\n0\r\n\r\n",
-		"a size beyond all":   "fffffffffffffffff\r\n{}\r\n",
-		"a size that is less": "1\r\n{}\r\n0\r\n\r\n",
+		"an overflowing size": "fffffffffffffffff\r\n{}\r\n",
+		"too small a size":    "1\r\n{}\r\n0\r\n\r\n",
 		"a size with 0x":      "0x2\r\n{}\r\n0\r\n\r\n",
 		"a long extension":    "2;" + strings.Repeat("a", 10_000) + "\r\n{}\r\n0\r\n\r\n",
 	} {
@@ -663,13 +662,13 @@ func (r *hostileRig) truncatedBodies() (table []attack) {
 	return table
 }
 
-// slowBodies come to no end.
+// slowBodies sends bodies that never end.
 func (r *hostileRig) slowBodies() (table []attack) {
 	tooSlow := refused(http.StatusRequestTimeout, "REQUEST_TIMEOUT")
 	for how, sent := range map[string]transmission{"with its length": stalled, "in chunks": stalledInChunks} {
 		for _, enc := range encodings {
 			whole := enc.of("username", r.email, "password", password)
-			for what, n := range map[string]int{"nothing": 0, "a few bytes": 9, "all that matters": len(whole.content)} {
+			for what, n := range map[string]int{"nothing": 0, "a few bytes": 9, "every field": len(whole.content)} {
 				table = append(table, attack{name: enc.name + ": " + what + " " + how + ", then it stalls", route: loginRoute, sent: sent,
 					body: body{whole.contentType, whole.content[:n]}, want: tooSlow})
 			}
@@ -677,7 +676,7 @@ func (r *hostileRig) slowBodies() (table []attack) {
 		for _, g := range r.guarded() {
 			table = append(table, attack{name: "it stalls " + how, route: g.route, token: g.token, sent: sent, body: rawForm(g.field), want: tooSlow})
 		}
-		// What is refused anyway is not waited for either.
+		// The server does not wait for a body that it refuses anyway.
 		table = append(table,
 			attack{name: "another type stalls " + how, route: loginRoute, sent: sent, body: body{"text/plain", "x"}, want: unsupported()},
 			attack{name: "too large, then it stalls " + how, route: loginRoute, sent: sent, body: rawForm(strings.Repeat("a", maxBody+1)),
@@ -689,7 +688,7 @@ func (r *hostileRig) slowBodies() (table []attack) {
 	return append(table, attack{name: "byte by byte", route: loginRoute, sent: trickling, body: rawForm("username="), want: tooSlow})
 }
 
-// noSessions are pages and IDs of sessions that are none.
+// malformedQueriesAndIDs sends malformed pages and malformed IDs of sessions.
 func (r *hostileRig) malformedQueriesAndIDs() (table []attack) {
 	id := uuid.NewString()
 	for _, query := range []string{
@@ -710,13 +709,12 @@ func (r *hostileRig) malformedQueriesAndIDs() (table []attack) {
 		table = append(table, attack{name: fmt.Sprintf("end the session %.40q", path), token: r.token,
 			route: "DELETE /auth/sessions/" + url.PathEscape(path), want: notFound()})
 	}
-	return append(table, attack{name: "end nobody's session", route: "DELETE /auth/sessions/" + id, token: r.token,
+	return append(table, attack{name: "end an unknown session", route: "DELETE /auth/sessions/" + id, token: r.token,
 		want: notFound(), storeCalls: []storeCall{{deleteToken, ""}}})
 }
 
-// noTokens stand where a token should: in the header or the cookie of a guarded
-// request, and in the body of an introspection. No store is asked about what is
-// no token by its look.
+// malformedTokens sends malformed tokens: in the header or the cookie of a guarded request, and
+// in the body of an introspection. A malformed token causes no store call.
 func (r *hostileRig) malformedTokens() (table []attack) {
 	good := r.token
 	for _, token := range []string{
@@ -743,11 +741,11 @@ func (r *hostileRig) malformedTokens() (table []attack) {
 		}
 	}
 	unknown := r.unknownToken()
-	return append(table, attack{name: "a token that nobody was given", route: "GET /guarded", token: unknown,
+	return append(table, attack{name: "an unknown token", route: "GET /guarded", token: unknown,
 		want: r.unauthorized("invalid_token"), storeCalls: r.lookUp(unknown)[:1]})
 }
 
-// lookUp are the calls of a guard that lets a token pass.
+// lookUp returns the store calls of a guard that accepts a token.
 func (r *hostileRig) lookUp(token string) []storeCall {
 	r.t.Helper()
 	digest, ok := format.Digest(token)
@@ -784,7 +782,7 @@ func passwordBounds(t *testing.T, env environment) {
 			r.expect(enc.name, r.post("/auth/login", enc.of("username", user.Email, "password", longest+"u")), badCredentials())
 		})
 		if calls != 0 {
-			t.Errorf("%s: got %d calls of the database for a password that is too long, want none", enc.name, calls)
+			t.Errorf("%s: got %d database calls for too long a password, want none", enc.name, calls)
 		}
 	}
 }

@@ -6,34 +6,35 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/latchkey-go/latchkey/account"
 )
 
-var loginAttemptRows = section{"attempts", []row{
-	{"after ten failures the next has to wait", eleventhFailureWaits},
-	{"Retry-After is exact, and rounded up", retryAfterIsExact},
+var loginAttemptRows = section{"login attempts", []row{
+	{"after ten failures every attempt on the account must wait", eleventhFailureWaits},
+	{"Retry-After is the exact wait in seconds, rounded up", retryAfterIsExact},
 	{"each further failure doubles the wait", waitsDouble},
 	{"failures are forgotten after a day", failuresAreForgotten},
-	{"a login that succeeds clears them", successClears},
-	{"an unknown account behaves alike", unknownAccountIsLimited},
-	{"the name's spelling does not matter", spellingIsLimited},
-	{"a body that is none does not count", badBodiesDoNotCount},
-	{"addresses of one network share a limit", anotherNetwork},
-	{"a known device is not affected", knownDevice},
-	{"a device token is valid for its account alone", deviceOfAnotherAccount},
-	{"failures on a known device are limited apart", deviceIsLimitedApart},
-	{"what an untrusted X-Forwarded-For says changes nothing", untrustedForwarding},
-	{"one account from many networks", accountFromManyNetworks},
-	{"many accounts from one network", networkOnManyAccounts},
-	{"guards and log-out are not affected", onlyLoginIsLimited},
-	{"giving the password again is limited apart", reauthenticateIsLimitedApart},
-	{"the counters fail", attemptsFail},
+	{"a successful login clears the failures", successClearsFailures},
+	{"unknown, inactive and existing accounts get the same answers", unknownAccountIsLimited},
+	{"all spellings of an address share a limit", spellingIsLimited},
+	{"malformed bodies and impossible passwords do not count", badBodiesDoNotCount},
+	{"addresses of one network share a limit", addressesOfOneNetwork},
+	{"attackers elsewhere do not limit a known device", knownDeviceIsNotLimited},
+	{"a device token is valid only for its account", deviceOfAnotherAccount},
+	{"a known device has a limit of its own", deviceHasItsOwnLimit},
+	{"an untrusted X-Forwarded-For is ignored", untrustedForwardedFor},
+	{"failures from many networks limit one account", accountFromManyNetworks},
+	{"failures on many accounts limit one network", networkOnManyAccounts},
+	{"guards and log-out are not limited", onlyLoginIsLimited},
+	{"reauthentication has a limit of its own", reauthenticationHasItsOwnLimit},
+	{"the counters fail: attempts are free, or answered with 503 where FailClosed is set", attemptsFail},
 }}
 
-// The first limits: failures that are free, and the wait after them.
+// The default limits: the number of free failures, and the first wait.
 const (
 	freeOfAccount  = 10
 	freeOfNetwork  = 100
@@ -42,7 +43,7 @@ const (
 	waitForDevice  = 30 * time.Second
 )
 
-// tooManyAttempts is the answer to an attempt that has to wait so many seconds.
+// tooManyAttempts is the answer to an attempt that must wait for this number of seconds.
 func tooManyAttempts(seconds int) answer {
 	a := refused(http.StatusTooManyRequests, "TOO_MANY_ATTEMPTS")
 	a.RetryAfter = strconv.Itoa(seconds)
@@ -51,7 +52,7 @@ func tooManyAttempts(seconds int) answer {
 
 func behindProxy(s *settings) { s.trustedProxies = []string{"127.0.0.1"} }
 
-// from is what a proxy says about where a request comes from.
+// forwardedFor is the header in which a proxy sends the client IP.
 func forwardedFor(addr string) option { return header("X-Forwarded-For", addr) }
 
 func (r *rig) failLogin(name string, options ...option) reply {
@@ -59,7 +60,7 @@ func (r *rig) failLogin(name string, options ...option) reply {
 	return r.loginWith(name, wrongPassword, options...)
 }
 
-// failLogins fails to log in until that is no longer free.
+// failLogins uses up the free failures of an account.
 func (r *rig) failLogins(name string, options ...option) {
 	r.t.Helper()
 	for i := range freeOfAccount {
@@ -72,11 +73,11 @@ func eleventhFailureWaits(t *testing.T, env environment) {
 	user := r.user(active)
 	r.failLogins(user.Email)
 	calls := r.db.callsDuring(func() {
-		r.expect("a wrong password", r.failLogin(user.Email), tooManyAttempts(60))
-		r.expect("the right password", r.tryLogin(user), tooManyAttempts(60))
+		r.expect("wrong password", r.failLogin(user.Email), tooManyAttempts(60))
+		r.expect("right password", r.tryLogin(user), tooManyAttempts(60))
 	})
 	if calls != 0 {
-		t.Errorf("got %d calls of the database, want none: the passwords are not looked at", calls)
+		t.Errorf("got %d database calls, want none", calls)
 	}
 	r.clock.advance(waitForAccount)
 	r.login(user)
@@ -86,7 +87,7 @@ func retryAfterIsExact(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	r.failLogins(user.Email)
-	startCall := r.clock.now()
+	begin := r.clock.now()
 	for _, c := range []struct {
 		after   time.Duration
 		seconds int
@@ -94,10 +95,10 @@ func retryAfterIsExact(t *testing.T, env environment) {
 		{0, 60}, {time.Millisecond, 60}, {999 * time.Millisecond, 60}, {time.Second, 59}, {1001 * time.Millisecond, 59},
 		{59 * time.Second, 1}, {59*time.Second + 500*time.Millisecond, 1}, {waitForAccount - time.Millisecond, 1},
 	} {
-		r.clock.set(startCall.Add(c.after))
+		r.clock.set(begin.Add(c.after))
 		r.expect("after "+c.after.String(), r.tryLogin(user), tooManyAttempts(c.seconds))
 	}
-	r.clock.set(startCall.Add(waitForAccount))
+	r.clock.set(begin.Add(waitForAccount))
 	r.login(user)
 }
 
@@ -111,7 +112,7 @@ func waitsDouble(t *testing.T, env environment) {
 		r.clock.advance(time.Duration(wait)*time.Second - time.Millisecond)
 		r.expect("a millisecond before", r.tryLogin(user, here), tooManyAttempts(1))
 		r.clock.advance(time.Millisecond)
-		r.expect("then", r.failLogin(user.Email, here), badCredentials())
+		r.expect("after the wait", r.failLogin(user.Email, here), badCredentials())
 	}
 }
 
@@ -119,36 +120,36 @@ func failuresAreForgotten(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	for range freeOfAccount - 1 {
-		r.expect("wrong", r.failLogin(user.Email), badCredentials())
+		r.expect("wrong password", r.failLogin(user.Email), badCredentials())
 	}
 	r.clock.advance(24 * time.Hour)
 	r.failLogins(user.Email)
-	r.expect("the eleventh of today", r.failLogin(user.Email), tooManyAttempts(60))
+	r.expect("the eleventh failure of today", r.failLogin(user.Email), tooManyAttempts(60))
 }
 
-func successClears(t *testing.T, env environment) {
+func successClearsFailures(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	for range 4 {
 		for range freeOfAccount - 1 {
-			r.expect("wrong", r.failLogin(user.Email), badCredentials())
+			r.expect("wrong password", r.failLogin(user.Email), badCredentials())
 		}
 		r.login(user)
 	}
 	r.failLogins(user.Email)
-	r.expect("the eleventh in a row", r.failLogin(user.Email), tooManyAttempts(60))
+	r.expect("the eleventh failure in a row", r.failLogin(user.Email), tooManyAttempts(60))
 }
 
 func unknownAccountIsLimited(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, inactiveUser := r.user(active), r.user(flags{})
 	names := map[string]string{
-		"an account": user.Email, "an inactive one": inactiveUser.Email,
-		"an unknown one": "nobody." + user.Email, "a name that is no address": "nobody",
+		"an account": user.Email, "an inactive account": inactiveUser.Email,
+		"an unknown account": "nobody." + user.Email, "a malformed address": "nobody",
 	}
 	for i := range 2 * freeOfAccount {
 		if i > freeOfAccount {
-			r.clock.advance(19 * time.Second) // in the middle of a wait, and beyond it
+			r.clock.advance(19 * time.Second) // within a wait and after it
 		}
 		replies := make(map[string]reply)
 		for what, name := range names {
@@ -166,7 +167,7 @@ func spellingIsLimited(t *testing.T, env environment) {
 		r.expect(spelling, r.failLogin(spelling), badCredentials())
 		r.expect(spelling, r.failLogin(spelling), badCredentials())
 	}
-	r.expect("once more", r.tryLogin(user), tooManyAttempts(60))
+	r.expect("right password", r.tryLogin(user), tooManyAttempts(60))
 }
 
 func badBodiesDoNotCount(t *testing.T, env environment) {
@@ -174,14 +175,14 @@ func badBodiesDoNotCount(t *testing.T, env environment) {
 	user := r.user(active)
 	for range 2 * freeOfAccount {
 		r.expectInvalid("an operator", r.post("/auth/login", rawJSON(`{"username": `+quoted(user.Email)+`, "password": {"$ne": null}}`)), anyType, "body.password")
-		tooLong := asForm("username", user.Email, "password", string(make([]byte, account.MaxPasswordBytes+1)))
-		r.expect("a password that nobody has", r.post("/auth/login", tooLong), badCredentials())
+		tooLong := strings.Repeat("a", account.MaxPasswordBytes+1)
+		r.expect("too long a password", r.loginWith(user.Email, tooLong), badCredentials())
 	}
 	r.failLogins(user.Email)
-	r.expect("once more", r.tryLogin(user), tooManyAttempts(60))
+	r.expect("right password", r.tryLogin(user), tooManyAttempts(60))
 }
 
-func anotherNetwork(t *testing.T, env environment) {
+func addressesOfOneNetwork(t *testing.T, env environment) {
 	for _, c := range []struct{ here, near, elsewhere string }{
 		{"203.0.113.7", "203.0.113.250", "203.0.114.7"},
 		{"2001:db8:1:2::7", "2001:db8:1:2:ffff::", "2001:db8:1:3::7"},
@@ -207,7 +208,7 @@ func (r *rig) tryDevice(name, password, device string, options ...option) reply 
 	return r.post("/auth/login", asForm("username", name, "password", password, "device_token", device), options...)
 }
 
-func knownDevice(t *testing.T, env environment) {
+func knownDeviceIsNotLimited(t *testing.T, env environment) {
 	r := env.rig(t, behindProxy)
 	user := r.user(active)
 	device := r.tryLogin(user).device
@@ -218,11 +219,11 @@ func knownDevice(t *testing.T, env environment) {
 	for i := range freeOfNetwork {
 		_ = r.failLogin(fmt.Sprint(i, user.Email), forwardedFor("203.0.113.7"))
 	}
-	r.expect("on a new device", r.tryLogin(user, forwardedFor("203.0.113.7")), tooManyAttempts(60))
+	r.expect("new device", r.tryLogin(user, forwardedFor("203.0.113.7")), tooManyAttempts(60))
 	got := r.tryDevice(user.Email, password, device, forwardedFor("203.0.113.7"))
 	r.issuedToken(got)
 	if got.device != "" && got.device != device {
-		t.Errorf("got another device token with the login")
+		t.Error("got a new device token with the login, want the old one or none")
 	}
 	r.clock.advance(90*24*time.Hour - time.Millisecond)
 	r.failLogins(user.Email)
@@ -242,14 +243,14 @@ func deviceOfAnotherAccount(t *testing.T, env environment) {
 	}
 }
 
-func deviceIsLimitedApart(t *testing.T, env environment) {
+func deviceHasItsOwnLimit(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	device := r.tryLogin(user).device
 	for range freeOfDevice {
-		r.expect("wrong", r.tryDevice(user.Email, wrongPassword, device), badCredentials())
+		r.expect("wrong password", r.tryDevice(user.Email, wrongPassword, device), badCredentials())
 	}
-	r.expect("the right one", r.tryDevice(user.Email, password, device), tooManyAttempts(30))
+	r.expect("right password", r.tryDevice(user.Email, password, device), tooManyAttempts(30))
 	r.login(user) // on a new device
 	r.clock.advance(waitForDevice - time.Millisecond)
 	r.expect("a millisecond before", r.tryDevice(user.Email, password, device), tooManyAttempts(1))
@@ -257,24 +258,24 @@ func deviceIsLimitedApart(t *testing.T, env environment) {
 	r.issuedToken(r.tryDevice(user.Email, password, device))
 }
 
-func untrustedForwarding(t *testing.T, env environment) {
+func untrustedForwardedFor(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	for i := range freeOfAccount {
 		claim := fmt.Sprintf("198.51.%d.7", i)
 		r.expect(claim, r.failLogin(user.Email, forwardedFor(claim), header("X-Real-IP", claim)), badCredentials())
 	}
-	r.expect("from yet another", r.tryLogin(user, forwardedFor("203.0.113.7")), tooManyAttempts(60))
-	r.expect("from where it came", r.tryLogin(user), tooManyAttempts(60))
+	r.expect("another claimed address", r.tryLogin(user, forwardedFor("203.0.113.7")), tooManyAttempts(60))
+	r.expect("no claimed address", r.tryLogin(user), tooManyAttempts(60))
 
-	// A trusted proxy appends to what the client claims.
+	// A trusted proxy appends the client IP to the addresses that the client claims.
 	r = env.rig(t, behindProxy)
 	user = r.user(active)
 	for i := range freeOfAccount {
 		claim := fmt.Sprintf("198.51.%d.7, 203.0.113.7", i)
 		r.expect(claim, r.failLogin(user.Email, forwardedFor(claim)), badCredentials())
 	}
-	r.expect("from yet another", r.tryLogin(user, forwardedFor("192.0.2.1, 203.0.113.7")), tooManyAttempts(60))
+	r.expect("another claimed address", r.tryLogin(user, forwardedFor("192.0.2.1, 203.0.113.7")), tooManyAttempts(60))
 }
 
 func accountFromManyNetworks(t *testing.T, env environment) {
@@ -284,7 +285,7 @@ func accountFromManyNetworks(t *testing.T, env environment) {
 		botnet := fmt.Sprintf("198.51.%d.7", i)
 		r.expect(botnet, r.failLogin(user.Email, forwardedFor(botnet)), badCredentials())
 	}
-	r.expect("from a further one", r.tryLogin(user, forwardedFor("192.0.2.1")), tooManyAttempts(60))
+	r.expect("another network", r.tryLogin(user, forwardedFor("192.0.2.1")), tooManyAttempts(60))
 	r.clock.advance(waitForAccount)
 	r.expect("a minute later", r.failLogin(user.Email, forwardedFor("192.0.2.1")), badCredentials())
 	r.expect("and again", r.failLogin(user.Email, forwardedFor("192.0.2.1")), tooManyAttempts(120))
@@ -294,16 +295,16 @@ func networkOnManyAccounts(t *testing.T, env environment) {
 	r := env.rig(t, behindProxy)
 	user, colleague := r.user(active), r.user(active)
 	office := forwardedFor("203.0.113.7")
-	r.issuedToken(r.tryLogin(colleague, office)) // which reveals nothing below
+	r.issuedToken(r.tryLogin(colleague, office)) // the limit of the network does not depend on it
 	for i := range freeOfNetwork {
 		name := fmt.Sprintf("nobody.%d.%s", i, user.Email)
 		if got := r.failLogin(name, office); got.answer != badCredentials() {
 			t.Fatalf("failure %d:\n got %+v\nwant %+v", i+1, got.answer, badCredentials())
 		}
 	}
-	r.expect("on one more", r.tryLogin(user, office), tooManyAttempts(1))
-	r.expect("on a colleague's", r.tryLogin(colleague, office), tooManyAttempts(1))
-	r.expect("on an unknown one", r.failLogin("nobody."+user.Email, office), tooManyAttempts(1))
+	r.expect("another account", r.tryLogin(user, office), tooManyAttempts(1))
+	r.expect("the colleague's account", r.tryLogin(colleague, office), tooManyAttempts(1))
+	r.expect("an unknown account", r.failLogin("nobody."+user.Email, office), tooManyAttempts(1))
 	r.issuedToken(r.tryLogin(user, forwardedFor("198.51.100.7")))
 	r.clock.advance(time.Hour)
 	r.issuedToken(r.tryLogin(r.user(active), office))
@@ -320,7 +321,7 @@ func onlyLoginIsLimited(t *testing.T, env environment) {
 	r.expect("log out", r.logout(r.withToken(token)), r.loggedOut())
 }
 
-func reauthenticateIsLimitedApart(t *testing.T, env environment) {
+func reauthenticationHasItsOwnLimit(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	token := r.login(user)
@@ -331,13 +332,13 @@ func reauthenticateIsLimitedApart(t *testing.T, env environment) {
 	r.expect("log in", r.tryLogin(user), tooManyAttempts(60))
 	r.reauthenticated(token, lifetime)
 
-	r.clock.advance(24 * time.Hour) // the failed logins are forgotten, and the sessions over
+	r.clock.advance(24 * time.Hour) // the failed logins are forgotten and the sessions have expired
 	token, another := r.login(user), r.login(user)
 	for range freeOfDevice {
-		r.expect("wrong", reauthenticate(token, wrongPassword), badCredentials())
+		r.expect("wrong password", reauthenticate(token, wrongPassword), badCredentials())
 	}
-	r.expect("the right one", reauthenticate(token, password), tooManyAttempts(30))
-	r.expect("the right one in another session", reauthenticate(another, password), tooManyAttempts(30))
+	r.expect("right password", reauthenticate(token, password), tooManyAttempts(30))
+	r.expect("right password in another session", reauthenticate(another, password), tooManyAttempts(30))
 	r.expect("guard", r.get("/guarded", r.withToken(token)), welcome(user))
 	r.login(user)
 	r.clock.advance(waitForDevice - time.Millisecond)
@@ -346,7 +347,7 @@ func reauthenticateIsLimitedApart(t *testing.T, env environment) {
 	r.reauthenticated(token, lifetime-waitForDevice)
 }
 
-// brokenAttempts are counters that cannot be had.
+// brokenAttempts is a store whose counters cannot be read.
 type brokenAttempts struct{ account.AttemptStore }
 
 func (brokenAttempts) Counters(context.Context, time.Time, ...string) ([]account.AttemptCounter, error) {
@@ -359,11 +360,11 @@ func attemptsFail(t *testing.T, env environment) {
 		user := r.user(active)
 		wrong, got := r.failLogin(user.Email), r.tryLogin(user)
 		if failClosed {
-			r.expect("a wrong password", wrong, unavailable())
-			r.expect("the right one", got, unavailable())
+			r.expect("wrong password", wrong, unavailable())
+			r.expect("right password", got, unavailable())
 			continue
 		}
-		r.expect("a wrong password", wrong, badCredentials())
+		r.expect("wrong password", wrong, badCredentials())
 		r.issuedToken(got)
 	}
 }

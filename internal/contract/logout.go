@@ -7,17 +7,17 @@ import (
 
 var logoutRows = section{"logout", []row{
 	{"success", logoutSucceeds},
-	{"only the token that authenticated is destroyed", logoutSparesOtherSessions},
-	{"missing token", logoutWithoutToken},
-	{"bad token", logoutWithBadToken},
-	{"the second time", logoutTwice},
-	{"an inactive user's token stays dead", inactiveLogoutIsForGood},
+	{"other sessions of the user stay valid", logoutKeepsOtherSessions},
+	{"no credentials", logoutWithoutToken},
+	{"malformed, unknown, revoked or expired token", logoutWithBadToken},
+	{"a second log-out with the same token gets 401", logoutTwice},
+	{"the log-out of an inactive user gets 401 and ends the session", logoutOfInactiveUser},
 	{"an unverified user can log out", unverifiedLogout},
-	{"a token of exactly its lifetime can log out", logoutAtTheLastMoment},
+	{"a token can log out up to its lifetime, to the millisecond", logoutAtExpiry},
 	{"the delete was not acknowledged", logoutNotAcknowledged},
-	{"the delete went through but was not acknowledged", logoutAnswerLost},
-	{"the lookup fails", logoutWithoutLookup},
-	{"a bad token while the database fails", badLogoutWithoutDatabase},
+	{"the delete took effect but was not acknowledged", logoutAnswerLost},
+	{"the token or the user cannot be read", logoutWithoutLookup},
+	{"an invalid token gets 503 while the database fails", invalidLogoutWithoutDatabase},
 	{"a token in the URL or the body is never read", logoutWithTokenInURL},
 }}
 
@@ -33,7 +33,7 @@ func logoutSucceeds(t *testing.T, env environment) {
 	r.expect("use the token afterwards", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 }
 
-func logoutSparesOtherSessions(t *testing.T, env environment) {
+func logoutKeepsOtherSessions(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	another := r.login(user)
@@ -63,7 +63,7 @@ func logoutTwice(t *testing.T, env environment) {
 	r.expect("log out again", r.logout(r.withToken(token)), r.notLoggedOut())
 }
 
-func inactiveLogoutIsForGood(t *testing.T, env environment) {
+func logoutOfInactiveUser(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	r.setFlags(user, flags{active: false})
@@ -80,11 +80,11 @@ func unverifiedLogout(t *testing.T, env environment) {
 	r.expect("log out", r.logout(r.withToken(token)), r.loggedOut())
 }
 
-func logoutAtTheLastMoment(t *testing.T, env environment) {
+func logoutAtExpiry(t *testing.T, env environment) {
 	r := env.rig(t)
 	_, token := r.loggedIn()
 	r.clock.advance(lifetime)
-	r.expect("log out at the age of lifetime", r.logout(r.withToken(token)), r.loggedOut())
+	r.expect("log out at the lifetime", r.logout(r.withToken(token)), r.loggedOut())
 
 	_, token = r.loggedIn()
 	r.clock.advance(lifetime + time.Millisecond)
@@ -105,8 +105,8 @@ func logoutNotAcknowledged(t *testing.T, env environment) {
 	}
 }
 
-// logoutAnswerLost: the row may be gone without a majority's word for it. Until
-// the database gives that word, no log-out says that it is over.
+// logoutAnswerLost checks a delete that took effect although a majority has not acknowledged it.
+// Until the database acknowledges a delete, no log-out reports that the session has ended.
 func logoutAnswerLost(t *testing.T, env environment) {
 	for _, failure := range failures {
 		t.Run(failure.name, func(t *testing.T) {
@@ -114,7 +114,7 @@ func logoutAnswerLost(t *testing.T, env environment) {
 			_, token := r.loggedIn()
 			r.db.loseAnswer(deleteToken, failure.err)
 			r.expect("log out", r.logout(r.withToken(token)), unavailable())
-			r.expect("try again too early", r.logout(r.withToken(token)), unavailable())
+			r.expect("try again while the database fails", r.logout(r.withToken(token)), unavailable())
 			r.db.repair()
 			r.expect("try again", r.logout(r.withToken(token)), r.notLoggedOut())
 		})
@@ -136,7 +136,7 @@ func logoutWithoutLookup(t *testing.T, env environment) {
 	}
 }
 
-func badLogoutWithoutDatabase(t *testing.T, env environment) {
+func invalidLogoutWithoutDatabase(t *testing.T, env environment) {
 	r := env.rig(t)
 	token := r.unknownToken()
 	for _, failure := range failures {
@@ -147,7 +147,7 @@ func badLogoutWithoutDatabase(t *testing.T, env environment) {
 		}
 	}
 	r.db.fail(findToken, failures[0].err)
-	r.expect("a malformed token", r.logout(r.withToken("malformed")), r.notLoggedOut())
+	r.expect("malformed token", r.logout(r.withToken("malformed")), r.notLoggedOut())
 }
 
 func logoutWithTokenInURL(t *testing.T, env environment) {

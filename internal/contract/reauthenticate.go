@@ -38,7 +38,7 @@ func otherGuardsIgnoreAge(t *testing.T, env environment) {
 
 func freshWithoutCredentials(t *testing.T, env environment) {
 	r := env.rig(t)
-	r.expect("none", r.get("/fresh"), r.unauthorized(noToken))
+	r.expect("no credentials", r.get("/fresh"), r.unauthorized(noToken))
 	r.expect("malformed", r.get("/fresh", r.withToken("malformed")), r.unauthorized("invalid_token"))
 	r.expect("unknown", r.get("/fresh", r.withToken(r.unknownToken())), r.unauthorized("invalid_token"))
 }

@@ -9,22 +9,22 @@ import (
 )
 
 var rememberRows = section{"remember", []row{
-	{"a login that asks to be remembered has the whole lifetime", loginIsRemembered},
-	{"any other has the brief one, and a cookie without Max-Age", loginIsBrief},
-	{"a value that is no boolean", rememberIsNoBoolean},
-	{"a field twice", rememberTwice},
-	{"without a brief lifetime it is ignored", rememberIsIgnored},
-	{"where tokens never expire, the brief ones do", briefWhereNothingExpires},
-	{"a part of a second", briefIsExact},
-	{"wrong credentials", rememberDoesNotHelp},
+	{"a login with remember has the whole lifetime", loginIsRemembered},
+	{"a login without remember has the brief lifetime and a cookie without Max-Age", loginIsBrief},
+	{"a value that is not a boolean gets 422", malformedRemember},
+	{"duplicate field", duplicateRemember},
+	{"remember is ignored where BriefLifetime is not set", rememberIsIgnored},
+	{"brief logins expire where tokens never expire", briefWithoutExpiry},
+	{"the brief lifetime is exact to the millisecond", briefIsExact},
+	{"remember does not change the answer to wrong credentials", rememberWithWrongCredentials},
 }}
 
 const brief = 10 * time.Minute
 
 var withBriefLifetime = withPlugin(func(cfg *ginauth.Config) { cfg.BriefLifetime = brief })
 
-// rememberMe returns the bodies of a login with a value of remember, in every
-// encoding; inJSON is what JSON has instead of the string.
+// rememberMe returns the bodies of a login with a value of remember, in every encoding. The JSON
+// body has the literal inJSON instead of the string.
 func rememberMe(user Member, value, inJSON string) map[string]body {
 	login := []string{"username", user.Email, "password", password, "remember", value}
 	literal := fmt.Sprintf(`{"username": %q, "password": %q, "remember": %s}`, user.Email, password, inJSON)
@@ -35,12 +35,11 @@ func rememberMe(user Member, value, inJSON string) map[string]body {
 	}
 }
 
-// expectExpiry checks that a token that was issued just now is accepted for a
-// lifetime, and not for a millisecond more.
-func (r *rig) expectExpiry(what string, user Member, token string, lifetime time.Duration) {
+// expectExpiry checks that a token is valid for this time from now and not a millisecond longer.
+func (r *rig) expectExpiry(what string, user Member, token string, remaining time.Duration) {
 	r.t.Helper()
-	r.clock.advance(lifetime)
-	r.expect(what+": at its end", r.get("/guarded", r.withToken(token)), welcome(user))
+	r.clock.advance(remaining)
+	r.expect(what+": at the expiry", r.get("/guarded", r.withToken(token)), welcome(user))
 	r.clock.advance(time.Millisecond)
 	r.expect(what+": a millisecond later", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 }
@@ -61,7 +60,7 @@ func loginIsBrief(t *testing.T, env environment) {
 	user := r.user(active)
 	bodies := make(map[string]body)
 	for _, enc := range encodings {
-		bodies[enc.name+" without it"] = enc.of("username", user.Email, "password", password)
+		bodies[enc.name+" without remember"] = enc.of("username", user.Email, "password", password)
 	}
 	for _, value := range []string{"false", "off", "0", "no", ""} {
 		for what, b := range rememberMe(user, value, "false") {
@@ -73,7 +72,7 @@ func loginIsBrief(t *testing.T, env environment) {
 	}
 }
 
-func rememberIsNoBoolean(t *testing.T, env environment) {
+func malformedRemember(t *testing.T, env environment) {
 	r := env.rig(t, withBriefLifetime)
 	user := r.user(active)
 	for _, value := range [][2]string{{"maybe", `"maybe"`}, {"2", `2`}, {"true ", `"true "`}, {"\xff", `{}`}, {"null", `[true]`}} {
@@ -84,7 +83,7 @@ func rememberIsNoBoolean(t *testing.T, env environment) {
 	r.expectRows(user, 0)
 }
 
-func rememberTwice(t *testing.T, env environment) {
+func duplicateRemember(t *testing.T, env environment) {
 	r := env.rig(t, withBriefLifetime)
 	user := r.user(active)
 	for _, enc := range encodings {
@@ -104,7 +103,7 @@ func rememberIsIgnored(t *testing.T, env environment) {
 	}
 }
 
-func briefWhereNothingExpires(t *testing.T, env environment) {
+func briefWithoutExpiry(t *testing.T, env environment) {
 	r := env.rig(t, neverExpires, withBriefLifetime)
 	user := r.user(active)
 	for what, b := range rememberMe(user, "true", "true") {
@@ -119,15 +118,15 @@ func briefWhereNothingExpires(t *testing.T, env environment) {
 func briefIsExact(t *testing.T, env environment) {
 	const odd = 90*time.Second + 7*time.Millisecond
 	r := env.rig(t, withPlugin(func(cfg *ginauth.Config) { cfg.BriefLifetime = odd }))
-	user, token := r.loggedIn() // says 90 seconds: never more than it is
+	user, token := r.loggedIn() // the answer says 90 seconds, never more than the lifetime
 	r.expectExpiry("90.007 seconds", user, token, odd)
 }
 
-func rememberDoesNotHelp(t *testing.T, env environment) {
+func rememberWithWrongCredentials(t *testing.T, env environment) {
 	r := env.rig(t, withBriefLifetime)
 	user := r.user(active)
 	got := r.post("/auth/login", asForm("username", user.Email, "password", wrongPassword, "remember", "true"))
 	r.expect("wrong password", got, badCredentials())
-	got = r.post("/auth/login", body{})
+	got = r.post("/auth/login", nothing)
 	r.expect("no body", got, unsupported())
 }

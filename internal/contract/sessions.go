@@ -197,16 +197,16 @@ func sessionFields(t *testing.T, env environment) {
 	user := r.user(active)
 	got := r.tryLogin(user, header("User-Agent", "Browser/1.0 <Ünï>"))
 	token := r.issuedToken(got)
-	startCall := r.clock.now()
+	begin := r.clock.now()
 	r.clock.advance(5 * time.Minute)
 	fields := r.fields(r.get("/auth/sessions", r.withToken(token), header("User-Agent", "Another/2.0")))
 	want := map[string]string{
 		"id":               quoted(r.rows(user)[0].ID.String()),
 		"current":          "true",
-		"created_at":       inQuotes(startCall),
+		"created_at":       inQuotes(begin),
 		"last_used_at":     inQuotes(r.clock.now()),
-		"authenticated_at": inQuotes(startCall),
-		"expires_at":       inQuotes(startCall.Add(lifetime)),
+		"authenticated_at": inQuotes(begin),
+		"expires_at":       inQuotes(begin.Add(lifetime)),
 		"user_agent":       quoted("Browser/1.0 <Ünï>"),
 		"client_ip":        `"127.0.0.1"`,
 	}

@@ -8,13 +8,13 @@ import (
 	"github.com/latchkey-go/latchkey/ginauth"
 )
 
-var bearerRows = section{"header", []row{
+var bearerRows = section{"bearer token", []row{
 	{"two Authorization headers", twoHeaders},
 	{"Bearer with no token or with spaces in it", malformedHeader},
-	{"another scheme is as no credentials", otherScheme},
-	{"the scheme has no case", schemeHasNoCase},
-	{"the realm is the application's", realm},
-	{"a cookie is not taken", cookieNotTaken},
+	{"another scheme counts as no credentials", otherScheme},
+	{"the scheme is matched without regard to case", schemeIgnoresCase},
+	{"the realm is configurable", realm},
+	{"a cookie is ignored", cookieIsIgnored},
 }}
 
 func twoHeaders(t *testing.T, env environment) {
@@ -51,7 +51,7 @@ func otherScheme(t *testing.T, env environment) {
 	}
 }
 
-func schemeHasNoCase(t *testing.T, env environment) {
+func schemeIgnoresCase(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	for _, scheme := range []string{"bearer", "BEARER", "bEaReR"} {
@@ -68,7 +68,7 @@ func realm(t *testing.T, env environment) {
 	r.expect("malformed token", r.get("/guarded", r.withToken("malformed")), want)
 }
 
-func cookieNotTaken(t *testing.T, env environment) {
+func cookieIsIgnored(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	r.expect("guard", r.get("/guarded", cookie.withToken(token)), r.unauthorized(noToken))
@@ -78,11 +78,11 @@ func cookieNotTaken(t *testing.T, env environment) {
 
 var cookieRows = section{"cookie", []row{
 	{"the guard sends no WWW-Authenticate", noChallenge},
-	{"two cookies of one name with different values", twoDifferentCookies},
-	{"two cookies of one name with one value", sameCookieTwice},
-	{"an empty cookie", emptyCookie},
-	{"an Authorization header is not taken", headerNotTaken},
-	{"a cookie is cleared with the attributes that it was set with", clearedAsSet},
+	{"two cookies of one name: the valid one wins, those of two users are refused", twoDifferentCookies},
+	{"two equal cookies are accepted", sameCookieTwice},
+	{"an empty cookie counts as no credentials", emptyCookie},
+	{"an Authorization header is ignored", headerIsIgnored},
+	{"a cookie is cleared with its own attributes", cookieIsClearedAsSet},
 }}
 
 func noChallenge(t *testing.T, env environment) {
@@ -101,30 +101,30 @@ func noChallenge(t *testing.T, env environment) {
 
 func twoDifferentCookies(t *testing.T, env environment) {
 	r := env.rig(t)
-	ann, anns, bob, bobs := r.twoUsers()
+	ann, annToken, bob, bobToken := r.twoUsers()
 	for _, c := range []struct {
-		what   string
-		values [2]string
-		guard  answer
-		visit  answer
+		what     string
+		values   [2]string
+		guard    answer
+		optional answer
 	}{
-		{"two users", [2]string{anns, bobs}, r.unauthorized("invalid_token"), anonymous()},
-		{"two users, the other way", [2]string{bobs, anns}, r.unauthorized("invalid_token"), anonymous()},
-		{"junk second", [2]string{anns, "x"}, welcome(ann), welcome(ann)},
-		{"junk first", [2]string{"x", bobs}, welcome(bob), welcome(bob)},
-		{"an empty one", [2]string{"", anns}, welcome(ann), welcome(ann)},
-		{"a dead one", [2]string{r.unknownToken(), anns}, welcome(ann), welcome(ann)},
-		{"two sessions of one user", [2]string{r.login(ann), anns}, welcome(ann), welcome(ann)},
+		{"two users", [2]string{annToken, bobToken}, r.unauthorized("invalid_token"), anonymous()},
+		{"two users, in the other order", [2]string{bobToken, annToken}, r.unauthorized("invalid_token"), anonymous()},
+		{"malformed second", [2]string{annToken, "x"}, welcome(ann), welcome(ann)},
+		{"malformed first", [2]string{"x", bobToken}, welcome(bob), welcome(bob)},
+		{"empty first", [2]string{"", annToken}, welcome(ann), welcome(ann)},
+		{"unknown first", [2]string{r.unknownToken(), annToken}, welcome(ann), welcome(ann)},
+		{"two sessions of one user", [2]string{r.login(ann), annToken}, welcome(ann), welcome(ann)},
 	} {
 		both := header("Cookie", "__Host-latchkey="+c.values[0]+"; __Host-latchkey="+c.values[1])
 		r.expect("guard: "+c.what, r.get("/guarded", both), c.guard)
-		r.expect("optional: "+c.what, r.get("/optional", both), c.visit)
+		r.expect("optional: "+c.what, r.get("/optional", both), c.optional)
 		inTwoHeaders := header("Cookie", "__Host-latchkey="+c.values[0], "__Host-latchkey="+c.values[1])
 		r.expect("in two headers: "+c.what, r.get("/guarded", inTwoHeaders), c.guard)
 	}
-	r.expect("log out", r.logout(header("Cookie", "__Host-latchkey="+anns+"; __Host-latchkey="+bobs)), r.loggedOut())
-	r.expectValid("Ann", ann, []string{anns})
-	r.expectValid("Bob", bob, []string{bobs})
+	r.expect("log out", r.logout(header("Cookie", "__Host-latchkey="+annToken+"; __Host-latchkey="+bobToken)), r.loggedOut())
+	r.expectValid("Ann", ann, []string{annToken})
+	r.expectValid("Bob", bob, []string{bobToken})
 }
 
 func sameCookieTwice(t *testing.T, env environment) {
@@ -142,7 +142,7 @@ func emptyCookie(t *testing.T, env environment) {
 	r.expect("log out", r.logout(r.withToken("")), want)
 }
 
-func headerNotTaken(t *testing.T, env environment) {
+func headerIsIgnored(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	r.expect("guard", r.get("/guarded", bearer.withToken(token)), r.unauthorized(noToken))
@@ -151,7 +151,7 @@ func headerNotTaken(t *testing.T, env environment) {
 	r.expect("use the token afterwards", r.get("/guarded", r.withToken(token)), welcome(user))
 }
 
-func clearedAsSet(t *testing.T, env environment) {
+func cookieIsClearedAsSet(t *testing.T, env environment) {
 	r := env.rig(t, withTransports(ginauth.Cookie{Name: "app", Path: "/api", Domain: "example.com", InsecureHTTP: true, SameSite: http.SameSiteStrictMode}))
 	user := r.user(active)
 	const attributes = "; HttpOnly; SameSite=Strict"
@@ -161,23 +161,23 @@ func clearedAsSet(t *testing.T, env environment) {
 	want := noContent()
 	want.SetCookie = "app=" + token + "; Path=/api; Domain=example.com; Max-Age=3600" + attributes
 	r.expect("log in", got, want)
-	var gone []string // also in the scopes of the defaults: the settings may have changed
+	var cleared []string // also with the default attributes: the settings may have changed
 	for _, scope := range []string{"Path=/api; Domain=example.com", "Path=/; Domain=example.com", "Path=/api", "Path=/"} {
-		gone = append(gone, "app=; "+scope+"; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0"+attributes)
+		cleared = append(cleared, "app=; "+scope+"; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0"+attributes)
 	}
-	want.SetCookie = strings.Join(gone, "\n")
+	want.SetCookie = strings.Join(cleared, "\n")
 	r.expect("log out", r.logout(header("Cookie", "app="+token)), want)
 }
 
-var orderRows = section{"order", []row{
-	{"the first that yields a user wins", firstUserWins},
-	{"a bad credential gives way to a good one", validTokenBesideInvalid},
-	{"where none yields a user, the gravest reason is told", mostSevereReason},
-	{"a failing database is not passed over", databaseFailureIsNotSkipped},
-	{"the login is answered by the first", firstAnswersLogin},
-	{"log-out destroys the token that authenticated", logoutEndsAuthenticatingToken},
-	{"log-out with a bearer token leaves the cookie alone", logoutByBearer},
-	{"log-out clears a cookie that is no good", logoutClearsBadCookie},
+var orderRows = section{"order of transports", []row{
+	{"the first transport with a valid token wins", firstUserWins},
+	{"a valid token beside an invalid one is accepted", validTokenBesideInvalid},
+	{"without a valid token, the answer names the most severe reason", mostSevereReason},
+	{"a failing database gets 503, even if another transport has a token", databaseFailureIsNotSkipped},
+	{"the first transport answers logins", firstTransportAnswersLogin},
+	{"log-out ends the session of the token that authenticated", logoutEndsAuthenticatingToken},
+	{"log-out with a bearer token does not clear the cookie", logoutByBearer},
+	{"log-out clears an invalid cookie", logoutClearsInvalidCookie},
 }}
 
 var (
@@ -226,12 +226,12 @@ func validTokenBesideInvalid(t *testing.T, env environment) {
 func mostSevereReason(t *testing.T, env environment) {
 	for _, order := range []func(*settings){bearerFirst, cookieFirst} {
 		r := env.rig(t, order)
-		r.expect("nothing", r.get("/guarded"), r.unauthorized(noToken))
-		r.expect("a bad cookie", r.get("/guarded", cookie.withToken("x")), r.unauthorized("invalid_token"))
-		r.expect("a bad header", r.get("/guarded", bearer.withToken("x")), r.unauthorized("invalid_token"))
-		r.expect("a bad cookie and another scheme", r.get("/guarded", cookie.withToken("x"), authorization("Basic x")), r.unauthorized("invalid_token"))
-		r.expect("both bad", r.get("/guarded", bearer.withToken("x"), cookie.withToken("x")), r.unauthorized("invalid_token"))
-		r.expect("an unreadable header and a bad cookie", r.get("/guarded", authorization("Bearer"), cookie.withToken("x")), r.badRequest())
+		r.expect("no credentials", r.get("/guarded"), r.unauthorized(noToken))
+		r.expect("invalid cookie", r.get("/guarded", cookie.withToken("x")), r.unauthorized("invalid_token"))
+		r.expect("invalid header", r.get("/guarded", bearer.withToken("x")), r.unauthorized("invalid_token"))
+		r.expect("invalid cookie and another scheme", r.get("/guarded", cookie.withToken("x"), authorization("Basic x")), r.unauthorized("invalid_token"))
+		r.expect("both invalid", r.get("/guarded", bearer.withToken("x"), cookie.withToken("x")), r.unauthorized("invalid_token"))
+		r.expect("malformed header and invalid cookie", r.get("/guarded", authorization("Bearer"), cookie.withToken("x")), r.badRequest())
 	}
 }
 
@@ -241,12 +241,12 @@ func databaseFailureIsNotSkipped(t *testing.T, env environment) {
 	for _, failure := range failures {
 		r.db.fail(findToken, failure.err)
 		r.expect("both", r.get("/guarded", bearer.withToken(r.unknownToken()), cookie.withToken("malformed")), unavailable())
-		r.expect("a malformed header and a good cookie", r.get("/guarded", bearer.withToken("malformed"), cookie.withToken(token)), unavailable())
+		r.expect("malformed token in the header and valid cookie", r.get("/guarded", bearer.withToken("malformed"), cookie.withToken(token)), unavailable())
 		r.db.repair()
 	}
 }
 
-func firstAnswersLogin(t *testing.T, env environment) {
+func firstTransportAnswersLogin(t *testing.T, env environment) {
 	env.rig(t, bearerFirst).loggedIn() // checks the answer
 	env.protocol = cookie
 	env.rig(t, cookieFirst).loggedIn()
@@ -256,10 +256,10 @@ func logoutEndsAuthenticatingToken(t *testing.T, env environment) {
 	r := env.rig(t, bearerFirst)
 	_, annToken, bob, bobToken := r.twoUsers()
 	r.expect("log out with both", r.logout(bearer.withToken(annToken), cookie.withToken(bobToken)), bearer.loggedOut())
-	r.expect("the first is gone", r.get("/guarded", bearer.withToken(annToken)), r.unauthorized("invalid_token"))
-	r.expect("the second is not", r.get("/guarded", cookie.withToken(bobToken)), welcome(bob))
-	r.expect("log out with a dead one and a good one", r.logout(bearer.withToken(annToken), cookie.withToken(bobToken)), cookie.loggedOut())
-	r.expect("the second is gone too", r.get("/guarded", cookie.withToken(bobToken)), r.unauthorized("invalid_token"))
+	r.expect("the first session has ended", r.get("/guarded", bearer.withToken(annToken)), r.unauthorized("invalid_token"))
+	r.expect("the second has not", r.get("/guarded", cookie.withToken(bobToken)), welcome(bob))
+	r.expect("log out with an invalid header and a valid cookie", r.logout(bearer.withToken(annToken), cookie.withToken(bobToken)), cookie.loggedOut())
+	r.expect("the second session has ended", r.get("/guarded", cookie.withToken(bobToken)), r.unauthorized("invalid_token"))
 }
 
 func logoutByBearer(t *testing.T, env environment) {
@@ -270,7 +270,7 @@ func logoutByBearer(t *testing.T, env environment) {
 	r.expect("use the token afterwards", r.get("/guarded", cookie.withToken(token)), bearer.unauthorized("invalid_token"))
 }
 
-func logoutClearsBadCookie(t *testing.T, env environment) {
+func logoutClearsInvalidCookie(t *testing.T, env environment) {
 	r := env.rig(t, bearerFirst)
 	want := r.unauthorized("invalid_token")
 	want.SetCookie = cookie.cleared
