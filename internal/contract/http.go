@@ -26,8 +26,8 @@ type answer struct {
 	SetCookie       string
 }
 
-// reply is an answer with all of its headers. The device token that a login returns is in
-// device alone: only the rows of login attempts are about it.
+// reply is an answer with all of its headers, except the device token that a login returns. It
+// is in device, because only the rows of login attempts check it.
 type reply struct {
 	answer
 	header http.Header
@@ -193,15 +193,15 @@ func replyOf(resp *http.Response, content string) reply {
 	}, resp.Header, device}
 }
 
-// deviceCookie is the start of the header that sets the device's cookie, whatever the name of
-// the session's cookie is.
+// deviceCookie and deviceInJSON match the device token in the answer to a login. The cookie's name
+// depends on the name of the session's cookie.
 var (
 	deviceCookie = regexp.MustCompile(`^[\w-]+-device=(lkd_\w+); Path=\S+;( Domain=\S+;)? Max-Age=7776000; HttpOnly;( Secure;)? SameSite=\w+$`)
 	deviceInJSON = regexp.MustCompile(`"device_token":"(lkd_\w+)",`)
 )
 
-// takeDevice removes the device token from a login's answer, and returns the content that is
-// left and the token.
+// takeDevice removes the device token from the answer to a login. It returns the rest of the body
+// and the token.
 func takeDevice(resp *http.Response, content string) (rest, device string) {
 	resp.Header["Set-Cookie"] = slices.DeleteFunc(resp.Header["Set-Cookie"], func(set string) bool {
 		found := deviceCookie.FindStringSubmatch(set)

@@ -201,7 +201,7 @@ func addressesOfOneNetwork(t *testing.T, env environment) {
 	}
 }
 
-// tryDevice logs in with a device token, as a cookie or in the body.
+// tryDevice logs in with a device token, both in a cookie and in the body.
 func (r *rig) tryDevice(name, password, device string, options ...option) reply {
 	r.t.Helper()
 	options = append(options, header("Cookie", "__Host-latchkey-device="+device))

@@ -1,6 +1,5 @@
-// Package secretscan finds secrets in the output of programs and tests: every
-// well-formed token of Latchkey, whatever its prefix, and every secret that a test
-// has recorded with [Record].
+// Package secretscan finds secrets in the output of programs and tests: every well-formed token of
+// Latchkey with any prefix, and every secret that a test has recorded with [Record].
 package secretscan
 
 import (
@@ -18,14 +17,13 @@ import (
 	"github.com/latchkey-go/latchkey/internal/token"
 )
 
-// Variable is the environment variable with the name of the file that [Record]
-// appends to.
+// Variable is the environment variable that names the file to which [Record] appends.
 const Variable = "LATCHKEY_TEST_SECRETS"
 
-// Record appends secrets that a test issued (tokens, digests, passwords, password
-// hashes) to the file that [Variable] names, one a line; it does nothing where
-// that is not set. Several processes can do so at once. It panics where it fails:
-// a secret that is not recorded is not looked for.
+// Record appends secrets of a test (tokens, digests, passwords, password hashes) to the file that
+// [Variable] names, one per line. It does nothing if the variable is not set. Several processes can
+// record to one file concurrently. Record panics if it fails, because the scan would miss the
+// secret.
 func Record(secrets ...string) {
 	name := os.Getenv(Variable)
 	if name == "" {
@@ -34,13 +32,13 @@ func Record(secrets ...string) {
 	var text strings.Builder
 	for _, secret := range secrets {
 		if strings.ContainsAny(secret, "\r\n") {
-			panic("secretscan: a secret of several lines")
+			panic("secretscan: a secret contains a line break")
 		}
 		text.WriteString(secret + "\n")
 	}
 	file, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
-		// In one write, which O_APPEND keeps together.
+		// O_APPEND makes a single write atomic.
 		_, err = file.WriteString(text.String())
 		err = errors.Join(err, file.Close())
 	}
@@ -50,21 +48,21 @@ func Record(secrets ...string) {
 }
 
 const (
-	// tailLength is by how many of its last bytes a secret is looked up. The first
-	// ones are alike in many.
+	// tailLength is the number of bytes at the end of a secret that index it. Many secrets
+	// have the same beginning.
 	tailLength = 8
 )
 
 type tail [tailLength]byte
 
-// Scanner finds secrets in text. Make one with [New]. It is safe for concurrent
-// use.
+// Scanner finds secrets in text. Make one with [New]. It is safe for concurrent use.
 type Scanner struct {
 	byTail map[tail][]string
 }
 
-// New returns a Scanner of tokens and of secrets of at least 8 bytes, each also as
-// it is written in a URL, in JSON and by %q. Of a token, its digest is a secret too.
+// New returns a Scanner that finds tokens and these secrets, also as they are written in a URL, in
+// JSON and by %q. The digest of a token is a secret too. New returns an error for a secret of fewer
+// than 8 bytes.
 func New(secrets []string) (*Scanner, error) {
 	s := &Scanner{byTail: make(map[tail][]string)}
 	for i, secret := range secrets {
@@ -94,7 +92,7 @@ func (s *Scanner) add(secret string) {
 	}
 }
 
-// ReadSecrets reads what [Record] wrote. Empty lines are left out.
+// ReadSecrets reads the secrets that [Record] wrote. Empty lines and duplicates are ignored.
 func ReadSecrets(r io.Reader) ([]string, error) {
 	secrets := make(map[string]bool)
 	var order []string
@@ -111,15 +109,15 @@ func ReadSecrets(r io.Reader) ([]string, error) {
 	return order, nil
 }
 
-// Finding is a line with a secret in it.
+// Finding is a line that contains a secret.
 type Finding struct {
-	// Line is its number, from 1.
+	// Line is the number of the line, from 1.
 	Line int
-	// Text is the line with "…redacted" in the place of every secret.
+	// Text is the line with "…redacted" in place of every secret.
 	Text string
 }
 
-// Scan returns the lines of a text that hold secrets.
+// Scan returns the lines of a text that contain secrets.
 func (s *Scanner) Scan(r io.Reader) ([]Finding, error) {
 	var found []Finding
 	lines := bufio.NewReader(r)
@@ -138,9 +136,9 @@ func (s *Scanner) Scan(r io.Reader) ([]Finding, error) {
 	}
 }
 
-// redact returns a line without its secrets, and whether there were any.
+// redact returns a line without its secrets, and whether it contained any.
 func (s *Scanner) redact(line string) (string, bool) {
-	secret := make([]bool, len(line)) // which bytes are of one
+	secret := make([]bool, len(line)) // the bytes that are part of one
 	found := false
 	mark := func(from, to int) {
 		found = true
@@ -175,8 +173,8 @@ func (s *Scanner) redact(line string) (string, bool) {
 	return text.String(), true
 }
 
-// findToken reports whether there is a token whose prefix ends at i, where it begins,
-// and its digest. What stands around it does not matter: it may be glued to another word.
+// findToken reports whether the prefix of a token ends at i. It returns the start of the token
+// and its digest. The text around the token does not matter: it may touch another word.
 func findToken(line string, i int) (from int, digest string, ok bool) {
 	end := i + 1 + token.Digits
 	if line[i] != '_' || end > len(line) || strings.ContainsFunc(line[i+1:end], notDigit) {

@@ -63,8 +63,8 @@ func TestScan(t *testing.T) {
 		{"a token alone", token, "…redacted"},
 		{"a token of another prefix", "<" + own + ">", "<…redacted>"},
 		{"a token of the longest prefix", longest, "…redacted"},
-		{"a token behind a name", "session_token_is_" + token, "session_token_is_…redacted"},
-		{"a token glued to words", "TOKEN" + token + "abc_1", "TOKEN…redactedabc_1"},
+		{"a token after a name", "session_token_is_" + token, "session_token_is_…redacted"},
+		{"a token that touches words", "TOKEN" + token + "abc_1", "TOKEN…redactedabc_1"},
 		{"two tokens", token + own + " " + token, "…redacted …redacted"},
 		{"a cookie", "Set-Cookie: __Host-latchkey=" + token + "; Path=/", "Set-Cookie: __Host-latchkey=…redacted; Path=/"},
 		{"a digest", "token: " + digest, "token: …redacted"},
@@ -77,16 +77,16 @@ func TestScan(t *testing.T) {
 		{"a password hash", "user " + hash + ".", "user …redacted."},
 		{"a password hash in a form", url.Values{"hash": {hash}}.Encode(), "hash=…redacted"},
 
-		{"nothing", "", ""},
+		{"an empty line", "", ""},
 		{"a token with a wrong checksum", broken, ""},
 		{"a token without its last digit", token[:len(token)-1], ""},
 		{"a token without its prefix", token[len("lk_"):], ""},
 		{"a prefix alone", "lk_", ""},
 		{"a redacted token", fmt.Sprint(strategy.NewSecret(token)), ""},
-		{"a digest of no secret", strings.Repeat("A", 43), ""},
+		{"a digest of an unknown token", strings.Repeat("A", 43), ""},
 		{"the tail of a digest", digest[1:], ""},
-		{"a beginning of a hash", "$argon2id$v=19$m=64,t=1,p=1$", ""},
-		{"random digits behind an underscore", "a_" + strings.Repeat("x", 49), ""},
+		{"the beginning of a hash", "$argon2id$v=19$m=64,t=1,p=1$", ""},
+		{"digits after an underscore", "a_" + strings.Repeat("x", 49), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found, err := scanner.Scan(strings.NewReader("first\n" + c.text + "\r\nlast"))
@@ -97,7 +97,7 @@ func TestScan(t *testing.T) {
 			if c.want != "" {
 				want = []secretscan.Finding{{Line: 2, Text: c.want}}
 			}
-			// Not what was found: that would be the leak.
+			// The message does not contain the findings: it could leak a secret.
 			if !reflect.DeepEqual(found, want) {
 				t.Errorf("found %d lines, want %d as %q", len(found), len(want), c.want)
 			}
@@ -105,7 +105,7 @@ func TestScan(t *testing.T) {
 	}
 }
 
-func TestTheLastLineAndLongOnes(t *testing.T) {
+func TestScanReadsLongLinesAndTheLastLine(t *testing.T) {
 	token, _ := issue(t, "")
 	filler := strings.Repeat("a_b ", 1<<18)
 	found, err := newScanner(t).Scan(strings.NewReader(filler + token + filler + "\n\n" + token))
@@ -114,20 +114,20 @@ func TestTheLastLineAndLongOnes(t *testing.T) {
 	}
 }
 
-func TestATextThatCannotBeReadIsAnError(t *testing.T) {
+func TestScanReturnsAReadError(t *testing.T) {
 	broken := errors.New("broken")
 	if _, err := newScanner(t).Scan(iotest.ErrReader(broken)); !errors.Is(err, broken) {
 		t.Errorf("got %v, want the error of the reader", err)
 	}
 }
 
-func TestASecretThatIsTooShortToLookForIsAnError(t *testing.T) {
+func TestNewRejectsAShortSecret(t *testing.T) {
 	if _, err := secretscan.New([]string{"long enough", "short"}); err == nil || !strings.Contains(err.Error(), "secret 2") || strings.Contains(err.Error(), "short") {
-		t.Errorf("got %v, want an error with its number and without it", err)
+		t.Errorf("got %v, want an error with the number of the secret and without its text", err)
 	}
 }
 
-func TestRecordFromSeveralProcesses(t *testing.T) {
+func TestProcessesRecordConcurrently(t *testing.T) {
 	const processes, each = 4, 200
 	if process := os.Getenv("SECRETSCAN_TEST_PROCESS"); process != "" {
 		for i := range each {
@@ -139,7 +139,7 @@ func TestRecordFromSeveralProcesses(t *testing.T) {
 	var wg sync.WaitGroup
 	for process := range processes {
 		wg.Go(func() {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestRecordFromSeveralProcesses$")
+			cmd := exec.Command(os.Args[0], "-test.run=^TestProcessesRecordConcurrently$")
 			cmd.Env = append(os.Environ(), secretscan.Variable+"="+name, fmt.Sprint("SECRETSCAN_TEST_PROCESS=", process))
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
@@ -148,7 +148,7 @@ func TestRecordFromSeveralProcesses(t *testing.T) {
 	}
 	wg.Wait()
 	t.Setenv(secretscan.Variable, name)
-	secretscan.Record("", "secret 0 0 a") // nothing new
+	secretscan.Record("", "secret 0 0 a") // recorded already
 	file, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
@@ -176,17 +176,17 @@ func TestRecordWithoutAFileDoesNothing(t *testing.T) {
 	secretscan.Record("a secret")
 }
 
-func TestRecordPanicsWhereItFails(t *testing.T) {
+func TestRecordPanicsOnFailure(t *testing.T) {
 	for name, c := range map[string]struct{ file, secret string }{
-		"no such directory":       {filepath.Join(t.TempDir(), "no", "secrets"), "a secret"},
-		"a secret of two lines":   {filepath.Join(t.TempDir(), "secrets"), "a\nsecret"},
-		"a carriage return in it": {filepath.Join(t.TempDir(), "secrets"), "a\rsecret"},
+		"no such directory":               {filepath.Join(t.TempDir(), "no", "secrets"), "a secret"},
+		"a secret with a line feed":       {filepath.Join(t.TempDir(), "secrets"), "a\nsecret"},
+		"a secret with a carriage return": {filepath.Join(t.TempDir(), "secrets"), "a\rsecret"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(secretscan.Variable, c.file)
 			defer func() {
 				if recover() == nil {
-					t.Error("no panic")
+					t.Error("got no panic, want one")
 				}
 			}()
 			secretscan.Record(c.secret)
@@ -204,7 +204,7 @@ func BenchmarkScan(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	text := strings.Repeat("=== RUN   TestContract/bearer/login/a_session_token_of_a_user_who_is_gone\n", 10_000)
+	text := strings.Repeat("=== RUN   TestContract/bearer/login/token_of_a_deleted_user\n", 10_000)
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
 		if found, err := scanner.Scan(strings.NewReader(text)); err != nil || len(found) != 0 {

@@ -1,6 +1,6 @@
-// Command secretscan looks for secrets in files: tokens of Latchkey, and what the
-// file -secrets lists. It prints the lines that hold some, without them, and fails
-// if there are any.
+// Command secretscan searches files for secrets: tokens of Latchkey, and the secrets in the file
+// that -secrets names. It prints every line that contains a secret, with the secret redacted, and
+// fails if there is one.
 package main
 
 import (
@@ -22,12 +22,12 @@ func main() {
 
 func run(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("secretscan", flag.ContinueOnError)
-	list := flags.String("secrets", "", "`file` with a secret a line, to look for beside tokens")
+	list := flags.String("secrets", "", "`file` with one secret per line, to search for besides tokens")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return errors.New("no files to look into")
+		return errors.New("no files to search")
 	}
 	var secrets []string
 	if *list != "" {
@@ -58,9 +58,9 @@ func run(args []string, stdout io.Writer) error {
 		}
 		total, bytes = total+len(found), bytes+size
 	}
-	fmt.Fprintf(stdout, "looked for %d secrets, and for tokens, in %d bytes of %d files\n", len(secrets), bytes, flags.NArg())
+	fmt.Fprintf(stdout, "searched %d bytes in %d files for %d secrets and for tokens\n", bytes, flags.NArg(), len(secrets))
 	if total > 0 {
-		return fmt.Errorf("%d lines hold secrets", total)
+		return fmt.Errorf("%d lines contain secrets", total)
 	}
 	return nil
 }
@@ -76,7 +76,7 @@ func scan(scanner *secretscan.Scanner, name string) (found []secretscan.Finding,
 		return nil, 0, err
 	}
 	if info.Size() == 0 {
-		return nil, 0, fmt.Errorf("%s is empty: there was nothing to look into", name)
+		return nil, 0, fmt.Errorf("%s is empty", name)
 	}
 	found, err = scanner.Scan(file)
 	return found, info.Size(), err

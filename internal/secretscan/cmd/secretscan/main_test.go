@@ -25,19 +25,19 @@ func TestRun(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string
-		fail string // in the error; "" for none
-		line string // in the output
+		fail string // part of the error; "" for no error
+		line string // part of the output
 	}{
-		{"clean", []string{"-secrets", list, clean}, "", "looked for 2 secrets, and for tokens, in 12 bytes of 1 files"},
-		{"a token", []string{clean, withToken}, "1 lines hold secrets", withToken + ":2: …redacted\n"},
-		{"a digest", []string{"-secrets", list, clean, withDigest}, "1 lines hold secrets", withDigest + ":1: …redacted\n"},
-		{"a digest that is not listed", []string{withDigest}, "", ""},
+		{"clean", []string{"-secrets", list, clean}, "", "searched 12 bytes in 1 files for 2 secrets and for tokens"},
+		{"a token", []string{clean, withToken}, "1 lines contain secrets", withToken + ":2: …redacted\n"},
+		{"a digest", []string{"-secrets", list, clean, withDigest}, "1 lines contain secrets", withDigest + ":1: …redacted\n"},
+		{"an unlisted digest", []string{withDigest}, "", ""},
 		{"no files", []string{"-secrets", list}, "no files", ""},
 		{"an empty file", []string{clean, file("")}, "is empty", ""},
 		{"an empty list", []string{"-secrets", file("\n"), clean}, "lists no secrets", ""},
 		{"a short secret", []string{"-secrets", file("short\n"), clean}, "secret 1", ""},
-		{"a file that is not there", []string{clean + ".not"}, "no such file", ""},
-		{"a list that is not there", []string{"-secrets", clean + ".not", clean}, "no such file", ""},
+		{"a missing file", []string{clean + ".not"}, "no such file", ""},
+		{"a missing list", []string{"-secrets", clean + ".not", clean}, "no such file", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out bytes.Buffer
