@@ -107,7 +107,7 @@ func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, 
 // deleteSession deletes a session and announces it.
 func (d *Database[U, ID]) deleteSession(ctx context.Context, userID ID, id uuid.UUID) error {
 	_, err := d.tokens.DeleteSession(ctx, userID, id)
-	return d.announce(ctx, Revocation[ID]{SessionID: id}, err)
+	return d.announceBy(ctx, userID, Revocation[ID]{SessionID: id}, err)
 }
 
 // destroyed reports the result of deleteSession.
