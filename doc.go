@@ -25,7 +25,8 @@
 //
 // Routes and guards go onto a Gin router:
 //
-//	r := gin.Default()
+//	r := gin.New()
+//	r.Use(gin.Logger(), ginauth.Recovery(nil))
 //	lk.Auth.Routes(r.Group("/auth")) // POST /auth/login answers with a token in JSON
 //	lk.Web.Routes(r.Group("/web"))   // POST /web/login sets a cookie
 //	r.GET("/me", lk.Auth.RequireUser(), func(c *gin.Context) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -59,17 +58,16 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	accounts, err := account.NewManager[U, ID, P](users, attempts, newID, cfg.accounts())
-	if err != nil {
-		return nil, fmt.Errorf("latchkey: %w", err)
-	}
 	sessions, err := strategy.NewDatabase(tokens, users, cfg.sessions())
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	lk := &Latchkey[U, ID]{Accounts: accounts, Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts}
-	accounts.OnTokensRevoked(lk.deleteRows)
-	if lk.Auth, err = ginauth.New(sessions, accounts, cfg.ginauth()); err == nil {
+	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts}
+	lk.Accounts, err = account.NewManager[U, ID, P](users, attempts, newID, cfg.accounts(), sessions)
+	if err == nil {
+		lk.Auth, err = ginauth.New(sessions, lk.Accounts, cfg.ginauth())
+	}
+	if err == nil {
 		lk.Web, err = lk.Auth.AnswerLoginsWith(cfg.Cookie)
 	}
 	if err != nil {
@@ -77,17 +75,6 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
 	return lk, nil
-}
-
-// deleteRows deletes the rows of a user's revoked tokens. It is a clean-up: the
-// tokens are invalid already, and Sessions reports a failure. It keeps the row of the
-// session that made the change, for ginauth's Renew.
-func (lk *Latchkey[U, ID]) deleteRows(ctx context.Context, userID ID) {
-	var current []uuid.UUID
-	if s, ok := strategy.SessionInfoFromContext(ctx); ok && s.UserID == any(userID) {
-		current = append(current, s.ID)
-	}
-	_ = lk.Sessions.DestroyAll(ctx, userID, current...)
 }
 
 // EnsureIndexes makes the indexes of all collections, if missing. Call it whenever

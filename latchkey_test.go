@@ -68,7 +68,7 @@ func TestConfigurationErrorsNameTheField(t *testing.T) {
 		"MaxSessions":         {MaxSessions: -1},
 		"TokenPrefix":         {TokenPrefix: "No Prefix"},
 		"Cache.MaxStaleness":  {Cache: strategy.Cache{MaxStaleness: time.Hour}},
-		"Limiter":             {Limiter: account.LimiterConfig{KnownNetworks: -1}},
+		"Limiter":             {Limiter: account.LimiterConfig{DeviceLifetime: -1}},
 		"MinPasswordLength":   {MinPasswordLength: -1},
 		"Argon2":              {Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}},
 		"MaxConcurrentHashes": {MaxConcurrentHashes: -1},

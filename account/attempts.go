@@ -9,10 +9,9 @@ import (
 type AttemptCounter struct {
 	// Failures is the number of attempts that failed or are in flight.
 	Failures int
-	// Last is the time of the last one, in UTC and whole milliseconds.
+	// Last is the time of the last Add or Remember, in UTC and whole milliseconds. It is
+	// zero if there is no counter.
 	Last time.Time
-	// Networks is the list that Remember stored.
-	Networks []string
 }
 
 // AttemptStore keeps the counters of the login limiter; see [LimiterConfig]. It makes no
@@ -41,16 +40,15 @@ type AttemptStore interface {
 	Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (AttemptCounter, error)
 
 	// Withdraw subtracts n failures from a key's counter, atomically, and changes nothing
-	// else. It does nothing if there is no counter. The result can be negative.
+	// else. It removes a counter with n failures or fewer, and does nothing if there is no
+	// counter.
 	Withdraw(ctx context.Context, now time.Time, key string, n int) error
 
-	// Clear removes a key's counter and returns its last value, or the zero AttemptCounter
-	// if there was none. It must be atomic: only one of several concurrent calls returns
-	// the counter.
-	Clear(ctx context.Context, now time.Time, key string) (AttemptCounter, error)
+	// Clear removes a key's counter, if there is one. A failure that is counted at the
+	// same time is removed, or begins a new counter.
+	Clear(ctx context.Context, key string) error
 
-	// Remember replaces a key's counter by one with these networks, no failures, and a
+	// Remember replaces a key's counter, if there is one, by one with no failures and a
 	// Last of now. It expires at the given time, even if the replaced one expired later.
-	// The caller may change the list afterwards, and also lists that Counters returned.
-	Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error
+	Remember(ctx context.Context, key string, now, expires time.Time) error
 }

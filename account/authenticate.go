@@ -8,10 +8,17 @@ import (
 	"github.com/latchkey-go/latchkey/event"
 )
 
-// Authenticate returns the active account with this e-mail address and password. Case
-// and surrounding white space of the address do not matter. If the stored hash has an
-// outdated scheme or parameters, Authenticate replaces it; a failure to do so is an event,
-// and the login succeeds.
+// Authenticate returns the active account with this e-mail address and password, and a
+// device token. The case of the address and white space around it do not matter; see
+// [NormalizeEmail]. If the stored hash has an outdated scheme or parameters, Authenticate
+// replaces it; a failure to do so is an event, and the login succeeds.
+//
+// device is the device token that an earlier login on the account returned to this client,
+// or "". With a valid one, failed attempts of others do not limit this one; see
+// [LimiterConfig]. Any other value is as good as none. Authenticate returns the client's
+// device token: device if it is valid for the account, else a new one, or "" if there is
+// no limiter or its store failed. A device token is no credential, but belongs to the
+// client alone, like a password.
 //
 // It returns an error wrapping
 //
@@ -19,31 +26,36 @@ import (
 //     which all take the same time;
 //   - [ErrTooManyAttempts] if the limiter rejects the attempt, without looking at the
 //     password; the error is a *[TooManyAttemptsError] that tells how long to wait;
-//   - [ErrBusy] if too many passwords are being hashed.
+//   - [ErrBusy] if too many passwords are being hashed, or too many attempts on the
+//     account are in flight.
 //
 // Any other error is a failure of the store.
 //
-// The limiter counts by account and by the client IP in ctx; see
+// The limiter counts by device, or by account and client IP in ctx; see
 // event.ContextWithClientIP.
-func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password string) (U, error) {
-	var user U
+func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password, device string) (U, string, error) {
+	var user, none U
 	if !plausible(password) {
-		return user, m.denied(ctx, event.ReasonWrongPassword, nil)
+		return none, "", m.denied(ctx, event.ReasonWrongPassword, nil, nil)
 	}
 	name, err := NormalizeEmail(email)
 	if err != nil {
 		name = email // no account has it
 	}
-	err = m.limited(ctx, nil, func() (*attempt, error) { return m.limiter.begin(ctx, name) }, func() (err error) {
+	token := ""
+	check := func() (err error) {
 		user, err = m.authenticate(ctx, name, password)
+		return err
+	}
+	err = m.limited(ctx, nil, check, func(check func() error) (err error) {
+		token, err = m.limiter.login(ctx, name, device, check)
 		return err
 	})
 	if err != nil {
-		var none U
-		return none, err
+		return none, "", err
 	}
 	m.emit(ctx, event.Event{Kind: event.LoginSucceeded, UserID: user.UserID()})
-	return user, nil
+	return user, token, nil
 }
 
 func (m *Manager[U, ID]) authenticate(ctx context.Context, name, password string) (U, error) {
@@ -55,7 +67,7 @@ func (m *Manager[U, ID]) authenticate(ctx context.Context, name, password string
 		if err := m.pretend(ctx, password); err != nil {
 			return user, m.failed(ctx, "check the password", err)
 		}
-		return user, m.denied(ctx, event.ReasonUnknownUser, nil)
+		return user, m.denied(ctx, event.ReasonUnknownUser, nil, nil)
 	case err != nil:
 		return user, m.failed(ctx, "look up the account", err)
 	}
@@ -78,72 +90,80 @@ func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password st
 func (m *Manager[U, ID]) confirm(ctx context.Context, id ID, password string) (U, error) {
 	var none U
 	if !plausible(password) {
-		return none, m.denied(ctx, event.ReasonWrongPassword, id)
+		return none, m.denied(ctx, event.ReasonWrongPassword, id, nil)
 	}
 	user, err := m.store.ByID(ctx, id)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		return none, m.denied(ctx, event.ReasonUnknownUser, nil)
+		return none, m.denied(ctx, event.ReasonUnknownUser, nil, nil)
 	case err != nil:
 		return none, m.failed(ctx, "look up the account", err)
 	}
-	begin := func() (*attempt, error) { return m.limiter.beginWithSession(ctx, m.of(&user).Email) }
-	if err := m.limited(ctx, id, begin, func() error { return m.verify(ctx, &user, password) }); err != nil {
+	check := func() error { return m.verify(ctx, &user, password) }
+	if err := m.limited(ctx, id, check, func(check func() error) error {
+		return m.limiter.loginWithSession(ctx, m.of(&user).Email, check)
+	}); err != nil {
 		return none, err
 	}
 	return user, nil
 }
 
-// limited calls check if the limiter admits the attempt, and reports the outcome to the
-// limiter. id is nil if the account is unknown.
-func (m *Manager[U, ID]) limited(ctx context.Context, id any, begin func() (*attempt, error), check func() error) error {
+// limited calls check by way of limit, a method of the limiter, and reports an attempt that
+// the limiter rejects. id is nil if the account is unknown.
+func (m *Manager[U, ID]) limited(ctx context.Context, id any, check func() error, limit func(check func() error) error) error {
 	if m.limiter == nil {
 		return check()
 	}
-	attempt, err := begin()
+	checked := false
+	err := limit(func() error {
+		checked = true
+		return check()
+	})
 	switch {
+	case err == nil || checked:
+		return err // check has reported it
 	case errors.Is(err, ErrTooManyAttempts):
 		m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: event.ReasonTooMany, UserID: id})
-		return fmt.Errorf("account: %w", err)
-	case err != nil:
-		return err
+	case errors.Is(err, ErrBusy):
+		return m.failed(ctx, "wait for attempts in flight", err)
 	}
-	err = errors.New("account: the store panicked") // the outcome if check does not return
-	defer func() { attempt.end(ctx, err) }()
-	err = check()
-	return err
+	return fmt.Errorf("account: %w", err)
 }
 
 // verify is check with its denials and failures reported.
 func (m *Manager[U, ID]) verify(ctx context.Context, user *U, password string) error {
 	reason, err := m.check(ctx, user, password)
 	switch {
+	case reason != "":
+		return m.denied(ctx, reason, (*user).UserID(), err)
 	case err != nil:
 		return m.failed(ctx, "check the password", err)
-	case reason != "":
-		return m.denied(ctx, reason, (*user).UserID())
 	}
 	return nil
 }
 
 // check compares the password with the account's hash and returns the reason for a
-// denial, or "". It always does the work of one hash. If the hash is outdated, check
-// replaces it, in the store and in user.
+// denial, or "". It always does the work of one hash, in one turn. If the hash is
+// outdated, check replaces it, in the store and in user. The error is a failure, or with
+// event.ReasonUnusableHash what is wrong with the hash.
 func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (event.Reason, error) {
 	var (
-		a            = m.of(user)
-		ok, outdated bool
-		unusable     error
+		a                = m.of(user)
+		ok, outdated     bool
+		unusable, failed error
 	)
-	if err := m.semaphore.run(ctx, func() { ok, outdated, unusable = m.hasher.verify(password, a.HashedPassword) }); err != nil {
-		return "", err
-	}
-	switch {
-	case unusable != nil:
-		if err := m.pretend(ctx, password); err != nil {
-			return "", err
+	err := m.semaphore.run(ctx, func() {
+		if ok, outdated, unusable = m.hasher.verify(password, a.HashedPassword); unusable != nil {
+			failed = m.hasher.pretend(password)
 		}
+	})
+	switch {
+	case err != nil || failed != nil:
+		return "", errors.Join(err, failed)
+	case a.HashedPassword == "":
 		return event.ReasonUnusableHash, nil
+	case unusable != nil:
+		return event.ReasonUnusableHash, fmt.Errorf("account: %w", unusable)
 	case !ok:
 		return event.ReasonWrongPassword, nil
 	case !(*user).IsActive():
@@ -166,6 +186,8 @@ func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password strin
 		a.HashedPassword = hash
 	case errors.Is(err, ErrConflict):
 		return // the password was changed concurrently: the outdated hash is gone
+	case abandoned(ctx):
+		return // the next login replaces the hash
 	default:
 		err = fmt.Errorf("account: rehash the password: %w", err)
 	}

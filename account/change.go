@@ -2,6 +2,8 @@ package account
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/latchkey-go/latchkey/event"
 )
@@ -31,15 +33,15 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 		return none, m.failed(ctx, "hash the password", err)
 	}
 	a := m.of(&user)
-	if err := m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, true); err != nil {
-		return none, m.storeError(ctx, "store the password", err, ErrConflict)
+	err = m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, true)
+	err = m.changed(ctx, id, true, "store the password", err, event.Event{Kind: event.PasswordChanged, UserID: id})
+	if err != nil {
+		return none, err
 	}
 	a.HashedPassword = hash
 	// The version that was read, plus 1: if the tokens were revoked in between, the
 	// stored version is greater, and Renew does not keep the session.
 	a.Version++
-	m.emit(ctx, event.Event{Kind: event.PasswordChanged, UserID: id})
-	m.tokensRevoked(ctx, id)
 	return user, nil
 }
 
@@ -66,12 +68,27 @@ func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 }
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason event.Reason) error {
-	if err := m.store.Apply(ctx, id, change); err != nil {
-		return m.storeError(ctx, "change the account", err, ErrUserNotFound)
+	err := m.store.Apply(ctx, id, change)
+	return m.changed(ctx, id, change.RevokeTokens, "change the account", err, event.Event{Kind: event.AccountChanged, UserID: id, Reason: reason})
+}
+
+// changed reports a change that the store was asked to make, or why it failed, and tells the
+// sessions. err is the store's result; if it is a failure, the change may have been made.
+func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked bool, doing string, err error, done event.Event) error {
+	switch {
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound):
+		return fmt.Errorf("account: %w", err)
+	case err != nil:
+		err, revoked = m.failed(ctx, doing, err), false
+	default:
+		m.emit(ctx, done)
 	}
-	m.emit(ctx, event.Event{Kind: event.AccountChanged, UserID: id, Reason: reason})
-	if change.RevokeTokens {
-		m.tokensRevoked(ctx, id)
+	// Even if the client has gone: the sessions of another process may have to be ended.
+	ctx = context.WithoutCancel(ctx)
+	for _, s := range m.sessions {
+		if failure := s.UserChanged(ctx, id, revoked); failure != nil {
+			err = errors.Join(err, fmt.Errorf("account: tell the sessions of the change: %w", failure))
+		}
 	}
-	return nil
+	return err
 }

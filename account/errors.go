@@ -21,9 +21,9 @@ var (
 	// long, or was rejected by Config.CheckPassword. The message says why.
 	ErrInvalidPassword = errors.New("invalid password")
 
-	// ErrBusy means that too many passwords are being hashed. Nothing was decided; the
-	// caller can retry.
-	ErrBusy = errors.New("too many passwords are being hashed")
+	// ErrBusy means that too many passwords are being hashed, or that too many attempts on
+	// the account are in flight. Nothing was decided; the caller can retry.
+	ErrBusy = errors.New("too many passwords are being checked")
 
 	// ErrTooManyAttempts means that the limiter rejected an attempt after too many
 	// failures; the password was not checked. The error is a *[TooManyAttemptsError],

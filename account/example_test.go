@@ -23,12 +23,12 @@ type Customer struct {
 
 // newManager returns a Manager over stores in memory. An application uses
 // mongostore.NewUsers and mongostore.NewAttempts.
-func newManager(cfg account.Config) *account.Manager[Customer, uuid.UUID] {
+func newManager(cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *account.Manager[Customer, uuid.UUID] {
 	attempts, err := memstore.NewAttempts(0)
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, cfg)
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, cfg, sessions...)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func ExampleManager() {
 	}
 	fmt.Println("registered", ann.Email, ann.HashedPassword)
 
-	user, err := accounts.Authenticate(ctx, " ANN@example.com", "correct horse battery")
+	user, _, err := accounts.Authenticate(ctx, " ANN@example.com", "correct horse battery", "")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func ExampleManager() {
 	if _, err := accounts.ChangePassword(ctx, user.ID, "correct horse battery", "staple correct horse"); err != nil {
 		log.Fatal(err)
 	}
-	_, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery")
+	_, _, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", "")
 	fmt.Println("old password rejected:", errors.Is(err, account.ErrBadCredentials))
 
 	// Output:
@@ -78,30 +78,34 @@ func ExampleManager_Create() {
 	// true <nil>
 }
 
-// Delete the rows of tokens that a change has invalidated. In an application the function
-// calls strategy.Database.DestroyAll.
-func ExampleManager_OnTokensRevoked() {
-	ctx := context.Background()
-	accounts := newManager(account.Config{})
-	accounts.OnTokensRevoked(func(_ context.Context, id uuid.UUID) { fmt.Println("clean up after", id) })
+// printed prints what an application's sessions are told.
+type printed struct{}
 
+func (printed) UserChanged(_ context.Context, _ uuid.UUID, revoked bool) error {
+	fmt.Println("changed, all tokens revoked:", revoked)
+	return nil
+}
+
+// Pass the strategy.Database to NewManager: then a change takes effect at once in its cache,
+// and in those of other processes.
+func ExampleSessions() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{}, printed{})
 	ann := Customer{Name: "Ann"}
 	ann.Email = "ann@example.com"
-	ann.ID = uuid.MustParse("018f4e5c-0000-7000-8000-000000000001")
-	ann.Active = true
-	ann, err := accounts.Create(ctx, ann, "correct horse battery")
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := accounts.RevokeTokens(ctx, ann.ID); err != nil {
+	if err := errors.Join(accounts.RevokeTokens(ctx, ann.ID), accounts.Activate(ctx, ann.ID)); err != nil {
 		log.Fatal(err)
 	}
 
 	// Output:
-	// clean up after 018f4e5c-0000-7000-8000-000000000001
+	// changed, all tokens revoked: true
+	// changed, all tokens revoked: false
 }
 
-// Reject new passwords that contain the application's name.
 func ExampleConfig_checkPassword() {
 	accounts := newManager(account.Config{
 		MinPasswordLength: 12,
@@ -126,31 +130,47 @@ func ExampleConfig_checkPassword() {
 	// false <nil>
 }
 
-// Allow 3 failed logins for one account from one network, then one attempt a minute, later
-// one in 30 minutes. The other limits keep their defaults.
+// Allow 3 failed logins on one account, then one attempt a minute, later one in 30 minutes. A
+// client that presents the device token of an earlier login is not limited by the failures
+// of others. The other limits keep their defaults.
 func ExampleLimiterConfig() {
 	accounts := newManager(account.Config{
 		Limiter: account.LimiterConfig{
-			Pair:       account.Limit{Failures: 3, Delay: time.Minute, MaxDelay: 30 * time.Minute},
+			Account:    account.Limit{Failures: 3, Delay: time.Minute, MaxDelay: 30 * time.Minute},
 			FailClosed: true,
 		},
 	})
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	if _, err := accounts.Register(context.Background(), ann, "correct horse battery"); err != nil {
+		fmt.Println(err)
+		return
+	}
 
-	// ginauth does this for every request.
+	// ginauth does this for every request, and keeps the device token in a cookie.
 	ctx := event.ContextWithClientIP(context.Background(), "192.0.2.1")
+	_, device, err := accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", "")
+	fmt.Println(device[:4], err)
+
+	attacker := event.ContextWithClientIP(context.Background(), "203.0.113.1")
 	for range 3 {
-		_, err := accounts.Authenticate(ctx, "ann@example.com", "a guess")
+		_, _, err := accounts.Authenticate(attacker, "ann@example.com", "a guess", "")
 		fmt.Println(err)
 	}
-	_, err := accounts.Authenticate(ctx, "ann@example.com", "a guess")
+	_, _, err = accounts.Authenticate(attacker, "ann@example.com", "a guess", "")
 	var tooMany *account.TooManyAttemptsError
 	if errors.As(err, &tooMany) {
 		fmt.Println("retry in", tooMany.RetryAfter.Round(time.Minute))
 	}
 
+	_, _, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", device)
+	fmt.Println("Ann:", err)
+
 	// Output:
+	// lkd_ <nil>
 	// account: bad credentials
 	// account: bad credentials
 	// account: bad credentials
 	// retry in 1m0s
+	// Ann: <nil>
 }

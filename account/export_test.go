@@ -21,17 +21,15 @@ var NewSemaphore = newSemaphore
 
 func (s *Semaphore) Run(ctx context.Context, f func()) error { return s.run(ctx, f) }
 
-// NetworkOf returns the network that the limiter counts an IP address by.
-var NetworkOf = networkOf
+// NetworksOf returns the networks that the limiter counts an IP address by.
+var NetworksOf = networksOf
 
-// InFlight returns the number of accounts, and of pairs of account and network, that
-// have attempts in flight.
-func (m *Manager[U, ID]) InFlight() int {
-	n := 0
-	for _, s := range []*inFlight{&m.limiter.accounts, &m.limiter.pairs} {
-		s.mu.Lock()
-		n += len(s.groups)
-		s.mu.Unlock()
-	}
-	return n
+// Queues returns the number of accounts and devices that have attempts in flight.
+func (m *Manager[U, ID]) Queues() int {
+	m.limiter.queues.mu.Lock()
+	defer m.limiter.queues.mu.Unlock()
+	return len(m.limiter.queues.byKey)
 }
+
+// RunHash calls f in the semaphore around hashes.
+func (m *Manager[U, ID]) RunHash(ctx context.Context, f func()) error { return m.semaphore.run(ctx, f) }

@@ -28,12 +28,10 @@ func (r *limitedRig) blockLookups() (release chan struct{}) {
 	return release
 }
 
-// startFive starts five attempts on Ann's account from home, which is the number of free
-// failures.
-func (r *limitedRig) startFive(wg *sync.WaitGroup, password string) {
-	for range 5 {
-		wg.Go(func() { _, _ = r.Authenticate(from(home), annsAddress, password) })
-	}
+// occupy starts an attempt on Ann's account, which stays in flight until its look-up is
+// released.
+func (r *limitedRig) occupy(wg *sync.WaitGroup, password string) {
+	wg.Go(func() { _, _, _ = r.Authenticate(from(home), annsAddress, password, "") })
 	synctest.Wait()
 }
 
@@ -41,19 +39,26 @@ func (r *limitedRig) startFive(wg *sync.WaitGroup, password string) {
 func TestWaitForAttemptsInFlightIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
+		device := r.newDevice(t)
 		release := r.blockLookups()
 		var wg sync.WaitGroup
-		r.startFive(&wg, password)
+		r.occupy(&wg, password)
 
+		r.takeEvents()
 		start := time.Now()
-		r.expect(t, "a sixth", home, annsAddress, password, wait(30*time.Second))
-		if took := time.Since(start); took != 3*time.Second {
-			t.Errorf("it waited for %v, want 3 s", took)
+		_, _, err := r.Authenticate(from(elsewhere(0)), annsAddress, password, "")
+		if took := time.Since(start); took != 3*time.Second || !errors.Is(err, account.ErrBusy) {
+			t.Errorf("a second attempt: got %v after %v, want ErrBusy after 3 s", err, took)
 		}
-		// Attempts on other accounts, and attempts with a session, do not wait.
+		if got := kinds(r.takeEvents()); !slices.Equal(got, []event.Kind{event.Overloaded}) {
+			t.Errorf("got the events %v, want login.overloaded", got)
+		}
+		// Attempts on other accounts, from the account's devices, and with a session do not
+		// wait.
 		start = time.Now()
 		r.store.byEmail = r.store.Users.ByEmail
 		r.expect(t, "another account", home, strangers(0), "wrong", denied)
+		r.expectDevice(t, "a device", device, home, password, in)
 		if _, err := r.Reauthenticate(from(home), r.ann, password); err != nil {
 			t.Errorf("Reauthenticate: got %v, want nil", err)
 		}
@@ -62,7 +67,7 @@ func TestWaitForAttemptsInFlightIsBounded(t *testing.T) {
 		}
 		close(release)
 		wg.Wait()
-		if left := r.attempts.left(t); !reflect.DeepEqual(left, []int{1, 1, 1}) {
+		if left := r.attempts.left(t); !reflect.DeepEqual(left, []int{1, 1}) {
 			t.Errorf("afterwards the counters are at %v, want only the stranger's failure", left)
 		}
 	})
@@ -71,9 +76,10 @@ func TestWaitForAttemptsInFlightIsBounded(t *testing.T) {
 func TestWaitingAttemptContinuesWhenAnotherFinishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
+		r.fail(t, 9, always(home), always(annsAddress))
 		release := r.blockLookups()
 		var wg sync.WaitGroup
-		r.startFive(&wg, password)
+		r.occupy(&wg, password)
 		for _, p := range []string{password, "wrong"} {
 			wg.Go(func() {
 				want, start := in, time.Now()
@@ -104,7 +110,7 @@ func TestAttemptsAreLimitedAfterTheWait(t *testing.T) {
 					return member{}, account.ErrBusy
 				}
 				var wg sync.WaitGroup
-				r.startFive(&wg, "wrong")
+				r.occupy(&wg, "wrong")
 				r.store.byEmail = good
 				r.attempts.since(func(ctx context.Context, _ string, _ int) error {
 					select {
@@ -114,24 +120,29 @@ func TestAttemptsAreLimitedAfterTheWait(t *testing.T) {
 						return ctx.Err()
 					}
 				})
-				got := make(chan string, 20)
+				r.takeEvents()
+				got := make(chan error, 20)
 				for range 20 {
-					wg.Go(func() { got <- r.login(home, annsAddress, "wrong") })
+					wg.Go(func() {
+						_, _, err := r.Authenticate(from(home), annsAddress, "wrong", "")
+						got <- err
+					})
 				}
 				time.Sleep(3*time.Second - before)
 				close(release)
 				wg.Wait()
 				close(got)
 				n := 0
-				for o := range got {
-					if o == denied {
+				for err := range got {
+					switch {
+					case outcome(err) == denied:
 						n++
-					} else if o != wait(30*time.Second) {
-						t.Errorf("got %q, want %q or a wait of 30 s", o, denied)
+					case !errors.Is(err, account.ErrBusy) && outcome(err) != wait(time.Minute):
+						t.Errorf("got %v, want %q, ErrBusy or a wait of a minute", err, denied)
 					}
 				}
-				if n > 5 || r.lookups.Load() != int64(n) {
-					t.Errorf("%d attempts were denied and %d accounts looked up, want the same number, at most 5", n, r.lookups.Load())
+				if n > 10 || r.lookups.Load() != int64(n) {
+					t.Errorf("%d attempts were denied and %d accounts looked up, want the same number, at most 10", n, r.lookups.Load())
 				}
 				if slices.Contains(kinds(r.takeEvents()), event.LimiterFailed) {
 					t.Error("got an event login.limiter_failed, want none")
@@ -141,20 +152,36 @@ func TestAttemptsAreLimitedAfterTheWait(t *testing.T) {
 	}
 }
 
-func TestCancelledAttemptStopsWaiting(t *testing.T) {
+func TestAbandonedAttemptStopsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		release := r.blockLookups()
 		var wg sync.WaitGroup
-		r.startFive(&wg, password)
+		r.occupy(&wg, password)
+		r.takeEvents()
 		for range 10 {
 			ctx, cancel := context.WithTimeout(from(home), time.Second)
-			defer cancel()
 			start := time.Now()
-			_, err := r.Authenticate(ctx, annsAddress, password)
-			if took := time.Since(start); took != time.Second || err == nil || errors.Is(err, account.ErrBadCredentials) {
-				t.Errorf("got %v after %v, want an error other than ErrBadCredentials after 1 s", err, took)
+			_, _, err := r.Authenticate(ctx, annsAddress, password, "")
+			if took := time.Since(start); took != time.Second || !errors.Is(err, account.ErrBusy) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v after %v, want ErrBusy and the deadline after 1 s", err, took)
 			}
+			cancel()
+		}
+		if got, want := kinds(r.takeEvents()), slices.Repeat([]event.Kind{event.Overloaded}, 10); !slices.Equal(got, want) {
+			t.Errorf("got the events %v, want %v", got, want)
+		}
+		for range 10 {
+			ctx, cancel := context.WithCancel(from(home))
+			time.AfterFunc(time.Second, cancel)
+			start := time.Now()
+			_, _, err := r.Authenticate(ctx, annsAddress, password, "")
+			if took := time.Since(start); took != time.Second || !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v after %v, want context.Canceled after 1 s", err, took)
+			}
+		}
+		if got := r.takeEvents(); got != nil {
+			t.Errorf("after clients have gone, got the events %+v, want none", got)
 		}
 		close(release)
 		wg.Wait()
@@ -171,15 +198,16 @@ func TestNumberOfWaitingAttemptsIsBounded(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		release := r.blockLookups()
 		var wg sync.WaitGroup
-		r.startFive(&wg, password)
-		const most = 256
-		for range most - 5 {
+		r.occupy(&wg, password)
+		for range 255 {
 			wg.Go(func() { r.expect(t, "a waiting attempt", home, annsAddress, password, in) })
 		}
 		synctest.Wait()
 		start := time.Now()
 		for range 10 {
-			r.expect(t, "one too many", home, annsAddress, password, wait(30*time.Second))
+			if _, _, err := r.Authenticate(from(home), annsAddress, password, ""); !errors.Is(err, account.ErrBusy) {
+				t.Errorf("one too many: got %v, want ErrBusy", err)
+			}
 		}
 		if took := time.Since(start); took != 0 {
 			t.Errorf("the rejected attempts waited for %v, want 0", took)
@@ -193,7 +221,7 @@ func TestNumberOfWaitingAttemptsIsBounded(t *testing.T) {
 func TestPanicLeavesNoAttemptInFlight(t *testing.T) {
 	login := func(r *limitedRig, p string) (panicked any) {
 		defer func() { panicked = recover() }()
-		_, _ = r.Authenticate(from(home), annsAddress, p)
+		_, _, _ = r.Authenticate(from(home), annsAddress, p, "")
 		return nil
 	}
 	t.Run("in the store of accounts", func(t *testing.T) {
@@ -207,8 +235,8 @@ func TestPanicLeavesNoAttemptInFlight(t *testing.T) {
 			}
 		}
 		r.store.byEmail = good
-		if left := r.attempts.left(t); !slices.Equal(left, []int{3, 3, 3}) || r.InFlight() != 0 {
-			t.Errorf("the counters are at %v and %d groups in flight, want [3 3 3] and 0", left, r.InFlight())
+		if left := r.attempts.left(t); !slices.Equal(left, []int{3, 3}) || r.Queues() != 0 {
+			t.Errorf("the counters are at %v and there are %d queues, want [3 3] and 0", left, r.Queues())
 		}
 		if n := r.attempts.since(nil)["Remember"]; n != 0 {
 			t.Errorf("Remember was called %d times, want 0", n)
@@ -220,8 +248,8 @@ func TestPanicLeavesNoAttemptInFlight(t *testing.T) {
 		n        int
 		password string
 	}{
-		{"Counters", 1, password}, {"Add", 1, password}, {"Add", 2, password}, {"Add", 3, password},
-		{"Clear", 1, password}, {"Withdraw", 1, password}, {"Withdraw", 2, password}, {"Remember", 1, password}, {"Add", 3, "wrong"},
+		{"Counters", 1, password}, {"Add", 1, password}, {"Add", 2, password},
+		{"Clear", 1, password}, {"Withdraw", 1, password}, {"Remember", 1, password}, {"Add", 2, "wrong"},
 	} {
 		t.Run(fmt.Sprintf("in the store of attempts, %s %d, %s", c.call, c.n, c.password), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -242,8 +270,8 @@ func TestPanicLeavesNoAttemptInFlight(t *testing.T) {
 					}
 				}
 				r.attempts.since(nil)
-				if n := r.InFlight(); n != 0 {
-					t.Errorf("%d groups are in flight, want 0", n)
+				if n := r.Queues(); n != 0 {
+					t.Errorf("there are %d queues, want 0", n)
 				}
 			})
 		})
@@ -262,8 +290,8 @@ func TestLimitsHoldWithLatency(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newLimitedRig(t, account.LimiterConfig{})
 				if after {
-					r.fail(t, 5, always(home), always(annsAddress))
-					r.clock.advance(30 * time.Second)
+					r.fail(t, 10, always(home), always(annsAddress))
+					r.clock.advance(time.Minute)
 				}
 				r.attempts.since(func(context.Context, string, int) error { time.Sleep(latency()); return nil })
 				good := r.store.byEmail
@@ -276,7 +304,7 @@ func TestLimitsHoldWithLatency(t *testing.T) {
 					if right(i) {
 						p = password
 					}
-					_, err := r.Authenticate(from(home), annsAddress, p)
+					_, _, err := r.Authenticate(from(home), annsAddress, p, "")
 					return err
 				})
 				r.attempts.since(nil)
@@ -288,16 +316,20 @@ func TestLimitsHoldWithLatency(t *testing.T) {
 			all, none := func(int) bool { return true }, func(int) bool { return false }
 			for range 5 {
 				for _, after := range []bool{false, true} {
-					if got, left := run(t, 64, all, after); got[in] != 64 || left != nil {
-						t.Errorf("right passwords, after a wait %v: got %v and the counters %v, want all in and 0", after, got, left)
+					var want []int
+					if after {
+						want = []int{10} // the failures before, in the network's counter
+					}
+					if got, left := run(t, 64, all, after); got[in] != 64 || !slices.Equal(left, want) {
+						t.Errorf("right passwords, after a wait %v: got %v and the counters %v, want all in and %v", after, got, left, want)
 					}
 				}
-				if got, left := run(t, 250, none, false); got[denied] != 5 || got["wait"] != 245 || !slices.Equal(left, []int{5, 5, 5}) {
-					t.Errorf("wrong passwords: got %v and the counters %v, want 5 denied and [5 5 5]", got, left)
+				if got, left := run(t, 250, none, false); got[denied] != 10 || got["wait"] != 240 || !slices.Equal(left, []int{10, 10}) {
+					t.Errorf("wrong passwords: got %v and the counters %v, want 10 denied and [10 10]", got, left)
 				}
 				got, left := run(t, 250, func(i int) bool { return i%60 == 30 }, false)
-				if got[denied] > 5*(got[in]+1) || got[in]+got[denied]+got["wait"] != 250 || len(left) > 0 && slices.Min(left) < 0 {
-					t.Errorf("both: got %v and the counters %v, want at most five denied for each login and five more, and no counter below 0", got, left)
+				if got[denied] > 10*(got[in]+1) || got[in]+got[denied]+got["wait"] != 250 {
+					t.Errorf("both: got %v and the counters %v, want at most ten denied for each login and ten more", got, left)
 				}
 			}
 		})

@@ -6,11 +6,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/token"
 )
 
 // Limit says how many failed attempts are free, and how long each further attempt must
@@ -21,11 +23,11 @@ type Limit struct {
 	Failures int
 	// Delay is the wait after that many failures, at least 1 second.
 	Delay time.Duration
-	// MaxDelay is the longest wait. In the limits Pair and Account it must be at least 15
+	// MaxDelay is the longest wait. In the limits Account and Device it must be at least 15
 	// minutes.
 	MaxDelay time.Duration
 	// Window is how long failures count. It must be longer than MaxDelay. In the limits
-	// Pair and Account it begins with the last failure, in the limit Network with the
+	// Account and Device it begins with the last failure, in the limit Network with the
 	// first.
 	Window time.Duration
 }
@@ -70,47 +72,49 @@ func (l Limit) quick() int {
 
 // LimiterConfig configures how a [Manager] limits failed logins. The zero value is safe.
 //
-// The limiter counts failed attempts on an account from one network (Pair), on an account
-// (Account), and from one network (Network). After the free failures each attempt must
-// wait, twice as long every time. An attempt that comes too early fails with
-// [ErrTooManyAttempts], and its password is not looked at. Unknown accounts are limited
-// like known ones. A success clears the failures of the account from that network.
+// A login returns a device token, which the client presents with its next login on the
+// same account. Attempts with a valid device token are counted by that device alone
+// (Device). All other attempts are counted by the account (Account) and by the network
+// that they come from (Network). So attackers cannot lock out a user who has logged in on
+// the device before, and learn nothing from the answers: see OWASP, "Slow Down Online
+// Guessing Attacks with Device Cookies". A device token is no credential.
 //
-// A user on a known network cannot be locked out by attackers elsewhere: logins from a
-// network where the user has logged in before are limited by Pair alone. If the client IP
-// is unknown (see event.ContextWithClientIP), only Account counts.
+// After the free failures each attempt must wait, twice as long every time. An attempt
+// that comes too early fails with [ErrTooManyAttempts], and its password is not looked at.
+// Unknown accounts are limited like known ones. A success clears the failures of the
+// device, or without a device token those of the account.
 //
 // An attempt counts as a failure until its password has been checked, so concurrent
-// attempts cannot exceed the limits. An attempt that would exceed them only because of
-// others in flight waits up to 3 seconds for those to finish.
+// attempts cannot exceed the limits. In one process, attempts on the same account or from
+// the same device therefore take turns: each waits up to 3 seconds for earlier ones, and
+// then fails with [ErrBusy]. At most 255 wait.
 //
-// With the default limits, 64 attempts on an account can fail in a row before every
-// network must wait for MaxDelay, 1 hour, before each further attempt. NewManager rejects
-// limits that allow more than 100 (NIST SP 800-63B-4 §3.2.2).
+// With the default limits, 40 attempts on an account can fail in a row, with a stolen
+// device token and a stolen session among them, before each further attempt must wait for
+// MaxDelay, 1 hour. NewManager rejects limits that allow more than 100 (NIST SP 800-63B-4
+// §3.2.2).
 type LimiterConfig struct {
-	// Pair limits the attempts on one account from one network: the /24 of an IPv4
-	// address, the /64 of an IPv6 address. Default: 5 failures are free, then 30 seconds,
-	// doubling up to 1 hour; the window is 24 hours.
-	Pair Limit
-
-	// Account limits the attempts on one account from all networks where its user has not
-	// logged in. Default: 10 failures are free, then 1 minute, doubling up to 1 hour; the
-	// window is 24 hours.
+	// Account limits the attempts on one account without a valid device token. Default:
+	// 10 failures are free, then 1 minute, doubling up to 1 hour; the window is 24 hours.
 	Account Limit
 
-	// Network limits the attempts from one network on all accounts whose users have not
-	// logged in there. Many people can share a network, and behind a proxy all users do
-	// unless Gin knows the proxy (SetTrustedProxies). Default: 100 failures are free, then
-	// 1 second, doubling up to 5 minutes; the window is 1 hour.
+	// Network limits the attempts without a valid device token from one network, on all
+	// accounts: the /24 of an IPv4 address, the /64 of an IPv6 address, and with ten times
+	// the free failures its /48. An IPv4 address inside an IPv6 address counts as such.
+	// The client IP is that of event.ContextWithClientIP; without one, only Account
+	// counts. Many people can share a network, and behind a proxy all users do unless Gin
+	// knows the proxy (SetTrustedProxies). Default: 100 failures are free, then 1 second,
+	// doubling up to 5 minutes; the window is 1 hour.
 	Network Limit
 
-	// KnownNetworks is the number of known networks of an account: the last ones where
-	// its user has logged in. Default 3.
-	KnownNetworks int
+	// Device limits the attempts on one account with one valid device token, and those of
+	// a user with a session (see [Manager.Reauthenticate]). Default: 5 failures are free,
+	// then 30 seconds, doubling up to 1 hour; the window is 24 hours.
+	Device Limit
 
-	// KnownFor is how long an account's networks are known after the last login from one
-	// of them, which is stored once a day. Default 90 days.
-	KnownFor time.Duration
+	// DeviceLifetime is how long a device token is valid after the last login with it.
+	// Each login without a valid one stores a new one, of about 100 bytes. Default 90 days.
+	DeviceLifetime time.Duration
 
 	// FailClosed makes logins fail while the AttemptStore fails. Default false: they are
 	// not limited then, and each emits an event.
@@ -127,12 +131,11 @@ const (
 
 // limiter limits failed logins; see LimiterConfig. It is safe for concurrent use.
 type limiter struct {
-	store    AttemptStore
-	accounts inFlight // by account
-	pairs    inFlight // by account and network
-	cfg      LimiterConfig
-	clock    func() time.Time
-	onEvent  func(context.Context, event.Event) // can be nil
+	store   AttemptStore
+	queues  queues // by the key of the first rule
+	cfg     LimiterConfig
+	clock   func() time.Time
+	onEvent func(context.Context, event.Event) // can be nil
 }
 
 // newLimiter returns a limiter. It returns an error that names the field if the
@@ -145,9 +148,9 @@ func newLimiter(store AttemptStore, cfg LimiterConfig, clock func() time.Time, o
 		defaults Limit
 		long     bool // MaxDelay must be long
 	}{
-		{"Pair", &cfg.Pair, Limit{5, 30 * time.Second, time.Hour, day}, true},
 		{"Account", &cfg.Account, Limit{10, time.Minute, time.Hour, day}, true},
 		{"Network", &cfg.Network, Limit{100, time.Second, 5 * time.Minute, time.Hour}, false},
+		{"Device", &cfg.Device, Limit{5, 30 * time.Second, time.Hour, day}, true},
 	} {
 		l.limit.setDefaults(l.defaults)
 		switch c := *l.limit; {
@@ -164,23 +167,16 @@ func newLimiter(store AttemptStore, cfg LimiterConfig, clock func() time.Time, o
 		}
 	}
 	switch {
-	case cfg.KnownNetworks < 0:
-		return nil, fmt.Errorf("account: Config.Limiter.KnownNetworks is negative: %d", cfg.KnownNetworks)
-	case cfg.KnownNetworks == 0:
-		cfg.KnownNetworks = 3
+	case cfg.DeviceLifetime < 0:
+		return nil, fmt.Errorf("account: Config.Limiter.DeviceLifetime is negative: %v", cfg.DeviceLifetime)
+	case cfg.DeviceLifetime == 0:
+		cfg.DeviceLifetime = 90 * day
 	}
-	switch {
-	case cfg.KnownFor < 0:
-		return nil, fmt.Errorf("account: Config.Limiter.KnownFor is negative: %v", cfg.KnownFor)
-	case cfg.KnownFor == 0:
-		cfg.KnownFor = 90 * day
+	// Failures in a row can come from elsewhere, from a device and from a session.
+	if n := cfg.Account.quick() + 2*cfg.Device.quick(); n > maxConsecutive {
+		return nil, fmt.Errorf("account: Config.Limiter.Account and Device allow %d failures in a row on an account before MaxDelay is reached, want at most %d (NIST SP 800-63B-4 §3.2.2)", n, maxConsecutive)
 	}
-	// Failures in a row can come from unknown networks, from each known network, and from
-	// a session.
-	if n := cfg.Account.quick() + (min(cfg.KnownNetworks, maxConsecutive)+1)*cfg.Pair.quick(); n > maxConsecutive {
-		return nil, fmt.Errorf("account: Config.Limiter.Account, Pair and KnownNetworks allow %d failures in a row on an account before MaxDelay is reached, want at most %d (NIST SP 800-63B-4 §3.2.2)", n, maxConsecutive)
-	}
-	return &limiter{store: store, cfg: cfg, clock: clock, onEvent: onEvent}, nil
+	return &limiter{store: store, queues: queues{byKey: make(map[string]*queue)}, cfg: cfg, clock: clock, onEvent: onEvent}, nil
 }
 
 // TooManyAttemptsError is [ErrTooManyAttempts] with the time to wait.
@@ -197,144 +193,121 @@ func (e *TooManyAttemptsError) Error() string {
 // Is reports whether target is [ErrTooManyAttempts].
 func (e *TooManyAttemptsError) Is(target error) bool { return target == ErrTooManyAttempts }
 
-// attempt is a login, or another check of a password. Once the limiter has admitted it, it
-// counts as a failure until end is called.
-type attempt struct {
-	limiter    *limiter
-	accountKey string // attempts with the same key can wait for each other to finish
-	account    *group
-	pairKey    string // attempts with the same key use the counters one at a time
-	pair       *group
-	at         time.Time
-	counted    []rule
-	cleared    int    // pair.cleared when the attempt was counted
-	knownKey   string // the key of the account's known networks; "" to remember none
-	network    string
-	known      AttemptCounter // the account's known networks
-}
-
-// rule is a limit that applies to an attempt, and its counter before the attempt.
+// rule is a limit on the failures that a counter holds.
 type rule struct {
-	key   string
-	limit Limit
-	// postpone makes the window begin anew with each failure.
-	postpone bool
-	found    AttemptCounter
+	key      string
+	limit    Limit
+	postpone bool // the window begins anew with each failure
 }
 
-// begin counts an attempt on the account with this name as a failure, before its password
-// is checked. If the attempt comes too early, begin returns a *TooManyAttemptsError and
-// counts nothing. With FailClosed it can return an error of the store.
-func (l *limiter) begin(ctx context.Context, name string) (*attempt, error) {
-	a := &attempt{limiter: l, accountKey: digest("account", name)}
-	a.pairKey = a.accountKey
-	homeKey, keys := "", []string{a.accountKey}
-	if network := networkOf(event.ClientIP(ctx)); network != "" {
-		a.network = digest("network", network)
-		a.knownKey = digest("known", a.accountKey)
-		a.pairKey = digest("pair", a.accountKey, a.network)
-		// A known network has a key of its own: a success then takes back from the account
-		// and the network only what was counted there.
-		homeKey = digest("home", a.accountKey, a.network)
-		keys = append(keys, a.pairKey, a.network, a.knownKey, homeKey)
+// attempt is a login, or another check of a password.
+type attempt struct {
+	*limiter
+	rules  []rule
+	device string // the key of the device to remember after a success; "" for none
+	known  bool   // the device must be known already
+
+	at         time.Time
+	counted    []rule // the rules whose counters include the attempt
+	remembered bool
+}
+
+// errUnknownDevice means that a device token is not valid for the account.
+var errUnknownDevice = errors.New("unknown device")
+
+// login calls check, which checks a password for the account with this name, unless the
+// limiter rejects the attempt. It returns check's error, or its own: a
+// *TooManyAttemptsError, ErrBusy, the context's error, or with FailClosed an error of the
+// store. After a success it returns the device token to present next time.
+func (l *limiter) login(ctx context.Context, name, device string, check func() error) (string, error) {
+	account := digest("account", name)
+	if d, ok := token.Device.Digest(device); ok {
+		key := digest("device", account, d)
+		a := &attempt{limiter: l, rules: []rule{{digest("failures", key), l.cfg.Device, true}}, device: key, known: true}
+		if err := a.run(ctx, check); !errors.Is(err, errUnknownDevice) {
+			return device, err
+		}
 	}
-	return a, a.begin(ctx, func() ([]rule, error) {
-		found, err := l.store.Counters(ctx, a.at, keys...)
-		if err != nil {
-			return nil, err
-		}
-		byAccount := rule{a.accountKey, l.cfg.Account, true, found[0]}
-		if a.network == "" {
-			return []rule{byAccount}, nil
-		}
-		a.known = found[3]
-		if slices.Contains(a.known.Networks, a.network) {
-			return []rule{{homeKey, l.cfg.Pair, true, found[4]}}, nil
-		}
-		return []rule{{a.pairKey, l.cfg.Pair, true, found[1]}, byAccount, {a.network, l.cfg.Network, false, found[2]}}, nil
-	})
+	newDevice, d := token.Device.New()
+	a := &attempt{limiter: l, rules: []rule{{account, l.cfg.Account, true}}, device: digest("device", account, d)}
+	limit := l.cfg.Network
+	for _, network := range networksOf(event.ClientIP(ctx)) {
+		a.rules = append(a.rules, rule{digest("network", network), limit, false})
+		limit.Failures = 10 * min(limit.Failures, math.MaxInt/10)
+	}
+	if err := a.run(ctx, check); err != nil || !a.remembered {
+		return "", err
+	}
+	return newDevice, nil
 }
 
-// beginWithSession is begin for a user who has a session. The attempt has a counter of its
-// own, which attackers without a session cannot exhaust.
-func (l *limiter) beginWithSession(ctx context.Context, name string) (*attempt, error) {
-	a := &attempt{limiter: l, accountKey: digest("session", digest("account", name))}
-	a.pairKey = a.accountKey
-	return a, a.begin(ctx, func() ([]rule, error) {
-		found, err := l.store.Counters(ctx, a.at, a.accountKey)
-		if err != nil {
-			return nil, err
-		}
-		return []rule{{a.accountKey, l.cfg.Pair, true, found[0]}}, nil
-	})
+// loginWithSession is login for a user who has a session. Its counter is its own, which
+// attackers without a session cannot exhaust.
+func (l *limiter) loginWithSession(ctx context.Context, name string, check func() error) error {
+	a := &attempt{limiter: l, rules: []rule{{digest("session", digest("account", name)), l.cfg.Device, true}}}
+	return a.run(ctx, check)
 }
 
-// begin tries until the attempt is admitted, or no other attempt is left to wait for.
-func (a *attempt) begin(ctx context.Context, look func() ([]rule, error)) error {
-	l := a.limiter
-	// The timeout is for the wait only. If it bounded the store's calls too, an attempt
-	// could be admitted because there was no time left to count it.
-	waitCtx, cancel := context.WithTimeout(ctx, inFlightWait)
-	defer cancel()
-	a.account, a.pair = l.accounts.join(a.accountKey), l.pairs.join(a.pairKey)
-	admitted := false
-	defer func() {
-		if !admitted {
-			a.leave()
+// run calls check when it is the attempt's turn, unless one of the rules rejects it.
+func (a *attempt) run(ctx context.Context, check func() error) (err error) {
+	busy := a.queues.run(ctx, a.rules[0].key, func() {
+		a.at = a.now()
+		if err = a.begin(ctx); err != nil {
+			return
 		}
-	}()
-	for {
-		finished := l.accounts.finished(a.account)
-		a.at = l.now()
-		err := a.locked(ctx, func() error {
-			err := a.try(ctx, look)
-			if err == nil {
-				l.accounts.admit(a.account)
-				admitted = true
-			}
-			return err
-		})
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, ErrTooManyAttempts) || !l.accounts.wait(waitCtx, a.account, finished) {
-			return err
-		}
+		err = errors.New("account: the store panicked") // the outcome if check does not return
+		defer func() { a.end(context.WithoutCancel(ctx), err) }()
+		err = check()
+	})
+	switch {
+	case busy == nil:
+		return err
+	case errors.Is(busy, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", ErrBusy, busy)
+	default:
+		return busy
 	}
 }
 
-// try counts the attempt as a failure, or returns a *TooManyAttemptsError if one of the
-// rules rejects it. look returns the rules that apply.
-func (a *attempt) try(ctx context.Context, look func() ([]rule, error)) error {
-	l := a.limiter
-	a.cleared = a.pair.cleared
-	rules, err := look()
-	if err != nil {
-		return l.failed(ctx, "read the counters", err)
+// begin counts the attempt as a failure, or returns an error and counts nothing.
+func (a *attempt) begin(ctx context.Context) error {
+	var keys []string
+	for _, r := range a.rules {
+		keys = append(keys, r.key)
+	}
+	if a.known {
+		keys = append(keys, a.device)
+	}
+	found, err := a.store.Counters(ctx, a.at, keys...)
+	switch {
+	case err != nil:
+		return a.failed(ctx, "read the counters", err)
+	case a.known && found[len(a.rules)].Last.IsZero():
+		return errUnknownDevice
 	}
 	var wait time.Duration
-	for _, r := range rules {
+	for i, r := range a.rules {
 		// While failures are free, Last does not matter: it can be later than a.at, by
 		// another instance's clock.
-		if d := r.limit.delay(r.found.Failures); d > 0 {
-			wait = max(wait, min(d, d-a.at.Sub(r.found.Last)))
+		if d := r.limit.delay(found[i].Failures); d > 0 {
+			wait = max(wait, min(d, d-a.at.Sub(found[i].Last)))
 		}
 	}
-	for _, r := range rules {
+	for i, r := range a.rules {
 		if wait > 0 {
 			break
 		}
-		now, err := l.store.Add(ctx, r.key, a.at, a.at.Add(r.limit.Window), r.postpone)
+		now, err := a.store.Add(ctx, r.key, a.at, a.at.Add(r.limit.Window), r.postpone)
 		if err != nil {
 			a.takeBack(ctx)
-			return l.failed(ctx, "count the attempt", err)
+			return a.failed(ctx, "count the attempt", err)
 		}
 		a.counted = append(a.counted, r)
 		// If another attempt was counted since we looked, it takes the slot and we wait.
 		// The counter can include more attempts that are about to be taken back; they do
 		// not make the wait longer.
-		if before := now.Failures - 1; before != r.found.Failures && r.limit.delay(before) > 0 {
-			wait = r.limit.delay(max(r.found.Failures+1, r.limit.Failures))
+		if before := now.Failures - 1; before != found[i].Failures && r.limit.delay(before) > 0 {
+			wait = r.limit.delay(max(found[i].Failures+1, r.limit.Failures))
 		}
 	}
 	if wait > 0 {
@@ -344,120 +317,60 @@ func (a *attempt) try(ctx context.Context, look func() ([]rule, error)) error {
 	return nil
 }
 
-// end ends an admitted attempt. outcome is nil for a success, and wraps ErrBadCredentials
-// for a failure; after any other error the attempt does not count.
+// end ends an attempt that was begun. outcome is nil for a success, and wraps
+// ErrBadCredentials for a failure; after any other error the attempt does not count.
 func (a *attempt) end(ctx context.Context, outcome error) {
-	defer func() {
-		a.limiter.accounts.finish(a.account)
-		a.leave()
-	}()
-	ctx = context.WithoutCancel(ctx)
-	_ = a.locked(ctx, func() error {
-		switch {
-		case outcome == nil:
-			a.succeeded(ctx)
-		case !errors.Is(outcome, ErrBadCredentials):
-			a.takeBack(ctx)
+	switch {
+	case outcome != nil && !errors.Is(outcome, ErrBadCredentials):
+		a.takeBack(ctx)
+	case outcome == nil && len(a.counted) > 0: // else the store failed in begin
+		if err := a.succeeded(ctx); err != nil {
+			_ = a.failed(ctx, "clear the counters", err)
 		}
-		return nil
-	})
-}
-
-func (a *attempt) leave() {
-	a.limiter.accounts.leave(a.accountKey, a.account)
-	a.limiter.pairs.leave(a.pairKey, a.pair)
-}
-
-// locked calls f while no other attempt on the account from the network uses the
-// counters: what an attempt counts and then takes back must not be seen, or cleared, by
-// another one. Attempts from different networks do not wait for each other.
-func (a *attempt) locked(ctx context.Context, f func() error) error {
-	select {
-	case a.pair.lock <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("account: limit attempts: wait for concurrent attempts: %w", ctx.Err())
-	}
-	defer func() { <-a.pair.lock }()
-	return f()
-}
-
-// succeeded clears the failures of the account from this network.
-func (a *attempt) succeeded(ctx context.Context) {
-	if len(a.counted) == 0 {
-		return // the store failed in begin
-	}
-	cleared, err := a.limiter.store.Clear(ctx, a.at, a.counted[0].key)
-	if err == nil {
-		a.pair.cleared++
-		err = a.forgive(ctx, cleared.Failures)
-	}
-	if err == nil && a.knownKey != "" {
-		err = a.remember(ctx)
-	}
-	if err != nil {
-		_ = a.limiter.failed(ctx, "clear the counters", err)
 	}
 }
 
-// forgive subtracts the failures of the account from this network from the counters of
-// the account and of the network. NIST SP 800-63B-4 §3.2.2 allows that for failures from
-// the same IP address.
-func (a *attempt) forgive(ctx context.Context, failures int) error {
-	before := a.counted[0].found
-	for _, r := range a.counted[1:] {
-		n := failures
-		if a.at.Sub(before.Last) >= r.limit.Window {
-			n -= min(n, max(0, before.Failures)) // that counter no longer includes these
-		}
-		if err := a.withdraw(ctx, []rule{r}, n); err != nil {
+// succeeded clears the failures of the account or device, takes the attempt back from the
+// other counters, and remembers the device.
+func (a *attempt) succeeded(ctx context.Context) error {
+	if err := a.store.Clear(ctx, a.counted[0].key); err != nil {
+		return err
+	}
+	if err := a.withdraw(ctx, a.counted[1:]); err != nil {
+		return err
+	}
+	if a.device != "" {
+		if err := a.store.Remember(ctx, a.device, a.at, a.at.Add(a.cfg.DeviceLifetime)); err != nil {
 			return err
 		}
+		a.remembered = true
 	}
 	return nil
-}
-
-// remember moves the network to the front of the account's known networks. If it is the
-// first one already, remember writes it once a day.
-func (a *attempt) remember(ctx context.Context) error {
-	networks, cfg := a.known.Networks, a.limiter.cfg
-	if len(networks) > 0 && networks[0] == a.network && a.at.Sub(a.known.Last) < min(24*time.Hour, cfg.KnownFor/2) {
-		return nil
-	}
-	networks = slices.DeleteFunc(slices.Clone(networks), func(n string) bool { return n == a.network })
-	networks = slices.Insert(networks, 0, a.network)
-	networks = networks[:min(len(networks), cfg.KnownNetworks)]
-	return a.limiter.store.Remember(ctx, a.knownKey, networks, a.at, a.at.Add(cfg.KnownFor))
 }
 
 // takeBack makes the attempt not count as a failure.
 func (a *attempt) takeBack(ctx context.Context) {
-	if a.pair.cleared != a.cleared {
-		return // a concurrent success has cleared it
-	}
 	ctx = context.WithoutCancel(ctx)
-	if err := a.withdraw(ctx, a.counted, 1); err != nil {
-		_ = a.limiter.failed(ctx, "take the attempt back", err)
+	if err := a.withdraw(ctx, a.counted); err != nil {
+		_ = a.failed(ctx, "take the attempt back", err)
 	}
 	a.counted = nil
 }
 
-func (a *attempt) withdraw(ctx context.Context, from []rule, n int) error {
+// withdraw subtracts the attempt from the counters. It goes on if one of them fails.
+func (a *attempt) withdraw(ctx context.Context, from []rule) error {
+	var errs []error
 	for _, r := range from {
-		if n == 0 {
-			break
-		}
-		if err := a.limiter.store.Withdraw(ctx, a.at, r.key, n); err != nil {
-			return err
-		}
+		errs = append(errs, a.store.Withdraw(ctx, a.at, r.key, 1))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // failed reports a failure of the store. It returns it with FailClosed, and nil otherwise.
 func (l *limiter) failed(ctx context.Context, doing string, err error) error {
-	err = fmt.Errorf("account: limit attempts: %s: %w", doing, err)
-	if l.onEvent != nil && ctx.Err() == nil { // a client that goes away is no failure
-		l.onEvent(ctx, event.Event{Kind: event.LimiterFailed, Time: l.now(), ClientIP: event.ClientIP(ctx), Err: err})
+	err = fmt.Errorf("limit attempts: %s: %w", doing, err)
+	if l.onEvent != nil && !abandoned(ctx) {
+		l.onEvent(ctx, event.Event{Kind: event.LimiterFailed, Time: l.now(), ClientIP: event.ClientIP(ctx), Err: fmt.Errorf("account: %w", err)})
 	}
 	if l.cfg.FailClosed {
 		return err
@@ -478,21 +391,42 @@ func digest(kind string, parts ...string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
-// networkOf returns the network of an IP address: the /24 of an IPv4 address, the /64 of
-// an IPv6 address, or "" if addr is not an IP address.
-func networkOf(addr string) string {
-	ip, err := netip.ParseAddr(addr)
+// networksOf returns the networks of an IP address, with or without a port: the /24 of an
+// IPv4 address; the /64 and the /48 of an IPv6 address; none if addr is something else.
+func networksOf(addr string) []string {
+	ip, err := netip.ParseAddr(strings.Trim(addr, "[]"))
 	if err != nil {
-		return ""
+		withPort, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return nil
+		}
+		ip = withPort.Addr()
 	}
-	ip = ip.Unmap().WithZone("")
-	bits := 64
+	ip = embedded(ip.Unmap().WithZone(""))
 	if ip.Is4() {
-		bits = 24
+		return []string{netip.PrefixFrom(ip, 24).Masked().String()}
 	}
-	network, err := ip.Prefix(bits)
-	if err != nil {
-		return ""
-	}
-	return network.String()
+	return []string{netip.PrefixFrom(ip, 64).Masked().String(), netip.PrefixFrom(ip, 48).Masked().String()}
 }
+
+// embedded returns the IPv4 address of a client behind an IPv6 transition mechanism, which
+// the IPv6 address contains, and other addresses as they are. Without it, all clients of a
+// NAT64 would be one network, and one client of 6to4 or Teredo could have many.
+func embedded(ip netip.Addr) netip.Addr {
+	b := ip.As16()
+	switch {
+	case nat64.Contains(ip):
+		return netip.AddrFrom4([4]byte(b[12:]))
+	case sixToFour.Contains(ip):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	case teredo.Contains(ip):
+		return netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})
+	}
+	return ip
+}
+
+var (
+	nat64     = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052 §2.1
+	sixToFour = netip.MustParsePrefix("2002::/16")    // RFC 3056 §2
+	teredo    = netip.MustParsePrefix("2001::/32")    // RFC 4380 §4
+)

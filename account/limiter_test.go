@@ -19,6 +19,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/memstore"
 )
 
@@ -52,7 +53,7 @@ type recorder struct {
 
 	mu    sync.Mutex
 	calls map[string]int
-	keys  map[string]bool // including networks
+	keys  map[string]bool
 }
 
 func newRecorder(t testing.TB, c *clock) *recorder {
@@ -83,18 +84,23 @@ func (r *recorder) since(before func(ctx context.Context, call string, n int) er
 	return calls
 }
 
-// left returns the failures of all counters that are not 0 now, in ascending order.
-func (r *recorder) left(t testing.TB) []int {
+// counters returns all counters that exist now.
+func (r *recorder) counters(t testing.TB) (found []account.AttemptCounter) {
 	t.Helper()
 	r.mu.Lock()
 	keys := slices.Collect(maps.Keys(r.keys))
 	r.mu.Unlock()
-	found, err := r.Attempts.Counters(context.Background(), r.clock.now(), keys...)
+	all, err := r.Attempts.Counters(context.Background(), r.clock.now(), keys...)
 	if err != nil {
 		t.Fatalf("Counters: %v", err)
 	}
-	var left []int
-	for _, c := range found {
+	return slices.DeleteFunc(all, func(c account.AttemptCounter) bool { return c.Last.IsZero() })
+}
+
+// left returns the failures of all counters but those of devices, in ascending order.
+func (r *recorder) left(t testing.TB) (left []int) {
+	t.Helper()
+	for _, c := range r.counters(t) {
 		if c.Failures != 0 {
 			left = append(left, c.Failures)
 		}
@@ -124,18 +130,18 @@ func (r *recorder) Withdraw(ctx context.Context, now time.Time, key string, n in
 	return r.Attempts.Withdraw(ctx, now, key, n)
 }
 
-func (r *recorder) Clear(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
+func (r *recorder) Clear(ctx context.Context, key string) error {
 	if err := r.record(ctx, "Clear", key); err != nil {
-		return account.AttemptCounter{}, err
-	}
-	return r.Attempts.Clear(ctx, now, key)
-}
-
-func (r *recorder) Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-	if err := r.record(ctx, "Remember", append([]string{key}, networks...)...); err != nil {
 		return err
 	}
-	return r.Attempts.Remember(ctx, key, networks, now, expires)
+	return r.Attempts.Clear(ctx, key)
+}
+
+func (r *recorder) Remember(ctx context.Context, key string, now, expires time.Time) error {
+	if err := r.record(ctx, "Remember", key); err != nil {
+		return err
+	}
+	return r.Attempts.Remember(ctx, key, now, expires)
 }
 
 // limitedRig is a rig with a limiter, a clock to advance and one account, Ann's.
@@ -173,8 +179,8 @@ func newLimitedRigWith(t testing.TB, cfg account.LimiterConfig, managers account
 		return r.store.Users.ByEmail(ctx, email)
 	}
 	t.Cleanup(func() {
-		if n := r.InFlight(); n != 0 {
-			t.Errorf("at the end %d groups are in flight, want 0", n)
+		if n := r.Queues(); n != 0 {
+			t.Errorf("at the end there are %d queues, want 0", n)
 		}
 	})
 	return r
@@ -214,16 +220,48 @@ func outcome(err error) string {
 	}
 }
 
+// login logs in without a device token.
 func (r *limitedRig) login(addr, email, password string) string {
-	_, err := r.Authenticate(from(addr), email, password)
+	_, _, err := r.Authenticate(from(addr), email, password, "")
 	return outcome(err)
 }
 
-// expect makes one attempt and checks its outcome.
+// expect makes one attempt without a device token and checks its outcome.
 func (r *limitedRig) expect(t *testing.T, what, addr, email, password, want string) {
 	t.Helper()
 	if got := r.login(addr, email, password); got != want {
 		t.Errorf("%s: got %q, want %q", what, got, want)
+	}
+}
+
+// newDevice logs Ann in and returns her device token.
+func (r *limitedRig) newDevice(t testing.TB) string {
+	t.Helper()
+	_, device, err := r.Authenticate(from("203.0.113.1"), annsAddress, password, "")
+	if err != nil || device == "" {
+		t.Fatalf("got the device token %q and %v, want one", device, err)
+	}
+	return device
+}
+
+// expectDevice makes one attempt on Ann's account with a device token and checks its
+// outcome.
+func (r *limitedRig) expectDevice(t *testing.T, what, device, addr, password, want string) {
+	t.Helper()
+	_, got, err := r.Authenticate(from(addr), annsAddress, password, device)
+	if outcome(err) != want {
+		t.Errorf("%s: got %q, want %q", what, outcome(err), want)
+	}
+	if err == nil && got != device {
+		t.Errorf("%s: got another device token, want the one presented", what)
+	}
+}
+
+// failDevice makes n attempts with a device token and a wrong password.
+func (r *limitedRig) failDevice(t *testing.T, n int, device string) {
+	t.Helper()
+	for i := range n {
+		r.expectDevice(t, fmt.Sprintf("wrong attempt %d with a device token", i+1), device, elsewhere(3000+i), "wrong", denied)
 	}
 }
 
@@ -263,6 +301,17 @@ func TestDelayDoublesAfterFreeFailures(t *testing.T) {
 		_, err := r.Reauthenticate(from(elsewhere(n)), r.ann, password)
 		return err
 	}
+	authenticate := func(addr, email func(int) string) func(*limitedRig, int, string) error {
+		return func(r *limitedRig, n int, password string) error {
+			name := email(n)
+			if password != "wrong" {
+				name = annsAddress
+			}
+			_, _, err := r.Authenticate(from(addr(n)), name, password, "")
+			return err
+		}
+	}
+	var device string
 	for _, c := range []struct {
 		name  string
 		try   func(r *limitedRig, n int, password string) error
@@ -270,26 +319,20 @@ func TestDelayDoublesAfterFreeFailures(t *testing.T) {
 		waits []time.Duration
 		id    bool // the event names the account
 	}{
-		{"one account from one network", func(r *limitedRig, _ int, password string) error {
-			_, err := r.Authenticate(from(home), annsAddress, password)
+		{"one account from one network", authenticate(always(home), always(annsAddress)), 10, doubling(time.Minute, time.Hour, 4), false},
+		{"one account from a new network each time", authenticate(elsewhere, always(annsAddress)), 10, doubling(time.Minute, time.Hour, 4), false},
+		{"one account without a client IP", authenticate(always(""), always(annsAddress)), 10, doubling(time.Minute, time.Hour, 4), false},
+		{"a new account from one network each time", authenticate(always(home), strangers), 100, doubling(time.Second, 5*time.Minute, 3), false},
+		{"a new account from a new /64 of one /48 each time", authenticate(func(n int) string { return fmt.Sprintf("2001:db8:1:%x::1", n) }, strangers),
+			1000, doubling(time.Second, 5*time.Minute, 3), false},
+		{"one device, from anywhere", func(r *limitedRig, n int, password string) error {
+			if n == 0 && device == "" {
+				device = r.newDevice(t)
+				r.takeEvents()
+			}
+			_, _, err := r.Authenticate(from(elsewhere(n)), annsAddress, password, device)
 			return err
 		}, 5, doubling(30*time.Second, time.Hour, 4), false},
-		{"one account from a new network each time", func(r *limitedRig, n int, password string) error {
-			_, err := r.Authenticate(from(elsewhere(n)), annsAddress, password)
-			return err
-		}, 10, doubling(time.Minute, time.Hour, 4), false},
-		{"one account without a client IP", func(r *limitedRig, _ int, password string) error {
-			_, err := r.Authenticate(from(""), annsAddress, password)
-			return err
-		}, 10, doubling(time.Minute, time.Hour, 4), false},
-		{"a new account from one network each time", func(r *limitedRig, n int, password string) error {
-			name := strangers(n)
-			if password != "wrong" {
-				name = annsAddress
-			}
-			_, err := r.Authenticate(from(home), name, password)
-			return err
-		}, 100, doubling(time.Second, 5*time.Minute, 3), false},
 		{"Reauthenticate, from anywhere", reauthenticate, 5, doubling(30*time.Second, time.Hour, 4), true},
 		{"ChangePassword, from anywhere", func(r *limitedRig, n int, password string) error {
 			_, err := r.ChangePassword(from(elsewhere(n)), r.ann.ID, password, "a better password")
@@ -354,9 +397,9 @@ func TestDelayDoublesAfterFreeFailures(t *testing.T) {
 func TestRejectedAttemptIsNotHashed(t *testing.T) {
 	r := newLimitedRigWith(t, account.LimiterConfig{}, account.Config{Argon2: counted})
 	for i, name := range []string{annsAddress, strangers(0), "not an address"} {
-		r.fail(t, 5, always(elsewhere(i)), always(name))
+		r.fail(t, 10, always(elsewhere(i)), always(name))
 		for _, p := range []string{password, "wrong", "cafe\u0301"} {
-			if got := hashes(func() { r.expect(t, name, elsewhere(i), name, p, wait(30*time.Second)) }); got != 0 {
+			if got := hashes(func() { r.expect(t, name, elsewhere(i), name, p, wait(time.Minute)) }); got != 0 {
 				t.Errorf("%s: a rejected attempt took the work of %d hashes, want 0", name, got)
 			}
 		}
@@ -400,7 +443,7 @@ func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 		return got
 	}
 	want := script(annsAddress)
-	if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, wait(30*time.Second)) }) {
+	if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, wait(time.Minute)) }) {
 		t.Fatalf("the control contains no wait: %q", want)
 	}
 	for _, name := range []string{
@@ -415,10 +458,11 @@ func TestUnknownAccountsAreLimitedLikeKnownOnes(t *testing.T) {
 // Another spelling of an address must not avoid the limit.
 func TestSpellingsOfAnAddressShareOneCounter(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
-	for _, name := range []string{"ann@example.com", "ANN@EXAMPLE.COM", " ann@example.com", "Ann@Example.com\r\n", "aNN@example.com\t"} {
-		r.expect(t, name, home, name, "wrong", denied)
+	for i, name := range []string{"ann@example.com", "ANN@EXAMPLE.COM", " ann@example.com", "Ann@Example.com\r\n", "aNN@example.com\t"} {
+		r.expect(t, name, elsewhere(i), name, "wrong", denied)
+		r.expect(t, name, elsewhere(i), name, "wrong", denied)
 	}
-	r.expect(t, "one more spelling", home, "ann@Example.Com", password, wait(30*time.Second))
+	r.expect(t, "one more spelling", home, "ann@Example.Com", password, wait(time.Minute))
 }
 
 func TestAddressesOfOneNetworkShareOneCounter(t *testing.T) {
@@ -439,13 +483,23 @@ func TestAddressesOfOneNetworkShareOneCounter(t *testing.T) {
 		{"a zone and none", "fe80::1", "fe80::2%eth0", true},
 		{"two zones", "fe80::1%eth0", "fe80::1%eth1", true},
 		{"an IPv4 address and an IPv6 one", "192.0.2.7", "2001:db8::1", false},
+		{"with a port", "192.0.2.7", "192.0.2.8:443", true},
+		{"in brackets with a port", "2001:db8::1", "[2001:db8::2]:443", true},
+		{"in brackets", "2001:db8::1", "[2001:db8::2]", true},
+		{"the same through NAT64", "192.0.2.7", "64:ff9b::192.0.2.200", true},
+		{"two clients of a NAT64", "64:ff9b::192.0.2.7", "64:ff9b::192.0.3.7", false},
+		{"the same through 6to4", "192.0.2.7", "2002:c000:2c8::1", true},
+		{"two /64 of one client of 6to4", "2002:c000:207:1::1", "2002:c000:207:2::1", true},
+		{"two clients of 6to4", "2002:c000:207::1", "2002:c000:307::1", false},
+		{"the same through Teredo", "192.0.2.7", "2001:0:4136:e378:8000:63bf:3fff:fdd2", true},
+		{"two clients of a Teredo server", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:0:4136:e378:8000:63bf:3fff:fcd2", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newLimitedRig(t, account.LimiterConfig{})
-			r.fail(t, 5, always(c.one), always(annsAddress))
+			r := newLimitedRig(t, account.LimiterConfig{Network: account.Limit{Failures: 5}})
+			r.fail(t, 5, always(c.one), strangers)
 			want := denied
 			if c.same {
-				want = wait(30 * time.Second)
+				want = wait(time.Second)
 			}
 			r.expect(t, "from "+c.other, c.other, annsAddress, "wrong", want)
 		})
@@ -454,15 +508,15 @@ func TestAddressesOfOneNetworkShareOneCounter(t *testing.T) {
 
 // A malformed client IP is treated as unknown.
 func TestWithoutClientIPOnlyTheAccountCounts(t *testing.T) {
-	for _, addr := range []string{"", "unknown", "192.0.2.7:443", "192.0.2.7, 10.0.0.1"} {
+	for _, addr := range []string{"", "unknown", "192.0.2.7, 10.0.0.1", "192.0.2.7:", ":443"} {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		for i := range 200 {
 			r.expect(t, "of another account", addr, strangers(i), "wrong", denied)
 		}
 		r.attempts.since(nil)
 		r.expect(t, "a login", addr, annsAddress, password, in)
-		if calls := r.attempts.since(nil); calls["Remember"] != 0 || calls["Add"] != 1 {
-			t.Errorf("from %q: a login made the calls %v, want 1 Add and no Remember", addr, calls)
+		if got, want := r.attempts.since(nil), (map[string]int{"Counters": 1, "Add": 1, "Clear": 1, "Remember": 1}); !reflect.DeepEqual(got, want) {
+			t.Errorf("from %q: a login made the calls %v, want %v", addr, got, want)
 		}
 		r.fail(t, 10, always(addr), always(annsAddress))
 		r.expect(t, "after 10 failures", addr, annsAddress, password, wait(time.Minute))
@@ -476,40 +530,50 @@ func TestWithoutClientIPOnlyTheAccountCounts(t *testing.T) {
 func TestAttackersCannotLockAUserOut(t *testing.T) {
 	t.Run("the account's limit is reached from elsewhere", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		r.expect(t, "the first login", home, annsAddress, password, in)
+		device := r.newDevice(t)
 		r.exhaust(t, annsAddress)
 		n := 1000
 		for _, d := range doubling(time.Minute, time.Hour, 30) {
-			r.expect(t, "Ann at home", home, annsAddress, password, in)
-			r.expect(t, "Ann at home, elsewhere in the network", "192.0.2.99", annsAddress, password, in)
-			r.expect(t, "Ann on a new network", "198.51.100.1", annsAddress, password, wait(d))
-			r.expect(t, "Ann without an address", "", annsAddress, password, wait(d))
+			r.expectDevice(t, "Ann at home", device, home, password, in)
+			r.expectDevice(t, "Ann on a new network", device, elsewhere(n), password, in)
+			r.expectDevice(t, "Ann without an address", device, "", password, in)
+			r.expect(t, "Ann on a new device", home, annsAddress, password, wait(d))
 			r.clock.advance(d)
 			r.expect(t, "the attacker", elsewhere(n), annsAddress, "wrong", denied)
 			n++
 		}
-		// Failures at home count at home.
-		r.fail(t, 4, always(home), always(annsAddress))
-		r.expect(t, "Ann at home after four mistakes", home, annsAddress, password, in)
-		r.fail(t, 5, always(home), always(annsAddress))
-		r.expect(t, "Ann at home after five mistakes", home, annsAddress, password, wait(30*time.Second))
+		// Failures on the device count there.
+		r.failDevice(t, 4, device)
+		r.expectDevice(t, "Ann after four mistakes", device, home, password, in)
+		r.failDevice(t, 5, device)
+		r.expectDevice(t, "Ann after five mistakes", device, home, password, wait(30*time.Second))
+		r.clock.advance(30 * time.Second)
+		r.expectDevice(t, "Ann after the wait", device, home, password, in)
 	})
 	t.Run("the network's limit is reached by others", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		r.expect(t, "the first login", home, annsAddress, password, in)
+		device := r.newDevice(t)
 		r.fail(t, 100, always("192.0.2.66"), strangers)
 		r.expect(t, "another user there", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
-		r.expect(t, "Ann there", home, annsAddress, password, in)
-		r.fail(t, 4, always(home), always(annsAddress))
-		r.expect(t, "Ann there, after mistakes", home, annsAddress, password, in)
+		r.expectDevice(t, "Ann there", device, home, password, in)
+		r.failDevice(t, 4, device)
+		r.expectDevice(t, "Ann there, after mistakes", device, home, password, in)
 		r.expect(t, "another user there, again", "192.0.2.66", strangers(0), "wrong", wait(time.Second))
 	})
 	t.Run("both limits are reached", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		r.expect(t, "the first login", home, annsAddress, password, in)
+		device := r.newDevice(t)
 		r.fail(t, 100, always("192.0.2.66"), strangers)
 		r.exhaust(t, annsAddress)
-		r.expect(t, "Ann there", home, annsAddress, password, in)
+		r.expectDevice(t, "Ann there", device, home, password, in)
+	})
+	t.Run("another device of the account is at its limit", func(t *testing.T) {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		device, stolen := r.newDevice(t), r.newDevice(t)
+		r.failDevice(t, 5, stolen)
+		r.expectDevice(t, "the stolen device", stolen, home, password, wait(30*time.Second))
+		r.expectDevice(t, "Ann", device, home, password, in)
+		r.expect(t, "Ann on a new device", home, annsAddress, password, in)
 	})
 	t.Run("failed logins do not limit a session", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
@@ -530,9 +594,10 @@ func TestAttackersCannotLockAUserOut(t *testing.T) {
 				t.Errorf("Reauthenticate %d: got %v, want %q", i+1, err, want)
 			}
 		}
-		r.expect(t, "a login", home, annsAddress, password, in)
-		r.fail(t, 5, always(elsewhere(0)), always(annsAddress))
-		r.exhaustRest(t)
+		device := r.newDevice(t)
+		r.failDevice(t, 4, device)
+		r.expectDevice(t, "a login on a device", device, home, password, in)
+		r.exhaust(t, annsAddress)
 		// A login does not clear the failures of a session.
 		if _, err := r.Reauthenticate(from(home), r.ann, password); outcome(err) != wait(30*time.Second) {
 			t.Errorf("Reauthenticate: got %v, want a wait", err)
@@ -540,53 +605,90 @@ func TestAttackersCannotLockAUserOut(t *testing.T) {
 	})
 }
 
-// exhaustRest makes the last five free failures of Ann's account.
-func (r *limitedRig) exhaustRest(t *testing.T) {
-	t.Helper()
-	r.fail(t, 5, func(i int) string { return elsewhere(500 + i) }, always(annsAddress))
-	r.expect(t, "after ten failures", elsewhere(600), annsAddress, password, wait(time.Minute))
-}
-
-func TestKnownNetworksAreTheLastOnes(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		known   int
-		logins  []int // the networks of her logins, one hour apart
-		in, out []int
-	}{
-		{"one network", 0, []int{1}, []int{1}, []int{2}},
-		{"three by default", 0, []int{1, 2, 3}, []int{1, 2, 3}, []int{4}},
-		{"a fourth replaces the oldest", 0, []int{1, 2, 3, 4}, []int{2, 3, 4}, []int{1}},
-		{"a login makes a network the newest", 0, []int{1, 2, 3, 1, 4}, []int{1, 3, 4}, []int{2}},
-		{"a known one replaces none", 0, []int{1, 2, 3, 3, 2, 1, 1, 2, 3}, []int{1, 2, 3}, nil},
-		{"at most one", 1, []int{1, 2}, []int{2}, []int{1}},
-		{"at most two", 2, []int{1, 2, 3}, []int{2, 3}, []int{1}},
-		{"at most four", 4, []int{1, 2, 3, 4, 5}, []int{2, 3, 4, 5}, []int{1}},
-		{"none before the first login", 0, nil, nil, []int{1, 2}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := newLimitedRig(t, account.LimiterConfig{KnownNetworks: c.known})
-			net := func(n int) string { return fmt.Sprintf("203.0.%d.1", n) }
-			for _, n := range c.logins {
-				r.expect(t, "a login", net(n), annsAddress, password, in)
-				r.clock.advance(time.Hour)
-			}
-			r.exhaust(t, annsAddress)
-			for _, n := range c.out {
-				r.expect(t, "from "+net(n), net(n), annsAddress, password, wait(time.Minute))
-			}
-			for _, n := range c.in {
-				r.expect(t, "from "+net(n), net(n), annsAddress, password, in)
-			}
-		})
+// After the failures of a network have used up its limit, the answers must not tell whose
+// owner has logged in there, or anywhere, or whether there is an account.
+func TestLimiterDoesNotRevealAccounts(t *testing.T) {
+	r := newLimitedRig(t, account.LimiterConfig{})
+	if _, err := r.Register(t.Context(), newMember("bob@example.com"), password); err != nil {
+		t.Fatal(err)
+	}
+	r.expect(t, "Ann there", home, annsAddress, password, in)
+	device := r.newDevice(t)
+	r.fail(t, 100, always("192.0.2.66"), strangers)
+	for name, why := range map[string]string{annsAddress: "has logged in there", "bob@example.com": "has never logged in", strangers(5000): "does not exist"} {
+		r.expect(t, why, "192.0.2.66", name, "wrong", wait(time.Second))
+	}
+	// A device token of another account is as good as none.
+	for _, name := range []string{"bob@example.com", strangers(5000)} {
+		if _, _, err := r.Authenticate(from("192.0.2.66"), name, "wrong", device); outcome(err) != wait(time.Second) {
+			t.Errorf("%s with Ann's device token: got %v, want a wait", name, err)
+		}
+	}
+	r.exhaust(t, "bob@example.com")
+	if _, _, err := r.Authenticate(from(home), "bob@example.com", password, device); outcome(err) != wait(time.Minute) {
+		t.Errorf("Bob's account with Ann's device token: got %v, want a wait", err)
 	}
 }
 
-func TestKnownNetworksExpire(t *testing.T) {
+func TestLoginReturnsADeviceToken(t *testing.T) {
+	r := newLimitedRig(t, account.LimiterConfig{})
+	seen := map[string]bool{}
+	// A login without a valid token gets a new one.
+	other, _ := token.Device.New()
+	for _, presented := range []string{"", "lkd_", "nonsense", other, strings.Repeat("x", 1<<20)} {
+		_, device, err := r.Authenticate(from(home), annsAddress, password, presented)
+		if _, ok := token.Device.Digest(device); err != nil || !ok || seen[device] || device == presented {
+			t.Errorf("with %.60q: got the device token %q and %v, want a new one", presented, device, err)
+		}
+		seen[device] = true
+	}
+	// All are valid, and each login returns the one presented.
+	r.exhaust(t, annsAddress)
+	for device := range seen {
+		r.expectDevice(t, "with a device token", device, home, password, in)
+	}
+	// A failure returns none.
+	for device := range seen {
+		if _, got, err := r.Authenticate(from(home), annsAddress, "wrong", device); got != "" || !errors.Is(err, account.ErrBadCredentials) {
+			t.Errorf("a wrong password: got the device token %q and %v, want none and ErrBadCredentials", got, err)
+		}
+	}
+	for key := range r.attempts.keys {
+		for device := range seen {
+			if digest, _ := token.Device.Digest(device); key == device || key == digest {
+				t.Errorf("the key %q is a device token, or its digest without the account", key)
+			}
+		}
+	}
+	// Without a limiter there is none.
+	plain := newRig(t, account.Config{})
+	plain.register(t)
+	if _, device, err := plain.Authenticate(t.Context(), annsAddress, password, other); device != "" || err != nil {
+		t.Errorf("without a limiter: got the device token %q and %v, want none", device, err)
+	}
+}
+
+// Reading a malformed device token must not cost a call of the store.
+func TestMalformedDeviceTokenCostsNothing(t *testing.T) {
+	r := newLimitedRig(t, account.LimiterConfig{})
+	device := r.newDevice(t)
+	r.exhaust(t, annsAddress)
+	for malformed, want := range map[string]int{"": 1, "x": 1, device + "x": 1, device[:len(device)-1] + "_": 1, strings.Replace(device, "lkd_", "lk_", 1): 1} {
+		r.attempts.since(nil)
+		if _, _, err := r.Authenticate(from(home), annsAddress, password, malformed); outcome(err) != wait(time.Minute) {
+			t.Errorf("with %q: got %v, want a wait", malformed, err)
+		}
+		if got := r.attempts.since(nil); !reflect.DeepEqual(got, map[string]int{"Counters": want}) {
+			t.Errorf("with %q the store got %v, want %d Counters", malformed, got, want)
+		}
+	}
+}
+
+func TestDeviceTokensExpire(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		name     string
-		knownFor time.Duration
+		lifetime time.Duration
 		after    time.Duration
 		want     string
 	}{
@@ -596,121 +698,78 @@ func TestKnownNetworksExpire(t *testing.T) {
 		{"after the time set", 10 * day, 10 * day, wait(time.Minute)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newLimitedRig(t, account.LimiterConfig{KnownFor: c.knownFor})
-			r.expect(t, "the first login", home, annsAddress, password, in)
-			r.clock.advance(c.after)
-			r.exhaust(t, annsAddress)
-			r.expect(t, "at home", home, annsAddress, password, c.want)
+			for _, renewed := range []bool{false, true} {
+				r := newLimitedRig(t, account.LimiterConfig{DeviceLifetime: c.lifetime})
+				device := r.newDevice(t)
+				if renewed { // each login with it renews it
+					r.clock.advance(9 * day)
+					r.expectDevice(t, "a login", device, home, password, in)
+				}
+				r.clock.advance(c.after - time.Minute)
+				r.failDevice(t, 1, device) // a failure does not renew it
+				r.clock.advance(time.Minute)
+				r.exhaust(t, annsAddress)
+				r.expectDevice(t, "with the device token", device, home, password, c.want)
+			}
 		})
 	}
 }
 
-func TestKnownNetworksAreWrittenOnceADay(t *testing.T) {
-	r := newLimitedRig(t, account.LimiterConfig{KnownFor: 48 * time.Hour})
-	for _, c := range []struct {
-		name  string
-		after time.Duration
-		addr  string
-		want  int
-	}{
-		{"the first login", 0, home, 1},
-		{"immediately again", 0, home, 0},
-		{"an hour later, elsewhere in the network", time.Hour, "192.0.2.200", 0},
-		{"almost a day after the first", 23*time.Hour - time.Millisecond, home, 0},
-		{"a day after the first", time.Millisecond, home, 1},
-		{"almost a day after that", 24*time.Hour - time.Millisecond, home, 0},
-		{"from another network", 0, elsewhere(1), 1},
-		{"from that network again", time.Hour, elsewhere(1), 0},
-		{"at home, now second in the list", 0, home, 1},
-		{"at home, now first in the list", 0, home, 0},
-		{"after the list expired", 48 * time.Hour, home, 1},
-	} {
-		r.clock.advance(c.after)
-		r.attempts.since(nil)
-		r.expect(t, c.name, c.addr, annsAddress, password, in)
-		if got := r.attempts.since(nil)["Remember"]; got != c.want {
-			t.Errorf("%s: Remember was called %d times, want %d", c.name, got, c.want)
-		}
-	}
-	r.attempts.since(nil)
-	r.expect(t, "a failure", elsewhere(2), annsAddress, "wrong", denied)
-	if _, err := r.Reauthenticate(from(elsewhere(2)), r.ann, password); err != nil {
-		t.Errorf("Reauthenticate: %v", err)
-	}
-	if got := r.attempts.since(nil)["Remember"]; got != 0 {
-		t.Errorf("a failed login and a reauthentication called Remember %d times, want 0", got)
-	}
-}
-
 func TestSuccessClearsFailures(t *testing.T) {
-	t.Run("of the account from the network", func(t *testing.T) {
+	t.Run("of the account", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		for range 10 {
-			r.fail(t, 4, always(home), always(annsAddress))
+		for i := range 10 {
+			r.fail(t, 9, elsewhere, always(annsAddress))
 			r.expect(t, "the right password", home, annsAddress, password, in)
-			if left := r.attempts.left(t); left != nil {
-				t.Errorf("after a login the counters are at %v, want none", left)
+			// The networks' counters keep the failures there.
+			if left, want := r.attempts.left(t), slices.Repeat([]int{i + 1}, 9); !slices.Equal(left, want) {
+				t.Errorf("after a login the counters are at %v, want %v", left, want)
 			}
 		}
-		r.fail(t, 5, always(home), always(annsAddress))
-		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
+		r.exhaust(t, annsAddress)
 	})
 	t.Run("after waits", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		r.fail(t, 5, always(home), always(annsAddress))
-		for _, d := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
+		r.fail(t, 10, always(home), always(annsAddress))
+		for _, d := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute} {
 			r.clock.advance(d)
 			r.expect(t, "after a wait", home, annsAddress, "wrong", denied)
 		}
-		r.clock.advance(4 * time.Minute)
+		r.clock.advance(8 * time.Minute)
 		r.expect(t, "the right password", home, annsAddress, password, in)
-		if left := r.attempts.left(t); left != nil {
-			t.Errorf("after a login the counters are at %v, want none", left)
+		if left := r.attempts.left(t); !slices.Equal(left, []int{13}) {
+			t.Errorf("after a login the counters are at %v, want only the network's 13", left)
 		}
-		r.fail(t, 5, always(home), always(annsAddress))
-		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
+		r.fail(t, 10, always(home), always(annsAddress))
+		r.expect(t, "after ten failures", home, annsAddress, password, wait(time.Minute))
 	})
-	t.Run("not those from other networks", func(t *testing.T) {
+	t.Run("of the device, and no others", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
+		device, other := r.newDevice(t), r.newDevice(t)
 		r.fail(t, 7, elsewhere, always(annsAddress))
-		r.fail(t, 2, always(home), always(annsAddress))
-		r.expect(t, "the first login", home, annsAddress, password, in) // forgives the two
-		r.fail(t, 4, always(home), always(annsAddress))
-		r.expect(t, "the second, from a known network", home, annsAddress, password, in) // forgives nothing
+		r.failDevice(t, 4, other)
+		for range 3 {
+			r.failDevice(t, 4, device)
+			r.expectDevice(t, "a login on the device", device, home, password, in)
+		}
+		r.failDevice(t, 1, other)
+		r.expectDevice(t, "the other device", other, home, password, wait(30*time.Second))
 		r.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
 		r.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
+	})
+	t.Run("not those of other devices", func(t *testing.T) {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		device := r.newDevice(t)
+		r.failDevice(t, 5, device)
+		r.expect(t, "a login without a device token", home, annsAddress, password, in)
+		r.expectDevice(t, "the device", device, home, password, wait(30*time.Second))
 	})
 	t.Run("not those of other accounts from the network", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		r.fail(t, 97, always(home), strangers)
-		r.fail(t, 2, always(home), always(annsAddress))
-		r.expect(t, "the first login", home, annsAddress, password, in)
-		r.fail(t, 4, always(home), always(annsAddress))
-		r.expect(t, "the second, from a known network", home, annsAddress, password, in)
+		r.expect(t, "a login", home, annsAddress, password, in)
 		r.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
 		r.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))
-	})
-	t.Run("not more than were counted, if the network becomes known meanwhile", func(t *testing.T) {
-		r := newLimitedRig(t, account.LimiterConfig{})
-		r.fail(t, 7, elsewhere, always(annsAddress))
-		good := r.store.byEmail
-		r.store.byEmail = func(ctx context.Context, email string) (member, error) {
-			r.store.byEmail = good
-			r.expect(t, "a faster login", home, annsAddress, password, in)
-			r.fail(t, 4, always(home), always(annsAddress))
-			return good(ctx, email)
-		}
-		r.expect(t, "a login from a new network", home, annsAddress, password, in)
-		r.fail(t, 3, func(i int) string { return elsewhere(100 + i) }, always(annsAddress))
-		r.expect(t, "after ten failures from elsewhere", elsewhere(200), annsAddress, password, wait(time.Minute))
-	})
-	t.Run("not those from other known networks", func(t *testing.T) {
-		r := newLimitedRig(t, account.LimiterConfig{})
-		r.expect(t, "a login", home, annsAddress, password, in)
-		r.expect(t, "a login elsewhere", elsewhere(0), annsAddress, password, in)
-		r.fail(t, 5, always(elsewhere(0)), always(annsAddress))
-		r.expect(t, "at home", home, annsAddress, password, in)
-		r.expect(t, "elsewhere", elsewhere(0), annsAddress, password, wait(30*time.Second))
 	})
 	t.Run("with a session", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
@@ -735,39 +794,50 @@ func TestFailuresExpire(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		addr, email func(int) string
+		device      bool
 		free        int
 		window      time.Duration
 		first, next time.Duration // the waits after the free failures
 		last        bool          // the window begins with the last failure
 	}{
-		{"of a pair, a day after the last", always(home), always(annsAddress), 5, day, 30 * time.Second, time.Minute, true},
-		{"of an account, a day after the last", elsewhere, always(annsAddress), 10, day, time.Minute, 2 * time.Minute, true},
-		{"of a network, an hour after the first", always(home), strangers, 100, time.Hour, time.Second, 2 * time.Second, false},
+		{"of a device, a day after the last", elsewhere, always(annsAddress), true, 5, day, 30 * time.Second, time.Minute, true},
+		{"of an account, a day after the last", elsewhere, always(annsAddress), false, 10, day, time.Minute, 2 * time.Minute, true},
+		{"of a network, an hour after the first", always(home), strangers, false, 100, time.Hour, time.Second, 2 * time.Second, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n := 0
-			next := func(f func(int) string) func(int) string { return func(i int) string { return f(n + i) } }
 			run := func(before, after time.Duration, forgotten bool) {
 				t.Helper()
 				r := newLimitedRig(t, account.LimiterConfig{})
-				n = 0
-				r.fail(t, c.free-1, next(c.addr), next(c.email))
-				n += c.free
+				device, n := "", 0
+				if c.device {
+					device = r.newDevice(t)
+				}
+				try := func() string {
+					_, _, err := r.Authenticate(from(c.addr(n)), c.email(n), "wrong", device)
+					n++
+					return outcome(err)
+				}
+				fail := func(times int) {
+					t.Helper()
+					for range times {
+						if got := try(); got != denied {
+							t.Fatalf("wrong attempt %d: got %q, want %q", n, got, denied)
+						}
+					}
+				}
+				fail(c.free - 1)
 				r.clock.advance(before)
-				r.fail(t, 1, next(c.addr), next(c.email))
-				n++
+				fail(1)
 				r.clock.advance(after)
 				if !forgotten {
-					r.fail(t, 1, next(c.addr), next(c.email))
-					n++
-					if got := r.login(next(c.addr)(0), next(c.email)(0), "wrong"); got != wait(c.next) {
+					fail(1)
+					if got := try(); got != wait(c.next) {
 						t.Errorf("%v after the first and %v after the last failure: got %q after one more, want %q", before+after, after, got, wait(c.next))
 					}
 					return
 				}
-				r.fail(t, c.free, next(c.addr), next(c.email))
-				n += c.free
-				if got := r.login(next(c.addr)(0), next(c.email)(0), "wrong"); got != wait(c.first) {
+				fail(c.free)
+				if got := try(); got != wait(c.first) {
 					t.Errorf("%v after the first and %v after the last failure: got %q after %d more, want %q", before+after, after, got, c.free, wait(c.first))
 				}
 			}
@@ -794,7 +864,7 @@ func TestAttemptWithoutPasswordCheckIsTakenBack(t *testing.T) {
 		good, goodByID := r.store.byEmail, r.store.byID
 		for range 20 {
 			r.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
-			if _, err := r.Authenticate(from(home), annsAddress, password); !errors.Is(err, cause) {
+			if _, _, err := r.Authenticate(from(home), annsAddress, password, ""); !errors.Is(err, cause) {
 				t.Fatalf("got %v, want %v", err, cause)
 			}
 			if left := r.attempts.left(t); left != nil {
@@ -808,10 +878,10 @@ func TestAttemptWithoutPasswordCheckIsTakenBack(t *testing.T) {
 				cancel()
 				return good(context.WithoutCancel(ctx), email)
 			}
-			if _, err := r.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
+			if _, _, err := r.Authenticate(ctx, annsAddress, "wrong", ""); !errors.Is(err, context.Canceled) {
 				t.Fatalf("got %v, want context.Canceled", err)
 			}
-			if _, err := r.Authenticate(ctx, annsAddress, "wrong"); !errors.Is(err, context.Canceled) {
+			if _, _, err := r.Authenticate(ctx, annsAddress, "wrong", ""); !errors.Is(err, context.Canceled) {
 				t.Fatalf("with a context that is over: got %v, want context.Canceled", err)
 			}
 			within, cancel := context.WithCancel(from(home))
@@ -835,11 +905,11 @@ func TestAttemptWithoutPasswordCheckIsTakenBack(t *testing.T) {
 		r.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
 		_ = r.login(home, annsAddress, password)
 		r.store.byEmail = good
-		if left := r.attempts.left(t); !reflect.DeepEqual(left, []int{4, 4, 4}) {
-			t.Errorf("the counters are at %v, want [4 4 4]", left)
+		if left := r.attempts.left(t); !reflect.DeepEqual(left, []int{4, 4}) {
+			t.Errorf("the counters are at %v, want [4 4]", left)
 		}
-		r.fail(t, 1, always(home), always(annsAddress))
-		r.expect(t, "after five failures", home, annsAddress, password, wait(30*time.Second))
+		r.fail(t, 6, always(home), always(annsAddress))
+		r.expect(t, "after ten failures", home, annsAddress, password, wait(time.Minute))
 	}
 }
 
@@ -881,7 +951,7 @@ func concurrently(n int, attempt func(i int) error) map[string]int {
 func TestConcurrentWrongAttemptsAreLimited(t *testing.T) {
 	wrong := func(r *limitedRig, addr, email func(int) string) func(int) error {
 		return func(i int) error {
-			_, err := r.Authenticate(from(addr(i)), email(i), "wrong")
+			_, _, err := r.Authenticate(from(addr(i)), email(i), "wrong", "")
 			return err
 		}
 	}
@@ -891,16 +961,16 @@ func TestConcurrentWrongAttemptsAreLimited(t *testing.T) {
 		free        int
 		wait        time.Duration
 	}{
-		{"on one account from one network", always(home), always(annsAddress), 5, 30 * time.Second},
-		{"on an unknown account", always(home), always(strangers(0)), 5, 30 * time.Second},
+		{"on one account from one network", always(home), always(annsAddress), 10, time.Minute},
+		{"on an unknown account", always(home), always(strangers(0)), 10, time.Minute},
 		{"on one account from many networks", elsewhere, always(annsAddress), 10, time.Minute},
 		{"on one account without a client IP", always(""), always(annsAddress), 10, time.Minute},
 		{"on many accounts from one network", always(home), strangers, 100, time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newLimitedRig(t, account.LimiterConfig{})
-			got := concurrently(500, wrong(r, c.addr, c.email))
-			if want := map[string]int{denied: c.free, "wait": 500 - c.free}; !reflect.DeepEqual(got, want) || r.lookups.Load() != int64(c.free) {
+			got := concurrently(200, wrong(r, c.addr, c.email))
+			if want := map[string]int{denied: c.free, "wait": 200 - c.free}; !reflect.DeepEqual(got, want) || r.lookups.Load() != int64(c.free) {
 				t.Errorf("concurrently: got %v and %d look-ups, want %v", got, r.lookups.Load(), want)
 			}
 			// After each wait, one attempt is admitted.
@@ -917,7 +987,7 @@ func TestConcurrentWrongAttemptsAreLimited(t *testing.T) {
 	t.Run("with a session", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		wrong := func(int) error { _, err := r.Reauthenticate(from(home), r.ann, "wrong"); return err }
-		if got, want := concurrently(500, wrong), (map[string]int{denied: 5, "wait": 495}); !reflect.DeepEqual(got, want) {
+		if got, want := concurrently(200, wrong), (map[string]int{denied: 5, "wait": 195}); !reflect.DeepEqual(got, want) {
 			t.Errorf("concurrently: got %v, want %v", got, want)
 		}
 		r.clock.advance(30 * time.Second)
@@ -931,10 +1001,10 @@ func TestConcurrentWrongAttemptsAreLimited(t *testing.T) {
 func TestConcurrentRightLoginsAllSucceed(t *testing.T) {
 	const n = 64
 	right := func(r *limitedRig) func(int) error {
-		return func(int) error { _, err := r.Authenticate(from(home), annsAddress, password); return err }
+		return func(int) error { _, _, err := r.Authenticate(from(home), annsAddress, password, ""); return err }
 	}
 	all := map[string]int{in: n}
-	t.Run("from a new network, then from a known one", func(t *testing.T) {
+	t.Run("from one network", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
 		for range 3 {
 			if got := concurrently(n, right(r)); !reflect.DeepEqual(got, all) {
@@ -947,15 +1017,15 @@ func TestConcurrentRightLoginsAllSucceed(t *testing.T) {
 	})
 	t.Run("after failures, and after a wait", func(t *testing.T) {
 		r := newLimitedRig(t, account.LimiterConfig{})
-		r.fail(t, 4, always(home), always(annsAddress))
+		r.fail(t, 9, always(home), always(annsAddress))
 		if got := concurrently(n, right(r)); !reflect.DeepEqual(got, all) {
-			t.Errorf("after four failures: got %v, want %v", got, all)
+			t.Errorf("after nine failures: got %v, want %v", got, all)
 		}
-		r.fail(t, 5, always(home), always(annsAddress))
+		r.fail(t, 10, always(home), always(annsAddress))
 		if got, want := concurrently(n, right(r)), (map[string]int{"wait": n}); !reflect.DeepEqual(got, want) {
-			t.Errorf("after five: got %v, want %v", got, want)
+			t.Errorf("after ten: got %v, want %v", got, want)
 		}
-		r.clock.advance(30 * time.Second)
+		r.clock.advance(time.Minute)
 		if got := concurrently(n, right(r)); !reflect.DeepEqual(got, all) {
 			t.Errorf("after the wait: got %v, want %v", got, all)
 		}
@@ -967,10 +1037,21 @@ func TestConcurrentRightLoginsAllSucceed(t *testing.T) {
 			if i%4 == 0 {
 				addr = ""
 			}
-			_, err := r.Authenticate(from(addr), annsAddress, password)
+			_, _, err := r.Authenticate(from(addr), annsAddress, password, "")
 			return err
 		})
 		if !reflect.DeepEqual(got, all) {
+			t.Errorf("got %v, want %v", got, all)
+		}
+	})
+	t.Run("with a device token, while the account is at its limit", func(t *testing.T) {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		device := r.newDevice(t)
+		r.exhaust(t, annsAddress)
+		if got := concurrently(n, func(i int) error {
+			_, _, err := r.Authenticate(from(elsewhere(i)), annsAddress, password, device)
+			return err
+		}); !reflect.DeepEqual(got, all) {
 			t.Errorf("got %v, want %v", got, all)
 		}
 	})
@@ -987,14 +1068,14 @@ func TestConcurrentRightLoginsAllSucceed(t *testing.T) {
 			if i%17 == 3 {
 				p = "wrong"
 			}
-			_, err := r.Authenticate(from(home), annsAddress, p)
+			_, _, err := r.Authenticate(from(home), annsAddress, p, "")
 			return err
 		})
 		if want := map[string]int{in: n, denied: 4}; !reflect.DeepEqual(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
-	// Each login clears the failures before it, and five are free after it. However the
+	// Each login clears the failures before it, and ten are free after it. However the
 	// attempts interleave, no more wrong passwords are checked.
 	t.Run("among many wrong passwords", func(t *testing.T) {
 		for range 5 {
@@ -1004,36 +1085,31 @@ func TestConcurrentRightLoginsAllSucceed(t *testing.T) {
 				if i%60 == 30 {
 					p = password
 				}
-				_, err := r.Authenticate(from(home), annsAddress, p)
+				_, _, err := r.Authenticate(from(home), annsAddress, p, "")
 				return err
 			})
-			if got[denied] > 5*(got[in]+1) || got[in]+got[denied]+got["wait"] != 250 {
-				t.Errorf("got %v, want at most five denied for each login and five more", got)
-			}
-			if left := r.attempts.left(t); len(left) > 0 && slices.Min(left) < 0 {
-				t.Errorf("after %v the counters are at %v, want none below 0", got, left)
+			if got[denied] > 10*(got[in]+1) || got[in]+got[denied]+got["wait"] != 250 {
+				t.Errorf("got %v, want at most ten denied for each login and ten more", got)
 			}
 		}
 	})
 }
 
-// An attacker makes each attempt as early as possible: from new networks, from Ann's known
-// networks, and with a stolen session. With the default limits, 64 passwords are checked
-// before each way takes an hour per attempt; then one an hour for each of the five ways.
+// An attacker makes each attempt as early as possible: from new networks, with a stolen
+// device token, and with a stolen session. With the default limits, 40 passwords are checked
+// before each way takes an hour per attempt; then one an hour for each of the three ways.
 // NewManager rejects limits that allow more than 100.
 func TestPersistentAttackerIsLimited(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		cfg   account.LimiterConfig
-		known int
 		quick int
 	}{
-		{"the default limits", account.LimiterConfig{}, 3, 64},
+		{"the default limits", account.LimiterConfig{}, 40},
 		{"the weakest limits allowed", account.LimiterConfig{
-			Pair:          account.Limit{Failures: 14, Delay: 30 * time.Minute, MaxDelay: time.Hour, Window: 24 * time.Hour}, // 15
-			Account:       account.Limit{Failures: 25, Delay: time.Hour, MaxDelay: time.Hour, Window: 24 * time.Hour},        // 25
-			KnownNetworks: 4,
-		}, 4, 100},
+			Account: account.Limit{Failures: 30, Delay: time.Hour, MaxDelay: time.Hour, Window: 24 * time.Hour},        // 30
+			Device:  account.Limit{Failures: 34, Delay: 30 * time.Minute, MaxDelay: time.Hour, Window: 24 * time.Hour}, // 35
+		}, 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newLimitedRig(t, c.cfg)
@@ -1045,14 +1121,15 @@ func TestPersistentAttackerIsLimited(t *testing.T) {
 				slow   bool // a rejection has said an hour
 				failed int
 			}
-			ways := []*way{{name: "new networks"}, {name: "a stolen session"}}
+			device := r.newDevice(t)
+			ways := []*way{{name: "new networks"}, {name: "a stolen session"}, {name: "a stolen device token"}}
 			n := 0
 			ways[0].try = func() error {
 				addr := elsewhere(n)
 				if n++; n%7 == 0 {
 					addr = ""
 				}
-				_, err := r.Authenticate(from(addr), annsAddress, "wrong")
+				_, _, err := r.Authenticate(from(addr), annsAddress, "wrong", "")
 				return err
 			}
 			ways[1].try = func() error {
@@ -1064,13 +1141,10 @@ func TestPersistentAttackerIsLimited(t *testing.T) {
 				_, err := r.ChangePassword(from(elsewhere(n)), r.ann.ID, "wrong", "a better password")
 				return err
 			}
-			for i := range c.known {
-				addr := fmt.Sprintf("203.0.%d.1", i)
-				r.expect(t, "a login of Ann's", addr, annsAddress, password, in)
-				ways = append(ways, &way{name: addr, try: func() error {
-					_, err := r.Authenticate(from(addr), annsAddress, "wrong")
-					return err
-				}})
+			ways[2].try = func() error {
+				n++
+				_, _, err := r.Authenticate(from(elsewhere(n)), annsAddress, "wrong", device)
+				return err
 			}
 			// step makes the earliest possible attempt of the given ways.
 			step := func(ways []*way) {
@@ -1142,40 +1216,43 @@ func TestFailingCounters(t *testing.T) {
 		begins bool // it fails before the password is checked
 		wrong  bool // it fails also if the password is wrong
 		events int
-		known  bool // the network is known
+		device bool // with a device token
 		left   []int
 	}{
 		{"Counters", nth("Counters", 1), true, true, 1, false, nil},
-		{"the pair's Add", nth("Add", 1), true, true, 1, false, nil},
-		{"the account's Add", nth("Add", 2), true, true, 1, false, nil},
-		{"the network's Add", nth("Add", 3), true, true, 1, false, nil},
-		{"Counters on a known network", nth("Counters", 1), true, true, 1, true, nil},
-		{"the pair's Add on a known network", nth("Add", 1), true, true, 1, true, nil},
+		{"the account's Add", nth("Add", 1), true, true, 1, false, nil},
+		{"the network's Add", nth("Add", 2), true, true, 1, false, nil},
+		{"Counters of a device", nth("Counters", 1), true, true, 1, true, nil},
+		{"Add of a device", nth("Add", 1), true, true, 1, true, nil},
 		{"all calls", func(context.Context, string, int) error { return down }, true, true, 1, false, nil},
 		{"the network's Add and all later calls", func(_ context.Context, c string, n int) error {
-			if c == "Add" && n < 3 || c == "Counters" {
+			if c == "Add" && n < 2 || c == "Counters" {
 				return nil
 			}
 			return down
-		}, true, true, 2, false, []int{1, 1}},
-		{"Clear", nth("Clear", 1), false, false, 1, false, []int{1, 1, 1}},
-		{"Clear on a known network", nth("Clear", 1), false, false, 1, true, []int{1}},
-		{"the account's Withdraw", nth("Withdraw", 1), false, false, 1, false, []int{1, 1}},
-		{"the network's Withdraw", nth("Withdraw", 2), false, false, 1, false, []int{1}},
+		}, true, true, 2, false, []int{1}},
+		{"Clear", nth("Clear", 1), false, false, 1, false, []int{1, 1}},
+		{"Clear of a device", nth("Clear", 1), false, false, 1, true, []int{1}},
+		{"the network's Withdraw", nth("Withdraw", 1), false, false, 1, false, []int{1}},
 		{"Remember", nth("Remember", 1), false, false, 1, false, nil},
+		{"Remember of a device", nth("Remember", 1), false, false, 1, true, nil},
 	} {
 		for _, closed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, fail closed %v", c.name, closed), func(t *testing.T) {
 				for _, p := range []string{password, "wrong"} {
 					r := newLimitedRig(t, account.LimiterConfig{FailClosed: closed})
-					if c.known {
-						r.expect(t, "the first login", home, annsAddress, password, in)
+					presented := ""
+					if c.device {
+						presented = r.newDevice(t)
 					}
 					r.takeEvents()
 					r.lookups.Store(0)
 					r.attempts.since(c.fail)
-					_, err := r.Authenticate(from(home), annsAddress, p)
+					_, device, err := r.Authenticate(from(home), annsAddress, p, presented)
 					r.attempts.since(nil)
+					if err == nil && device != presented {
+						t.Errorf("got the device token %q, want %q", device, presented)
+					}
 					fails := p == password || c.wrong
 					want := in
 					if p != password {
@@ -1254,8 +1331,8 @@ func TestAttemptsAreNotLimitedWhileCountersFail(t *testing.T) {
 	}
 	r.expect(t, "the right password", home, annsAddress, password, in)
 	r.attempts.since(nil)
-	r.fail(t, 5, always(home), always(annsAddress))
-	r.expect(t, "when the store works again", home, annsAddress, password, wait(30*time.Second))
+	r.fail(t, 10, always(home), always(annsAddress))
+	r.expect(t, "when the store works again", home, annsAddress, password, wait(time.Minute))
 }
 
 // While failures are free, a Last in the future must not cause a wait. It can be by another
@@ -1282,7 +1359,7 @@ func TestFreeFailuresDoNotWaitWithClocksApart(t *testing.T) {
 	r.attempts.since(nil)
 }
 
-// Keys and networks are digests, so that the store contains no names, no addresses, and no
+// Keys are digests, so that the store contains no names, no addresses, and no
 // passwords typed into the wrong field.
 func TestCountersContainNoPersonalData(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
@@ -1335,44 +1412,42 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 	}
 	tests := []test{
 		{"the zero value", config{}, ""},
-		{"all limits set", config{Pair: good, Account: good, Network: good}, ""},
-		{"negative known networks", config{KnownNetworks: -1}, "Config.Limiter.KnownNetworks"},
-		{"a negative KnownFor", config{KnownFor: -1}, "Config.Limiter.KnownFor"},
+		{"all limits set", config{Account: good, Network: good, Device: good}, ""},
+		{"a negative DeviceLifetime", config{DeviceLifetime: -1}, "Config.Limiter.DeviceLifetime"},
 		{"a network's short delay", config{Network: account.Limit{Failures: 1, Delay: time.Second, MaxDelay: time.Second, Window: 2 * time.Second}}, ""},
+		{"any number of failures of a network", config{Network: account.Limit{Failures: math.MaxInt}}, ""},
 
-		// 16 + (KnownNetworks + 1) * 12
-		{"six networks", config{KnownNetworks: 6}, ""}, // 100
-		{"seven networks", config{KnownNetworks: 7}, "KnownNetworks"},
-		{"all networks", config{KnownNetworks: math.MaxInt}, "KnownNetworks"},
-		{"almost all networks", config{KnownNetworks: math.MaxInt - 1}, "KnownNetworks"},
-		{"a number of networks that overflows", config{KnownNetworks: 1<<62 - 1}, "KnownNetworks"},
-		// Account.Failures + 6 + 4 * 12
-		{"46 free failures of an account", config{Account: account.Limit{Failures: 46, Delay: time.Minute, MaxDelay: hour, Window: day}}, ""}, // 100
-		{"47 free failures of an account", config{Account: account.Limit{Failures: 47, Delay: time.Minute, MaxDelay: hour, Window: day}}, "Config.Limiter.Account"},
+		// Account.Failures + 6 + 2 * 12
+		{"70 free failures of an account", config{Account: account.Limit{Failures: 70, Delay: time.Minute, MaxDelay: hour, Window: day}}, ""}, // 100
+		{"71 free failures of an account", config{Account: account.Limit{Failures: 71, Delay: time.Minute, MaxDelay: hour, Window: day}}, "Config.Limiter.Account"},
 		{"any number of failures of an account", config{Account: with(func(l *account.Limit) { l.Failures = math.MaxInt })}, "Config.Limiter.Account"},
-		// 16 + 4 * (Pair.Failures + 7)
-		{"14 free failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = 14 })}, ""}, // 100
-		{"15 free failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = 15 })}, "Pair"},
-		{"any number of failures of a pair", config{Pair: with(func(l *account.Limit) { l.Failures = math.MaxInt })}, "Pair"},
-		{"a number of failures of a pair that overflows", config{Pair: with(func(l *account.Limit) { l.Failures = 1 << 62 })}, "Pair"},
-		{"a pair's delay that doubles up to the longest duration", config{
-			Pair: with(func(l *account.Limit) { l.MaxDelay, l.Window = math.MaxInt64-1, math.MaxInt64 }),
-		}, "Pair"}, // 34 each
+		// 16 + 2 * (Device.Failures + 7)
+		{"35 free failures of a device", config{Device: with(func(l *account.Limit) { l.Failures = 35 })}, ""}, // 100
+		{"36 free failures of a device", config{Device: with(func(l *account.Limit) { l.Failures = 36 })}, "Device"},
+		{"any number of failures of a device", config{Device: with(func(l *account.Limit) { l.Failures = math.MaxInt })}, "Device"},
+		{"a number of failures of a device that overflows", config{Device: with(func(l *account.Limit) { l.Failures = 1 << 62 })}, "Device"},
+		// Device.Failures + 29 each
+		{"a device's delay that doubles up to the longest duration", config{
+			Device: with(func(l *account.Limit) { l.Failures, l.MaxDelay, l.Window = 13, math.MaxInt64-1, math.MaxInt64 }),
+		}, ""},
+		{"the same with one more free failure", config{
+			Device: with(func(l *account.Limit) { l.Failures, l.MaxDelay, l.Window = 14, math.MaxInt64-1, math.MaxInt64 }),
+		}, "100"},
 		{"an account's delay that doubles up to the longest duration", config{
 			Account: with(func(l *account.Limit) { l.MaxDelay, l.Window = math.MaxInt64-1, math.MaxInt64 }),
 		}, ""},
 		// Only failures before MaxDelay are bounded, whatever MaxDelay is.
-		{"98 networks with one quick failure each", config{
-			Pair:    account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
-			Account: account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour}, KnownNetworks: 98,
+		{"98 quick failures of an account, and one of a device and a session", config{
+			Account: account.Limit{Failures: 98, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
+			Device:  account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
 		}, ""},
-		{"99 networks with one quick failure each", config{
-			Pair:    account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
-			Account: account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour}, KnownNetworks: 99,
+		{"99 quick failures of an account, and one of a device and a session", config{
+			Account: account.Limit{Failures: 99, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
+			Device:  account.Limit{Failures: 1, Delay: 15 * time.Minute, MaxDelay: 15 * time.Minute, Window: hour},
 		}, "100"},
 	}
 	for name, set := range map[string]func(account.Limit) config{
-		"Pair":    func(l account.Limit) config { return config{Pair: l} },
+		"Device":  func(l account.Limit) config { return config{Device: l} },
 		"Account": func(l account.Limit) config { return config{Account: l} },
 		"Network": func(l account.Limit) config { return config{Network: l} },
 	} {
@@ -1439,19 +1514,19 @@ func TestLimiterIsOnByDefault(t *testing.T) {
 	}
 	c := newClock()
 	m := register(t, newAttempts(t), account.Config{Now: c.now})
-	for i, want := range []string{denied, denied, denied, denied, denied, wait(30 * time.Second)} {
-		if _, err := m.Authenticate(from(home), annsAddress, "wrong"); outcome(err) != want {
+	for i, want := range append(slices.Repeat([]string{denied}, 10), wait(time.Minute)) {
+		if _, _, err := m.Authenticate(from(home), annsAddress, "wrong", ""); outcome(err) != want {
 			t.Errorf("wrong attempt %d: got %v, want %q", i+1, err, want)
 		}
 	}
-	c.advance(30 * time.Second)
-	if _, err := m.Authenticate(from(home), annsAddress, password); err != nil {
+	c.advance(time.Minute)
+	if _, _, err := m.Authenticate(from(home), annsAddress, password, ""); err != nil {
 		t.Errorf("after the wait: got %v, want nil", err)
 	}
 
 	m = register(t, nil, account.Config{InsecureNoLimiter: true})
 	for i := range 200 {
-		if _, err := m.Authenticate(from(home), annsAddress, "wrong"); outcome(err) != denied {
+		if _, _, err := m.Authenticate(from(home), annsAddress, "wrong", ""); outcome(err) != denied {
 			t.Fatalf("without a limiter, wrong attempt %d: got %v, want %q", i+1, err, denied)
 		}
 	}
@@ -1461,25 +1536,62 @@ func TestLimiterIsOnByDefault(t *testing.T) {
 }
 
 func TestEachFieldOfALimitHasItsDefault(t *testing.T) {
-	r := newLimitedRig(t, account.LimiterConfig{Pair: account.Limit{Failures: 2}})
+	r := newLimitedRig(t, account.LimiterConfig{Account: account.Limit{Failures: 2}})
 	r.fail(t, 2, always(home), always(annsAddress))
-	r.expect(t, "after two failures", home, annsAddress, password, wait(30*time.Second))
+	r.expect(t, "after two failures", home, annsAddress, password, wait(time.Minute))
 }
 
-// A success clears the failures of attempts in flight. If one of those is then cancelled,
-// it must not be taken back a second time: that would add free failures for the network.
-func TestClearedAttemptIsNotTakenBackTwice(t *testing.T) {
+// Refused and abandoned attempts, and those that end in a failure of the store, must leave
+// no counter: a flood of them would fill the database.
+func TestAttemptsWithoutResultLeaveNoCounter(t *testing.T) {
 	r := newLimitedRig(t, account.LimiterConfig{})
-	r.fail(t, 97, always(home), strangers)
+	device := r.newDevice(t)
+	before := r.attempts.counters(t) // the device alone
+	if len(before) != 1 {
+		t.Fatalf("there are the counters %v, want the device's", before)
+	}
 	good := r.store.byEmail
-	r.store.byEmail = func(context.Context, string) (member, error) {
+	addrs := []string{home, "2001:db8::1", ""}
+	for name, cause := range map[string]error{"busy": account.ErrBusy, "down": errors.New("down"), "gone": context.Canceled, "late": context.DeadlineExceeded} {
+		r.store.byEmail = func(context.Context, string) (member, error) { return member{}, cause }
+		for i, addr := range addrs {
+			for _, d := range []string{"", device, "nonsense"} {
+				for _, email := range []string{annsAddress, strangers(i)} {
+					if _, _, err := r.Authenticate(from(addr), email, password, d); !errors.Is(err, cause) {
+						t.Errorf("%s: got %v, want %v", name, err, cause)
+					}
+				}
+			}
+		}
 		r.store.byEmail = good
-		r.expect(t, "a concurrent login", home, annsAddress, password, in)
-		return member{}, context.Canceled
+		if got := r.attempts.counters(t); !slices.Equal(got, before) {
+			t.Errorf("%s: the counters are %v, want %v", name, got, before)
+		}
 	}
-	if _, err := r.Authenticate(from(home), annsAddress, password); err == nil {
-		t.Fatal("the cancelled login: got no error")
+	r.exhaust(t, annsAddress)
+	before = r.attempts.counters(t)
+	for i := range 50 {
+		r.expect(t, "a refused attempt", elsewhere(4000+i), annsAddress, password, wait(time.Minute))
 	}
-	r.fail(t, 3, always(home), func(i int) string { return strangers(1000 + i) })
-	r.expect(t, "after a hundred failures of others", home, strangers(2000), password, wait(time.Second))
+	if got := r.attempts.counters(t); len(got) != len(before) {
+		t.Errorf("after refused attempts there are %d counters, want %d", len(got), len(before))
+	}
+
+	// An attempt that another instance overtakes between its look and its count.
+	r = newLimitedRig(t, account.LimiterConfig{})
+	other := newRigWith(t, r.attempts.Attempts, account.Config{Argon2: tiny, Now: r.clock.now})
+	r.fail(t, 9, always(home), always(annsAddress))
+	r.attempts.since(func(_ context.Context, call string, n int) error {
+		if call == "Add" && n == 1 {
+			if _, _, err := other.Authenticate(from(home), annsAddress, "wrong", ""); outcome(err) != denied {
+				t.Errorf("the faster attempt: got %v, want %q", err, denied)
+			}
+		}
+		return nil
+	})
+	r.expect(t, "the slower attempt", elsewhere(0), annsAddress, password, wait(time.Minute))
+	r.attempts.since(nil)
+	if left := r.attempts.left(t); !slices.Equal(left, []int{10, 10}) || len(r.attempts.counters(t)) != 2 {
+		t.Errorf("the counters are at %v, want [10 10]", left)
+	}
 }

@@ -28,6 +28,10 @@ type Config struct {
 	// times as many calls wait in a queue. Default: runtime.GOMAXPROCS divided by
 	// Argon2.Parallelism, at least 1. More than that hashes no faster, and slows down all
 	// other requests.
+	//
+	// A stored argon2id hash that asks for more than MaxConcurrentHashes times
+	// Argon2.MemoryKiB (or 64 MiB, if that is more) is not checked: the login is denied,
+	// and the event's reason is event.ReasonUnusableHash.
 	MaxConcurrentHashes int
 
 	// MaxHashWait is the longest time that a call waits in the queue. A call that would
@@ -71,8 +75,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 	semaphore *semaphore // for hashing
 	limiter   *limiter   // nil with InsecureNoLimiter
 	cfg       Config
-
-	onTokensRevoked []func(ctx context.Context, id ID)
+	sessions  []Sessions[ID]
 }
 
 // NewManager returns a Manager of the accounts in store.
@@ -84,11 +87,18 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 // newID makes the IDs of new accounts: uuid.New, bson.NewObjectID or the application's
 // own function. If it is nil, users must have an ID before they are registered.
 //
+// sessions are told of every change that can end the sessions of an account: pass the
+// strategy.Database. Without it, changes still take effect at the next request if the
+// Database has no cache, and within its MaxStaleness if it has one.
+//
 // All type parameters are inferred. NewManager returns an error that names the field if
 // the configuration is invalid.
-func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], attempts AttemptStore, newID func() ID, cfg Config) (*Manager[U, ID], error) {
+func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], attempts AttemptStore, newID func() ID, cfg Config, sessions ...Sessions[ID]) (*Manager[U, ID], error) {
 	if store == nil {
 		return nil, errors.New("account: store is nil")
+	}
+	if slices.Contains(sessions, nil) {
+		return nil, errors.New("account: sessions has a nil")
 	}
 	if err := checkOwnID[U, ID](); err != nil {
 		return nil, err
@@ -118,6 +128,7 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if cfg.MaxConcurrentHashes == 0 {
 		cfg.MaxConcurrentHashes = max(1, runtime.GOMAXPROCS(0)/int(hasher.params.Parallelism))
 	}
+	hasher.allow(cfg.MaxConcurrentHashes)
 	limiter, err := cfg.limiter(attempts)
 	if err != nil {
 		return nil, err
@@ -131,6 +142,7 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		semaphore: newSemaphore(cfg.MaxConcurrentHashes, queuePerHash*cfg.MaxConcurrentHashes, cfg.MaxHashWait),
 		limiter:   limiter,
 		cfg:       cfg,
+		sessions:  slices.Clone(sessions),
 	}, nil
 }
 
@@ -166,56 +178,30 @@ func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 	return newLimiter(attempts, cfg.Limiter, cfg.Now, cfg.OnEvent)
 }
 
-// OnTokensRevoked registers f. The Manager calls it after each change that invalidated
-// an account's tokens: [Manager.ChangePassword], [Manager.Deactivate] and
-// [Manager.RevokeTokens]. It does not call f where the store failed: nothing may have
-// changed then, and a failure must not log a user out.
-//
-// f can delete the rows of the tokens. That is a clean-up: the tokens are invalid
-// without it. The context carries the request's values, but is not cancelled with it.
-//
-// OnTokensRevoked must not be called concurrently with the other methods.
-func (m *Manager[U, ID]) OnTokensRevoked(f func(ctx context.Context, id ID)) {
-	m.onTokensRevoked = append(m.onTokensRevoked, f)
-}
-
-func (m *Manager[U, ID]) tokensRevoked(ctx context.Context, id ID) {
-	ctx = context.WithoutCancel(ctx)
-	for _, f := range m.onTokensRevoked {
-		f(ctx, id)
-	}
-}
-
 func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
 
 // denied reports a denied login and returns ErrBadCredentials. id is nil if the account
-// is unknown.
-func (m *Manager[U, ID]) denied(ctx context.Context, reason event.Reason, id any) error {
-	m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: reason, UserID: id})
+// is unknown. cause is part of the event, and can be nil.
+func (m *Manager[U, ID]) denied(ctx context.Context, reason event.Reason, id any, cause error) error {
+	m.emit(ctx, event.Event{Kind: event.LoginDenied, Reason: reason, UserID: id, Err: cause})
 	return fmt.Errorf("account: %w", ErrBadCredentials)
-}
-
-// storeError wraps an error of the store, and reports it as a failure unless it wraps one
-// of the expected errors.
-func (m *Manager[U, ID]) storeError(ctx context.Context, doing string, err error, expected ...error) error {
-	for _, e := range expected {
-		if errors.Is(err, e) {
-			return fmt.Errorf("account: %w", err)
-		}
-	}
-	return m.failed(ctx, doing, err)
 }
 
 // failed reports a failure and returns it wrapped.
 func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("account: %s: %w", doing, err)
-	kind := event.StoreFailed
-	if errors.Is(err, ErrBusy) {
-		kind = event.Overloaded
+	switch {
+	case errors.Is(err, ErrBusy):
+		m.emit(ctx, event.Event{Kind: event.Overloaded, Err: err})
+	case !abandoned(ctx):
+		m.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
 	}
-	m.emit(ctx, event.Event{Kind: kind, Err: err})
 	return err
 }
+
+// abandoned reports whether the caller of an operation has gone. An error is then no
+// failure of the store. A deadline that has passed can be one.
+func abandoned(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 func (m *Manager[U, ID]) emit(ctx context.Context, e event.Event) {
 	if m.cfg.OnEvent == nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,15 +89,15 @@ type rig struct {
 var now = time.Date(2026, 3, 29, 1, 59, 59, 987654321, time.FixedZone("elsewhere", 3600))
 
 // newRig returns a rig without a limiter; limiter_test.go has rigs with one.
-func newRig(t testing.TB, cfg account.Config) *rig {
+func newRig(t testing.TB, cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *rig {
 	t.Helper()
 	cfg.InsecureNoLimiter = true
 	cfg.Now = func() time.Time { return now }
-	return newRigWith(t, nil, cfg)
+	return newRigWith(t, nil, cfg, sessions...)
 }
 
 // newRigWith returns a rig with a limiter over a store, which can be nil without a limiter.
-func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config) *rig {
+func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *rig {
 	t.Helper()
 	r := &rig{store: newFakeStore()}
 	if cfg.Argon2 == (account.Argon2{}) {
@@ -109,7 +110,7 @@ func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config)
 		r.events = append(r.events, e)
 	}
 	var err error
-	if r.Manager, err = account.NewManager(r.store, attempts, uuid.New, cfg); err != nil {
+	if r.Manager, err = account.NewManager(r.store, attempts, uuid.New, cfg, sessions...); err != nil {
 		t.Fatalf("NewManager: %v", err)
 	}
 	return r
@@ -170,7 +171,7 @@ func (r *rig) hash(t testing.TB, id uuid.UUID) string {
 // authenticate calls Authenticate and checks its error.
 func (r *rig) authenticate(t *testing.T, when, email, password string, want error) member {
 	t.Helper()
-	got, err := r.Authenticate(t.Context(), email, password)
+	got, _, err := r.Authenticate(t.Context(), email, password, "")
 	if !errors.Is(err, want) {
 		t.Errorf("Authenticate %s: got %v, want %v", when, err, want)
 	}
@@ -400,7 +401,7 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 			r.takeEvents()
 			var user member
 			var err error
-			if got := hashes(func() { user, err = r.Authenticate(t.Context(), c.email, c.password) }); got != c.hashes {
+			if got := hashes(func() { user, _, err = r.Authenticate(t.Context(), c.email, c.password, "") }); got != c.hashes {
 				t.Errorf("it took the work of %d hashes, want %d", got, c.hashes)
 			}
 			if !errors.Is(err, account.ErrBadCredentials) || err.Error() != "account: bad credentials" {
@@ -435,9 +436,9 @@ func TestCancelledCallDoesNotHash(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, call := range map[string]func() error{
-		"Authenticate":                       func() error { _, err := r.Authenticate(cancelled, "ann@example.com", password); return err },
-		"Authenticate with a wrong password": func() error { _, err := r.Authenticate(cancelled, "ann@example.com", "wrong"); return err },
-		"Authenticate of an unknown address": func() error { _, err := r.Authenticate(cancelled, "bob@example.com", password); return err },
+		"Authenticate":                       func() error { _, _, err := r.Authenticate(cancelled, "ann@example.com", password, ""); return err },
+		"Authenticate with a wrong password": func() error { _, _, err := r.Authenticate(cancelled, "ann@example.com", "wrong", ""); return err },
+		"Authenticate of an unknown address": func() error { _, _, err := r.Authenticate(cancelled, "bob@example.com", password, ""); return err },
 		"Register":                           func() error { _, err := r.Register(cancelled, newMember("bob@example.com"), password); return err },
 		"ChangePassword":                     func() error { _, err := r.ChangePassword(cancelled, ann.ID, password, "another password"); return err },
 		"Reauthenticate":                     func() error { _, err := r.Reauthenticate(cancelled, ann, password); return err },
@@ -458,7 +459,7 @@ func TestHugePasswordIsNotHashed(t *testing.T) {
 	ann := r.register(t)
 	huge := strings.Repeat("x", account.MaxPasswordBytes+1)
 	for name, call := range map[string]func() error{
-		"Authenticate":                   func() error { _, err := r.Authenticate(t.Context(), ann.Email, huge); return err },
+		"Authenticate":                   func() error { _, _, err := r.Authenticate(t.Context(), ann.Email, huge, ""); return err },
 		"Register":                       func() error { _, err := r.Register(t.Context(), newMember("bob@example.com"), huge); return err },
 		"ChangePassword from a huge one": func() error { _, err := r.ChangePassword(t.Context(), ann.ID, huge, "another password"); return err },
 		"Reauthenticate":                 func() error { _, err := r.Reauthenticate(t.Context(), ann, huge); return err },
@@ -897,7 +898,7 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 			t.Errorf("ChangePassword: got the user %+v with an error, want none", got)
 		}
 		r.store.failAll(cause)
-		_, err = r.Authenticate(t.Context(), ann.Email, password)
+		_, _, err = r.Authenticate(t.Context(), ann.Email, password, "")
 		check("Authenticate", err)
 		_, err = r.Register(t.Context(), newMember("bob@example.com"), password)
 		check("Register", err)
@@ -908,6 +909,115 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 		check("Deactivate", r.Deactivate(t.Context(), ann.ID))
 		check("Activate", r.Activate(t.Context(), ann.ID))
 		check("RevokeTokens", r.RevokeTokens(t.Context(), ann.ID))
+	}
+}
+
+// A client that goes away is no failure of the database. A deadline that passes is one.
+func TestAbandonedCallsAreNoStoreFailures(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		cause   error
+		deadend func(context.Context) (context.Context, context.CancelFunc)
+		want    int // events
+	}{
+		{"the client goes away", context.Canceled, context.WithCancel, 0},
+		{"the deadline passes", context.DeadlineExceeded, func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithDeadline(ctx, time.Unix(0, 0))
+		}, 1},
+		{"the store fails", errors.New("down"), func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return ctx, func() {}
+		}, 1},
+	} {
+		for _, limited := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, with a limiter %v", c.name, limited), func(t *testing.T) {
+				r := newRig(t, account.Config{})
+				if limited {
+					r = newLimitedRig(t, account.LimiterConfig{}).rig
+				}
+				ann := member{}
+				if limited {
+					ann, _, _ = r.Authenticate(t.Context(), "ann@example.com", password, "")
+				} else {
+					ann = r.register(t)
+				}
+				for range 12 {
+					for name, call := range map[string]func(context.Context) error{
+						"Authenticate":   func(ctx context.Context) error { _, _, err := r.Authenticate(ctx, ann.Email, password, ""); return err },
+						"Reauthenticate": func(ctx context.Context) error { _, err := r.Reauthenticate(ctx, ann, password); return err },
+						"Register": func(ctx context.Context) error {
+							_, err := r.Register(ctx, newMember("bob@example.com"), password)
+							return err
+						},
+						"ChangePassword": func(ctx context.Context) error {
+							_, err := r.ChangePassword(ctx, ann.ID, password, "another password")
+							return err
+						},
+						"Deactivate":   func(ctx context.Context) error { return r.Deactivate(ctx, ann.ID) },
+						"Activate":     func(ctx context.Context) error { return r.Activate(ctx, ann.ID) },
+						"RevokeTokens": func(ctx context.Context) error { return r.RevokeTokens(ctx, ann.ID) },
+					} {
+						ctx, cancel := c.deadend(t.Context())
+						gone := func() error { cancel(); return c.cause }
+						r.store.insert = func(context.Context, member) error { return gone() }
+						r.store.byID = func(context.Context, uuid.UUID) (member, error) { return member{}, gone() }
+						r.store.byEmail = func(context.Context, string) (member, error) { return member{}, gone() }
+						r.store.apply = func(context.Context, uuid.UUID, account.Change) error { return gone() }
+						r.takeEvents()
+						err := call(ctx)
+						got := 0
+						for _, e := range r.takeEvents() {
+							if e.Kind == event.StoreFailed || e.Kind == event.LimiterFailed || e.Kind == event.Overloaded {
+								got++
+							}
+						}
+						// With the deadline over, the limiter's store fails too.
+						if err == nil || got < c.want || c.want == 0 && got != 0 {
+							t.Errorf("%s: got %v and %d events of a failure, want an error and %d", name, err, got, c.want)
+						}
+						cancel()
+					}
+				}
+			})
+		}
+	}
+}
+
+// Nor is it a failure of the limiter's store, or of a rehash.
+func TestAbandonedLoginIsNoFailureOfTheLimiter(t *testing.T) {
+	for _, call := range []string{"Counters", "Add"} {
+		r := newLimitedRig(t, account.LimiterConfig{})
+		r.takeEvents()
+		ctx, cancel := context.WithCancel(from(home))
+		r.attempts.since(func(_ context.Context, c string, _ int) error {
+			if c == call {
+				cancel()
+				return context.Canceled
+			}
+			return nil
+		})
+		if _, _, err := r.Authenticate(ctx, annsAddress, password, ""); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want context.Canceled", call, err)
+		}
+		r.attempts.since(nil)
+		if got := r.takeEvents(); got != nil {
+			t.Errorf("%s: got the events %+v, want none", call, got)
+		}
+		if left := r.attempts.left(t); left != nil {
+			t.Errorf("%s: the counters are at %v, want none", call, left)
+		}
+	}
+	r := newRig(t, account.Config{})
+	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+	ctx, cancel := context.WithCancel(t.Context())
+	r.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
+		cancel()
+		return context.Canceled
+	}
+	if _, _, err := r.Authenticate(ctx, ann.Email, password, ""); err != nil {
+		t.Errorf("a login whose rehash is abandoned: got %v, want nil", err)
+	}
+	if got := kinds(r.takeEvents()); !slices.Equal(got, []event.Kind{event.LoginSucceeded}) {
+		t.Errorf("got the events %v, want only the login", got)
 	}
 }
 
@@ -947,6 +1057,13 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 	}
 }
 
+func TestNilSessionsAreAnError(t *testing.T) {
+	m, err := account.NewManager(memstore.NewUsers[member](), newAttempts(t), uuid.New, account.Config{}, nil)
+	if m != nil || err == nil || !strings.Contains(err.Error(), "sessions") {
+		t.Errorf("got %v, %v, want an error that names sessions", m, err)
+	}
+}
+
 func TestEvents(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ctx := t.Context()
@@ -957,17 +1074,17 @@ func TestEvents(t *testing.T) {
 	}
 	_, _ = r.Register(ctx, newMember("ann@example.com"), password)
 	_, _ = r.Register(ctx, newMember("not an address"), password)
-	_, _ = r.Authenticate(ctx, "ann@example.com", password)
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
-	_, _ = r.Authenticate(ctx, "bob@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", password, "")
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
+	_, _, _ = r.Authenticate(ctx, "bob@example.com", second, "")
 	_, _ = r.ChangePassword(ctx, ann.ID, second, third)
 	_, _ = r.ChangePassword(ctx, ann.ID, password, "weak")
 	_, _ = r.ChangePassword(ctx, ann.ID, password, second)
 	old := account.PasswordHash(phc(64, 1, 1, salt, keyOf(second, salt, 16)))
 	r.change(t, ann.ID, func(m *member) { m.HashedPassword = old })
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
 	r.change(t, ann.ID, func(m *member) { m.Active = false })
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
 	_, _ = r.Reauthenticate(ctx, ann, second)
 	_ = r.Activate(ctx, ann.ID)
 	_, _ = r.Reauthenticate(ctx, ann, second)
@@ -980,7 +1097,7 @@ func TestEvents(t *testing.T) {
 	_ = r.RevokeTokens(ctx, uuid.New())
 	down := errors.New("down")
 	r.store.failAll(down)
-	_, _ = r.Authenticate(ctx, "ann@example.com", second)
+	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
 
 	want := []event.Event{
 		{Kind: event.AccountRegistered, UserID: ann.ID},
@@ -1042,7 +1159,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = m.Authenticate(b.Context(), c.email, c.password)
+				_, _, _ = m.Authenticate(b.Context(), c.email, c.password, "")
 			}
 		})
 	}
@@ -1083,57 +1200,85 @@ func TestRevocationRaisesTokenVersion(t *testing.T) {
 	}
 }
 
-// Both registered functions are called after each change that ended an account's tokens,
-// also if the request was cancelled, and not if the store failed.
-func TestOnTokensRevokedIsCalledAfterEachRevocation(t *testing.T) {
+// told is a call of UserChanged.
+type told struct {
+	id      uuid.UUID
+	revoked bool
+}
+
+// sessionsFunc is an account.Sessions.
+type sessionsFunc func(ctx context.Context, id uuid.UUID, revoked bool) error
+
+func (f sessionsFunc) UserChanged(ctx context.Context, id uuid.UUID, revoked bool) error {
+	return f(ctx, id, revoked)
+}
+
+// makeChange are calls of a Manager, by their names in tests.
+var makeChange = map[string]func(context.Context, *rig, uuid.UUID) error{
+	"ChangePassword": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.ChangePassword(ctx, id, password, "a better password")
+		return err
+	},
+	"a wrong password": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.ChangePassword(ctx, id, "wrong", "a better password")
+		return err
+	},
+	"a weak password": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.ChangePassword(ctx, id, password, "weak")
+		return err
+	},
+	"a login": func(ctx context.Context, r *rig, _ uuid.UUID) error {
+		_, _, err := r.Authenticate(ctx, "ann@example.com", password, "")
+		return err
+	},
+	"Deactivate":   func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Deactivate(ctx, id) },
+	"RevokeTokens": func(ctx context.Context, r *rig, id uuid.UUID) error { return r.RevokeTokens(ctx, id) },
+	"Activate":     func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Activate(ctx, id) },
+}
+
+// All sessions are told after each change that can end an account's sessions, also if the
+// request was cancelled, and also if the store failed, as the change may have been made.
+func TestSessionsAreToldOfEachChange(t *testing.T) {
 	down := errors.New("down")
-	calls := map[string]func(*rig, context.Context, uuid.UUID) error{
-		"ChangePassword": func(r *rig, ctx context.Context, id uuid.UUID) error {
-			_, err := r.ChangePassword(ctx, id, password, "a better password")
-			return err
-		},
-		"a wrong password": func(r *rig, ctx context.Context, id uuid.UUID) error {
-			_, err := r.ChangePassword(ctx, id, "wrong", "a better password")
-			return err
-		},
-		"a weak password": func(r *rig, ctx context.Context, id uuid.UUID) error {
-			_, err := r.ChangePassword(ctx, id, password, "weak")
-			return err
-		},
-		"a login": func(r *rig, ctx context.Context, _ uuid.UUID) error {
-			_, err := r.Authenticate(ctx, "ann@example.com", password)
-			return err
-		},
-		"Deactivate":   func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Deactivate(ctx, id) },
-		"RevokeTokens": func(r *rig, ctx context.Context, id uuid.UUID) error { return r.RevokeTokens(ctx, id) },
-		"Activate":     func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Activate(ctx, id) },
-	}
+	const nothing, changed, revoked = "nothing", "changed", "revoked"
 	for _, c := range []struct {
 		call    string
 		failure error // of the store's update
 		known   bool  // the account exists
-		want    int
+		want    string
 	}{
-		{"ChangePassword", nil, true, 1},
-		{"Deactivate", nil, true, 1},
-		{"RevokeTokens", nil, true, 1},
-		{"ChangePassword", down, true, 0},
-		{"Deactivate", down, true, 0},
-		{"RevokeTokens", down, true, 0},
-		{"Deactivate", context.Canceled, true, 0},
+		{"ChangePassword", nil, true, revoked},
+		{"Deactivate", nil, true, revoked},
+		{"RevokeTokens", nil, true, revoked},
+		{"Activate", nil, true, changed},
 
-		{"ChangePassword", fmt.Errorf("update: %w", account.ErrConflict), true, 0},
-		{"ChangePassword", nil, false, 0},
-		{"Deactivate", nil, false, 0},
-		{"RevokeTokens", nil, false, 0},
-		{"a wrong password", nil, true, 0},
-		{"a weak password", nil, true, 0},
-		{"a login", nil, true, 0},
-		{"Activate", nil, true, 0},
-		{"Activate", down, true, 0},
+		{"ChangePassword", down, true, changed},
+		{"Deactivate", down, true, changed},
+		{"RevokeTokens", down, true, changed},
+		{"Activate", down, true, changed},
+		{"Deactivate", context.Canceled, true, changed},
+
+		{"ChangePassword", fmt.Errorf("update: %w", account.ErrConflict), true, nothing},
+		{"ChangePassword", nil, false, nothing},
+		{"Deactivate", nil, false, nothing},
+		{"RevokeTokens", nil, false, nothing},
+		{"Activate", nil, false, nothing},
+		{"a wrong password", nil, true, nothing},
+		{"a weak password", nil, true, nothing},
+		{"a login", nil, true, nothing},
 	} {
 		t.Run(fmt.Sprintf("%s, failure %v, known %v", c.call, c.failure, c.known), func(t *testing.T) {
-			r := newRig(t, account.Config{})
+			var got []told
+			var updated bool
+			record := sessionsFunc(func(ctx context.Context, id uuid.UUID, revoked bool) error {
+				if !updated || ctx.Err() != nil || ctx.Value(member{}) != "a value" {
+					t.Errorf("called with the update made: %v, context error: %v, value: %v, want true, nil and the request's",
+						updated, ctx.Err(), ctx.Value(member{}))
+				}
+				got = append(got, told{id, revoked})
+				return nil
+			})
+			r := newRig(t, account.Config{}, record, record)
 			ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16))) // outdated
 			id := ann.ID
 			if !c.known {
@@ -1141,7 +1286,6 @@ func TestOnTokensRevokedIsCalledAfterEachRevocation(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), member{}, "a value"))
 			defer cancel()
-			updated := false
 			good := r.store.Users
 			r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
 				if !revoke {
@@ -1156,29 +1300,79 @@ func TestOnTokensRevokedIsCalledAfterEachRevocation(t *testing.T) {
 				updated = true
 				return cmp.Or(c.failure, good.Apply(ctx, id, change))
 			}
-			var told []uuid.UUID
-			for range 2 {
-				r.OnTokensRevoked(func(ctx context.Context, id uuid.UUID) {
-					if !updated || ctx.Err() != nil || ctx.Value(member{}) != "a value" {
-						t.Errorf("called with the update made: %v, context error: %v, value: %v, want true, nil and the request's",
-							updated, ctx.Err(), ctx.Value(member{}))
-					}
-					told = append(told, id)
-				})
-			}
-			err := calls[c.call](r, ctx, id)
+			err := makeChange[c.call](ctx, r, id)
 			if c.failure != nil && !errors.Is(err, c.failure) {
 				t.Errorf("got %v, want %v", err, c.failure)
 			}
-			var want []uuid.UUID
-			for range 2 * c.want {
-				want = append(want, ann.ID)
+			var want []told
+			if c.want != nothing {
+				want = []told{{ann.ID, c.want == revoked}, {ann.ID, c.want == revoked}}
 			}
-			if !slices.Equal(told, want) {
-				t.Errorf("called for %v, want %v", told, want)
+			if !slices.Equal(got, want) {
+				t.Errorf("told %v, want %v", got, want)
 			}
 		})
 	}
+}
+
+// The errors of all sessions are returned, beside that of the store. The change was made.
+func TestErrorsOfSessionsAreReturned(t *testing.T) {
+	down, first, second := errors.New("down"), errors.New("first"), errors.New("second")
+	failing := func(err error) account.Sessions[uuid.UUID] {
+		return sessionsFunc(func(context.Context, uuid.UUID, bool) error { return err })
+	}
+	for _, call := range []string{"ChangePassword", "Deactivate", "RevokeTokens", "Activate"} {
+		t.Run(call, func(t *testing.T) {
+			r := newRig(t, account.Config{}, failing(first), failing(nil), failing(second))
+			ann := r.register(t)
+			err := makeChange[call](t.Context(), r, ann.ID)
+			if !errors.Is(err, first) || !errors.Is(err, second) {
+				t.Errorf("got %v, want the errors of both sessions", err)
+			}
+			now := r.stored(t, ann.ID)
+			if revokes := call != "Activate"; (now.Version == 1) != revokes || now.Active != (call != "Deactivate") {
+				t.Errorf("stored version %d, active %v: the change was not made", now.Version, now.Active)
+			}
+			r.store.failAll(down)
+			r.store.byID = r.store.Users.ByID
+			if call == "ChangePassword" {
+				_, err = r.ChangePassword(t.Context(), ann.ID, "a better password", "another password")
+			} else {
+				err = makeChange[call](t.Context(), r, ann.ID)
+			}
+			if !errors.Is(err, down) || !errors.Is(err, first) || !errors.Is(err, second) {
+				t.Errorf("with a store that fails: got %v, want three errors", err)
+			}
+		})
+	}
+}
+
+// Each change is acknowledged only after the sessions were told of it.
+func TestSessionsAreToldOfConcurrentChanges(t *testing.T) {
+	var calls sync.Map // IDs to *atomic.Int64
+	r := newRig(t, account.Config{}, sessionsFunc(func(_ context.Context, id uuid.UUID, _ bool) error {
+		n, _ := calls.LoadOrStore(id, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		return nil
+	}))
+	var wg sync.WaitGroup
+	for i := range 6 {
+		ann, err := r.Register(t.Context(), newMember(fmt.Sprintf("ann%d@example.com", i)), password)
+		if err != nil {
+			t.Fatalf("Register: %v", err)
+		}
+		wg.Go(func() {
+			for want := int64(1); want <= 4; want++ {
+				if err := r.RevokeTokens(t.Context(), ann.ID); err != nil {
+					t.Errorf("RevokeTokens: %v", err)
+				}
+				if n, ok := calls.Load(ann.ID); !ok || n.(*atomic.Int64).Load() != want {
+					t.Errorf("change %d was acknowledged before the sessions were told", want)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // newAttempts returns an empty store of attempts.

@@ -29,6 +29,9 @@ const (
 	saltBytes = 16
 	keyBytes  = 32
 
+	// defaultMemoryKiB is also what fastapi-users' hashes take.
+	defaultMemoryKiB = 64 << 10
+
 	// OWASP's Password Storage Cheat Sheet lists options of equal strength, from 7 MiB
 	// with 5 passes to 46 MiB with 1. These bounds allow all of them.
 	minMemoryKiB    = 7168
@@ -47,11 +50,18 @@ const (
 // hasher hashes and verifies passwords.
 type hasher struct {
 	params argon2id.Params
+	maxKiB uint64 // the most memory that a stored hash may ask for
+}
+
+// allow makes stored hashes usable that take as much memory as a number of new hashes, or
+// as the default of one.
+func (h *hasher) allow(hashes int) {
+	h.maxKiB = max(uint64(hashes)*uint64(h.params.Memory), defaultMemoryKiB)
 }
 
 func newHasher(p Argon2, insecure bool) (*hasher, error) {
 	if p.MemoryKiB == 0 {
-		p.MemoryKiB = 64 * 1024
+		p.MemoryKiB = defaultMemoryKiB
 	}
 	if p.Iterations == 0 {
 		p.Iterations = 3
@@ -69,10 +79,12 @@ func newHasher(p Argon2, insecure bool) (*hasher, error) {
 		return nil, fmt.Errorf("account: Config.Argon2: %d KiB and %d passes are weaker than OWASP's minimum (7 MiB with 5 passes, 19 MiB with 2 …); Config.InsecureArgon2 allows that in tests",
 			p.MemoryKiB, p.Iterations)
 	}
-	return &hasher{argon2id.Params{
+	h := &hasher{params: argon2id.Params{
 		Memory: p.MemoryKiB, Iterations: p.Iterations, Parallelism: p.Parallelism,
 		SaltLength: saltBytes, KeyLength: keyBytes,
-	}}, nil
+	}}
+	h.allow(1)
+	return h, nil
 }
 
 // memoryPasses returns the cost of a hash, in KiB times passes.
@@ -143,6 +155,10 @@ func (h *hasher) verifyForm(password string, hash PasswordHash) (ok, outdated bo
 			return false, false, errUnusableHash
 		}
 		switch err := bcrypt.CompareHashAndPassword([]byte(s), []byte(password)); {
+		case err == nil && strings.Contains(password, "\x00"):
+			// bcrypt repeats the password and a NUL to fill its key, so that "pw\x00pw"
+			// matches the hash of "pw".
+			return false, false, nil
 		case err == nil:
 			// Only the beginning of a longer password was compared. The rest can be
 			// mistyped, so it must not become part of a new hash.
@@ -159,6 +175,9 @@ func (h *hasher) verifyForm(password string, hash PasswordHash) (ok, outdated bo
 
 func (h *hasher) verifyArgon2(password, hash string) (ok, outdated bool, err error) {
 	p, salt, key, err := argon2id.DecodeHash(hash)
+	if err == nil && uint64(p.Memory) > h.maxKiB {
+		return false, false, fmt.Errorf("%w: it asks for %d KiB of memory, more than Config.MaxConcurrentHashes times Config.Argon2.MemoryKiB, %d", errUnusableHash, p.Memory, h.maxKiB)
+	}
 	// The library does not check the parameters: an empty key would match every password,
 	// and zero passes or lanes would panic.
 	if err != nil ||

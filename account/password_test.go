@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
 
@@ -181,6 +182,81 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
+// bcrypt repeats the password and a NUL to fill its key: "pw\x00pw" has the key of "pw". If it
+// logged in, the rehash would lock the real password out.
+func TestPasswordWithNULMatchesNoBcryptHash(t *testing.T) {
+	for _, c := range []struct{ stored, typed string }{
+		{"pw", "pw\x00pw"}, {"pw", "pw\x00pw\x00pw"}, {"pw", "pw\x00"}, {"", "\x00"}, {"pw", "pw\x00other"}, {"pw\x00pw", "pw\x00pw"},
+		{strings.Repeat("x", 72), strings.Repeat("x", 72) + "\x00"}, {"cafe\u0301", "cafe\u0301\x00cafe\u0301"},
+	} {
+		hash, err := bcrypt.GenerateFromPassword([]byte(c.stored), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, _, err := account.Verify(c.typed, string(hash)); ok || err != nil {
+			t.Errorf("%q against the hash of %q: got %v, %v, want false", c.typed, c.stored, ok, err)
+		}
+		if c.stored == "" || strings.Contains(c.stored, "\x00") {
+			continue
+		}
+		r := newRig(t, account.Config{})
+		ann := r.withHash(t, string(hash))
+		r.authenticate(t, "with a NUL", ann.Email, c.typed, account.ErrBadCredentials)
+		if got := r.hash(t, ann.ID); got != string(hash) {
+			t.Errorf("%q replaced the hash of %q", c.typed, c.stored)
+		}
+		r.authenticate(t, "the real password", ann.Email, c.stored, nil)
+	}
+	// Argon2id takes a NUL for a character like any other.
+	r := newRig(t, account.Config{})
+	if _, err := r.Register(t.Context(), newMember("bob@example.com"), "password\x00password"); err != nil {
+		t.Fatal(err)
+	}
+	r.authenticate(t, "with the NUL", "bob@example.com", "password\x00password", nil)
+	r.authenticate(t, "without it", "bob@example.com", "password", account.ErrBadCredentials)
+}
+
+func TestMemoryOfStoredHashesIsBounded(t *testing.T) {
+	const mib = 1 << 10 // in KiB
+	for _, c := range []struct {
+		name       string
+		params     account.Argon2
+		concurrent int
+		memory     uint64 // of the stored hash
+		usable     bool
+	}{
+		{"by the default of one hash", account.Argon2{}, 1, 64 * mib, true},
+		{"by one hash, and a bit more", account.Argon2{}, 1, 64*mib + 1, false},
+		{"by two hashes", account.Argon2{}, 2, 128 * mib, true},
+		{"by two hashes, and a bit more", account.Argon2{}, 2, 128*mib + 1, false},
+		{"1 GiB", account.Argon2{}, 1, 1024 * mib, false},
+		// Imported hashes of fastapi-users stay usable.
+		{"by 64 MiB if hashes are small", account.Argon2{MemoryKiB: 19 * mib, Iterations: 2, Parallelism: 1}, 1, 64 * mib, true},
+		{"by 64 MiB if hashes are small, and a bit more", account.Argon2{MemoryKiB: 19 * mib, Iterations: 2, Parallelism: 1}, 1, 64*mib + 1, false},
+		{"by four small hashes", account.Argon2{MemoryKiB: 19 * mib, Iterations: 2, Parallelism: 1}, 4, 76*mib + 1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, account.Config{Argon2: c.params, MaxConcurrentHashes: c.concurrent})
+			if c.params == (account.Argon2{}) {
+				r = newRig(t, account.Config{Argon2: account.Argon2{MemoryKiB: 64 * mib, Iterations: 1, Parallelism: 4}, MaxConcurrentHashes: c.concurrent})
+			}
+			ann := r.withHash(t, phc(c.memory, 1, 1, salt, key)) // of another password
+			r.authenticate(t, "a login", ann.Email, "wrong", account.ErrBadCredentials)
+			got := r.takeEvents()
+			want := event.ReasonWrongPassword
+			if !c.usable {
+				want = event.ReasonUnusableHash
+			}
+			if len(got) != 1 || got[0].Reason != want || (got[0].Err != nil) == c.usable {
+				t.Fatalf("got the events %+v, want the reason %q, with an error: %v", got, want, !c.usable)
+			}
+			if !c.usable && (!strings.Contains(got[0].Err.Error(), fmt.Sprint(c.memory)) || !strings.Contains(got[0].Err.Error(), "MaxConcurrentHashes")) {
+				t.Errorf("got the error %q, want it to name the memory and the setting", got[0].Err)
+			}
+		})
+	}
+}
+
 func TestArgon2Parameters(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -231,7 +307,7 @@ func TestArgon2Parameters(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Register: %v", err)
 			}
-			got, err := m.Authenticate(t.Context(), "ann@example.com", password)
+			got, _, err := m.Authenticate(t.Context(), "ann@example.com", password, "")
 			if err != nil || got.HashedPassword != ann.HashedPassword {
 				t.Errorf("Authenticate: got %v, rehashed: %v, want nil, false", err, got.HashedPassword != ann.HashedPassword)
 			}

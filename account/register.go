@@ -56,8 +56,11 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 		return none, m.failed(ctx, "hash the password", err)
 	}
 	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
-	if err := m.store.Insert(ctx, user); err != nil {
-		return none, m.storeError(ctx, "insert the account", err, ErrEmailTaken, ErrConflict)
+	switch err := m.store.Insert(ctx, user); {
+	case errors.Is(err, ErrEmailTaken), errors.Is(err, ErrConflict):
+		return none, fmt.Errorf("account: %w", err)
+	case err != nil:
+		return none, m.failed(ctx, "insert the account", err)
 	}
 	m.emit(ctx, event.Event{Kind: event.AccountRegistered, UserID: a.ID})
 	return user, nil

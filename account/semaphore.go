@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -57,5 +58,51 @@ func (s *semaphore) acquire(ctx context.Context) error {
 		return ErrBusy
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+const (
+	// queueWait is the longest time that an attempt waits for earlier ones on the same
+	// account.
+	queueWait = 3 * time.Second
+	// maxQueued is the number of attempts that can wait for one on the same account.
+	maxQueued = 255
+)
+
+// queues has a queue for each key: calls with the same key run one at a time.
+type queues struct {
+	mu    sync.Mutex
+	byKey map[string]*queue
+}
+
+type queue struct {
+	*semaphore
+	users int // calls that run or wait
+}
+
+// run calls f when it is the call's turn; see semaphore.run for its errors.
+func (q *queues) run(ctx context.Context, key string, f func()) error {
+	own := q.join(key)
+	defer q.leave(key, own)
+	return own.run(ctx, f)
+}
+
+func (q *queues) join(key string) *queue {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	own := q.byKey[key]
+	if own == nil {
+		own = &queue{semaphore: newSemaphore(1, maxQueued, queueWait)}
+		q.byKey[key] = own
+	}
+	own.users++
+	return own
+}
+
+func (q *queues) leave(key string, own *queue) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if own.users--; own.users == 0 {
+		delete(q.byKey, key)
 	}
 }

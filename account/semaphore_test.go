@@ -3,6 +3,7 @@ package account_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,15 +90,18 @@ func TestFloodOfLoginsFailsAlike(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Register(t.Context(), newMember("ann@example.com"), password); err != nil {
-		t.Fatal(err)
+	// An account for each login: attempts on one account take turns.
+	for i := range 100 {
+		if _, err := m.Register(t.Context(), newMember(fmt.Sprintf("known%d@example.com", i)), password); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var busy [2]atomic.Int64
 	var wg sync.WaitGroup
 	for i := range 200 {
 		wg.Go(func() {
-			email := []string{"ann@example.com", "nobody@example.com"}[i%2]
-			_, err := m.Authenticate(t.Context(), email, password)
+			email := fmt.Sprintf("%s%d@example.com", []string{"known", "unknown"}[i%2], i/2)
+			_, _, err := m.Authenticate(t.Context(), email, password, "")
 			switch {
 			case errors.Is(err, account.ErrBusy):
 				busy[i%2].Add(1)
@@ -115,5 +119,34 @@ func TestFloodOfLoginsFailsAlike(t *testing.T) {
 	}
 	if kinds[event.StoreFailed] != 0 {
 		t.Errorf("got %d events store.failed, want none", kinds[event.StoreFailed])
+	}
+}
+
+// Under load, an account without a password must not wait twice, and so fail more often than
+// others.
+func TestAccountWithoutPasswordTakesOneTurn(t *testing.T) {
+	for name, hash := range map[string]string{"no password": "", "an unusable hash": "garbage", "a hash that is too costly": phc(1<<20, 1, 1, salt, key), "another password": phc(64, 1, 1, salt, key)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, account.Config{MaxConcurrentHashes: 1, MaxHashWait: time.Second})
+				ann := r.withHash(t, hash)
+				release, got := make(chan struct{}), make(chan error)
+				hold := func() { _ = r.RunHash(context.Background(), func() { <-release }) }
+				go hold()
+				synctest.Wait()
+				go func() {
+					_, _, err := r.Authenticate(context.Background(), ann.Email, "wrong", "")
+					got <- err
+				}()
+				synctest.Wait()
+				go hold() // behind the login
+				synctest.Wait()
+				release <- struct{}{}
+				if err := <-got; !errors.Is(err, account.ErrBadCredentials) {
+					t.Errorf("got %v, want ErrBadCredentials", err)
+				}
+				close(release)
+			})
+		})
 	}
 }

@@ -42,3 +42,15 @@ type Change struct {
 	// RevokeTokens adds 1 to User.Version, which invalidates every token issued earlier.
 	RevokeTokens bool
 }
+
+// Sessions are the sessions of the accounts' users. strategy.Database is one.
+type Sessions[ID comparable] interface {
+	// UserChanged is called after every change to an account that can end its sessions.
+	// revoked is set if the change invalidated all tokens of the account; their rows can be
+	// deleted then. It is not set if the store failed, as nothing may have changed. The
+	// context has the values of the request, but is not cancelled with it.
+	//
+	// UserChanged must be safe for concurrent use and bounded in time. Its error is returned
+	// by the method of the [Manager] that made the change.
+	UserChanged(ctx context.Context, id ID, revoked bool) error
+}

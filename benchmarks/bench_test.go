@@ -9,8 +9,8 @@ import (
 
 const benchUsers = 10_000
 
-// BenchmarkGuard is a guarded request through ServeHTTP. The database, or the stub that stands for it, is another
-// process: what it takes is in the time, and not in the allocations.
+// BenchmarkGuard measures a guarded request through ServeHTTP. The database or stub is
+// another process: its work counts in the time, and not in the allocations.
 func BenchmarkGuard(b *testing.B) {
 	l := open(b)
 	name := "server"
@@ -20,11 +20,13 @@ func BenchmarkGuard(b *testing.B) {
 	b.Run(name, func(b *testing.B) { bench(b, l, candidate.All(), 1) })
 }
 
-// BenchmarkInMemory is the same without a database: Latchkey's own code, and what one would write by hand.
+// BenchmarkInMemory measures Latchkey's own code, and the same written by hand: maps stand in
+// for the database.
 func BenchmarkInMemory(b *testing.B) { bench(b, open(b), candidate.InMemory(), 1) }
 
-// BenchmarkInMemoryOfManyUsers is the same with all users in turn, whose sessions are not in the processor's cache.
-func BenchmarkInMemoryOfManyUsers(b *testing.B) { bench(b, open(b), candidate.InMemory(), benchUsers) }
+// BenchmarkInMemoryManyUsers is BenchmarkInMemory with requests that cycle through all users,
+// so that their sessions are not in the processor's cache.
+func BenchmarkInMemoryManyUsers(b *testing.B) { bench(b, open(b), candidate.InMemory(), benchUsers) }
 
 func open(b *testing.B) *lab.Lab {
 	b.Helper()

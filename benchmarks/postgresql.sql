@@ -1,6 +1,6 @@
--- Makes an index on the token whenever FerretDB v1 makes a collection access_tokens, in whatever database. FerretDB looks
--- strings up by containment (@>), which its own indexes do not serve, and by parameters, which only a plan made for their
--- values can match with the index.
+-- Makes an index on the token when FerretDB v1 creates a collection access_tokens in any
+-- database. FerretDB compares strings by containment (@>), for which its own indexes cannot be
+-- used. It passes them as parameters, so that only a custom plan can use this index.
 CREATE OR REPLACE FUNCTION public.index_tokens() RETURNS event_trigger LANGUAGE plpgsql AS $$
 DECLARE created record;
 BEGIN

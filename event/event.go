@@ -65,14 +65,18 @@ const (
 	LoginSucceeded Kind = "login.succeeded"
 	// Reauthenticated: a logged-in user gave the password again, and it was right. UserID.
 	Reauthenticated Kind = "login.reauthenticated"
-	// LoginDenied: a login or a reauthentication was denied. Reason, and UserID if it is
-	// known.
+	// LoginDenied: a login or a reauthentication was denied. Reason, UserID if it is known,
+	// and with ReasonUnusableHash Err, unless the account has no password.
 	LoginDenied Kind = "login.denied"
 	// Overloaded: a password was not checked, because too many checks were in flight. Err.
 	Overloaded Kind = "login.overloaded"
 	// LimiterFailed: the store of the login limiter failed. The login went on or failed, as
 	// account.LimiterConfig.FailClosed says. Err.
 	LimiterFailed Kind = "login.limiter_failed"
+	// ProxyMisconfigured: a login came through a proxy that Gin does not know, or Gin trusts
+	// every client to name its address, so that the client IP is wrong. It is emitted once.
+	// Err says what to do.
+	ProxyMisconfigured Kind = "proxy.misconfigured"
 )
 
 // Accounts.
@@ -116,7 +120,7 @@ const (
 const (
 	ReasonUnknownUser   Reason = "unknown_user"   // no account has this name
 	ReasonWrongPassword Reason = "wrong_password" // the password does not match
-	ReasonUnusableHash  Reason = "unusable_hash"  // the stored password hash cannot be read
+	ReasonUnusableHash  Reason = "unusable_hash"  // the stored password hash cannot be read, or costs too much
 	ReasonTooMany       Reason = "too_many"       // too many attempts failed; the password was not checked
 )
 

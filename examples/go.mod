@@ -9,6 +9,7 @@ require (
 	github.com/google/uuid v1.6.0
 	github.com/latchkey-go/latchkey v0.0.0
 	github.com/latchkey-go/latchkey/integration v0.0.0
+	github.com/mileusna/useragent v1.3.5
 	go.mongodb.org/mongo-driver/v2 v2.10.0
 )
 
@@ -52,7 +53,6 @@ require (
 	github.com/leodido/go-urn v1.4.0 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/maypok86/otter/v2 v2.4.0 // indirect
-	github.com/mileusna/useragent v1.3.5 // indirect
 	github.com/modern-go/concurrent v0.0.0-20180306012644-bacd9c7ef1dd // indirect
 	github.com/modern-go/reflect2 v1.0.2 // indirect
 	github.com/montanaflynn/stats v0.7.1 // indirect

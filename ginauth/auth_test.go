@@ -146,24 +146,41 @@ func TestLoginRoutesNeedAnAuthenticator(t *testing.T) {
 
 func TestUnanswerableChecksAre503(t *testing.T) {
 	h := newRig(t)
-	auth := h.auth(t, ginauth.Config{})
-	otherType := ginauth.CheckUser(func(context.Context, strategy.Session[account.User[int64]]) (bool, error) { return true, nil })
-	for what, check := range map[string]ginauth.Check[member]{
-		"a check of another user type": otherType,
-		"the zero flag":                ginauth.Flag(0),
-		"an unknown flag":              ginauth.Superuser + 1,
+	var heard []event.Event
+	auth := h.auth(t, ginauth.Config{OnEvent: func(_ context.Context, e event.Event) { heard = append(heard, e) }})
+	other, err := ginauth.New(otherStrategy{}, nil, ginauth.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, check := range map[string]ginauth.Check{
+		"a check of another user type": other.CheckUser(func(context.Context, strategy.Session[account.User[int64]]) (bool, error) { return true, nil }),
+		"the zero Check":               {},
+		"a nil function":               auth.CheckUser(nil),
 	} {
 		for _, guard := range []gin.HandlerFunc{auth.RequireUser(check), auth.OptionalUser(check)} {
+			heard = nil
 			wantCode(t, what, request(guarded(guard), "GET", "/", inHeader(h.token(t))), http.StatusServiceUnavailable)
+			if len(heard) != 1 || heard[0].Kind != event.StoreFailed || heard[0].UserID != h.ann.ID {
+				t.Errorf("%s: got the events %+v, want %q of Ann", what, heard, event.StoreFailed)
+			}
 		}
 	}
 }
+
+// otherStrategy is of another user type.
+type otherStrategy struct {
+	ginauth.Strategy[account.User[int64]]
+}
+
+func (otherStrategy) Lifetime() time.Duration { return 0 }
+
+func (otherStrategy) WellFormed(string) bool { return false }
 
 func TestCheckErrorsAre503WhateverTheyWrap(t *testing.T) {
 	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
 	for _, sentinel := range append(slices.Clone(verdicts), errDown) {
-		fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) {
+		fails := auth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) {
 			return false, fmt.Errorf("ask another service: %w", sentinel)
 		})
 		w := request(guarded(auth.RequireUser(fails)), "GET", "/", inHeader(h.token(t)))
@@ -175,8 +192,8 @@ func TestChecksRunInOrderUntilOneRejects(t *testing.T) {
 	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
 	var ran []string
-	check := func(name string, pass bool) ginauth.Check[member] {
-		return ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
+	check := func(name string, pass bool) ginauth.Check {
+		return auth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
 			if s.User != h.ann || s.ID == uuid.Nil {
 				t.Errorf("the check %s: got the session %+v, want one of %+v", name, s, h.ann)
 			}
@@ -276,7 +293,7 @@ func TestLogoutOutlivesTheClient(t *testing.T) {
 func TestGuardsWorkBehindLoggerAndRecovery(t *testing.T) {
 	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{})
-	panics := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { panic("the check is broken") })
+	panics := auth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { panic("the check is broken") })
 	var log bytes.Buffer
 	r := gin.New()
 	r.Use(gin.LoggerWithWriter(&log), gin.RecoveryWithWriter(&log))
@@ -337,6 +354,8 @@ func (s strangeStrategy) ReadToken(_ context.Context, token string) (*strategy.S
 	return nil, s.err
 }
 
+func (strangeStrategy) WellFormed(string) bool { return true }
+
 func (s strangeStrategy) RotateToken(context.Context, string, ...strategy.RotateOption) (strategy.Secret, strategy.Session[member], error) {
 	return strategy.Secret{}, strategy.Session[member]{}, s.err
 }
@@ -365,8 +384,8 @@ func (s strangeSessions) DestroyAll(context.Context, ...uuid.UUID) error { retur
 // passwords accepts every password, or fails with an error.
 type passwords struct{ err error }
 
-func (p passwords) Authenticate(context.Context, string, string) (member, error) {
-	return member{Active: true}, p.err
+func (p passwords) Authenticate(context.Context, string, string, string) (member, string, error) {
+	return member{Active: true}, "", p.err
 }
 
 func (p passwords) Reauthenticate(context.Context, member, string) (member, error) {
@@ -391,7 +410,7 @@ func TestErrorsOutOfPlaceAre503(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := engine(auth)
-				if err := auth.Introspection(r, ginauth.Scopes(), ginauth.CheckUser(anybody)); err != nil {
+				if err := auth.Introspection(r, ginauth.Scopes(), auth.CheckUser(anybody)); err != nil {
 					t.Fatal(err)
 				}
 				return r, auth
@@ -445,7 +464,7 @@ func TestEventsOfRejectedRequests(t *testing.T) {
 		OnEvent:         func(_ context.Context, e event.Event) { heard = append(heard, e) },
 	})
 	r := engine(auth)
-	fails := ginauth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return false, errDown })
+	fails := auth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return false, errDown })
 	r.GET("/verified", auth.RequireUser(ginauth.Verified), welcome)
 	r.GET("/checked", auth.RequireUser(fails), welcome)
 	r.GET("/optional", auth.OptionalUser(ginauth.Verified), welcome)

@@ -35,45 +35,68 @@ func bodyError(kind, msg string, loc ...string) fieldError {
 	return fieldError{append([]string{"body"}, loc...), msg, kind}
 }
 
-// readForm reads a form from the body. It ignores the URL, which ends up in logs.
-func (a *Auth[U]) readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
-	return readForm(w, r, a.cfg.BodyTimeout)
-}
-
-// readOptionalForm is readForm for a request that may be without a body.
-func (a *Auth[U]) readOptionalForm(w http.ResponseWriter, r *http.Request) (*form, error) {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+// readOptionalForm is readForm for a request that may be without a body, or with JSON's
+// null.
+func readOptionalForm(w http.ResponseWriter, r *http.Request) (*form, error) {
+	if !hasBody(r) {
 		return &form{}, nil
 	}
-	return a.readForm(w, r)
+	// A body of unknown length can be empty: read it first.
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) == 0 {
+		return &form{}, nil
+	}
+	mediaType, decode, err := decoderOf(w, r.Header)
+	if err != nil {
+		return nil, err
+	}
+	if mediaType == typeJSON && string(bytes.TrimSpace(body)) == "null" {
+		return &form{}, nil
+	}
+	return newForm(decode(body))
 }
 
-func readForm(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*form, error) {
-	readUntil(time.Now().Add(timeout), w, r)
-	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+// readForm reads a form from the body. It ignores the URL, which ends up in logs.
+func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
+	_, decode, err := decoderOf(w, r.Header)
 	if err != nil {
-		return nil, errMediaType
-	}
-	var decode func([]byte) (fields, error)
-	switch mediaType {
-	case "application/x-www-form-urlencoded":
-		decode = decodeForm
-	case "multipart/form-data":
-		decode = func(body []byte) (fields, error) { return decodeMultipart(body, params["boundary"]) }
-	case "application/json":
-		decode = decodeJSON
-	default:
-		return nil, errMediaType
+		return nil, err
 	}
 	body, err := readBody(w, r)
 	if err != nil {
 		return nil, err
 	}
-	f, err := decode(body)
-	if err != nil {
-		return nil, err
+	return newForm(decode(body))
+}
+
+const typeJSON = "application/json"
+
+// decoderOf returns the media type of a body, and the function that decodes it.
+func decoderOf(w http.ResponseWriter, h http.Header) (mediaType string, decode func([]byte) (fields, error), err error) {
+	for _, value := range h["Content-Encoding"] {
+		for coding := range strings.SplitSeq(value, ",") {
+			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+				w.Header().Set("Accept-Encoding", "identity") // RFC 9110 §15.5.16
+				return "", nil, errMediaType
+			}
+		}
 	}
-	return &form{fields: f}, nil
+	mediaType, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return "", nil, errMediaType
+	}
+	switch mediaType {
+	case "application/x-www-form-urlencoded":
+		return mediaType, decodeForm, nil
+	case "multipart/form-data":
+		return mediaType, func(body []byte) (fields, error) { return decodeMultipart(body, params["boundary"]) }, nil
+	case typeJSON:
+		return mediaType, decodeJSON, nil
+	}
+	return "", nil, errMediaType
 }
 
 // readUntil bounds how long the body may take. It matters for a body that is not read too:
@@ -85,11 +108,41 @@ func readUntil(deadline time.Time, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// boundBody bounds the body of a request that is answered without it.
+// boundBody bounds the body of a request to the package's routes, or of one that is answered
+// without it.
 func (a *Auth[U]) boundBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		readUntil(time.Now().Add(a.cfg.BodyTimeout), w, r)
 	}
+}
+
+// boundIgnoredBody bounds the body of a GET or HEAD request that a guard lets through. It has no
+// meaning (RFC 9110 §9.3.1), and handlers do not read it.
+func (a *Auth[U]) boundIgnoredBody(w http.ResponseWriter, r *http.Request) {
+	if hasBody(r) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		a.boundBody(w, r)
+		r.Body = &boundedBody{r.Body, func() { readUntil(time.Time{}, w, r) }}
+	}
+}
+
+// boundedBody removes the bound when a handler has read the body after all. An old deadline
+// would make the server close the connection while it answers.
+type boundedBody struct {
+	io.ReadCloser
+	unbound func()
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.unbound()
+	}
+	return n, err
+}
+
+// hasBody reports whether a request has a body, or may have one of unknown length.
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -112,7 +165,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	// An old deadline would make the server close the connection while it answers.
 	readUntil(time.Time{}, w, r)
 	r.Body = http.NoBody
-	return body, nil
+	return bytes.TrimPrefix(body, []byte("\ufeff")), nil // the byte order mark of some editors
 }
 
 // fields maps the fields of a body to their values. A value is a string, a bool, nil
@@ -123,6 +176,13 @@ type fields map[string][]any
 type form struct {
 	fields fields
 	errs   fieldErrors
+}
+
+func newForm(f fields, err error) (*form, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &form{fields: f}, nil
 }
 
 // value returns a field's value, or nil if it is missing or occurs twice; done reports
@@ -201,10 +261,11 @@ func (f *form) done() error {
 type loginForm struct {
 	username, password string
 	remember           bool
+	device             string // the device token of an earlier login
 }
 
-func (a *Auth[U]) readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
-	f, err := a.readForm(w, r)
+func readLogin(w http.ResponseWriter, r *http.Request) (loginForm, error) {
+	f, err := readForm(w, r)
 	if err != nil {
 		return loginForm{}, err
 	}
@@ -215,7 +276,7 @@ func (f *form) login() (loginForm, error) {
 	if grant := f.text("grant_type"); grant != "" && grant != "password" {
 		f.fail("grant_type", "string_pattern_mismatch", "grant_type should be 'password'")
 	}
-	login := loginForm{username: f.required("username"), password: f.required("password"), remember: f.flag("remember")}
+	login := loginForm{username: f.required("username"), password: f.required("password"), remember: f.flag("remember"), device: f.text("device_token")}
 	if err := f.done(); err != nil {
 		return loginForm{}, err
 	}

@@ -20,8 +20,8 @@ import (
 func TestClientIPAfterTheRequest(t *testing.T) {
 	const first, second = "192.0.2.1", "192.0.2.2"
 	var seen context.Context
-	check := func(pass bool) ginauth.Check[member] {
-		return ginauth.CheckUser(func(ctx context.Context, _ strategy.Session[member]) (bool, error) {
+	check := func(a *ginauth.Auth[member], pass bool) ginauth.Check {
+		return a.CheckUser(func(ctx context.Context, _ strategy.Session[member]) (bool, error) {
 			if seen == nil {
 				seen = ctx
 			}
@@ -34,9 +34,9 @@ func TestClientIPAfterTheRequest(t *testing.T) {
 		code  int
 		want  string
 	}{
-		{"admitted", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(true)) }, http.StatusNoContent, first},
-		{"rejected", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(false)) }, http.StatusForbidden, ""},
-		{"optional", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.OptionalUser(check(false)) }, http.StatusNoContent, ""},
+		{"admitted", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(a, true)) }, http.StatusNoContent, first},
+		{"rejected", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.RequireUser(check(a, false)) }, http.StatusForbidden, ""},
+		{"optional", func(a *ginauth.Auth[member]) gin.HandlerFunc { return a.OptionalUser(check(a, false)) }, http.StatusNoContent, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			seen = nil
@@ -100,7 +100,7 @@ func TestChangedScopesStayInTheirRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	overwrite := ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
+	overwrite := auth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
 		s.Scopes[0] = "write"
 		return true, nil
 	})
@@ -108,8 +108,8 @@ func TestChangedScopesStayInTheirRequest(t *testing.T) {
 	r.GET("/", auth.RequireUser(ginauth.Scopes("read"), overwrite), func(c *gin.Context) {
 		session, _ := auth.CurrentSession(c)
 		session.Scopes[0] = "write"
-		info, _ := strategy.SessionInfoFromContext(c.Request.Context())
-		info.Scopes[0] = "write"
+		session, _ = strategy.SessionFromContext[member](c.Request.Context())
+		session.Scopes[0] = "write"
 		c.Status(http.StatusNoContent)
 	})
 	for range 3 {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/ctxkey"
 )
 
 // clientContext carries the client IP of a request, which it resolves when it is
@@ -51,7 +51,7 @@ func (c *clientContext) discard() {
 
 // Value implements context.Context.
 func (c *clientContext) Value(key any) any {
-	if key == (event.ClientIPKey{}) {
+	if key == (ctxkey.ClientIP{}) {
 		return c.clientIP()
 	}
 	return c.Context.Value(key)
@@ -63,16 +63,23 @@ func (c *clientContext) clientIP() *string {
 	defer c.mu.Unlock()
 	if !c.asked {
 		c.asked = true
-		if known, ok := c.Context.Value(event.ClientIPKey{}).(*string); ok && *known != "" {
+		if known, ok := c.Context.Value(ctxkey.ClientIP{}).(*string); ok && *known != "" {
 			c.ip, c.from = *known, nil
-		} else if c.resolveLocked(); !isIP(c.ip) {
-			c.ip = "" // Gin passes a header on as it is
+		} else {
+			c.resolveLocked()
+			c.ip = plainIP(c.ip) // Gin passes a platform's header on as it is
 		}
 	}
 	return &c.ip
 }
 
-func isIP(s string) bool {
-	_, err := netip.ParseAddr(s)
-	return err == nil
+// plainIP returns an IP address without its port, or "" if s is something else.
+func plainIP(s string) string {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return s
+	}
+	if withPort, err := netip.ParseAddrPort(s); err == nil {
+		return withPort.Addr().String()
+	}
+	return ""
 }

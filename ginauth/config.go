@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -37,6 +38,8 @@ type Strategy[U any] interface {
 	// return an error wrapping strategy.ErrInvalidToken if, and only if, the token is
 	// certainly not valid.
 	ReadToken(ctx context.Context, token string) (*strategy.Session[U], error)
+	// WellFormed reports, without I/O, whether a string can be a token.
+	WellFormed(token string) bool
 	// RotateToken replaces the token of a valid session. It must return an error
 	// wrapping strategy.ErrInvalidToken if, and only if, the token is certainly not
 	// valid.
@@ -57,8 +60,11 @@ type Strategy[U any] interface {
 // the password was not looked at because of earlier attempts. Any other error is a
 // failure, answered with 503. An Authenticator must be safe for concurrent use.
 type Authenticator[U any] interface {
-	// Authenticate returns the user with this name and password.
-	Authenticate(ctx context.Context, username, password string) (U, error)
+	// Authenticate returns the user with this name and password. device is the device
+	// token that an earlier login gave to this client, or "". Authenticate returns the
+	// device token that the client must present next time: the same, a new one, or "" for
+	// none. See account.LimiterConfig.
+	Authenticate(ctx context.Context, username, password, device string) (U, string, error)
 	// Reauthenticate checks the password of a user who is logged in, and returns the
 	// user as they are now.
 	Reauthenticate(ctx context.Context, user U, password string) (U, error)
@@ -84,7 +90,9 @@ type Config struct {
 	// TrustedOrigins are further origins (scheme://host[:port]) whose pages may send
 	// unsafe requests that a cookie authenticates; see http.CrossOriginProtection.
 	// Default none. Add the application's own origin if a proxy changes the Host
-	// header.
+	// header. Case, a default port and a host in Unicode do not matter. New returns an
+	// error for an entry that no browser sends as an origin, such as one with a wildcard,
+	// a path or a trailing dot.
 	TrustedOrigins []string
 
 	// OnUnauthorized answers a request that a guard rejects with 401, in place of the
@@ -96,9 +104,9 @@ type Config struct {
 	OnUnauthorized func(c *gin.Context, err error)
 
 	// BodyTimeout bounds how long the body of a request may take: of requests to the
-	// package's routes, which answer 408 after it, and of requests that a guard
-	// rejects. It has no effect where http.Server.ReadTimeout is set. Default 10
-	// seconds.
+	// package's routes, which answer 408 after it, of requests that a guard rejects, and
+	// of GET and HEAD requests that it admits. It has no effect where
+	// http.Server.ReadTimeout is set. Default 10 seconds.
 	BodyTimeout time.Duration
 
 	// OmitUserAgent and OmitClientIP keep the client's user agent and IP out of the
@@ -133,7 +141,10 @@ type settings struct {
 	transports []transport
 	realm      string              // of the bearer transport; "" without one
 	challenges map[string][]string // ready WWW-Authenticate values, by their parameters
-	origins    *http.CrossOriginProtection
+	wellFormed func(token string) bool
+
+	proxyWarned atomic.Bool // see checkProxy
+	origins     *http.CrossOriginProtection
 }
 
 // New returns an Auth over a strategy. login checks passwords; nil leaves out the
@@ -162,10 +173,14 @@ func New[U User](s Strategy[U], login Authenticator[U], cfg Config) (*Auth[U], e
 	if lifetime := s.Lifetime(); lifetime > 0 && cfg.BriefLifetime >= lifetime {
 		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is %v, want less than the strategy's lifetime of %v", cfg.BriefLifetime, lifetime)
 	}
-	set := &settings{Config: cfg, origins: http.NewCrossOriginProtection()}
+	set := &settings{Config: cfg, wellFormed: s.WellFormed, origins: http.NewCrossOriginProtection()}
 	for _, origin := range cfg.TrustedOrigins {
-		if err := set.origins.AddTrustedOrigin(origin); err != nil {
-			return nil, fmt.Errorf("ginauth: Config.TrustedOrigins: %w", err)
+		canonical, err := canonicalOrigin(origin)
+		if err == nil {
+			err = set.origins.AddTrustedOrigin(canonical)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ginauth: Config.TrustedOrigins: %q: %w", origin, err)
 		}
 	}
 	for i, t := range cfg.Transports {

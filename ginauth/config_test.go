@@ -2,6 +2,7 @@ package ginauth_test
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,9 @@ func TestNewNamesTheWrongField(t *testing.T) {
 		{"__HOST- with a Domain", of(ginauth.Cookie{Name: "__HOST-app", Domain: "example.com"}), name},
 		{"__hOsT- with another Path", of(ginauth.Cookie{Name: "__hOsT-app", Path: "/api"}), name},
 		{"__Secure- without Secure", of(ginauth.Cookie{Name: "__Secure-app", InsecureHTTP: true}), name},
+		{"__Http- without Secure", of(ginauth.Cookie{Name: "__Http-app", InsecureHTTP: true}), name},
+		{"__HTTP- without Secure", of(ginauth.Cookie{Name: "__HTTP-app", InsecureHTTP: true}), name},
+		{"__Host-Http- without Secure", of(ginauth.Cookie{Name: "__Host-Http-app", InsecureHTTP: true}), name},
 		{"__secure- without Secure", of(ginauth.Cookie{Name: "__secure-app", InsecureHTTP: true}), name},
 
 		{"a path without a leading slash", of(ginauth.Cookie{Name: "app", Path: "api"}), path},
@@ -123,11 +127,77 @@ func TestConfigIsCopied(t *testing.T) {
 	}
 }
 
-func TestInvalidTrustedOriginIsAnError(t *testing.T) {
-	for _, origin := range []string{"", "app.example.com", "https://app.example.com/path", "*"} {
-		_, err := ginauth.New(newRig(t).sessions, nil, ginauth.Config{TrustedOrigins: []string{"https://app.example.com", origin}})
-		if err == nil || !strings.Contains(err.Error(), "Config.TrustedOrigins") {
-			t.Errorf("%q: got the error %v, want one that names Config.TrustedOrigins", origin, err)
+func TestTrustedOriginThatNeverMatchesIsAnError(t *testing.T) {
+	h := newRig(t)
+	for _, origin := range []string{
+		"", "*", "null", "app.example.com", "//app.example.com", "https://", "https:app.example.com", "mailto:a@example.com",
+		"https://app.example.com/", "https://app.example.com/path", "https://app.example.com?", "https://app.example.com?a=b",
+		"https://app.example.com#", "https://app.example.com#a", "https://ann@app.example.com", "https://ann:pw@app.example.com",
+		"https://@app.example.com", "https://*.example.com", "https://*", "https://app.*.com", "https://app.example.com.", "https://.example.com",
+		"https://a..example.com", "https://app.example.com:*", "https://app.example.com:65536", "https://app.example.com:-1",
+		"https://app example.com", " https://app.example.com", "https://app.example.com ", "https://a,b.example.com", "https://app.example.com\n",
+		"https://xn--a\u00fc.example.com", "https://\u2603\u00ad\u202e.example.com",
+		"https://127.1", "https://127.0.0.01", "https://0x7f.0.0.1", "https://127.0.0.0x1", "https://2130706433", "https://256.0.0.1",
+		"https://[::1", "https://[fe80::1%25eth0]", "https://[::ffff:127.0.0.1]", "https://[127.0.0.1]", "https://::1",
+		"wss://app.example.com", "ws://app.example.com", "ftp://app.example.com", "file://app.example.com",
+	} {
+		_, err := ginauth.New(h.sessions, nil, ginauth.Config{TrustedOrigins: []string{"https://app.example.com", origin}})
+		if err == nil || !strings.Contains(err.Error(), "Config.TrustedOrigins") || !strings.Contains(err.Error(), strconv.Quote(origin)) {
+			t.Errorf("%q: got the error %v, want one that names Config.TrustedOrigins and the entry", origin, err)
 		}
 	}
+}
+
+func TestTrustedOriginMatchesInAnySpelling(t *testing.T) {
+	h := newRig(t)
+	for origin, sent := range map[string]string{
+		"https://app.example.com":       "https://app.example.com",
+		"HTTPS://App.Example.COM":       "https://app.example.com",
+		"https://app.example.com:443":   "https://app.example.com",
+		"https://app.example.com:":      "https://app.example.com",
+		"https://app.example.com:0443":  "https://app.example.com",
+		"http://app.example.com:80":     "http://app.example.com",
+		"http://app.example.com:443":    "http://app.example.com:443",
+		"https://app.example.com:8443":  "https://app.example.com:8443",
+		"https://Bücher.example":        "https://xn--bcher-kva.example",
+		"https://xn--bcher-kva.example": "https://xn--bcher-kva.example",
+		"https://my_app.internal":       "https://my_app.internal",
+		"http://localhost:5173":         "http://localhost:5173",
+		"http://127.0.0.1:5173":         "http://127.0.0.1:5173",
+		"http://[0:0::1]:5173":          "http://[::1]:5173",
+		"http://[2001:DB8::A]":          "http://[2001:db8::a]",
+		"capacitor://localhost":         "capacitor://localhost",
+		"chrome-extension://abcdefgh":   "chrome-extension://abcdefgh",
+	} {
+		r := engine(h.auth(t, ginauth.Config{Transports: []ginauth.Transport{ginauth.Cookie{}}, TrustedOrigins: []string{origin}}))
+		from := func(origin string) option {
+			return func(r *http.Request) { fromAnotherSite(r); r.Header.Set("Origin", origin) }
+		}
+		wantCode(t, origin, request(r, "POST", "/logout", inCookie(h.token(t)), from(sent)), http.StatusNoContent)
+		wantCode(t, origin+", other port", request(r, "POST", "/logout", inCookie(h.token(t)), from(sent+"9")), http.StatusForbidden)
+	}
+}
+
+func FuzzTrustedOrigin(f *testing.F) {
+	for _, origin := range []string{
+		"https://app.example.com", "HTTPS://App.Example.COM:443", "http://[::1]:80", "https://Bücher.example", "https://\u212a.example",
+		"https://faß.de", "https://a\u3002b", "https://１２７.0.0.1", "https://%41.example", "https://xn--.example", "a-b://c",
+	} {
+		f.Add(origin)
+	}
+	f.Fuzz(func(t *testing.T, origin string) {
+		got, err := ginauth.CanonicalOrigin(origin)
+		if err != nil {
+			return
+		}
+		if again, err := ginauth.CanonicalOrigin(got); again != got || err != nil {
+			t.Errorf("got %q and the error %v for the canonical %q, want it unchanged", again, err, got)
+		}
+		if err := http.NewCrossOriginProtection().AddTrustedOrigin(got); err != nil {
+			t.Errorf("got %q, which net/http rejects: %v", got, err)
+		}
+		if got != strings.ToLower(got) || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("*@?#/\\%", r) && r != '/' }) || strings.Count(got, "/") != 2 {
+			t.Errorf("got %q, want an origin in lower-case ASCII", got)
+		}
+	})
 }

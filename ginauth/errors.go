@@ -2,6 +2,7 @@ package ginauth
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -30,6 +31,7 @@ var (
 	errBodyTooLarge = errors.New("body too large")
 	errBodyTooSlow  = errors.New("body too slow")
 	errUnavailable  = errors.New("unavailable")
+	errSeveralUsers = fmt.Errorf("%w: cookies of several users", strategy.ErrInvalidToken)
 )
 
 // verdicts are the errors that decide something about a request or a login.

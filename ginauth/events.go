@@ -34,7 +34,7 @@ func reason(err error) event.Reason {
 		return event.ReasonCrossOrigin
 	case errors.Is(err, ErrNoCredentials):
 		return event.ReasonNoCredentials
-	case errors.Is(err, errBadRequest):
+	case errors.Is(err, errBadRequest), errors.Is(err, errSeveralUsers):
 		return event.ReasonBadRequest
 	}
 	return ""

@@ -36,11 +36,11 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{})
+	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour})
 	if err != nil {
 		log.Fatal(err)
 	}
-	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour})
+	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -115,9 +115,9 @@ func ExampleAuth_OptionalUser() {
 }
 
 // A check of the application's own: the route is for one team.
-func ExampleCheckUser() {
+func ExampleAuth_CheckUser() {
 	app := newApp(ginauth.Config{})
-	blueTeam := ginauth.CheckUser(func(_ context.Context, s strategy.Session[Person]) (bool, error) {
+	blueTeam := app.auth.CheckUser(func(_ context.Context, s strategy.Session[Person]) (bool, error) {
 		return s.User.Team == "Blue", nil
 	})
 	r := gin.New()
@@ -229,7 +229,7 @@ func ExampleAuth_LoginWithPassword() {
 	}
 	// Output:
 	// 422 Wrong address or password.  0
-	// 303  /home 1
+	// 303  /home 2
 }
 
 // Changing the password ends every session. Renew keeps the one that changed it.
@@ -300,7 +300,7 @@ func ExampleAuth_AnswerLoginsWith() {
 	// Output:
 	// API login: 200 cookies: 0
 	// me: 200
-	// web login: 204 cookies: 1
+	// web login: 204 cookies: 2
 	// me: 200
 }
 
@@ -422,13 +422,13 @@ func newApp(cfg ginauth.Config) *app {
 		log.Fatal(err)
 	}
 	var a app
+	if a.sessions, err = strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour, Now: cfg.Now}); err != nil {
+		log.Fatal(err)
+	}
 	if a.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, // fast examples
 		Now: cfg.Now,
-	}); err != nil {
-		log.Fatal(err)
-	}
-	if a.sessions, err = strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour, Now: cfg.Now}); err != nil {
+	}, a.sessions); err != nil {
 		log.Fatal(err)
 	}
 	if a.auth, err = ginauth.New(a.sessions, a.accounts, cfg); err != nil {

@@ -2,19 +2,19 @@ package ginauth
 
 import (
 	"net/http"
-	"time"
 )
 
 // For the fuzz tests.
 var (
 	ParseAuthorization = parseAuthorization
 	ParseSessionID     = parseSessionID
+	CanonicalOrigin    = canonicalOrigin
 	ErrBadRequest      = errBadRequest
 )
 
 // ReadLogin returns the name and the password of a login request.
 func ReadLogin(w http.ResponseWriter, r *http.Request) (username, password string, err error) {
-	f, err := readForm(w, r, time.Minute)
+	f, err := readForm(w, r)
 	if err != nil {
 		return "", "", err
 	}
@@ -22,13 +22,14 @@ func ReadLogin(w http.ResponseWriter, r *http.Request) (username, password strin
 	return login.username, login.password, err
 }
 
-// TokenOf returns the token that a request carries by a transport.
-func TokenOf(t Transport, r *http.Request) (string, error) {
+// Carried returns what a request carries by a transport.
+func Carried(t Transport, r *http.Request, wellFormed func(string) bool) ([]string, error) {
 	ready, err := t.prepare()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return ready.token(r)
+	sent, err := ready.carried(r, wellFormed)
+	return sent.list(), err
 }
 
 // StatusOf returns the status of the answer to an error.

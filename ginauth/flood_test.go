@@ -72,11 +72,11 @@ func TestLoginFloodTakesBoundedMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{MaxConcurrentHashes: floodHashes})
+	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{})
+	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{MaxConcurrentHashes: floodHashes}, sessions)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,13 +11,15 @@ import (
 // http.ResponseWriter and *http.Request, and passes *gin.Context on at most.
 
 // handle adapts one of the package's handlers to Gin. The request that the handler sees
-// knows the client IP and the path values. handle answers the handler's error.
+// knows the client IP and the path values; its body is bounded in time, also if the handler
+// does not read it. handle answers the handler's error.
 func (a *Auth[U]) handle(handler func(http.ResponseWriter, *http.Request) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		for _, p := range c.Params {
 			c.Request.SetPathValue(p.Key, p.Value)
 		}
 		setContext(c.Request, requestContext(c))
+		a.boundBody(c.Writer, c.Request)
 		if err := handler(c.Writer, c.Request); err != nil {
 			a.Refuse(c, err)
 		}
@@ -29,6 +31,13 @@ func noCache(c *gin.Context) { noStore(c.Writer) }
 
 // abort keeps the handlers that follow from running.
 func abort(c *gin.Context) { c.Abort() }
+
+// next runs the handlers that follow.
+func next(c *gin.Context) { c.Next() }
+
+// routeOf returns the pattern of the route, which has no values of the request; "" without
+// a route.
+func routeOf(c *gin.Context) string { return c.FullPath() }
 
 // ginClientIP returns the client IP by Gin's rules for trusted proxies. With a trusted
 // platform, Gin does not check that it is an IP.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -17,34 +18,36 @@ import (
 //
 // The guard sets the context of *c.Request in place. Do not share the request with another
 // goroutine before the guard, and do not send one *http.Request through it twice in a test.
-func (a *Auth[U]) RequireUser(checks ...Check[U]) gin.HandlerFunc {
+func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if id, err := a.admit(c, checks); err != nil {
+		id := a.identityOf(c)
+		defer id.discard()
+		if err := a.admit(id, c.Request, checks); err != nil {
 			a.reject(c, id, err)
+			return
 		}
+		a.boundIgnoredBody(c.Writer, c.Request)
 	}
 }
 
 // OptionalUser returns a guard that admits every request: with its user if its token is
 // valid and the user passes all checks, else without one. If the strategy fails, it
 // answers 503, because it cannot tell which. A user admitted by an earlier guard stays.
-func (a *Auth[U]) OptionalUser(checks ...Check[U]) gin.HandlerFunc {
+func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		id, err := a.admit(c, checks)
-		if err == nil {
+		id := a.identityOf(c)
+		defer id.discard()
+		if err := a.admit(id, c.Request, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
+			a.Refuse(c, err)
 			return
 		}
-		id.discard()
-		if status(err).code == http.StatusServiceUnavailable {
-			a.Refuse(c, err)
-		}
+		a.boundIgnoredBody(c.Writer, c.Request)
 	}
 }
 
 // reject answers a request that a guard does not admit.
 func (a *Auth[U]) reject(c *gin.Context, id *identity[U], err error) {
 	a.denied(id, id.info(), err)
-	id.discard()
 	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
 		a.boundBody(c.Writer, c.Request)
 		abort(c)
@@ -55,40 +58,47 @@ func (a *Auth[U]) reject(c *gin.Context, id *identity[U], err error) {
 	a.Refuse(c, err)
 }
 
+// identityOf returns the identity that an earlier guard attached to the request, or a new
+// one.
+func (a *Auth[U]) identityOf(c *gin.Context) *identity[U] {
+	if id := a.identity(c.Request); id != nil {
+		return id
+	}
+	return a.newIdentity(c.Request.Context(), c)
+}
+
 // admit identifies the request, checks the session and attaches the identity to the
-// request. With an error it returns what it knows of the identity.
-func (a *Auth[U]) admit(c *gin.Context, checks []Check[U]) (*identity[U], error) {
-	id := a.identity(c.Request)
-	known := id != nil
+// request.
+func (a *Auth[U]) admit(id *identity[U], r *http.Request, checks []Check) error {
+	known := id.session != nil
 	if !known {
-		id = a.newIdentity(c.Request.Context(), c)
-		if err := a.identify(id, c.Request); err != nil {
-			return id, err
+		if err := a.identify(id, r); err != nil {
+			return err
 		}
 	}
 	// Also for a known identity: the method may have changed since the last guard.
-	if a.forged(id.by.transport, c.Request) {
-		return id, ErrCrossOrigin
+	if a.forged(id.by.transport, r) {
+		return ErrCrossOrigin
 	}
-	if id.session.Scoped() && !takesScopes(checks) {
-		return id, &scopeError{}
+	if id.session.Scoped() && !slices.ContainsFunc(checks, func(check Check) bool { return check.scoped }) {
+		return &scopeError{}
 	}
 	for _, check := range checks {
-		if check == nil {
-			return id, a.checkFailed(id, errors.New("a check is nil"))
+		if check.pass == nil {
+			return a.checkFailed(id, errors.New("the zero Check"))
 		}
 		s := subject{user: id.session.User, info: &id.session.SessionInfo, now: a.cfg.Now(), session: id.session}
 		if err := check.pass(id, s); err != nil {
 			if reason(err) == "" {
 				err = a.checkFailed(id, err)
 			}
-			return id, err
+			return err
 		}
 	}
 	if !known {
-		id.attach(c.Request)
+		id.attach(r)
 	}
-	return id, nil
+	return nil
 }
 
 // checkFailed reports a check that could not decide.
@@ -103,25 +113,50 @@ func (a *Auth[U]) checkFailed(id *identity[U], err error) error {
 func (a *Auth[U]) identify(id *identity[U], r *http.Request) error {
 	why := ErrNoCredentials
 	for _, t := range a.cfg.transports {
-		token, err := t.token(r)
-		if err == nil && token == "" {
+		sent, err := t.carried(r, a.cfg.wellFormed)
+		if err == nil && (sent.n == 0 || sent.values[0] == "") {
 			continue
 		}
 		if err == nil {
-			var session *strategy.Session[U]
-			if session, err = a.strategy.ReadToken(&id.client, token); err == nil {
-				id.session, id.sent, id.by = session, token, credential{token, t}
+			if err = a.read(id, t, sent); err == nil {
 				return nil
 			}
 		}
-		if err = expected(err, strategy.ErrInvalidToken, errBadRequest); errors.Is(err, errUnavailable) {
+		if err = expected(err, errSeveralUsers, strategy.ErrInvalidToken, errBadRequest); errors.Is(err, errUnavailable) {
 			return err
 		}
-		if !errors.Is(why, errBadRequest) {
+		if why != errSeveralUsers && !errors.Is(why, errBadRequest) {
 			why = err
 		}
 	}
 	return why
+}
+
+// read reads what a request carries by one transport. The first valid token wins. Valid
+// tokens of different users contradict each other: one was planted, for example by a
+// subdomain, and it is unknown which.
+func (a *Auth[U]) read(id *identity[U], t transport, sent carried) error {
+	var valid *strategy.Session[U]
+	var why error
+	var by credential
+	for _, token := range sent.list() {
+		session, err := a.strategy.ReadToken(&id.client, token)
+		switch {
+		case errors.Is(err, strategy.ErrInvalidToken):
+			why = err
+		case err != nil:
+			return err
+		case valid == nil:
+			valid, by = session, credential{token, t}
+		case session.UserID != valid.UserID:
+			return errSeveralUsers
+		}
+	}
+	if valid == nil {
+		return why
+	}
+	id.session, id.sent, id.by = valid, sent, by
+	return nil
 }
 
 // forged reports whether a page of another origin may have made a browser send this

@@ -17,7 +17,7 @@ type identity[U User] struct {
 	client  clientContext
 	cfg     *settings
 	session *strategy.Session[U] // read-only, see Strategy.ReadToken; nil if not identified
-	sent    string               // the token that the request carries
+	sent    carried              // by the transport
 	by      credential
 }
 
@@ -33,7 +33,7 @@ type credential struct {
 type identityKey struct{ cfg *settings }
 
 // newIdentity returns an identity without a session. c may be nil if ctx knows the client
-// IP. The caller must call attach or discard.
+// IP. The caller must call discard.
 func (a *Auth[U]) newIdentity(ctx context.Context, c *gin.Context) *identity[U] {
 	return &identity[U]{client: newClientContext(ctx, c), cfg: a.cfg}
 }
@@ -44,19 +44,19 @@ func (id *identity[U]) attach(r *http.Request) {
 	setContext(r, id)
 }
 
-// discard ends the use of an identity that is not attached. Rejected requests skip
+// discard ends the use of the gin.Context, also after attach. Rejected requests skip
 // resolving the client IP, which takes longer than rejecting a malformed token.
 func (id *identity[U]) discard() { id.client.discard() }
 
 // identity returns what a guard found out about the request, or nil. An application can
 // use the context of one request for another, for example in a batch. Therefore an identity
-// applies only to requests that carry its token, by the same transport.
+// applies only to requests that carry the same tokens, by the same transport.
 func (a *Auth[U]) identity(r *http.Request) *identity[U] {
 	known, _ := r.Context().Value(identityKey{a.cfg}).(*identity[U])
 	if known == nil {
 		return nil
 	}
-	if token, err := known.by.transport.token(r); err != nil || token != known.sent {
+	if sent, err := known.by.transport.carried(r, a.cfg.wellFormed); err != nil || sent != known.sent {
 		return nil
 	}
 	return known
@@ -81,8 +81,6 @@ func (id *identity[U]) Value(key any) any {
 		switch key {
 		case identityKey{id.cfg}:
 			return id
-		case ctxkey.SessionInfo{}:
-			return &id.session.SessionInfo
 		case ctxkey.Session[U]{}:
 			return id.session
 		}

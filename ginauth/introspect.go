@@ -13,11 +13,11 @@ import (
 
 // Introspection adds POST introspect (RFC 7662) to a router or a group, behind a guard
 // with these checks: a gateway or another service asks it whether a token is valid. It
-// counts as a use of the token. Introspection returns an error unless [Superuser] or a
-// [CheckUser] is among the checks: the others would let ordinary users inspect every
+// counts as a use of the token. Introspection returns an error unless [Superuser] or an
+// [Auth.CheckUser] is among the checks: the others would let ordinary users inspect every
 // token.
-func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check[U]) error {
-	if !slices.ContainsFunc(checks, restricts[U]) {
+func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check) error {
+	if !slices.ContainsFunc(checks, func(check Check) bool { return check.restricts }) {
 		return errors.New("ginauth: Introspection needs a check that rejects ordinary users: Superuser or a CheckUser")
 	}
 	r.POST("/introspect", noCache, a.RequireUser(checks...), a.handle(a.handleIntrospect))
@@ -25,7 +25,7 @@ func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check[U]) error {
 }
 
 func (a *Auth[U]) handleIntrospect(w http.ResponseWriter, r *http.Request) error {
-	f, err := a.readForm(w, r)
+	f, err := readForm(w, r)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,8 @@ type Issued[U any] struct {
 	Token strategy.Secret
 
 	transport transport
-	remaining time.Duration // until the token expires; 0: never
+	remaining time.Duration   // until the token expires; 0: never
+	device    strategy.Secret // the client's new device token; zero for none
 }
 
 // Answer writes the contract's answer to a successful login: 200 and the token in JSON with
@@ -37,7 +38,7 @@ func (a *Auth[U]) Answer(c *gin.Context, issued Issued[U]) {
 }
 
 func (a *Auth[U]) answer(w http.ResponseWriter, issued Issued[U]) {
-	issued.transport.answer(w, issued.Token.Reveal(), issued.remaining)
+	issued.transport.answer(w, issued.Token.Reveal(), issued.remaining, issued.device.Reveal())
 }
 
 func (a *Auth[U]) handleLogin(w http.ResponseWriter, r *http.Request) error {
@@ -46,7 +47,7 @@ func (a *Auth[U]) handleLogin(w http.ResponseWriter, r *http.Request) error {
 	if err := a.sameOrigin(ctx, r); err != nil {
 		return err
 	}
-	form, err := a.readLogin(w, r)
+	form, err := readLogin(w, r)
 	if err != nil {
 		return err
 	}
@@ -66,16 +67,20 @@ func (a *Auth[U]) handleLogin(w http.ResponseWriter, r *http.Request) error {
 // *account.TooManyAttemptsError then), [ErrCrossOrigin] or [ErrNotVerified]. Any other
 // error is a failure; answer it with 503. [Auth.Refuse] answers all of them. New must
 // have been given an Authenticator.
+//
+// With the cookie transport, a second cookie carries the device token that keeps attackers
+// elsewhere from locking the user out; see account.LimiterConfig.
 func (a *Auth[U]) LoginWithPassword(c *gin.Context, username, password string, remember bool) (Issued[U], error) {
 	noStore(c.Writer)
 	if a.login == nil {
 		return Issued[U]{}, errors.New("ginauth: LoginWithPassword needs an Authenticator")
 	}
+	a.checkProxy(c)
 	ctx := requestContext(c)
 	if err := a.sameOrigin(ctx, c.Request); err != nil {
 		return Issued[U]{}, err
 	}
-	return a.logIn(ctx, c.Writer, c.Request, loginForm{username, password, remember})
+	return a.logIn(ctx, c.Writer, c.Request, loginForm{username: username, password: password, remember: remember})
 }
 
 // sameOrigin rejects a login that a page of another site sent, which would log the
@@ -91,7 +96,8 @@ func (a *Auth[U]) sameOrigin(ctx context.Context, r *http.Request) error {
 // logIn checks a password and begins a session.
 func (a *Auth[U]) logIn(ctx context.Context, w http.ResponseWriter, r *http.Request, form loginForm) (Issued[U], error) {
 	at := a.cfg.Now() // before the password is checked: see strategy.WithAuthenticatedAt
-	user, err := a.login.Authenticate(ctx, form.username, form.password)
+	presented := a.answers.device(r, form.device)
+	user, device, err := a.login.Authenticate(ctx, form.username, form.password, presented)
 	if err != nil {
 		return Issued[U]{}, passwordRefused(err)
 	}
@@ -99,7 +105,14 @@ func (a *Auth[U]) logIn(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		a.emit(ctx, event.Event{Kind: event.LoginDenied, UserID: a.userID(user), Reason: event.ReasonUserUnverified})
 		return Issued[U]{}, ErrNotVerified
 	}
-	return a.begin(ctx, w, r, user, form.remember, strategy.WithAuthenticatedAt(at))
+	issued, err := a.begin(ctx, w, r, user, form.remember, strategy.WithAuthenticatedAt(at))
+	if err == nil && device != "" {
+		a.answers.deliverDevice(w, device)
+		if device != presented {
+			issued.device = strategy.NewSecret(device)
+		}
+	}
+	return issued, err
 }
 
 // Login begins a session for a user and, with the cookie transport, sets its cookie. It
@@ -108,9 +121,25 @@ func (a *Auth[U]) logIn(ctx context.Context, w http.ResponseWriter, r *http.Requ
 // If the request carries a session's cookie, that session ends.
 //
 // Options change the token, for example its name; with Config.BriefLifetime,
-// strategy.WithLifetime makes it longer. The error wraps strategy.ErrUserInactive. Any
-// other error is a failure; answer it with 503. [Auth.Refuse] answers both.
+// strategy.WithLifetime makes it longer. The error wraps strategy.ErrUserInactive, or
+// [ErrCrossOrigin] if a page of another origin may have made the browser send an unsafe
+// request; see [Auth.LoginCrossOrigin]. Any other error is a failure; answer it with 503.
+// [Auth.Refuse] answers all of them.
 func (a *Auth[U]) Login(c *gin.Context, user U, opts ...strategy.TokenOption) (Issued[U], error) {
+	ctx := requestContext(c)
+	if err := a.sameOrigin(ctx, c.Request); err != nil {
+		noStore(c.Writer)
+		return Issued[U]{}, err
+	}
+	return a.begin(ctx, c.Writer, c.Request, user, false, opts...)
+}
+
+// LoginCrossOrigin is [Auth.Login] without the check of the origin: for callbacks that a
+// page of an identity provider posts, as OAuth's response_mode=form_post and SAML do. The
+// handler must first check by other means, such as OAuth's state, that this browser began
+// the login; otherwise other sites can log its user in as somebody else. Callbacks by GET
+// do not need it. The session of a cookie that the request carries does not end.
+func (a *Auth[U]) LoginCrossOrigin(c *gin.Context, user U, opts ...strategy.TokenOption) (Issued[U], error) {
 	return a.begin(requestContext(c), c.Writer, c.Request, user, false, opts...)
 }
 
@@ -136,7 +165,8 @@ func (a *Auth[U]) options(ctx context.Context, r *http.Request, remember bool, o
 	// header stays valid: a script may send its token with every request.
 	for _, t := range a.cfg.transports {
 		if t.ambient() && !a.forged(t, r) {
-			all = append(all, strategy.WithReplaced(t.presented(r)...))
+			sent, _ := t.carried(r, a.cfg.wellFormed)
+			all = append(all, strategy.WithReplaced(sent.list()...))
 		}
 	}
 	if !a.cfg.OmitUserAgent {

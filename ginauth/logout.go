@@ -40,41 +40,57 @@ func (a *Auth[U]) Logout(c *gin.Context) error {
 	case err == nil && a.forged(id.by.transport, r):
 		err = ErrCrossOrigin
 	case err == nil:
-		if err = a.end(ctx, id.session); err == nil {
+		if err = a.end(ctx, id); err == nil {
 			id.by.transport.clear(w)
 			return nil
 		}
 	case errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, ErrNoCredentials):
-		err = a.forget(ctx, w, r, err)
+		if err = a.forget(ctx, w, r, err); err == errSeveralUsers {
+			return nil // all their sessions have ended
+		}
 	}
 	a.denied(ctx, id.info(), err)
 	return err
 }
 
-// end ends a session by its ID: a concurrent request may have rotated its token.
-func (a *Auth[U]) end(ctx context.Context, session *strategy.Session[U]) error {
-	err := a.strategy.Of(session.User).Destroy(ctx, session.ID)
-	if err == nil || errors.Is(err, strategy.ErrSessionNotFound) {
-		return nil
+// end ends the session by its ID, because a concurrent request may have rotated its token,
+// and the sessions of the other tokens that came with it.
+func (a *Auth[U]) end(ctx context.Context, id *identity[U]) error {
+	err := a.strategy.Of(id.session.User).Destroy(ctx, id.session.ID)
+	if err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
+		return expected(err)
 	}
-	return expected(err)
+	for _, token := range id.sent.list() {
+		if token == id.by.token {
+			continue
+		}
+		if err := a.strategy.DestroyToken(ctx, token); err != nil {
+			return expected(err)
+		}
+	}
+	return nil
 }
 
 // forget cleans up after a log-out without a valid token, and returns invalid. It
 // destroys the tokens all the same: a token may be unknown because an earlier delete was
 // not acknowledged by a majority, and this delete waits for that. Then it clears the
-// cookie, unless the database fails.
+// cookie, unless the database fails. It does nothing for a page of another origin.
 func (a *Auth[U]) forget(ctx context.Context, w http.ResponseWriter, r *http.Request, invalid error) error {
 	for _, t := range a.cfg.transports {
-		// Several cookies: one was planted, and it is unknown which.
-		for _, token := range t.presented(r) {
+		if sent, _ := t.carried(r, a.cfg.wellFormed); sent.n > 0 && a.forged(t, r) {
+			return ErrCrossOrigin
+		}
+	}
+	for _, t := range a.cfg.transports {
+		sent, _ := t.carried(r, a.cfg.wellFormed)
+		for _, token := range sent.list() {
 			if err := a.strategy.DestroyToken(ctx, token); err != nil {
 				return expected(err)
 			}
 		}
 	}
 	for _, t := range a.cfg.transports {
-		if len(t.presented(r)) > 0 {
+		if sent, _ := t.carried(r, a.cfg.wellFormed); sent.n > 0 {
 			t.clear(w)
 		}
 	}

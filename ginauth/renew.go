@@ -12,7 +12,7 @@ import (
 )
 
 func (a *Auth[U]) handleReauthenticate(w http.ResponseWriter, r *http.Request) error {
-	f, err := a.readForm(w, r)
+	f, err := readForm(w, r)
 	if err != nil {
 		return err
 	}

@@ -48,14 +48,14 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.accounts, err = account.NewManager(h.users, attempts, uuid.New, account.Config{
-		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
-		InsecureArgon2: true,
-	})
+	h.sessions, err = strategy.NewDatabase(h.tokens, h.users, strategy.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.sessions, err = strategy.NewDatabase(h.tokens, h.users, strategy.Config{})
+	h.accounts, err = account.NewManager(h.users, attempts, uuid.New, account.Config{
+		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
+		InsecureArgon2: true,
+	}, h.sessions)
 	if err != nil {
 		t.Fatal(err)
 	}

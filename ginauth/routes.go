@@ -18,7 +18,7 @@ import (
 func (a *Auth[U]) Routes(r gin.IRouter) {
 	guard := a.RequireUser() // rejects scoped tokens
 	if a.login != nil {
-		r.POST("/login", noCache, a.handle(a.handleLogin))
+		r.POST("/login", noCache, a.checkProxy, a.handle(a.handleLogin))
 		r.POST("/reauthenticate", noCache, guard, a.handle(a.handleReauthenticate))
 	}
 	r.POST("/logout", noCache, a.handleLogout)

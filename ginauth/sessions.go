@@ -94,7 +94,7 @@ func parseSessionID(s string) (uuid.UUID, bool) {
 
 // handleLogoutAll ends all sessions of the user; with keep_current, all but this one.
 func (a *Auth[U]) handleLogoutAll(w http.ResponseWriter, r *http.Request) error {
-	f, err := a.readOptionalForm(w, r)
+	f, err := readOptionalForm(w, r)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func TestIntrospectionByAScopedToken(t *testing.T) {
 	if err := auth.Introspection(r, ginauth.Scopes("introspect"), ginauth.Verified); err == nil {
 		t.Error("got no error without a check that rejects ordinary users")
 	}
-	service := ginauth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) { return s.Scoped(), nil })
+	service := auth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) { return s.Scoped(), nil })
 	if err := auth.Introspection(r, ginauth.Scopes("introspect"), service); err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // Transport carries tokens: [Bearer] or [Cookie]. It says where a request has its token and
@@ -21,12 +19,8 @@ type Transport interface {
 type transport interface {
 	// String returns the kind and, of a cookie, the name.
 	fmt.Stringer
-	// token returns the token that a request carries, or "". The error wraps
-	// errBadRequest or strategy.ErrInvalidToken.
-	token(*http.Request) (string, error)
-	// presented returns at most four values that a request has in place of a token,
-	// also those that token rejects.
-	presented(*http.Request) []string
+	// carried returns the tokens that a request carries. The error wraps errBadRequest.
+	carried(r *http.Request, wellFormed func(token string) bool) (carried, error)
 	// ambient reports whether browsers add the token to the requests of every page, of
 	// whatever site.
 	ambient() bool
@@ -34,18 +28,45 @@ type transport interface {
 	// remaining is the time until the token expires; 0: never. With untilClosed the
 	// browser forgets the token when it closes.
 	deliver(w http.ResponseWriter, token string, remaining time.Duration, untilClosed bool)
-	// answer writes the status and the body of a login's answer.
-	answer(w http.ResponseWriter, token string, remaining time.Duration)
+	// answer writes the status and the body of a login's answer. device is the client's
+	// new device token, or "".
+	answer(w http.ResponseWriter, token string, remaining time.Duration, device string)
+	// device returns the device token that a login presents, or "". field is that of the
+	// login's body.
+	device(r *http.Request, field string) string
+	// deliverDevice sets the header that carries a device token, if the transport has one.
+	deliverDevice(w http.ResponseWriter, device string)
 	// clear makes the client forget the token.
 	clear(http.ResponseWriter)
 }
+
+// carried is what a request carries by one transport: different values, which need not be
+// tokens. Each costs a look-up, and a client can send many.
+type carried struct {
+	values [4]string
+	n      int
+}
+
+func (c *carried) add(value string) {
+	if c.n < len(c.values) && !slices.Contains(c.list(), value) {
+		c.values[c.n] = value
+		c.n++
+	}
+}
+
+func (c *carried) list() []string { return c.values[:c.n] }
 
 // maxCookieAge is the longest that browsers keep a cookie, 400 days in seconds (RFC 6265bis
 // §5.5), for a remembered login whose token does not expire.
 const maxCookieAge = 400 * 24 * 60 * 60
 
+// deviceCookieAge is how long browsers keep a device token, 90 days in seconds: the default
+// of account.LimiterConfig.DeviceLifetime.
+const deviceCookieAge = 90 * 24 * 60 * 60
+
 // Bearer is the Authorization header (RFC 6750 §2.1). The login answers with the token in
-// JSON.
+// JSON. A new device token is in the same JSON, as "device_token"; the client sends it with
+// its next login, in the field device_token of the body. See account.LimiterConfig.
 type Bearer struct {
 	// Realm is the realm of WWW-Authenticate headers: printable ASCII without quotes and
 	// backslashes. Default "latchkey".
@@ -68,15 +89,18 @@ type bearer struct{ realm string }
 
 func (bearer) String() string { return "Bearer" }
 
-func (bearer) token(r *http.Request) (string, error) {
+func (bearer) carried(r *http.Request, _ func(string) bool) (c carried, err error) {
 	switch headers := r.Header["Authorization"]; len(headers) {
 	case 0:
-		return "", nil
 	case 1:
-		return parseAuthorization(headers[0])
+		var token string
+		if token, err = parseAuthorization(headers[0]); token != "" {
+			c.add(token)
+		}
 	default:
-		return "", fmt.Errorf("%w: %d Authorization headers", errBadRequest, len(headers))
+		err = fmt.Errorf("%w: %d Authorization headers", errBadRequest, len(headers))
 	}
+	return c, err
 }
 
 // parseAuthorization returns the token of an Authorization header, or "" if it has another
@@ -96,17 +120,17 @@ func parseAuthorization(header string) (string, error) {
 
 func (bearer) ambient() bool { return false }
 
-func (b bearer) presented(r *http.Request) []string {
-	if token, _ := b.token(r); token != "" {
-		return []string{token}
-	}
-	return nil
-}
-
 func (bearer) deliver(http.ResponseWriter, string, time.Duration, bool) {}
 
-func (bearer) answer(w http.ResponseWriter, token string, remaining time.Duration) {
+func (bearer) device(_ *http.Request, field string) string { return field }
+
+func (bearer) deliverDevice(http.ResponseWriter, string) {}
+
+func (bearer) answer(w http.ResponseWriter, token string, remaining time.Duration, device string) {
 	body := map[string]any{"access_token": token, "token_type": "bearer"}
+	if device != "" {
+		body["device_token"] = device
+	}
 	if remaining > 0 {
 		body["expires_in"] = int64(remaining / time.Second)
 	}
@@ -120,6 +144,10 @@ func (bearer) clear(http.ResponseWriter) {}
 // answered with it, must come from the application's own origin, from a trusted origin or
 // from a client that is not a browser; others get 403. See Config.TrustedOrigins. The
 // cookie is always HttpOnly, and Secure unless InsecureHTTP is set.
+//
+// Logins by password set a second cookie, whose name ends in "-device", with the same
+// attributes: the browser's device token. It lasts 90 days from the last login, whatever
+// the session does, and is no credential. See account.LimiterConfig.
 type Cookie struct {
 	// Name is the cookie's name. Default "__Host-latchkey": browsers accept a cookie with
 	// this prefix only from the host itself, over TLS, for all paths (RFC 6265bis
@@ -169,7 +197,7 @@ func (k Cookie) prepare() (transport, error) {
 		return nil, fmt.Errorf("Cookie.Path: %q does not begin with /", k.Path)
 	case strings.HasPrefix(name, "__host-") && (!secure || k.Path != "/" || k.Domain != ""):
 		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie with Path / and no Domain", k.Name)
-	case strings.HasPrefix(name, "__secure-") && !secure:
+	case (strings.HasPrefix(name, "__secure-") || strings.HasPrefix(name, "__http-")) && !secure:
 		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie", k.Name)
 	}
 	return t, nil
@@ -179,33 +207,30 @@ type cookie struct{ attributes http.Cookie }
 
 func (k cookie) String() string { return "Cookie " + k.attributes.Name }
 
-// token rejects several cookies of the name with different values: one was planted, for
-// example by a subdomain, and it is unknown which.
-func (k cookie) token(r *http.Request) (string, error) {
+// carried returns the well-formed values of all cookies of the name. A browser sends several
+// after a change of Domain or Path, or if a subdomain planted one. If none is well-formed, it
+// returns one value, so that the strategy reports it.
+func (k cookie) carried(r *http.Request, wellFormed func(string) bool) (c carried, _ error) {
 	found := r.CookiesNamed(k.attributes.Name)
-	if len(found) == 0 {
-		return "", nil
+	if len(found) == 1 {
+		c.add(found[0].Value)
+		return c, nil
 	}
-	for _, other := range found[1:] {
-		if other.Value != found[0].Value {
-			return "", fmt.Errorf("%w: several cookies of one name", strategy.ErrInvalidToken)
+	var malformed string
+	for _, cookie := range found {
+		if wellFormed(cookie.Value) {
+			c.add(cookie.Value)
+		} else if malformed == "" {
+			malformed = cookie.Value
 		}
 	}
-	return found[0].Value, nil
+	if c.n == 0 && len(found) > 0 {
+		c.add(malformed)
+	}
+	return c, nil
 }
 
 func (cookie) ambient() bool { return true }
-
-func (k cookie) presented(r *http.Request) (values []string) {
-	// Each value costs a write, and a client can send many.
-	const most = 4
-	for _, found := range r.CookiesNamed(k.attributes.Name) {
-		if len(values) < most && !slices.Contains(values, found.Value) {
-			values = append(values, found.Value)
-		}
-	}
-	return values
-}
 
 func (k cookie) deliver(w http.ResponseWriter, token string, remaining time.Duration, untilClosed bool) {
 	set := k.attributes
@@ -221,13 +246,34 @@ func (k cookie) deliver(w http.ResponseWriter, token string, remaining time.Dura
 	http.SetCookie(w, &set)
 }
 
-func (cookie) answer(w http.ResponseWriter, _ string, _ time.Duration) {
+func (k cookie) deviceName() string { return k.attributes.Name + "-device" }
+
+func (k cookie) device(r *http.Request, _ string) string {
+	if found := r.CookiesNamed(k.deviceName()); len(found) > 0 {
+		return found[0].Value
+	}
+	return ""
+}
+
+func (k cookie) deliverDevice(w http.ResponseWriter, device string) {
+	set := k.attributes
+	set.Name, set.Value, set.MaxAge = k.deviceName(), device, deviceCookieAge
+	http.SetCookie(w, &set)
+}
+
+func (cookie) answer(w http.ResponseWriter, _ string, _ time.Duration, _ string) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// clear also clears the cookies that the defaults of Domain and Path would have set: the
+// configuration may have changed since the login.
 func (k cookie) clear(w http.ResponseWriter) {
 	gone := k.attributes
 	gone.MaxAge = -1
 	gone.Expires = time.Unix(0, 0).UTC()
-	http.SetCookie(w, &gone)
+	for _, gone.Domain = range slices.Compact([]string{k.attributes.Domain, ""}) {
+		for _, gone.Path = range slices.Compact([]string{k.attributes.Path, "/"}) {
+			http.SetCookie(w, &gone)
+		}
+	}
 }

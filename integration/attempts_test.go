@@ -294,10 +294,10 @@ func (n loginNode) register(t *testing.T) {
 	}
 }
 
-// login logs in from a client IP.
-func (n loginNode) login(t *testing.T, ip, password string) error {
-	_, err := n.Authenticate(event.ContextWithClientIP(t.Context(), ip), jo, password)
-	return err
+// login logs in from a client IP, with a device token if device is not "".
+func (n loginNode) login(t *testing.T, ip, password, device string) (string, error) {
+	_, device, err := n.Authenticate(event.ContextWithClientIP(t.Context(), ip), jo, password, device)
+	return device, err
 }
 
 func TestInstancesShareLoginLimits(t *testing.T) {
@@ -306,24 +306,28 @@ func TestInstancesShareLoginLimits(t *testing.T) {
 	db := database(t)
 	one, other := newLoginNode(t, db.Name(), &now), newLoginNode(t, db.Name(), &now)
 	one.register(t)
-	for i := range 5 {
-		if err := one.login(t, here, "wrong password"); !errors.Is(err, account.ErrBadCredentials) {
+	device, err := one.login(t, here, joPassword, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if _, err := one.login(t, here, "wrong password", ""); !errors.Is(err, account.ErrBadCredentials) {
 			t.Fatalf("failure %d: got %v, want ErrBadCredentials", i+1, err)
 		}
 	}
 	var wait *account.TooManyAttemptsError
-	err := other.login(t, "203.0.113.99", joPassword) // in the same network
-	if !errors.Is(err, account.ErrTooManyAttempts) || !errors.As(err, &wait) || wait.RetryAfter != 30*time.Second {
-		t.Fatalf("on the other instance: got %v, want ErrTooManyAttempts for 30s", err)
+	_, err = other.login(t, "198.51.100.7", joPassword, "")
+	if !errors.Is(err, account.ErrTooManyAttempts) || !errors.As(err, &wait) || wait.RetryAfter != time.Minute {
+		t.Fatalf("on the other instance: got %v, want ErrTooManyAttempts for 1m", err)
 	}
-	if err := other.login(t, "198.51.100.7", joPassword); err != nil {
-		t.Errorf("from another network: got %v, want nil", err)
+	if got, err := other.login(t, "198.51.100.7", joPassword, device); err != nil || got != device {
+		t.Errorf("with the device token of the first instance: got %q, %v, want the same and nil", got, err)
 	}
-	now = now.Add(30 * time.Second)
-	if err := other.login(t, here, joPassword); err != nil {
+	now = now.Add(time.Minute)
+	if _, err := other.login(t, here, joPassword, ""); err != nil {
 		t.Fatalf("after the wait: got %v, want nil", err)
 	}
-	if err := one.login(t, here, "wrong password"); !errors.Is(err, account.ErrBadCredentials) {
+	if _, err := one.login(t, here, "wrong password", ""); !errors.Is(err, account.ErrBadCredentials) {
 		t.Errorf("after the success, on the first instance: got %v, want ErrBadCredentials", err)
 	}
 }
@@ -333,14 +337,14 @@ func TestConcurrentWrongLoginsOnTwoInstancesAreLimited(t *testing.T) {
 	db := database(t)
 	nodes := []loginNode{newLoginNode(t, db.Name(), &now), newLoginNode(t, db.Name(), &now)}
 	nodes[0].register(t)
-	const attempts, free = 40, 5
+	const attempts, free = 40, 10
 	var wg sync.WaitGroup
 	begin := make(chan struct{})
 	errs := make([]error, attempts)
 	for i := range errs {
 		wg.Go(func() {
 			<-begin
-			errs[i] = nodes[i%2].login(t, "2001:db8::7", fmt.Sprint("wrong password ", i))
+			_, errs[i] = nodes[i%2].login(t, "2001:db8::7", fmt.Sprint("wrong password ", i), "")
 		})
 	}
 	close(begin)
@@ -389,22 +393,11 @@ func TestDocumentsOfAttemptsAreAsDocumented(t *testing.T) {
 	db := database(t)
 	node := newLoginNode(t, db.Name(), &now)
 	node.register(t)
-	// check checks all documents. It returns the counters' numbers of failures, and the number of
-	// documents that are lists of networks.
-	check := func() (failures []int64, lists int) {
+	// check checks all documents. It returns the counters' numbers of failures, in ascending
+	// order, and the number of devices.
+	check := func() (failures []int64, devices int) {
 		t.Helper()
 		for _, doc := range documents(t, db) {
-			fields := []string{"_id", "expires_at", "failures", "last"}
-			_, err := doc.LookupErr("networks")
-			list := err == nil
-			if list {
-				fields = []string{"_id", "expires_at", "failures", "last", "networks"}
-				lists++
-				digests, err := doc.Lookup("networks").Array().Values()
-				if err != nil || len(digests) != 1 || len(digests[0].StringValue()) != 43 {
-					t.Errorf("networks is %v, want one digest", doc.Lookup("networks"))
-				}
-			}
 			var got []string
 			elems, err := doc.Elements()
 			if err != nil {
@@ -414,8 +407,8 @@ func TestDocumentsOfAttemptsAreAsDocumented(t *testing.T) {
 				got = append(got, e.Key())
 			}
 			slices.Sort(got)
-			if !slices.Equal(got, fields) {
-				t.Errorf("the document has the fields %q, want %q", got, fields)
+			if want := []string{"_id", "expires_at", "failures", "last"}; !slices.Equal(got, want) {
+				t.Errorf("the document has the fields %q, want %q", got, want)
 			}
 			if key, ok := doc.Lookup("_id").StringValueOK(); !ok || len(key) != 43 {
 				t.Errorf("_id is %v, want a digest", doc.Lookup("_id"))
@@ -423,35 +416,56 @@ func TestDocumentsOfAttemptsAreAsDocumented(t *testing.T) {
 			if last, ok := doc.Lookup("last").TimeOK(); !ok || !last.Equal(at) {
 				t.Errorf("last is %v, want the date %v", doc.Lookup("last"), at)
 			}
-			if end, ok := doc.Lookup("expires_at").TimeOK(); !ok || !end.After(at) {
-				t.Errorf("expires_at is %v, want a later date", doc.Lookup("expires_at"))
-			} else if list && !end.Equal(at.Add(90*24*time.Hour)) {
-				t.Errorf("a list of networks expires at %v, want in 90 days", end)
-			}
-			if !doc.Lookup("failures").IsNumber() {
+			n, ok := doc.Lookup("failures").AsInt64OK()
+			if !ok {
 				t.Errorf("failures is %v, want a number", doc.Lookup("failures"))
-			} else if !list {
-				failures = append(failures, doc.Lookup("failures").AsInt64())
 			}
-			for _, secret := range []string{"jo@", "example", "203.0.113", "correct horse", "wrong", "password"} {
+			end, ok := doc.Lookup("expires_at").TimeOK()
+			switch {
+			case !ok || !end.After(at):
+				t.Errorf("expires_at is %v, want a later date", doc.Lookup("expires_at"))
+			case n != 0:
+				failures = append(failures, n)
+			case !end.Equal(at.Add(90 * 24 * time.Hour)):
+				t.Errorf("a device expires at %v, want in 90 days", end)
+			default:
+				devices++
+			}
+			for _, secret := range []string{"jo@", "example", "203.0.113", "correct horse", "wrong", "password", "lkd_"} {
 				if strings.Contains(string(doc), secret) {
 					t.Errorf("the document contains %q: %v", secret, doc)
 				}
 			}
 		}
-		return failures, lists
+		slices.Sort(failures)
+		return failures, devices
 	}
 	const here = "203.0.113.7"
-	if err := node.login(t, here, "wrong password"); !errors.Is(err, account.ErrBadCredentials) {
-		t.Fatalf("got %v, want ErrBadCredentials", err)
+	for range 2 {
+		if _, err := node.login(t, here, "wrong password", ""); !errors.Is(err, account.ErrBadCredentials) {
+			t.Fatalf("got %v, want ErrBadCredentials", err)
+		}
 	}
-	if failures, lists := check(); !slices.Equal(failures, []int64{1, 1, 1}) || lists != 0 {
-		t.Errorf("after a failed login the counters are %v, with %d lists; want three of 1 and no list", failures, lists)
+	if failures, devices := check(); !slices.Equal(failures, []int64{2, 2}) || devices != 0 {
+		t.Errorf("after two failed logins the counters are %v, with %d devices; want two of 2 and no device", failures, devices)
 	}
-	if err := node.login(t, here, joPassword); err != nil {
+	device, err := node.login(t, here, joPassword, "")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if failures, lists := check(); !slices.Equal(failures, []int64{0, 0}) || lists != 1 {
-		t.Errorf("after a login the counters are %v, with %d lists; want two of 0 and one list", failures, lists)
+	if failures, devices := check(); !slices.Equal(failures, []int64{2}) || devices != 1 {
+		t.Errorf("after a login the counters are %v, with %d devices; want the network's 2 and one device", failures, devices)
+	}
+	if _, err := node.login(t, here, "wrong password", device); !errors.Is(err, account.ErrBadCredentials) {
+		t.Fatalf("got %v, want ErrBadCredentials", err)
+	}
+	if failures, devices := check(); !slices.Equal(failures, []int64{1, 2}) || devices != 1 {
+		t.Errorf("after a failure on the device the counters are %v, with %d devices; want 1, 2 and one device", failures, devices)
+	}
+	if _, err := node.login(t, here, joPassword, device); err != nil {
+		t.Fatal(err)
+	}
+	if failures, devices := check(); !slices.Equal(failures, []int64{2}) || devices != 1 {
+		t.Errorf("after a login on the device the counters are %v, with %d devices; want 2 and one device", failures, devices)
 	}
 }

@@ -50,13 +50,13 @@ func newNode(t testing.TB, db *mongo.Database, sent *recorder, timeout time.Dura
 	n := &node{sent: sent}
 	n.tokens = &followedTokens{Tokens: newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: time.Hour, Timeout: timeout})}
 	users := newUsers[contract.Member](t, db, mongostore.UsersConfig{})
-	n.accounts = newManager(t, users, account.Config{Now: cfg.Now})
 	cfg.Lifetime, cfg.OnEvent = time.Hour, n.events.add
 	var err error
 	if n.sessions, err = strategy.NewDatabase(n.tokens, users, cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.sessions.Close)
+	n.accounts = newManager(t, users, account.Config{Now: cfg.Now}, n.sessions)
 	return n
 }
 
@@ -115,25 +115,19 @@ func (s *followedTokens) ByToken(ctx context.Context, digest string) (strategy.A
 	return s.Tokens.ByToken(ctx, digest)
 }
 
-func (s *followedTokens) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
-	return follower{s, s.Tokens.FollowRevocations()}
-}
-
-type follower struct {
-	s *followedTokens
-	strategy.RevocationFollower[uuid.UUID]
-}
-
-func (f follower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
-	p := poll{began: time.Now()}
-	found, err := f.RevocationFollower.Next(ctx)
-	p.ended = time.Now()
-	if err == nil {
-		f.s.mu.Lock()
-		defer f.s.mu.Unlock()
-		f.s.polls = append(f.s.polls, p)
+func (s *followedTokens) FollowRevocations() func(context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+	next := s.Tokens.FollowRevocations()
+	return func(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+		p := poll{began: time.Now()}
+		found, err := next(ctx)
+		p.ended = time.Now()
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.polls = append(s.polls, p)
+		}
+		return found, err
 	}
-	return found, err
 }
 
 // all returns the polls so far.
@@ -771,7 +765,7 @@ func TestRevocationIsPublishedAsOneSmallDocument(t *testing.T) {
 	for n, way := range userEnds {
 		check(way.name, "user_id", func() error { return way.end(t.Context(), a, users[1+n]) })
 	}
-	check("ForgetUser", "user_id", func() error { return a.sessions.ForgetUser(t.Context(), users[len(users)-1].ID) })
+	check("UserChanged", "user_id", func() error { return a.sessions.UserChanged(t.Context(), users[len(users)-1].ID, true) })
 }
 
 // Revocations are ordered by the server's clock. The instances' clocks do not matter.

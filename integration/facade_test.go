@@ -158,8 +158,8 @@ func TestFacadeServesBearerAndCookieLogins(t *testing.T) {
 	f.wantStatus("/me", http.StatusOK, token)
 
 	w := f.call(http.MethodPost, "/web/login", credentials)
-	if w.Code != http.StatusNoContent || w.Body.Len() != 0 || len(w.Result().Cookies()) != 1 {
-		t.Fatalf("POST /web/login: got %d %q with %d cookies, want 204 with one cookie and no body", w.Code, w.Body, len(w.Result().Cookies()))
+	if w.Code != http.StatusNoContent || w.Body.Len() != 0 || len(w.Result().Cookies()) != 2 {
+		t.Fatalf("POST /web/login: got %d %q with %d cookies, want 204 with two cookies, of the session and of the device, and no body", w.Code, w.Body, len(w.Result().Cookies()))
 	}
 	cookie := w.Result().Cookies()[0]
 	f.wantStatus("/me", http.StatusOK, cookie)
@@ -227,7 +227,7 @@ func TestFacadeKeepsTheSessionThatChangedThePassword(t *testing.T) {
 
 func TestFacadeSharesLoginLimitsBetweenInstances(t *testing.T) {
 	db := database(t)
-	limits := latchkey.Config{Limiter: account.LimiterConfig{Pair: account.Limit{Failures: 2}}}
+	limits := latchkey.Config{Limiter: account.LimiterConfig{Account: account.Limit{Failures: 2}}}
 	one, two := newFacade(t, db, limits), newFacade(t, db, limits)
 	one.register("ann@example.com")
 	wrong := url.Values{"username": {"ann@example.com"}, "password": {"wrong password"}}

@@ -54,16 +54,16 @@ func newRig(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strateg
 func newRigOn(t testing.TB, db *mongo.Database, timeout time.Duration, tokens strategy.Store[uuid.UUID], cfg strategy.Config) *rig {
 	t.Helper()
 	users := newUsers[contract.Member](t, db, mongostore.UsersConfig{Timeout: timeout, OnEvent: cfg.OnEvent})
-	accounts := newManager(t, users, account.Config{Now: cfg.Now, OnEvent: cfg.OnEvent})
-	member, err := accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: memberEmail}}, password)
-	if err != nil {
-		t.Fatal(err)
-	}
 	sessions, err := strategy.NewDatabase(tokens, users, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(sessions.Close)
+	accounts := newManager(t, users, account.Config{Now: cfg.Now, OnEvent: cfg.OnEvent}, sessions)
+	member, err := accounts.Register(t.Context(), contract.Member{User: account.User[uuid.UUID]{Email: memberEmail}}, password)
+	if err != nil {
+		t.Fatal(err)
+	}
 	auth, err := ginauth.New(sessions, accounts, ginauth.Config{
 		Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}, Now: cfg.Now, OnEvent: cfg.OnEvent,
 	})

@@ -92,11 +92,11 @@ var fieldTypes = map[string][]bson.Type{
 	"created_at": {bson.TypeDateTime}, "last_used_at": {bson.TypeDateTime}, "authenticated_at": {bson.TypeDateTime}, "expires_at": {bson.TypeDateTime},
 	"email": {bson.TypeString}, "hashed_password": {bson.TypeString}, "token_version": {bson.TypeInt64},
 	"is_active": {bson.TypeBoolean}, "is_verified": {bson.TypeBoolean}, "is_superuser": {bson.TypeBoolean},
-	"failures": {bson.TypeInt32, bson.TypeInt64}, "last": {bson.TypeDateTime}, "networks": {bson.TypeArray},
+	"failures": {bson.TypeInt32, bson.TypeInt64}, "last": {bson.TypeDateTime},
 }
 
 // compared are the fields that Latchkey compares by other operators than equality.
-var compared = []string{"_id", "created_at", "expires_at"}
+var compared = []string{"_id", "created_at", "expires_at", "failures"}
 
 func (c *commandCheck) command(command bson.Raw) {
 	name := command.Index(0).Key()

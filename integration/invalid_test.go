@@ -15,6 +15,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/internal/contract"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -56,15 +57,11 @@ func replaceToken(t *testing.T, db *mongo.Database, token, field string, value a
 	}
 }
 
-func digestOf(t *testing.T, token string) string {
+func digestOf(t *testing.T, secret string) string {
 	t.Helper()
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	digest, err := format.Digest(token)
-	if err != nil {
-		t.Fatal(err)
+	digest, ok := token.Default.Digest(secret)
+	if !ok {
+		t.Fatal("the string is not a token")
 	}
 	return digest
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 	"github.com/latchkey-go/latchkey/integration/internal/wireproxy"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -190,19 +191,15 @@ func TestTokenIsLookedUpByItsDigestAlone(t *testing.T) {
 		return send(request)
 	})
 	r := newRig(t, testserver.Database(t, client), 0, strategy.Config{Lifetime: time.Hour, IdleTimeout: time.Minute, NotBefore: time.Now().Add(-time.Hour)})
-	token := r.login()
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	digest, err := format.Digest(token)
-	if err != nil {
-		t.Fatal(err)
+	secret := r.login()
+	digest, ok := token.Default.Digest(secret)
+	if !ok {
+		t.Fatalf("%q is not a token", secret)
 	}
 	mu.Lock()
 	filters = nil
 	mu.Unlock()
-	r.want(http.StatusOK, http.MethodGet, "/me", token, "")
+	r.want(http.StatusOK, http.MethodGet, "/me", secret, "")
 	mu.Lock()
 	defer mu.Unlock()
 	want, err := bson.Marshal(bson.D{{Key: "token", Value: digest}})

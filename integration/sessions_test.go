@@ -259,7 +259,7 @@ func everyCommand(t *testing.T, r *rig) {
 	if err := r.accounts.RevokeTokens(ctx, r.member.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.accounts.Authenticate(ctx, "nobody@example.com", password); !errors.Is(err, account.ErrBadCredentials) {
+	if _, _, err := r.accounts.Authenticate(ctx, "nobody@example.com", password, ""); !errors.Is(err, account.ErrBadCredentials) {
 		t.Errorf("unknown user: got the error %v, want ErrBadCredentials", err)
 	}
 }

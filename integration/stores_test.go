@@ -70,20 +70,20 @@ func newAttempts(tb testing.TB, db *mongo.Database, cfg mongostore.AttemptsConfi
 }
 
 // newManager returns a manager with cheap hashes and login limits of its own.
-func newManager[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], cfg account.Config) *account.Manager[U, uuid.UUID] {
+func newManager[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *account.Manager[U, uuid.UUID] {
 	tb.Helper()
 	attempts, err := memstore.NewAttempts(0)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return newManagerOn[U, P](tb, users, attempts, cfg)
+	return newManagerOn[U, P](tb, users, attempts, cfg, sessions...)
 }
 
 // newManagerOn is newManager with a store of attempts.
-func newManagerOn[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], attempts account.AttemptStore, cfg account.Config) *account.Manager[U, uuid.UUID] {
+func newManagerOn[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], attempts account.AttemptStore, cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *account.Manager[U, uuid.UUID] {
 	tb.Helper()
 	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
-	accounts, err := account.NewManager[U, uuid.UUID, P](users, attempts, uuid.New, cfg)
+	accounts, err := account.NewManager[U, uuid.UUID, P](users, attempts, uuid.New, cfg, sessions...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -159,12 +159,6 @@ func TestAttemptsKeepTheContract(t *testing.T) {
 func TestRevocationsKeepTheContract(t *testing.T) {
 	storetest.RunRevocations(t, uuid.New, func(tb testing.TB) strategy.RevocationLog[uuid.UUID] {
 		return newTokens[uuid.UUID](tb, database(tb), mongostore.TokensConfig{})
-	})
-}
-
-func TestUserNotificationsKeepTheContract(t *testing.T) {
-	storetest.RunUserNotifier(t, newPerson(uuid.New), func(tb testing.TB) storetest.NotifyingStore[person[uuid.UUID], uuid.UUID] {
-		return newUsers[person[uuid.UUID], uuid.UUID](tb, database(tb), mongostore.UsersConfig{})
 	})
 }
 

@@ -3,7 +3,6 @@ package memstore
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,13 +12,13 @@ import (
 // Attempts is an account.AttemptStore in memory. Its counters are those of one
 // process, and end with it. Make one with [NewAttempts]. It is safe for concurrent
 // use.
-type Attempts struct {
+type Attempts struct{ account.AttemptStore }
+
+type attempts struct {
 	most     int
 	mu       sync.Mutex
 	counters map[string]counter
 }
-
-var _ account.AttemptStore = (*Attempts)(nil)
 
 type counter struct {
 	account.AttemptCounter
@@ -36,11 +35,11 @@ func NewAttempts(most int) (*Attempts, error) {
 	if most == 0 {
 		most = 50_000
 	}
-	return &Attempts{most: most, counters: make(map[string]counter)}, nil
+	return &Attempts{&attempts{most: most, counters: make(map[string]counter)}}, nil
 }
 
 // live returns the counter under a key, if it has not expired.
-func (s *Attempts) live(key string, now time.Time) (counter, bool) {
+func (s *attempts) live(key string, now time.Time) (counter, bool) {
 	c, ok := s.counters[key]
 	if ok && !c.expires.After(now) {
 		delete(s.counters, key)
@@ -51,10 +50,10 @@ func (s *Attempts) live(key string, now time.Time) (counter, bool) {
 
 // lessUseful reports whether c should be evicted rather than other. A flood of made-up
 // names creates counters with few failures; it must not evict counters with many
-// failures, or the known networks of an account.
+// failures, or the known devices of an account.
 func (c counter) lessUseful(other counter) bool {
 	worth := func(c counter) int {
-		if len(c.Networks) > 0 {
+		if c.Failures == 0 { // made by Remember
 			return 4
 		}
 		return c.Failures
@@ -66,7 +65,7 @@ func (c counter) lessUseful(other counter) bool {
 }
 
 // put stores a counter and evicts another one if the store is full.
-func (s *Attempts) put(key string, c counter) {
+func (s *attempts) put(key string, c counter) {
 	if _, exists := s.counters[key]; !exists && len(s.counters) >= s.most {
 		// The victim is the least useful of eight random counters (map order is
 		// random). Comparing all of them would make a flood of names expensive.
@@ -84,8 +83,7 @@ func (s *Attempts) put(key string, c counter) {
 	s.counters[key] = c
 }
 
-// Counters implements account.AttemptStore.
-func (s *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
+func (s *attempts) Counters(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -95,13 +93,11 @@ func (s *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) 
 	for i, key := range keys {
 		c, _ := s.live(key, now)
 		found[i] = c.AttemptCounter
-		found[i].Networks = slices.Clone(c.Networks)
 	}
 	return found, nil
 }
 
-// Add implements account.AttemptStore.
-func (s *Attempts) Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
+func (s *attempts) Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
 	if err := ctx.Err(); err != nil {
 		return account.AttemptCounter{}, err
 	}
@@ -116,43 +112,41 @@ func (s *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 		c.Last = now
 	}
 	s.put(key, c)
-	c.Networks = slices.Clone(c.Networks)
 	return c.AttemptCounter, nil
 }
 
-// Withdraw implements account.AttemptStore.
-func (s *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
+func (s *attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.live(key, now); ok {
+	switch c, ok := s.live(key, now); {
+	case ok && c.Failures > n:
 		c.Failures -= n
 		s.counters[key] = c
+	case ok:
+		delete(s.counters, key)
 	}
 	return nil
 }
 
-// Clear implements account.AttemptStore.
-func (s *Attempts) Clear(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-	if err := ctx.Err(); err != nil {
-		return account.AttemptCounter{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, _ := s.live(key, now)
-	delete(s.counters, key)
-	return c.AttemptCounter, nil
-}
-
-// Remember implements account.AttemptStore.
-func (s *Attempts) Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
+func (s *attempts) Clear(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(key, counter{account.AttemptCounter{Last: now, Networks: slices.Clone(networks)}, expires})
+	delete(s.counters, key)
+	return nil
+}
+
+func (s *attempts) Remember(ctx context.Context, key string, now, expires time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.put(key, counter{account.AttemptCounter{Last: now}, expires})
 	return nil
 }

@@ -31,7 +31,7 @@ func TestNewAttemptsRejectsANegativeMaximum(t *testing.T) {
 }
 
 // A flood of made-up names must not make the limiter forget an account under attack, or the
-// known networks of an account.
+// known devices of an account.
 func TestFullStoreEvictsCountersWithFewFailures(t *testing.T) {
 	const most, failures = 50, 10
 	attempts := newAttempts(t, most)
@@ -46,7 +46,7 @@ func TestFullStoreEvictsCountersWithFewFailures(t *testing.T) {
 	for range failures {
 		add("attacked")
 	}
-	if err := attempts.Remember(t.Context(), "known", []string{"a network"}, now, expires); err != nil {
+	if err := attempts.Remember(t.Context(), "known", now, expires); err != nil {
 		t.Fatalf("Remember: %v", err)
 	}
 	var names []string
@@ -60,13 +60,13 @@ func TestFullStoreEvictsCountersWithFewFailures(t *testing.T) {
 	}
 	kept := 0
 	for _, c := range found {
-		if c.Failures > 0 || c.Networks != nil {
+		if !c.Last.IsZero() {
 			kept++
 		}
 	}
 	attacked, known := found[len(names)], found[len(names)+1]
-	if kept != most || attacked.Failures != failures || len(known.Networks) != 1 {
-		t.Errorf("kept %d counters, %d failures and the networks %v, want %d, %d and one network",
-			kept, attacked.Failures, known.Networks, most, failures)
+	if kept != most || attacked.Failures != failures || known.Last.IsZero() {
+		t.Errorf("kept %d counters, %d failures and the device: %v, want %d, %d and true",
+			kept, attacked.Failures, !known.Last.IsZero(), most, failures)
 	}
 }

@@ -28,11 +28,11 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{})
+	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour})
 	if err != nil {
 		log.Fatal(err)
 	}
-	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour})
+	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package memstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/latchkey-go/latchkey/strategy"
@@ -18,8 +19,7 @@ type revocations[ID comparable] struct {
 	kept    []strategy.Revocation[ID]
 }
 
-// PublishRevocation implements strategy.RevocationLog.
-func (s *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
+func (s *tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -27,45 +27,40 @@ func (s *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocatio
 	return nil
 }
 
-// FollowRevocations implements strategy.RevocationLog. The store keeps at least the last
-// 32,768 revocations; Next fails for a follower that missed an older one.
-func (s *Tokens[ID]) FollowRevocations() strategy.RevocationFollower[ID] { return s.revoked.follow() }
+// FollowRevocations keeps at least the last 32,768 revocations for followers; one that
+// missed an older revocation fails.
+func (s *tokens[ID]) FollowRevocations() (next func(context.Context) ([]strategy.Revocation[ID], error)) {
+	return s.revoked.follow()
+}
 
 func (s *revocations[ID]) publish(r strategy.Revocation[ID]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.kept) == maxRevocations {
 		half := maxRevocations / 2
-		s.kept = append([]strategy.Revocation[ID](nil), s.kept[half:]...)
+		s.kept = slices.Clone(s.kept[half:])
 		s.dropped += half
 	}
 	s.kept = append(s.kept, r)
 }
 
-func (s *revocations[ID]) follow() *follower[ID] {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &follower[ID]{s, s.dropped + len(s.kept)}
-}
-
-type follower[ID comparable] struct {
-	log  *revocations[ID]
-	next int // number of revocations published before the next one
-}
-
 var errBehind = errors.New("memstore: the follower missed revocations that are no longer kept")
 
-// Next implements strategy.RevocationFollower.
-func (f *follower[ID]) Next(ctx context.Context) ([]strategy.Revocation[ID], error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+func (s *revocations[ID]) follow() func(context.Context) ([]strategy.Revocation[ID], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	read := s.dropped + len(s.kept) // number of revocations published so far
+	return func(ctx context.Context) ([]strategy.Revocation[ID], error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if read < s.dropped {
+			return nil, errBehind
+		}
+		found := slices.Clone(s.kept[read-s.dropped:])
+		read += len(found)
+		return found, nil
 	}
-	f.log.mu.Lock()
-	defer f.log.mu.Unlock()
-	if f.next < f.log.dropped {
-		return nil, errBehind
-	}
-	found := append([]strategy.Revocation[ID](nil), f.log.kept[f.next-f.log.dropped:]...)
-	f.next += len(found)
-	return found, nil
 }

@@ -16,23 +16,25 @@ import (
 // Tokens is a strategy.Store and a strategy.RevocationLog in memory. Make one with
 // [NewTokens]. It is safe for concurrent use. Expired tokens stay until they are deleted.
 type Tokens[ID comparable] struct {
+	strategy.Store[ID]
+	strategy.RevocationLog[ID]
+}
+
+// NewTokens returns an empty store.
+func NewTokens[ID comparable]() *Tokens[ID] {
+	s := &tokens[ID]{
+		byDigest: make(map[string]strategy.AccessToken[ID]),
+		digests:  make(map[uuid.UUID]string),
+	}
+	return &Tokens[ID]{Store: s, RevocationLog: s}
+}
+
+// tokens implements both interfaces of Tokens.
+type tokens[ID comparable] struct {
 	revoked  revocations[ID]
 	mu       sync.RWMutex
 	byDigest map[string]strategy.AccessToken[ID]
 	digests  map[uuid.UUID]string // by session ID
-}
-
-var (
-	_ strategy.Store[int64]         = (*Tokens[int64])(nil)
-	_ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
-)
-
-// NewTokens returns an empty store.
-func NewTokens[ID comparable]() *Tokens[ID] {
-	return &Tokens[ID]{
-		byDigest: make(map[string]strategy.AccessToken[ID]),
-		digests:  make(map[uuid.UUID]string),
-	}
 }
 
 // clone returns a copy that shares no memory with token.
@@ -41,8 +43,7 @@ func clone[ID comparable](token strategy.AccessToken[ID]) strategy.AccessToken[I
 	return token
 }
 
-// Insert implements strategy.Store.
-func (s *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID]) error {
+func (s *tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID]) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -58,8 +59,7 @@ func (s *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 	return nil
 }
 
-// ByToken implements strategy.Store.
-func (s *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
+func (s *tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
 	if err := ctx.Err(); err != nil {
 		return strategy.AccessToken[ID]{}, err
 	}
@@ -72,8 +72,7 @@ func (s *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.Acces
 	return clone(token), nil
 }
 
-// Touch implements strategy.Store.
-func (s *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) error {
+func (s *tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -86,8 +85,7 @@ func (s *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) err
 	return nil
 }
 
-// Rotate implements strategy.Store.
-func (s *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
+func (s *tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
 	if err := ctx.Err(); err != nil {
 		return strategy.AccessToken[ID]{}, err
 	}
@@ -111,8 +109,7 @@ func (s *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	return clone(token), nil
 }
 
-// ByUser implements strategy.Store.
-func (s *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Position, limit int) ([]strategy.AccessToken[ID], error) {
+func (s *tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Position, limit int) ([]strategy.AccessToken[ID], error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -136,8 +133,7 @@ func newestFirst(a, b strategy.Position) int {
 	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), bytes.Compare(b.ID[:], a.ID[:]))
 }
 
-// Delete implements strategy.Store.
-func (s *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
+func (s *tokens[ID]) Delete(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
 	if err := ctx.Err(); err != nil {
 		return strategy.AccessToken[ID]{}, err
 	}
@@ -151,8 +147,7 @@ func (s *Tokens[ID]) Delete(ctx context.Context, digest string) (strategy.Access
 	return token, nil
 }
 
-// DeleteSession implements strategy.Store.
-func (s *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID) (strategy.AccessToken[ID], error) {
+func (s *tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID) (strategy.AccessToken[ID], error) {
 	if err := ctx.Err(); err != nil {
 		return strategy.AccessToken[ID]{}, err
 	}
@@ -167,8 +162,7 @@ func (s *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID)
 	return token, nil
 }
 
-// DeleteByUser implements strategy.Store.
-func (s *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid.UUID) (n int64, err error) {
+func (s *tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid.UUID) (n int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -184,10 +178,10 @@ func (s *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 }
 
 // remove deletes a token. The caller holds the lock.
-func (s *Tokens[ID]) remove(token strategy.AccessToken[ID]) {
+func (s *tokens[ID]) remove(token strategy.AccessToken[ID]) {
 	delete(s.byDigest, token.Digest)
 	delete(s.digests, token.ID)
 }
 
-// Retention implements strategy.Store. It returns 0: tokens stay until they are deleted.
-func (s *Tokens[ID]) Retention() time.Duration { return 0 }
+// Retention returns 0: tokens stay until they are deleted.
+func (s *tokens[ID]) Retention() time.Duration { return 0 }

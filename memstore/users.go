@@ -6,33 +6,36 @@ import (
 	"sync"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/internal/notify"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Users is an account.Store, a strategy.UserSource and a strategy.UserNotifier in memory.
-// Make one with [NewUsers]. It is safe for concurrent use. It copies users by assignment, so
-// the copies share slices, maps and pointers.
+// Users is an account.Store and a strategy.UserSource in memory. Make one with [NewUsers].
+// It is safe for concurrent use. It copies users by assignment, so the copies share slices,
+// maps and pointers.
 type Users[U strategy.User[ID], ID comparable] struct {
-	changed notify.Users[ID]
+	account.Store[U, ID]
+	users *users[U, ID]
+}
+
+// NewUsers returns an empty store. Call NewUsers[Member]() for a struct Member that embeds
+// account.User; the other type parameters are inferred.
+func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]]() *Users[U, ID] {
+	s := &users[U, ID]{
+		of:      func(u *U) *account.User[ID] { return P(u).Account() },
+		byID:    make(map[ID]U),
+		byEmail: make(map[string]ID),
+	}
+	return &Users[U, ID]{Store: s, users: s}
+}
+
+type users[U strategy.User[ID], ID comparable] struct {
 	of      func(*U) *account.User[ID]
 	mu      sync.RWMutex
 	byID    map[ID]U
 	byEmail map[string]ID
 }
 
-// NewUsers returns an empty store. Call NewUsers[Member]() for a struct Member that embeds
-// account.User; the other type parameters are inferred.
-func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]]() *Users[U, ID] {
-	return &Users[U, ID]{
-		of:      func(u *U) *account.User[ID] { return P(u).Account() },
-		byID:    make(map[ID]U),
-		byEmail: make(map[string]ID),
-	}
-}
-
-// Insert implements account.Store.
-func (s *Users[U, ID]) Insert(ctx context.Context, user U) error {
+func (s *users[U, ID]) Insert(ctx context.Context, user U) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -50,8 +53,7 @@ func (s *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	return nil
 }
 
-// ByID implements account.Store and strategy.UserSource.
-func (s *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
+func (s *users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
 	var none U
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -65,8 +67,7 @@ func (s *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
 	return user, nil
 }
 
-// ByEmail implements account.Store.
-func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
+func (s *users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 	var none U
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -80,8 +81,7 @@ func (s *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 	return s.byID[id], nil
 }
 
-// ReplacePassword implements account.Store.
-func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
+func (s *users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
 	err := s.change(ctx, id, func(user *U) error {
 		a := s.of(user)
 		if a.HashedPassword != old {
@@ -99,8 +99,7 @@ func (s *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new acco
 	return err
 }
 
-// Apply implements account.Store.
-func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
+func (s *users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
 	return s.change(ctx, id, func(user *U) error {
 		a := s.of(user)
 		if change.Active != nil {
@@ -113,22 +112,13 @@ func (s *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	})
 }
 
-// change calls f with a copy of an account, stores the result unless f returns an error,
-// and calls the listeners.
-func (s *Users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) error {
+// change calls f with a copy of an account and stores the result unless f returns an error.
+func (s *users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	err := s.changeLocked(id, f)
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return s.changed.Tell(ctx, id, nil)
-}
-
-func (s *Users[U, ID]) changeLocked(id ID, f func(*U) error) error {
+	defer s.mu.Unlock()
 	user, ok := s.byID[id]
 	if !ok {
 		return account.ErrUserNotFound
@@ -140,15 +130,11 @@ func (s *Users[U, ID]) changeLocked(id ID, f func(*U) error) error {
 	return nil
 }
 
-// OnUserChange implements strategy.UserNotifier.
-func (s *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (stop func()) {
-	return s.changed.Listen(f)
-}
-
 // Update changes an account, as an application or an administrator would directly in its
 // database: for example, to verify it. Update keeps the ID and the e-mail address. It returns
 // an error wrapping account.ErrUserNotFound if there is no such account.
-func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
+func (u *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
+	s := u.users
 	return s.change(ctx, id, func(user *U) error {
 		email := s.of(user).Email
 		change(user)
@@ -159,15 +145,16 @@ func (s *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error
 
 // Delete removes an account, which invalidates its tokens. It returns nil if there is no such
 // account.
-func (s *Users[U, ID]) Delete(ctx context.Context, id ID) error {
+func (u *Users[U, ID]) Delete(ctx context.Context, id ID) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	s := u.users
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if user, ok := s.byID[id]; ok {
 		delete(s.byEmail, s.of(&user).Email)
 		delete(s.byID, id)
 	}
-	s.mu.Unlock()
-	return s.changed.Tell(ctx, id, nil)
+	return nil
 }

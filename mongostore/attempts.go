@@ -25,8 +25,8 @@ type AttemptsConfig struct {
 	// error, [ErrTTLUnsupported]. It has no effect on servers with TTL indexes.
 	PurgeInterval time.Duration
 
-	// Timeout bounds every call whose context has no deadline. Default
-	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
+	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
 	// Now is the clock of Purge. Default [time.Now].
@@ -46,9 +46,8 @@ const attemptsGrace = 5 * time.Minute
 //
 //	login_attempts
 //	  _id          the counter's key, a digest: it reveals no name and no address
-//	  failures     number of failed attempts
-//	  last         date of the latest attempt
-//	  networks     digests of the networks from which the user has logged in; optional
+//	  failures     number of failed attempts; 0 if the key is that of a known device
+//	  last         date of the latest attempt, or of the last login from the device
 //	  expires_at   date of the counter's expiry      TTL index {expires_at: 1}, 5 minutes later
 //
 // Make it with [NewAttempts], call EnsureIndexes (or VerifyIndexes) when the application
@@ -67,11 +66,10 @@ type attemptsDoc struct {
 	Key      string    `bson:"_id"`
 	Failures int       `bson:"failures"`
 	Last     time.Time `bson:"last"`
-	Networks []string  `bson:"networks"`
 }
 
 func (d attemptsDoc) counter() account.AttemptCounter {
-	return account.AttemptCounter{Failures: d.Failures, Last: utc(d.Last), Networks: d.Networks}
+	return account.AttemptCounter{Failures: d.Failures, Last: utc(d.Last)}
 }
 
 // NewAttempts returns a store of login attempts in a database. It does no I/O. It returns
@@ -90,7 +88,7 @@ func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
 		return nil, fmt.Errorf("mongostore: AttemptsConfig.Timeout is negative: %v", cfg.Timeout)
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+		cfg.Timeout = defaultTimeout
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -168,11 +166,7 @@ func (a *Attempts) upsert(ctx context.Context, key string, now time.Time, write 
 		if attempt == 5 || !isKeyTaken(err) {
 			return err
 		}
-		err = retryDeadlock(ctx, func() error {
-			_, err := a.coll.DeleteOne(ctx, expired)
-			return err
-		})
-		if err != nil {
+		if err := a.remove(ctx, expired); err != nil {
 			return fmt.Errorf("remove the expired counter: %w", err)
 		}
 	}
@@ -188,9 +182,18 @@ func isKeyTaken(err error) bool {
 func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
 	ctx, cancel := bounded(ctx, a.cfg.Timeout)
 	defer cancel()
-	err := retryDeadlock(ctx, func() error {
-		_, err := a.coll.UpdateOne(ctx, liveFilter(key, now), bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: -n}}}})
-		return err
+	having := func(op string) bson.D {
+		return append(liveFilter(key, now), bson.E{Key: "failures", Value: bson.D{{Key: op, Value: n}}})
+	}
+	// No upsert and no negative number: what is left is either subtracted from or removed,
+	// whatever other instances do in between.
+	err := a.untilGone(ctx, liveFilter(key, now), func() (bool, error) {
+		res, err := a.coll.UpdateOne(ctx, having("$gt"), bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: -n}}}})
+		if err != nil || res.MatchedCount > 0 {
+			return true, err
+		}
+		deleted, err := a.coll.DeleteOne(ctx, having("$lte"))
+		return err != nil || deleted.DeletedCount > 0, err
 	})
 	if err != nil {
 		return fmt.Errorf("mongostore: withdraw attempts: %w", err)
@@ -199,30 +202,59 @@ func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n in
 }
 
 // Clear implements account.AttemptStore.
-func (a *Attempts) Clear(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
+func (a *Attempts) Clear(ctx context.Context, key string) error {
 	ctx, cancel := bounded(ctx, a.cfg.Timeout)
 	defer cancel()
-	var doc attemptsDoc
-	err := retryDeadlock(ctx, func() error {
-		return a.coll.FindOneAndDelete(ctx, liveFilter(key, now)).Decode(&doc)
-	})
-	switch {
-	case errors.Is(err, mongo.ErrNoDocuments):
-		return account.AttemptCounter{}, nil
-	case err != nil:
-		return account.AttemptCounter{}, fmt.Errorf("mongostore: clear the counter: %w", err)
+	if err := a.remove(ctx, bson.D{{Key: "_id", Value: key}}); err != nil {
+		return fmt.Errorf("mongostore: clear the counter: %w", err)
 	}
-	return doc.counter(), nil
+	return nil
+}
+
+// remove deletes the document that a filter matches, if there is one.
+func (a *Attempts) remove(ctx context.Context, filter bson.D) error {
+	return a.untilGone(ctx, filter, func() (bool, error) {
+		res, err := a.coll.DeleteOne(ctx, filter)
+		return err != nil || res.DeletedCount > 0, err
+	})
+}
+
+// untilGone calls write until it has done something, or no document matches the filter.
+// DocumentDB answers that nothing matched if another command updates the document at that
+// moment, so only a read tells whether it is gone.
+func (a *Attempts) untilGone(ctx context.Context, filter bson.D, write func() (done bool, err error)) error {
+	const most = 10
+	for try := 1; ; try++ {
+		done := false
+		err := retryDeadlock(ctx, func() (err error) {
+			done, err = write()
+			return err
+		})
+		if err != nil || done {
+			return err
+		}
+		err = a.coll.FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+		switch {
+		case errors.Is(err, mongo.ErrNoDocuments):
+			return nil
+		case err != nil:
+			return err
+		case try == most:
+			return fmt.Errorf("the server did not change the document in %d tries", most)
+		}
+		if err := pause(ctx, time.Duration(try)*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // Remember implements account.AttemptStore.
-func (a *Attempts) Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
+func (a *Attempts) Remember(ctx context.Context, key string, now, expires time.Time) error {
 	ctx, cancel := bounded(ctx, a.cfg.Timeout)
 	defer cancel()
 	update := bson.D{{Key: "$set", Value: bson.D{
 		{Key: "failures", Value: 0},
 		{Key: "last", Value: now},
-		{Key: "networks", Value: append([]string{}, networks...)}, // an empty array instead of null
 		{Key: "expires_at", Value: expires},
 	}}}
 	err := a.upsert(ctx, key, now, func() error {
@@ -230,7 +262,7 @@ func (a *Attempts) Remember(ctx context.Context, key string, networks []string, 
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("mongostore: remember the networks: %w", err)
+		return fmt.Errorf("mongostore: remember the device: %w", err)
 	}
 	return nil
 }

@@ -21,8 +21,8 @@ var (
 )
 
 const (
-	// DefaultTimeout bounds a call whose context has no deadline.
-	DefaultTimeout = 3 * time.Second
+	// defaultTimeout bounds a call whose context has no deadline.
+	defaultTimeout = 3 * time.Second
 
 	// indexTimeout bounds EnsureIndexes if the context has no deadline: building an index
 	// on a large collection takes minutes.

@@ -113,7 +113,7 @@ func ExampleNewAttempts() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_ = accounts // accounts.Authenticate(ctx, email, password)
+	_ = accounts // accounts.Authenticate(ctx, email, password, "")
 	fmt.Println("ready")
 	// Output: ready
 }

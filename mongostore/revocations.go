@@ -67,8 +67,8 @@ func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocatio
 }
 
 // FollowRevocations implements strategy.RevocationLog.
-func (t *Tokens[ID]) FollowRevocations() strategy.RevocationFollower[ID] {
-	return &revocationFollower[ID]{tokens: t}
+func (t *Tokens[ID]) FollowRevocations() (next func(context.Context) ([]strategy.Revocation[ID], error)) {
+	return (&revocationFollower[ID]{tokens: t, seen: make(map[string]time.Time)}).next
 }
 
 // revocationFollower polls for new revocations. On a replica set, a change stream could
@@ -82,10 +82,10 @@ type revocationFollower[ID comparable] struct {
 	pending  []strategy.Revocation[ID] // read, but not returned yet
 }
 
-// Next implements strategy.RevocationFollower. It returns one error for a document that it
-// cannot decode; the following Next returns the other revocations. A cache then notices
-// the undecoded revocation when its entries expire, after MaxStaleness.
-func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocation[ID], error) {
+// next returns one error for a document that it cannot decode; the following call returns
+// the other revocations. A cache then notices the undecoded revocation when its entries
+// expire, after MaxStaleness.
+func (f *revocationFollower[ID]) next(ctx context.Context) ([]strategy.Revocation[ID], error) {
 	ctx, cancel := bounded(ctx, f.tokens.cfg.Timeout)
 	defer cancel()
 	from, opts := f.from(), options.Find().SetSort(bson.D{{Key: "at", Value: 1}})
@@ -100,9 +100,6 @@ func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocatio
 	var docs []bson.Raw
 	if err := cur.All(ctx, &docs); err != nil {
 		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
-	}
-	if f.seen == nil {
-		f.seen = make(map[string]time.Time)
 	}
 	var undecoded error
 	tooLate := f.tokens.cfg.Now().Add(maxClockSkew)
@@ -139,9 +136,9 @@ func (f *revocationFollower[ID]) Next(ctx context.Context) ([]strategy.Revocatio
 	return revocations, nil
 }
 
-// from returns the time from which Next reads: the overlap before the latest revocation.
+// from returns the time from which next reads: the overlap before the latest revocation.
 // Late writes arrive within the overlap, so it shrinks as time passes. Without new
-// revocations, Next therefore stops reading the old ones again.
+// revocations, next therefore stops reading the old ones again.
 func (f *revocationFollower[ID]) from() time.Time {
 	if f.latest.IsZero() {
 		return time.UnixMilli(0)

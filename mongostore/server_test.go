@@ -32,7 +32,7 @@ type rig struct {
 }
 
 // newRig starts a server. answer is called for every command except those of the driver
-// itself; "ok" is added to its documents.
+// itself; "ok" is added to its documents, unless it comes first.
 func newRig(t *testing.T, answer func(command) bson.D) *rig {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -105,7 +105,10 @@ func (r *rig) serve(conn net.Conn, answer func(command) bson.D) {
 			r.mu.Unlock()
 			reply = answer(c)
 		}
-		doc, err := bson.Marshal(append(reply, bson.E{Key: "ok", Value: 1}))
+		if len(reply) == 0 || reply[0].Key != "ok" {
+			reply = append(reply, bson.E{Key: "ok", Value: 1})
+		}
+		doc, err := bson.Marshal(reply)
 		if err != nil {
 			return
 		}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
-	"github.com/latchkey-go/latchkey/internal/notify"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -21,8 +20,8 @@ type UsersConfig struct {
 	// Collection is the collection's name. Default "users".
 	Collection string
 
-	// Timeout bounds every call whose context has no deadline. Default
-	// [DefaultTimeout]. EnsureIndexes has 5 minutes instead.
+	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
+	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
 	// Registry has the codecs for the user type. Default [NewRegistry].
@@ -40,16 +39,10 @@ type UsersConfig struct {
 // struct U. Make it with [NewUsers], and call EnsureIndexes (or VerifyIndexes) when the
 // application starts. It is safe for concurrent use.
 type Users[U strategy.User[ID], ID comparable] struct {
-	coll    *mongo.Collection
-	of      func(*U) *account.User[ID]
-	cfg     UsersConfig
-	changed notify.Users[ID]
-	report  reporter
-}
-
-// OnUserChange implements strategy.UserNotifier.
-func (u *Users[U, ID]) OnUserChange(f func(ctx context.Context, id ID) error) (stop func()) {
-	return u.changed.Listen(f)
+	coll   *mongo.Collection
+	of     func(*U) *account.User[ID]
+	cfg    UsersConfig
+	report reporter
 }
 
 // NewUsers returns a store of accounts in a database. Call NewUsers[Member](db, cfg) for a
@@ -68,7 +61,7 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 		return nil, fmt.Errorf("mongostore: UsersConfig.Timeout is negative: %v", cfg.Timeout)
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+		cfg.Timeout = defaultTimeout
 	}
 	if cfg.Registry == nil {
 		cfg.Registry = defaultRegistry
@@ -177,7 +170,7 @@ func (u *Users[U, ID]) read(ctx context.Context, key string, value any) (user U,
 
 // ReplacePassword implements account.Store.
 func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
-	matched, err := u.update(ctx, id,
+	matched, err := u.update(ctx,
 		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: string(old)}},
 		bson.D{{Key: "hashed_password", Value: string(new)}}, revoke)
 	switch {
@@ -199,7 +192,7 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 		_, err := u.ByID(ctx, id) // servers refuse an empty update
 		return err
 	}
-	matched, err := u.update(ctx, id, bson.D{{Key: "_id", Value: id}}, set, change.RevokeTokens)
+	matched, err := u.update(ctx, bson.D{{Key: "_id", Value: id}}, set, change.RevokeTokens)
 	switch {
 	case err != nil:
 		return fmt.Errorf("mongostore: change the account: %w", err)
@@ -209,19 +202,9 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	return nil
 }
 
-// update updates the account that filter matches, and tells the listeners. It reports
-// whether there was one.
-func (u *Users[U, ID]) update(ctx context.Context, id ID, filter, set bson.D, revoke bool) (matched bool, err error) {
-	matched, err = u.updateVersion(ctx, filter, set, revoke)
-	if matched || err != nil { // after an error, the update may have been made
-		err = u.changed.Tell(ctx, id, err)
-	}
-	return matched, err
-}
-
-// updateVersion sets fields of the account that filter matches and, with revoke, adds 1
-// to its token version in the same update.
-func (u *Users[U, ID]) updateVersion(ctx context.Context, filter, set bson.D, revoke bool) (matched bool, err error) {
+// update sets fields of the account that filter matches and, with revoke, adds 1 to its
+// token version in the same update. It reports whether there was such an account.
+func (u *Users[U, ID]) update(ctx context.Context, filter, set bson.D, revoke bool) (matched bool, err error) {
 	ctx, cancel := bounded(ctx, u.cfg.Timeout)
 	defer cancel()
 	const field = "token_version"

@@ -34,14 +34,13 @@ func attemptSuite(open func(testing.TB) account.AttemptStore) suite[attemptStore
 			{"a counter's expiry is postponed only on request, and is never brought forward", attemptPostpone},
 			{"an expired counter counts as missing", attemptExpired},
 			{"many concurrent failures restart an expired counter once", attemptExpiredRace},
-			{"withdrawing subtracts, also below zero, and creates no counter", attemptWithdraw},
+			{"withdrawing subtracts, removes a counter without failures and creates none", attemptWithdraw},
 			{"concurrent withdrawals and failures add up", attemptWithdrawRace},
-			{"clearing returns the counter once", attemptClear},
-			{"one of many concurrent clears gets the counter", attemptClearRace},
-			{"failures concurrent with a clear are cleared or stay", attemptClearAddRace},
-			{"a list of networks replaces the counter and keeps its order", attemptRemember},
+			{"concurrent withdrawals and failures leave no counter without failures", attemptWithdrawLastRace},
+			{"clearing removes the counter", attemptClear},
+			{"failures concurrent with a clear are removed or begin a new counter", attemptClearAddRace},
+			{"remembering replaces the counter", attemptRemember},
 			{"concurrent calls of Remember succeed", attemptRememberRace},
-			{"lists share no memory with the caller", attemptNotShared},
 			{"keys are independent", attemptSeparate},
 			{"a cancelled context stops every method", attemptCancelled},
 		},
@@ -82,17 +81,15 @@ func (s attemptStore) withdraw(ctx context.Context, now time.Time, key string, n
 	return nil
 }
 
-// clear clears a counter and checks what Clear returns.
-func (s attemptStore) clear(ctx context.Context, now time.Time, key string, want account.AttemptCounter) error {
-	got, err := s.Clear(ctx, now, key)
-	if err != nil {
+func (s attemptStore) clear(ctx context.Context, key string) error {
+	if err := s.Clear(ctx, key); err != nil {
 		return fmt.Errorf("Clear: %w", err)
 	}
-	return sameCounter("Clear", got, want)
+	return nil
 }
 
-func (s attemptStore) remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-	if err := s.Remember(ctx, key, networks, now, expires); err != nil {
+func (s attemptStore) remember(ctx context.Context, key string, now, expires time.Time) error {
+	if err := s.Remember(ctx, key, now, expires); err != nil {
 		return fmt.Errorf("Remember: %w", err)
 	}
 	return nil
@@ -135,8 +132,6 @@ func sameCounter(op string, got, want account.AttemptCounter) error {
 		return fmt.Errorf("%s: Last is %v, want %v", op, got.Last, want.Last)
 	case got.Last.Location() != time.UTC:
 		return fmt.Errorf("%s: Last is in %v, want UTC", op, got.Last.Location())
-	case !slices.Equal(got.Networks, want.Networks):
-		return fmt.Errorf("%s: Networks is %q, want %q", op, got.Networks, want.Networks)
 	}
 	return nil
 }
@@ -172,14 +167,13 @@ func attemptOrder(ctx context.Context, s attemptStore) error {
 		}
 	}
 	known, stranger := newDigest(), newDigest()
-	networks := []string{newDigest(), newDigest()}
-	if err := s.remember(ctx, known, networks, future, future.Add(time.Hour)); err != nil {
+	if err := s.remember(ctx, known, future, future.Add(time.Hour)); err != nil {
 		return err
 	}
 	return errors.Join(
 		s.hold(ctx, future, keys, failed(1, future), failed(2, future), failed(3, future), failed(4, future), failed(5, future)),
 		s.hold(ctx, future, []string{keys[3], stranger, keys[0], known, keys[3], stranger, keys[2]},
-			failed(4, future), noCounter, failed(1, future), account.AttemptCounter{Last: future, Networks: networks},
+			failed(4, future), noCounter, failed(1, future), failed(0, future),
 			failed(4, future), noCounter, failed(3, future)),
 		s.hold(ctx, future, nil),
 	)
@@ -303,7 +297,9 @@ func attemptExpired(ctx context.Context, s attemptStore) error {
 	// own, because the first call may remove it.
 	for name, f := range map[string]func(key string, now time.Time) error{
 		"Counters": func(key string, now time.Time) error { return s.holds(ctx, now, key, noCounter) },
-		"Clear":    func(key string, now time.Time) error { return s.clear(ctx, now, key, noCounter) },
+		"Clear": func(key string, now time.Time) error {
+			return errors.Join(s.clear(ctx, key), s.holds(ctx, now, key, noCounter), s.add(ctx, key, now, fresh, true, failed(1, now)))
+		},
 		"Withdraw": func(key string, now time.Time) error {
 			return errors.Join(s.withdraw(ctx, now, key, 2), s.holds(ctx, now, key, noCounter),
 				s.add(ctx, key, now, fresh, true, failed(1, now)))
@@ -318,9 +314,8 @@ func attemptExpired(ctx context.Context, s attemptStore) error {
 				s.holdsUntil(ctx, fresh, key, failed(1, now)))
 		},
 		"Remember": func(key string, now time.Time) error {
-			return errors.Join(s.remember(ctx, key, []string{"a network"}, now, fresh),
-				s.holds(ctx, now, key, account.AttemptCounter{Last: now, Networks: []string{"a network"}}),
-				s.add(ctx, key, now, fresh, true, account.AttemptCounter{Failures: 1, Last: now, Networks: []string{"a network"}}))
+			return errors.Join(s.remember(ctx, key, now, fresh),
+				s.holdsUntil(ctx, fresh, key, failed(0, now)))
 		},
 	} {
 		for _, late := range []time.Duration{0, time.Millisecond, time.Minute} {
@@ -333,13 +328,13 @@ func attemptExpired(ctx context.Context, s attemptStore) error {
 			}
 		}
 	}
-	// The same holds for a list of networks.
+	// The same holds for a counter that Remember made.
 	key := newDigest()
-	if err := s.remember(ctx, key, []string{"a network"}, future, end); err != nil {
+	if err := s.remember(ctx, key, future, end); err != nil {
 		return err
 	}
 	if err := s.add(ctx, key, end, fresh, true, failed(1, end)); err != nil {
-		return fmt.Errorf("after a list expired: %w", err)
+		return fmt.Errorf("after a remembered counter expired: %w", err)
 	}
 	return s.holds(ctx, end, key, failed(1, end))
 }
@@ -368,11 +363,11 @@ func attemptExpiredRace(ctx context.Context, s attemptStore) error {
 
 func attemptWithdraw(ctx context.Context, s attemptStore) error {
 	key, stranger := newDigest(), newDigest()
-	if err := errors.Join(s.addN(ctx, key, 3), s.withdraw(ctx, future, stranger, 2)); err != nil {
+	if err := errors.Join(s.addN(ctx, key, 7), s.withdraw(ctx, future, stranger, 2)); err != nil {
 		return err
 	}
 	now := future.Add(time.Second) // Last must stay future
-	for _, c := range []struct{ n, left int }{{1, 2}, {2, 0}, {2, -2}} {
+	for _, c := range []struct{ n, left int }{{1, 6}, {2, 4}, {3, 1}} {
 		if err := s.withdraw(ctx, now, key, c.n); err != nil {
 			return err
 		}
@@ -381,19 +376,36 @@ func attemptWithdraw(ctx context.Context, s attemptStore) error {
 		}
 	}
 	// The counter's expiry must stay too.
-	return errors.Join(
-		s.add(ctx, key, now, future.Add(time.Hour), false, failed(-1, now)),
-		s.holdsUntil(ctx, future.Add(time.Hour), key, failed(-1, now)),
+	err := errors.Join(
+		s.add(ctx, key, now, future.Add(time.Hour), false, failed(2, now)),
+		s.holdsUntil(ctx, future.Add(time.Hour), key, failed(2, now)),
 		s.holds(ctx, future, stranger, noCounter),
-		s.clear(ctx, future, stranger, noCounter),
 		s.add(ctx, stranger, future, future.Add(time.Hour), true, failed(1, future)),
 	)
+	if err != nil {
+		return err
+	}
+	for _, c := range []struct{ failures, n int }{{1, 1}, {1, 2}, {3, 3}, {3, 9}} {
+		key := newDigest()
+		if err := errors.Join(s.addN(ctx, key, c.failures), s.withdraw(ctx, future, key, c.n), s.holds(ctx, future, key, noCounter)); err != nil {
+			return fmt.Errorf("after a Withdraw of %d from %d: %w", c.n, c.failures, err)
+		}
+		// A new counter has nothing of the removed one.
+		earlier := future.Add(-time.Second)
+		if err := s.add(ctx, key, earlier, future.Add(time.Minute), true, failed(1, earlier)); err != nil {
+			return err
+		}
+		if err := s.holdsUntil(ctx, future.Add(time.Minute), key, failed(1, earlier)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func attemptWithdrawRace(ctx context.Context, s attemptStore) error {
 	for range rounds {
 		key := newDigest()
-		if err := s.addN(ctx, key, 1); err != nil {
+		if err := s.addN(ctx, key, 12); err != nil {
 			return err
 		}
 		err := concurrently(8, func(i int) error {
@@ -405,8 +417,25 @@ func attemptWithdrawRace(ctx context.Context, s attemptStore) error {
 		if err != nil {
 			return err
 		}
-		if err := s.holds(ctx, future, key, failed(-3, future)); err != nil {
-			return fmt.Errorf("after 5 failures and 4 withdrawals of 2: %w", err)
+		if err := s.holds(ctx, future, key, failed(8, future)); err != nil {
+			return fmt.Errorf("after 16 failures and 4 withdrawals of 2: %w", err)
+		}
+	}
+	return nil
+}
+
+// Each call adds a failure and withdraws it, so that the counter falls to 0 at any time.
+func attemptWithdrawLastRace(ctx context.Context, s attemptStore) error {
+	for range rounds {
+		key := newDigest()
+		err := concurrently(8, func(int) error {
+			return errors.Join(s.addN(ctx, key, 1), s.withdraw(ctx, future, key, 1))
+		})
+		if err != nil {
+			return err
+		}
+		if err := s.holds(ctx, future, key, noCounter); err != nil {
+			return fmt.Errorf("after 8 failures and 8 withdrawals of 1: %w", err)
 		}
 	}
 	return nil
@@ -414,102 +443,78 @@ func attemptWithdrawRace(ctx context.Context, s attemptStore) error {
 
 func attemptClear(ctx context.Context, s attemptStore) error {
 	key, known := newDigest(), newDigest()
-	networks := []string{"one", "two"}
-	err := errors.Join(s.addN(ctx, key, 4), s.remember(ctx, known, networks, future, future.Add(time.Hour)))
-	if err != nil {
-		return err
-	}
 	return errors.Join(
-		s.clear(ctx, future.Add(time.Second), key, failed(4, future)),
-		s.hold(ctx, future, []string{key, known}, noCounter, account.AttemptCounter{Last: future, Networks: networks}),
-		s.clear(ctx, future, key, noCounter),
-		s.clear(ctx, future, known, account.AttemptCounter{Last: future, Networks: networks}),
+		s.addN(ctx, key, 4), s.remember(ctx, known, future, future.Add(time.Hour)),
+		s.clear(ctx, key),
+		s.hold(ctx, future, []string{key, known}, noCounter, failed(0, future)),
+		s.clear(ctx, key),
+		s.clear(ctx, known),
 		s.hold(ctx, future, []string{key, known}, noCounter, noCounter),
 		// A new counter has nothing of the cleared one.
 		s.add(ctx, key, future.Add(-time.Second), future.Add(time.Hour), true, failed(1, future.Add(-time.Second))),
 	)
 }
 
-func attemptClearRace(ctx context.Context, s attemptStore) error {
-	for range rounds {
-		key := newDigest()
-		if err := s.addN(ctx, key, 3); err != nil {
-			return err
-		}
-		var mu sync.Mutex
-		var cleared []int
-		err := concurrently(8, func(int) error {
-			got, err := s.Clear(ctx, future, key)
-			if got.Failures != 0 {
-				mu.Lock()
-				defer mu.Unlock()
-				cleared = append(cleared, got.Failures)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(cleared, []int{3}) {
-			return fmt.Errorf("8 concurrent calls of Clear returned the failures %v, want 3 once", cleared)
-		}
-	}
-	return nil
-}
-
 func attemptClearAddRace(ctx context.Context, s attemptStore) error {
 	for range rounds {
 		key := newDigest()
 		var mu sync.Mutex
-		sum := 0
+		var numbers []int
 		err := concurrently(8, func(i int) error {
-			if i%2 == 0 {
-				return s.addN(ctx, key, 2)
+			if i == 3 {
+				return s.clear(ctx, key)
 			}
-			got, err := s.Clear(ctx, future, key)
+			got, err := s.Add(ctx, key, future, future.Add(time.Hour), true)
 			mu.Lock()
 			defer mu.Unlock()
-			sum += got.Failures
+			numbers = append(numbers, got.Failures)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		left, err := s.Clear(ctx, future, key)
+		found, err := s.Counters(ctx, future, key)
 		if err != nil {
-			return fmt.Errorf("Clear: %w", err)
+			return fmt.Errorf("Counters: %w", err)
 		}
-		if sum += left.Failures; sum != 8 {
-			return fmt.Errorf("Clear returned %d of 8 failures", sum)
+		// The failures before the clear, and those after it, were counted from 1.
+		after := found[0].Failures
+		want := append(upTo(max(0, len(numbers)-after)), upTo(after)...)
+		slices.Sort(numbers)
+		slices.Sort(want)
+		if !slices.Equal(numbers, want) {
+			return fmt.Errorf("7 concurrent calls of Add beside one of Clear returned %v and left %d failures, want %v", numbers, after, want)
 		}
 	}
 	return nil
 }
 
 func attemptRemember(ctx context.Context, s attemptStore) error {
-	key, long := newDigest(), make([]string, 20)
-	for i := range long {
-		long[i] = newDigest()
-	}
-	var want account.AttemptCounter
-	var end time.Time
-	for i, networks := range [][]string{{"b", "a", "c"}, {"c", "b"}, {"b", "b"}, long, {}, {"a"}, nil, {"d"}} {
-		// Each list expires sooner than the one before.
+	key := newDigest()
+	for i := range 3 {
+		// Each time it expires sooner than before.
 		now := future.Add(time.Duration(i) * time.Millisecond)
-		end, want = future.Add(time.Duration(10-i)*time.Hour), account.AttemptCounter{Last: now, Networks: networks}
-		if err := errors.Join(s.remember(ctx, key, networks, now, end), s.holds(ctx, now, key, want)); err != nil {
-			return fmt.Errorf("after Remember of %q: %w", networks, err)
+		if err := errors.Join(s.remember(ctx, key, now, future.Add(time.Duration(10-i)*time.Hour)), s.holds(ctx, now, key, failed(0, now))); err != nil {
+			return fmt.Errorf("after Remember %d: %w", i+1, err)
 		}
 	}
-	if err := s.holdsUntil(ctx, end, key, want); err != nil {
+	last := failed(0, future.Add(2*time.Millisecond))
+	if err := s.holdsUntil(ctx, future.Add(8*time.Hour), key, last); err != nil {
+		return err
+	}
+	// It can expire later too.
+	if err := s.remember(ctx, key, future, future.Add(2000*time.Hour)); err != nil {
+		return err
+	}
+	if err := s.holdsUntil(ctx, future.Add(2000*time.Hour), key, failed(0, future)); err != nil {
 		return err
 	}
 	counted := newDigest()
 	now := future.Add(-time.Minute)
-	if err := errors.Join(s.addN(ctx, counted, 3), s.remember(ctx, counted, []string{"a"}, now, future.Add(time.Minute))); err != nil {
+	if err := errors.Join(s.addN(ctx, counted, 3), s.remember(ctx, counted, now, future.Add(time.Minute))); err != nil {
 		return err
 	}
-	if err := s.holdsUntil(ctx, future.Add(time.Minute), counted, account.AttemptCounter{Last: now, Networks: []string{"a"}}); err != nil {
+	if err := s.holdsUntil(ctx, future.Add(time.Minute), counted, failed(0, now)); err != nil {
 		return fmt.Errorf("after Remember replaced failures: %w", err)
 	}
 	return nil
@@ -518,40 +523,13 @@ func attemptRemember(ctx context.Context, s attemptStore) error {
 func attemptRememberRace(ctx context.Context, s attemptStore) error {
 	for range rounds {
 		key := newDigest()
-		err := concurrently(8, func(i int) error {
-			return s.remember(ctx, key, []string{fmt.Sprint(i), "between", fmt.Sprint(i)}, future, future.Add(time.Hour))
-		})
+		err := concurrently(8, func(int) error { return s.remember(ctx, key, future, future.Add(time.Hour)) })
 		if err != nil {
 			return err
 		}
-		got, err := s.Counters(ctx, future, key)
-		if err != nil {
-			return fmt.Errorf("Counters: %w", err)
+		if err := s.holdsUntil(ctx, future.Add(time.Hour), key, failed(0, future)); err != nil {
+			return fmt.Errorf("after concurrent calls of Remember: %w", err)
 		}
-		if n := got[0].Networks; len(n) != 3 || n[0] != n[2] {
-			return fmt.Errorf("after concurrent calls of Remember: Networks is %q, want one of the lists", n)
-		}
-	}
-	return nil
-}
-
-func attemptNotShared(ctx context.Context, s attemptStore) error {
-	key, networks := newDigest(), []string{"a", "b"}
-	if err := s.remember(ctx, key, networks, future, future.Add(time.Hour)); err != nil {
-		return err
-	}
-	want := account.AttemptCounter{Last: future, Networks: []string{"a", "b"}}
-	networks[0] = "changed"
-	if err := s.holds(ctx, future, key, want); err != nil {
-		return fmt.Errorf("after a change to the list given to Remember: %w", err)
-	}
-	got, err := s.Counters(ctx, future, key, key)
-	if err != nil {
-		return fmt.Errorf("Counters: %w", err)
-	}
-	got[0].Networks[0] = "changed"
-	if err := s.holds(ctx, future, key, want); err != nil {
-		return fmt.Errorf("after a change to the list that Counters returned: %w", err)
 	}
 	return nil
 }
@@ -578,35 +556,32 @@ func attemptSeparate(ctx context.Context, s attemptStore) error {
 	if err := errors.Join(s.withdraw(ctx, future, keys[1], 1), hold("Withdraw", one, one, three, four, five)); err != nil {
 		return err
 	}
-	if err := errors.Join(s.clear(ctx, future, keys[2], three), hold("Clear", one, one, noCounter, four, five)); err != nil {
+	if err := errors.Join(s.clear(ctx, keys[2]), hold("Clear", one, one, noCounter, four, five)); err != nil {
 		return err
 	}
-	list := account.AttemptCounter{Last: future, Networks: []string{"a"}}
-	return errors.Join(s.remember(ctx, keys[3], list.Networks, future, future.Add(time.Hour)), hold("Remember", one, one, noCounter, list, five))
+	return errors.Join(s.remember(ctx, keys[3], future, future.Add(time.Hour)), hold("Remember", one, one, noCounter, failed(0, future), five))
 }
 
 func attemptCancelled(ctx context.Context, s attemptStore) error {
 	key, known, other := newDigest(), newDigest(), newDigest()
-	list := account.AttemptCounter{Last: future, Networks: []string{"a"}}
-	if err := errors.Join(s.addN(ctx, key, 3), s.remember(ctx, known, list.Networks, future, future.Add(time.Hour))); err != nil {
+	if err := errors.Join(s.addN(ctx, key, 3), s.remember(ctx, known, future, future.Add(time.Hour))); err != nil {
 		return err
 	}
 	dead := cancelledContext(ctx)
 	_, counters := s.Counters(dead, future, key)
 	_, add := s.Add(dead, key, future, future.Add(time.Hour), true)
 	_, first := s.Add(dead, other, future, future.Add(time.Hour), false)
-	_, clear := s.Clear(dead, future, key)
 	for op, err := range map[string]error{
 		"Counters":                 counters,
 		"Add":                      add,
 		"Add of the first failure": first,
 		"Withdraw":                 s.Withdraw(dead, future, key, 1),
-		"Clear":                    clear,
-		"Remember":                 s.Remember(dead, known, []string{"b"}, future, future.Add(time.Hour)),
+		"Clear":                    s.Clear(dead, key),
+		"Remember":                 s.Remember(dead, known, future.Add(time.Second), future.Add(time.Hour)),
 	} {
 		if err := wantError(op, nil, err, context.Canceled); err != nil {
 			return err
 		}
 	}
-	return s.hold(ctx, future, []string{key, known, other}, failed(3, future), list, noCounter)
+	return s.hold(ctx, future, []string{key, known, other}, failed(3, future), failed(0, future), noCounter)
 }

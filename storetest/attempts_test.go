@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,8 +21,8 @@ type attempts struct {
 	counters func(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error)
 	add      func(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error)
 	withdraw func(ctx context.Context, now time.Time, key string, n int) error
-	clear    func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error)
-	remember func(ctx context.Context, key string, networks []string, now, expires time.Time) error
+	clear    func(ctx context.Context, key string) error
+	remember func(ctx context.Context, key string, now, expires time.Time) error
 }
 
 func newAttempts(t testing.TB) *attempts {
@@ -41,11 +42,9 @@ func (s *attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 func (s *attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
 	return s.withdraw(ctx, now, key, n)
 }
-func (s *attempts) Clear(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-	return s.clear(ctx, now, key)
-}
-func (s *attempts) Remember(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-	return s.remember(ctx, key, networks, now, expires)
+func (s *attempts) Clear(ctx context.Context, key string) error { return s.clear(ctx, key) }
+func (s *attempts) Remember(ctx context.Context, key string, now, expires time.Time) error {
+	return s.remember(ctx, key, now, expires)
 }
 
 // read returns the counter under one key.
@@ -95,11 +94,9 @@ func folding(fold func(string) string) func(*attempts) {
 		s.withdraw = func(ctx context.Context, now time.Time, key string, n int) error {
 			return s.Attempts.Withdraw(ctx, now, fold(key), n)
 		}
-		s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-			return s.Attempts.Clear(ctx, now, fold(key))
-		}
-		s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-			return s.Attempts.Remember(ctx, fold(key), networks, now, expires)
+		s.clear = func(ctx context.Context, key string) error { return s.Attempts.Clear(ctx, fold(key)) }
+		s.remember = func(ctx context.Context, key string, now, expires time.Time) error {
+			return s.Attempts.Remember(ctx, fold(key), now, expires)
 		}
 	}
 }
@@ -116,14 +113,13 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 		postpones    = "a counter's expiry is postponed only on request, and is never brought forward"
 		expired      = "an expired counter counts as missing"
 		expiredRace  = "many concurrent failures restart an expired counter once"
-		withdraws    = "withdrawing subtracts, also below zero, and creates no counter"
+		withdraws    = "withdrawing subtracts, removes a counter without failures and creates none"
 		withdrawRace = "concurrent withdrawals and failures add up"
-		clears       = "clearing returns the counter once"
-		clearRace    = "one of many concurrent clears gets the counter"
-		clearAddRace = "failures concurrent with a clear are cleared or stay"
-		remembers    = "a list of networks replaces the counter and keeps its order"
+		lastRace     = "concurrent withdrawals and failures leave no counter without failures"
+		clears       = "clearing removes the counter"
+		clearAddRace = "failures concurrent with a clear are removed or begin a new counter"
+		remembers    = "remembering replaces the counter"
 		rememberRace = "concurrent calls of Remember succeed"
-		notShared    = "lists share no memory with the caller"
 		separate     = "keys are independent"
 		cancelled    = "a cancelled context stops every method"
 	)
@@ -229,7 +225,8 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 				if !postpone {
 					return s.Attempts.Add(ctx, key, now, expires, false)
 				}
-				c, err := s.Attempts.Clear(ctx, now, key)
+				c := s.read(ctx, now, key)
+				err := s.Attempts.Clear(ctx, key)
 				for range c.Failures + 1 {
 					if err == nil {
 						c, err = s.Attempts.Add(ctx, key, now, expires, true)
@@ -246,11 +243,6 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 				return s.Attempts.Add(ctx, key, past, expires, postpone)
 			}
 		}},
-		{"returns an expired counter when it clears it", expired, func(s *attempts) {
-			s.clear = func(ctx context.Context, _ time.Time, key string) (account.AttemptCounter, error) {
-				return s.Attempts.Clear(ctx, past, key)
-			}
-		}},
 		{"checks whether a counter has expired, then removes it", expiredRace, func(s *attempts) {
 			ends := make(map[string]time.Time)
 			var mu sync.Mutex
@@ -262,7 +254,7 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 				if !end.IsZero() && !end.After(now) {
 					pause()
 					pause()
-					if _, err := s.Attempts.Clear(ctx, past, key); err != nil {
+					if err := s.Attempts.Clear(ctx, key); err != nil {
 						return account.AttemptCounter{}, err
 					}
 				} else {
@@ -270,11 +262,11 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 				}
 				return s.Attempts.Add(ctx, key, now, expires, postpone)
 			}
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
+			s.remember = func(ctx context.Context, key string, now, expires time.Time) error {
 				mu.Lock()
 				defer mu.Unlock()
 				ends[key] = expires
-				return s.Attempts.Remember(ctx, key, networks, now, expires)
+				return s.Attempts.Remember(ctx, key, now, expires)
 			}
 		}},
 		{"withdraws nothing", withdraws, func(s *attempts) {
@@ -285,18 +277,27 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 				return s.Attempts.Withdraw(ctx, now, key, 1)
 			}
 		}},
-		{"stops at zero", withdraws, func(s *attempts) {
+		{"keeps a counter without failures", withdraws, func(s *attempts) {
 			s.withdraw = func(ctx context.Context, now time.Time, key string, n int) error {
-				return s.Attempts.Withdraw(ctx, now, key, max(0, min(n, s.read(ctx, now, key).Failures)))
+				before := s.read(ctx, now, key)
+				if err := s.Attempts.Withdraw(ctx, now, key, n); err != nil || before.Failures == 0 || before.Failures > n {
+					return err
+				}
+				return s.Attempts.Remember(ctx, key, before.Last, before.Last.Add(time.Hour))
+			}
+		}},
+		{"keeps a counter with fewer failures than are withdrawn", withdraws, func(s *attempts) {
+			s.withdraw = func(ctx context.Context, now time.Time, key string, n int) error {
+				if s.read(ctx, now, key).Failures < n {
+					return ctx.Err()
+				}
+				return s.Attempts.Withdraw(ctx, now, key, n)
 			}
 		}},
 		{"creates a counter to withdraw from", withdraws, func(s *attempts) {
 			s.withdraw = func(ctx context.Context, now time.Time, key string, n int) error {
 				if s.read(ctx, now, key).Last.IsZero() {
-					if _, err := s.Attempts.Add(ctx, key, now, now.AddDate(1, 0, 0), false); err != nil {
-						return err
-					}
-					n++
+					return s.Attempts.Remember(ctx, key, now, now.AddDate(1, 0, 0))
 				}
 				return s.Attempts.Withdraw(ctx, now, key, n)
 			}
@@ -319,89 +320,81 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 				return s.Attempts.Withdraw(ctx, now, key, s.read(ctx, now, key).Failures-(before-n))
 			}
 		}},
-		{"does not return the cleared counter", clears, func(s *attempts) {
-			s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-				_, err := s.Attempts.Clear(ctx, now, key)
-				return account.AttemptCounter{}, err
+		{"subtracts, then removes a counter that had no failures left", lastRace, func(s *attempts) {
+			s.withdraw = func(ctx context.Context, now time.Time, key string, n int) error {
+				left := s.read(ctx, now, key).Failures - n
+				pause()
+				if left > 0 {
+					return ctx.Err() // another call will remove it
+				}
+				return s.Attempts.Withdraw(ctx, now, key, n)
 			}
 		}},
-		{"returns a counter without clearing it", clears, func(s *attempts) {
-			s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-				return s.read(ctx, now, key), ctx.Err()
-			}
+		{"clears nothing", clears, func(s *attempts) {
+			s.clear = func(ctx context.Context, _ string) error { return ctx.Err() }
 		}},
 		{"sets the number to zero and keeps the rest", clears, func(s *attempts) {
-			s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-				c := s.read(ctx, now, key)
-				return c, s.Attempts.Withdraw(ctx, now, key, c.Failures)
+			s.clear = func(ctx context.Context, key string) error {
+				last := s.read(ctx, past, key).Last
+				if last.IsZero() {
+					return ctx.Err()
+				}
+				return s.Attempts.Remember(ctx, key, last, last.Add(time.Hour))
 			}
 		}},
 		{"returns an error if there is nothing to clear", clears, func(s *attempts) {
-			s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-				c, err := s.Attempts.Clear(ctx, now, key)
-				if err == nil && c.Last.IsZero() {
-					err = errors.New("no documents in result")
+			s.clear = func(ctx context.Context, key string) error {
+				if s.read(ctx, past, key).Last.IsZero() {
+					return errors.New("no documents in result")
 				}
-				return c, err
+				return s.Attempts.Clear(ctx, key)
 			}
 		}},
-		{"reads a counter, then clears it", clearRace, func(s *attempts) {
-			s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-				c := s.read(ctx, now, key)
-				pause()
-				_, err := s.Attempts.Clear(ctx, now, key)
-				return c, err
-			}
-		}},
-		{"loses failures counted while it clears", clearAddRace, func(s *attempts) {
-			var mu sync.Mutex
-			clearing := make(map[string]bool)
-			s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-				mu.Lock()
-				busy := clearing[key]
-				clearing[key] = true
-				mu.Unlock()
-				if busy {
-					return account.AttemptCounter{}, ctx.Err()
+		{"clears only what it has read", clearAddRace, func(s *attempts) {
+			var calls atomic.Int64
+			s.add = func(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
+				if calls.Add(1)%2 == 0 {
+					pause()
+					pause()
 				}
-				c := s.read(ctx, now, key)
+				return s.Attempts.Add(ctx, key, now, expires, postpone)
+			}
+			s.clear = func(ctx context.Context, key string) error {
 				pause()
-				_, err := s.Attempts.Clear(ctx, now, key)
-				mu.Lock()
-				defer mu.Unlock()
-				delete(clearing, key)
-				return c, err
+				n := s.read(ctx, past, key).Failures
+				pause()
+				pause()
+				return s.Attempts.Withdraw(ctx, past, key, n)
 			}
 		}},
-		{"sorts the networks", remembers, func(s *attempts) {
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-				return s.Attempts.Remember(ctx, key, slices.Sorted(slices.Values(networks)), now, expires)
+		{"keeps the failures", remembers, func(s *attempts) {
+			s.remember = func(ctx context.Context, key string, now, expires time.Time) error {
+				n := s.read(ctx, past, key).Failures
+				err := s.Attempts.Remember(ctx, key, now, expires)
+				for range n {
+					if err == nil {
+						_, err = s.Attempts.Add(ctx, key, now, expires, false)
+					}
+				}
+				return err
 			}
 		}},
-		{"appends to the networks", remembers, func(s *attempts) {
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-				return s.Attempts.Remember(ctx, key, append(s.read(ctx, now, key).Networks, networks...), now, expires)
-			}
-		}},
-		{"keeps only ten networks", remembers, func(s *attempts) {
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-				return s.Attempts.Remember(ctx, key, networks[:min(len(networks), 10)], now, expires)
-			}
-		}},
-		{"keeps the failures with a list", remembers, func(s *attempts) {
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-				before := s.read(ctx, now, key).Failures
-				return errors.Join(s.Attempts.Remember(ctx, key, networks, now, expires), s.Attempts.Withdraw(ctx, now, key, -before))
+		{"keeps the later time", remembers, func(s *attempts) {
+			s.remember = func(ctx context.Context, key string, now, expires time.Time) error {
+				if last := s.read(ctx, past, key).Last; last.After(now) {
+					now = last
+				}
+				return s.Attempts.Remember(ctx, key, now, expires)
 			}
 		}},
 		{"always remembers for an hour", remembers, func(s *attempts) {
-			s.remember = func(ctx context.Context, key string, networks []string, now, _ time.Time) error {
-				return s.Attempts.Remember(ctx, key, networks, now, now.Add(time.Hour))
+			s.remember = func(ctx context.Context, key string, now, _ time.Time) error {
+				return s.Attempts.Remember(ctx, key, now, now.Add(time.Hour))
 			}
 		}},
 		{"returns an error if another call remembers", rememberRace, func(s *attempts) {
 			var mu sync.Mutex
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
+			s.remember = func(ctx context.Context, key string, now, expires time.Time) error {
 				insert := s.read(ctx, now, key).Last.IsZero()
 				pause()
 				mu.Lock()
@@ -409,28 +402,7 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 				if insert && !s.read(ctx, now, key).Last.IsZero() {
 					return errors.New("duplicate key")
 				}
-				return s.Attempts.Remember(ctx, key, networks, now, expires)
-			}
-		}},
-		{"shares a list with its readers", notShared, func(s *attempts) {
-			lists := make(map[string][]string)
-			var mu sync.Mutex
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-				mu.Lock()
-				defer mu.Unlock()
-				lists[key] = slices.Clone(networks)
-				return s.Attempts.Remember(ctx, key, networks, now, expires)
-			}
-			s.counters = func(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				found, err := s.Attempts.Counters(ctx, now, keys...)
-				for i := range found {
-					if found[i].Networks != nil {
-						found[i].Networks = lists[keys[i]]
-					}
-				}
-				return found, err
+				return s.Attempts.Remember(ctx, key, now, expires)
 			}
 		}},
 		{"ignores case", separate, folding(strings.ToLower)},
@@ -457,13 +429,13 @@ func TestRunAttemptsCatchesBrokenStores(t *testing.T) {
 			}
 		}},
 		{"clears despite a cancelled context", cancelled, func(s *attempts) {
-			s.clear = func(ctx context.Context, now time.Time, key string) (account.AttemptCounter, error) {
-				return s.Attempts.Clear(context.WithoutCancel(ctx), now, key)
+			s.clear = func(ctx context.Context, key string) error {
+				return s.Attempts.Clear(context.WithoutCancel(ctx), key)
 			}
 		}},
 		{"remembers despite a cancelled context", cancelled, func(s *attempts) {
-			s.remember = func(ctx context.Context, key string, networks []string, now, expires time.Time) error {
-				return s.Attempts.Remember(context.WithoutCancel(ctx), key, networks, now, expires)
+			s.remember = func(ctx context.Context, key string, now, expires time.Time) error {
+				return s.Attempts.Remember(context.WithoutCancel(ctx), key, now, expires)
 			}
 		}},
 	})

@@ -4,7 +4,6 @@
 //   - [Run]: strategy.Store
 //   - [RunRevocations]: strategy.RevocationLog, which a strategy.Store may be too
 //   - [RunUsers]: account.Store
-//   - [RunUserNotifier]: strategy.UserNotifier, which an account.Store may be too
 //   - [RunAttempts]: account.AttemptStore
 //
 // A test of a store is one call:

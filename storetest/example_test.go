@@ -58,17 +58,6 @@ func ExampleRunUsers() {
 	// Output: passes: true
 }
 
-// newMember makes users as in the example of RunUsers.
-func ExampleRunUserNotifier() {
-	TestUserNotifier := func(t *testing.T) {
-		storetest.RunUserNotifier(t, newMember, func(testing.TB) storetest.NotifyingStore[member, uuid.UUID] {
-			return memstore.NewUsers[member]()
-		})
-	}
-	fmt.Println("passes:", passes(TestUserNotifier))
-	// Output: passes: true
-}
-
 func ExampleRunAttempts() {
 	TestAttempts := func(t *testing.T) {
 		storetest.RunAttempts(t, func(t testing.TB) account.AttemptStore {

@@ -38,8 +38,3 @@ func Attempts(open func(testing.TB) account.AttemptStore) Suite { return attempt
 func Revocations[ID comparable](newID func() ID, open func(testing.TB) strategy.RevocationLog[ID]) Suite {
 	return revocationSuite(newID, open)
 }
-
-// UserNotifier is the suite of [RunUserNotifier].
-func UserNotifier[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](newUser func(email string) U, open func(testing.TB) NotifyingStore[U, ID]) Suite {
-	return userNotifierSuite[U, ID, P](newUser, open)
-}

@@ -12,7 +12,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// RunRevocations checks a strategy.RevocationLog and its followers. Each subtest calls open,
+// RunRevocations checks a strategy.RevocationLog. Each subtest calls open,
 // which must return an empty log. newID makes user IDs, as for [Run].
 func RunRevocations[ID comparable](t *testing.T, newID func() ID, open func(testing.TB) strategy.RevocationLog[ID]) {
 	t.Helper()
@@ -24,14 +24,14 @@ func revocationSuite[ID comparable](newID func() ID, open func(testing.TB) strat
 		open: func(t testing.TB) revocationLog[ID] { return revocationLog[ID]{open(t), newID} },
 		checks: []check[revocationLog[ID]]{
 			{"a revocation of each kind is returned as it was published", eachKind[ID]},
-			{"Next returns everything published since the last Next", nextReturnsAll[ID]},
-			{"a follower begins no later than its first Next", followerBegins[ID]},
-			{"one Next returns many revocations", manyAtOnce[ID]},
+			{"a follower returns everything published since its last call", nextReturnsAll[ID]},
+			{"a follower begins no later than its first call", followerBegins[ID]},
+			{"one call returns many revocations", manyAtOnce[ID]},
 			{"a revocation that is published again is returned again", publishedAgain[ID]},
 			{"followers are independent", independentFollowers[ID]},
 			{"no revocation of concurrent publishers is lost", publishRace[ID]},
-			{"a Next that fails loses nothing", failedNext[ID]},
-			{"a cancelled context stops both methods", revocationsCancelled[ID]},
+			{"a call that fails loses nothing", failedNext[ID]},
+			{"a cancelled context stops publishers and followers", revocationsCancelled[ID]},
 		},
 	}
 }
@@ -41,6 +41,9 @@ type revocationLog[ID comparable] struct {
 	strategy.RevocationLog[ID]
 	newID func() ID
 }
+
+// follower is what FollowRevocations returns.
+type follower[ID comparable] = func(context.Context) ([]strategy.Revocation[ID], error)
 
 // one returns a new revocation of one of the three kinds.
 func (l revocationLog[ID]) one(kind int) strategy.Revocation[ID] {
@@ -66,23 +69,23 @@ func (l revocationLog[ID]) publish(ctx context.Context, n int) ([]strategy.Revoc
 	return all, nil
 }
 
-// follow returns a follower that has begun: its first Next has returned.
-func (l revocationLog[ID]) follow(ctx context.Context) (strategy.RevocationFollower[ID], error) {
+// follow returns a follower that has begun: its first call has returned.
+func (l revocationLog[ID]) follow(ctx context.Context) (follower[ID], error) {
 	f := l.FollowRevocations()
-	if _, err := f.Next(ctx); err != nil {
-		return nil, fmt.Errorf("the first Next: %w", err)
+	if _, err := f(ctx); err != nil {
+		return nil, fmt.Errorf("the follower's first call: %w", err)
 	}
 	return f, nil
 }
 
-// nextReturns returns an error unless the follower's next Next returns all of want.
-func nextReturns[ID comparable](ctx context.Context, f strategy.RevocationFollower[ID], want ...strategy.Revocation[ID]) error {
-	got, err := f.Next(ctx)
+// nextReturns returns an error unless the follower's next call returns all of want.
+func nextReturns[ID comparable](ctx context.Context, f follower[ID], want ...strategy.Revocation[ID]) error {
+	got, err := f(ctx)
 	if err != nil {
-		return fmt.Errorf("Next: %w", err)
+		return fmt.Errorf("the follower: %w", err)
 	}
 	if n := countMissing(got, want); n > 0 {
-		return fmt.Errorf("Next returned %d revocations, without %d of %d that were published", len(got), n, len(want))
+		return fmt.Errorf("the follower returned %d revocations, without %d of %d that were published", len(got), n, len(want))
 	}
 	return nil
 }
@@ -106,12 +109,12 @@ func eachKind[ID comparable](ctx context.Context, l revocationLog[ID]) error {
 		if err := l.PublishRevocation(ctx, r); err != nil {
 			return fmt.Errorf("PublishRevocation of %s: %w", name, err)
 		}
-		got, err := f.Next(ctx)
+		got, err := f(ctx)
 		if err != nil {
-			return fmt.Errorf("Next: %w", err)
+			return fmt.Errorf("the follower: %w", err)
 		}
 		if !slices.Contains(got, r) {
-			return fmt.Errorf("Next returned %+v, want the revocation of %s, %+v", got, name, r)
+			return fmt.Errorf("the follower returned %+v, want the revocation of %s, %+v", got, name, r)
 		}
 	}
 	return nil
@@ -199,7 +202,7 @@ func independentFollowers[ID comparable](ctx context.Context, l revocationLog[ID
 
 func publishRace[ID comparable](ctx context.Context, l revocationLog[ID]) error {
 	const publishers, each = 8, 6
-	var followers [publishers]strategy.RevocationFollower[ID]
+	var followers [publishers]follower[ID]
 	var published, seen [publishers][]strategy.Revocation[ID]
 	for i := range followers {
 		var err error
@@ -214,12 +217,12 @@ func publishRace[ID comparable](ctx context.Context, l revocationLog[ID]) error 
 				return fmt.Errorf("PublishRevocation: %w", err)
 			}
 			published[i] = append(published[i], r)
-			got, err := followers[i].Next(ctx)
+			got, err := followers[i](ctx)
 			if err != nil {
-				return fmt.Errorf("Next: %w", err)
+				return fmt.Errorf("the follower: %w", err)
 			}
 			if !slices.Contains(got, r) {
-				return fmt.Errorf("Next returned %d revocations, without the one that was published just before it", len(got))
+				return fmt.Errorf("the follower returned %d revocations, without the one that was published just before it", len(got))
 			}
 			seen[i] = append(seen[i], got...)
 		}
@@ -231,9 +234,9 @@ func publishRace[ID comparable](ctx context.Context, l revocationLog[ID]) error 
 	// A revocation may become visible after a later one, and must be returned then.
 	all := slices.Concat(published[:]...)
 	for i, f := range followers {
-		got, err := f.Next(ctx)
+		got, err := f(ctx)
 		if err != nil {
-			return fmt.Errorf("Next: %w", err)
+			return fmt.Errorf("the follower: %w", err)
 		}
 		if n := countMissing(append(got, seen[i]...), all); n > 0 {
 			return fmt.Errorf("a follower that read beside %d publishers missed %d of %d revocations", publishers, n, len(all))
@@ -245,12 +248,12 @@ func publishRace[ID comparable](ctx context.Context, l revocationLog[ID]) error 
 func failedNext[ID comparable](ctx context.Context, l revocationLog[ID]) error {
 	dead := cancelledContext(ctx)
 	f := l.FollowRevocations()
-	got, err := f.Next(dead) // the follower has not begun
-	if err := wantError("Next", got, err, context.Canceled); err != nil {
+	got, err := f(dead) // the follower has not begun
+	if err := wantError("the follower", got, err, context.Canceled); err != nil {
 		return err
 	}
-	if _, err := f.Next(ctx); err != nil {
-		return fmt.Errorf("Next: %w", err)
+	if _, err := f(ctx); err != nil {
+		return fmt.Errorf("the follower: %w", err)
 	}
 	var all []strategy.Revocation[ID]
 	for range 3 {
@@ -259,13 +262,13 @@ func failedNext[ID comparable](ctx context.Context, l revocationLog[ID]) error {
 			return err
 		}
 		all = append(all, published...)
-		got, err := f.Next(dead)
-		if err := wantError("Next", got, err, context.Canceled); err != nil {
+		got, err := f(dead)
+		if err := wantError("the follower", got, err, context.Canceled); err != nil {
 			return err
 		}
 	}
 	if err := nextReturns(ctx, f, all...); err != nil {
-		return fmt.Errorf("after a Next that failed: %w", err)
+		return fmt.Errorf("after a call that failed: %w", err)
 	}
 	return nil
 }
@@ -279,6 +282,6 @@ func revocationsCancelled[ID comparable](ctx context.Context, l revocationLog[ID
 	if err := wantError("PublishRevocation", nil, l.PublishRevocation(dead, l.one(0)), context.Canceled); err != nil {
 		return err
 	}
-	got, err := f.Next(dead)
-	return wantError("Next", got, err, context.Canceled)
+	got, err := f(dead)
+	return wantError("the follower", got, err, context.Canceled)
 }

@@ -22,7 +22,7 @@ type revocation = strategy.Revocation[uuid.UUID]
 type revocations struct {
 	good    *memstore.Tokens[uuid.UUID]
 	publish func(context.Context, revocation) error
-	follow  func() strategy.RevocationFollower[uuid.UUID]
+	follow  func() next
 }
 
 func newRevocations(testing.TB) *revocations {
@@ -33,17 +33,15 @@ func newRevocations(testing.TB) *revocations {
 func (l *revocations) PublishRevocation(ctx context.Context, r revocation) error {
 	return l.publish(ctx, r)
 }
-func (l *revocations) FollowRevocations() strategy.RevocationFollower[uuid.UUID] { return l.follow() }
+func (l *revocations) FollowRevocations() next { return l.follow() }
 
-// next is a function that is a follower: its own Next.
-type next func(context.Context) ([]revocation, error)
+// next is what FollowRevocations returns.
+type next = func(context.Context) ([]revocation, error)
 
-func (f next) Next(ctx context.Context) ([]revocation, error) { return f(ctx) }
-
-// following replaces the Next of each follower by f of it.
+// following replaces each follower by f of it.
 func following(f func(good next) next) func(*revocations) {
 	return func(l *revocations) {
-		l.follow = func() strategy.RevocationFollower[uuid.UUID] { return f(l.good.FollowRevocations().Next) }
+		l.follow = func() next { return f(l.good.FollowRevocations()) }
 	}
 }
 
@@ -62,16 +60,16 @@ func publishing(f func(revocation) revocation) func(*revocations) {
 func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 	const (
 		kinds     = "a revocation of each kind is returned as it was published"
-		returns   = "Next returns everything published since the last Next"
-		begins    = "a follower begins no later than its first Next"
-		many      = "one Next returns many revocations"
+		returns   = "a follower returns everything published since its last call"
+		begins    = "a follower begins no later than its first call"
+		many      = "one call returns many revocations"
 		again     = "a revocation that is published again is returned again"
 		alone     = "followers are independent"
 		race      = "no revocation of concurrent publishers is lost"
-		failed    = "a Next that fails loses nothing"
-		cancelled = "a cancelled context stops both methods"
+		failed    = "a call that fails loses nothing"
+		cancelled = "a cancelled context stops publishers and followers"
 	)
-	// without makes Next leave out the revocations that out reports.
+	// without makes followers leave out the revocations that out reports.
 	without := func(out func(i int, r revocation) bool) func(*revocations) {
 		return following(func(good next) next {
 			i := 0
@@ -94,7 +92,7 @@ func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 		{"returns no tokens", kinds, without(func(_ int, r revocation) bool { return r.Digest != "" })},
 		{"shortens digests", kinds, publishing(func(r revocation) revocation { r.Digest = r.Digest[:min(20, len(r.Digest))]; return r })},
 		{"leaves out one in ten", returns, without(func(i int, _ revocation) bool { return i%10 == 7 })},
-		{"returns revocations one Next late", returns, following(func(good next) next {
+		{"returns revocations one call late", returns, following(func(good next) next {
 			var before []revocation
 			return func(ctx context.Context) ([]revocation, error) {
 				got, err := good(ctx)
@@ -115,7 +113,7 @@ func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 				return one, nil
 			}
 		})},
-		{"skips the Next after an empty one", returns, following(func(good next) next {
+		{"skips the call after an empty one", returns, following(func(good next) next {
 			var rest []revocation
 			idle := false
 			return func(ctx context.Context) ([]revocation, error) {
@@ -130,16 +128,16 @@ func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 				return got, err
 			}
 		})},
-		{"begins at the second Next", begins, func(l *revocations) {
-			l.follow = func() strategy.RevocationFollower[uuid.UUID] {
-				var f strategy.RevocationFollower[uuid.UUID]
+		{"begins at the second call", begins, func(l *revocations) {
+			l.follow = func() next {
+				var f next
 				calls := 0
-				return next(func(ctx context.Context) ([]revocation, error) {
+				return func(ctx context.Context) ([]revocation, error) {
 					if calls++; calls <= 2 {
 						f = l.good.FollowRevocations()
 					}
-					return f.Next(ctx)
-				})
+					return f(ctx)
+				}
 			}
 		}},
 		{"follows only a log that is empty at first", begins, func(l *revocations) {
@@ -148,9 +146,9 @@ func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 				published.Store(true)
 				return l.good.PublishRevocation(ctx, r)
 			}
-			l.follow = func() strategy.RevocationFollower[uuid.UUID] {
+			l.follow = func() next {
 				if published.Load() {
-					return next(func(ctx context.Context) ([]revocation, error) { return nil, ctx.Err() })
+					return func(ctx context.Context) ([]revocation, error) { return nil, ctx.Err() }
 				}
 				return l.good.FollowRevocations()
 			}
@@ -183,12 +181,12 @@ func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 		{"has one position for all followers", alone, func(l *revocations) {
 			var mu sync.Mutex
 			one := l.good.FollowRevocations()
-			l.follow = func() strategy.RevocationFollower[uuid.UUID] {
-				return next(func(ctx context.Context) ([]revocation, error) {
+			l.follow = func() next {
+				return func(ctx context.Context) ([]revocation, error) {
 					mu.Lock()
 					defer mu.Unlock()
-					return one.Next(ctx)
-				})
+					return one(ctx)
+				}
 			}
 		}},
 		{"keeps only the last nine", alone, following(func(good next) next {
@@ -225,15 +223,15 @@ func TestRunRevocationsCatchesBrokenLogs(t *testing.T) {
 			}
 		})},
 		{"begins at the present after a failure", failed, func(l *revocations) {
-			l.follow = func() strategy.RevocationFollower[uuid.UUID] {
+			l.follow = func() next {
 				f := l.good.FollowRevocations()
-				return next(func(ctx context.Context) ([]revocation, error) {
-					got, err := f.Next(ctx)
+				return func(ctx context.Context) ([]revocation, error) {
+					got, err := f(ctx)
 					if err != nil {
 						f = l.good.FollowRevocations()
 					}
 					return got, err
-				})
+				}
 			}
 		}},
 		{"publishes despite a cancelled context", cancelled, func(l *revocations) {
@@ -276,9 +274,9 @@ func numbering(l *revocations) {
 		shown[n] = r
 		return nil
 	}
-	l.follow = func() strategy.RevocationFollower[uuid.UUID] {
+	l.follow = func() next {
 		seen := 0
-		return next(func(ctx context.Context) (got []revocation, err error) {
+		return func(ctx context.Context) (got []revocation, err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if ctx.Err() != nil {
@@ -292,6 +290,6 @@ func numbering(l *revocations) {
 			}
 			seen = greatest
 			return got, nil
-		})
+		}
 	}
 }

@@ -12,13 +12,14 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // newDigest returns the digest of a new token.
 func newDigest() string {
-	_, d := format.New()
-	return d
+	_, digest := token.Default.New()
+	return digest
 }
 
 // notShared catches stores that keep a caller's slice.

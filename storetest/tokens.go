@@ -69,12 +69,8 @@ type tokenStore[ID comparable] struct {
 	newID func() ID
 }
 
-var (
-	format, _ = strategy.NewTokenFormat("")
-
-	// instant is when most tokens of the checks were created.
-	instant = time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC)
-)
+// instant is when most tokens of the checks were created.
+var instant = time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC)
 
 // token returns a new user's token without optional fields.
 func (s tokenStore[ID]) token(at time.Time) strategy.AccessToken[ID] {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/maypok86/otter/v2"
 )
 
@@ -17,10 +18,10 @@ import (
 // database. The zero value disables it.
 //
 // Lifetimes and idle timeouts hold to the millisecond, as without a cache. When this process
-// revokes or rotates a token, or changes a user through a [UserNotifier], the next request
-// reads the database. Revocations by other processes take effect within FollowInterval if
-// the Store is a [RevocationLog]. Any other change (a user's row edited by hand, say) takes
-// effect within MaxStaleness, or after [Database.ForgetUser].
+// revokes or rotates a token, or calls [Database.UserChanged], the next request reads the
+// database. When another process does so, requests read it within FollowInterval if the Store
+// is a [RevocationLog]. Any other change (a user's row edited by hand, say) takes effect
+// within MaxStaleness.
 //
 // Invalid tokens are not cached; concurrent look-ups of one token share a single read.
 // Requests share the cached session, and everything that the fields of its user point to:
@@ -69,7 +70,7 @@ func (c *Cache) prepare() error {
 // cache holds the sessions of valid tokens by the tokens' digests.
 type cache[U User[ID], ID comparable] struct {
 	cfg     Cache
-	entries *otter.Cache[tokenKey, *entry[U, ID]]
+	entries *otter.Cache[token.Key, *entry[U, ID]]
 	stripes stripes
 	flights flights[U, ID]
 	// needsLog is set if the cache may only be used while the revocation log is read.
@@ -121,7 +122,7 @@ func distance(a, b time.Time) time.Duration {
 }
 
 func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
-	entries, err := otter.New(&otter.Options[tokenKey, *entry[U, ID]]{MaximumSize: cfg.MaxEntries})
+	entries, err := otter.New(&otter.Options[token.Key, *entry[U, ID]]{MaximumSize: cfg.MaxEntries})
 	if err != nil {
 		return nil, fmt.Errorf("strategy: make the cache: %w", err)
 	}
@@ -132,7 +133,7 @@ func newCache[U User[ID], ID comparable](cfg Cache) (*cache[U, ID], error) {
 
 // get returns the entry of a token, or nil if there is none, if it is too old, or if it may
 // have been revoked since it was read.
-func (c *cache[U, ID]) get(key tokenKey, now time.Time) *entry[U, ID] {
+func (c *cache[U, ID]) get(key token.Key, now time.Time) *entry[U, ID] {
 	if !c.usable(now) {
 		return nil
 	}
@@ -163,7 +164,7 @@ func (c *cache[U, ID]) maxAge(e *entry[U, ID]) time.Duration {
 	return c.cfg.MaxStaleness - c.cfg.MaxStaleness/4/time.Duration(len(c.stripes.last))*time.Duration(e.stripes[0])
 }
 
-func (c *cache[U, ID]) put(key tokenKey, e *entry[U, ID]) { c.entries.Set(key, e) }
+func (c *cache[U, ID]) put(key token.Key, e *entry[U, ID]) { c.entries.Set(key, e) }
 
 // forget invalidates the entries of a token, a session or a user, and the reads of them that
 // are in flight.
@@ -228,7 +229,7 @@ type flights[U User[ID], ID comparable] struct {
 }
 
 type flightKey struct {
-	token tokenKey
+	token token.Key
 	// seq is the number of the last revocation before the read began. A request must not
 	// join a read that began before a revocation which the request has to see.
 	seq uint64

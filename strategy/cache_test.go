@@ -34,7 +34,7 @@ type cachingRig struct {
 	*rig
 	tokenReads, userReads atomic.Int64
 	tokenRead, userRead   atomic.Pointer[func(context.Context) error]
-	// changed is Ann after a change of which the Database was not notified; nil means none.
+	// changed is Ann after a change of which the Database was not told; nil means none.
 	changed atomic.Pointer[user]
 }
 
@@ -171,40 +171,35 @@ var endings = []ending{
 		_, _, err := r.WriteToken(t.Context(), r.ann, strategy.WithReplaced(token))
 		return err
 	}},
-	{"ReplacePassword", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		return r.users.ReplacePassword(t.Context(), r.ann.ID, r.ann.HashedPassword, "new", true)
-	}},
-	{"Apply of inactive", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		return r.users.Apply(t.Context(), r.ann.ID, account.Change{Active: new(bool)})
-	}},
-	{"Apply of RevokeTokens", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		return r.users.Apply(t.Context(), r.ann.ID, account.Change{RevokeTokens: true})
-	}},
-	{"Update of the user", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		return r.users.Update(t.Context(), r.ann.ID, func(u *user) { u.Active = false })
-	}},
-	{"Delete of the user", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		return r.users.Delete(t.Context(), r.ann.ID)
-	}},
 	{"Manager.ChangePassword", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		_, err := r.manager(t).ChangePassword(t.Context(), r.ann.ID, password, changed)
+		_, err := r.manager(t, r).ChangePassword(t.Context(), r.ann.ID, password, changed)
 		return err
 	}},
 	{"Manager.Deactivate", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		return r.manager(t).Deactivate(t.Context(), r.ann.ID)
+		return r.manager(t, r).Deactivate(t.Context(), r.ann.ID)
 	}},
 	{"Manager.RevokeTokens", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		return r.manager(t).RevokeTokens(t.Context(), r.ann.ID)
+		return r.manager(t, r).RevokeTokens(t.Context(), r.ann.ID)
 	}},
-	{"ForgetUser after the user was changed by hand", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		inactive := r.ann
-		inactive.Active = false
-		r.changed.Store(&inactive)
-		return r.ForgetUser(t.Context(), r.ann.ID)
+	{"UserChanged after the password was changed by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+		err := r.users.ReplacePassword(t.Context(), r.ann.ID, r.ann.HashedPassword, "new", true)
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
 	}},
-	{"ForgetUser after their tokens were deleted by hand", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+	{"UserChanged after the tokens were revoked by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+		err := r.users.Apply(t.Context(), r.ann.ID, account.Change{RevokeTokens: true})
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, true))
+	}},
+	{"UserChanged after the user was deactivated by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+		err := r.users.Update(t.Context(), r.ann.ID, func(u *user) { u.Active = false })
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
+	}},
+	{"UserChanged after the user was deleted", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+		err := r.users.Delete(t.Context(), r.ann.ID)
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
+	}},
+	{"UserChanged after the tokens were deleted by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		_, err := r.tokens.store.DeleteByUser(t.Context(), r.ann.ID)
-		return errors.Join(err, r.ForgetUser(t.Context(), r.ann.ID))
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
 	}},
 }
 
@@ -215,8 +210,8 @@ func TestZeroCacheIsDisabled(t *testing.T) {
 		r.reads(t, "", token, nil)
 		r.cost(t, "without a cache", 1, 1)
 	}
-	if err := r.ForgetUser(t.Context(), r.ann.ID); err != nil {
-		t.Errorf("ForgetUser: %v", err)
+	if err := r.UserChanged(t.Context(), r.ann.ID, false); err != nil {
+		t.Errorf("UserChanged: %v", err)
 	}
 	r.Close()
 	r.reads(t, "after Close", token, nil)
@@ -450,7 +445,7 @@ func TestConcurrentReadsFromTheCacheFailOnceASessionHasEnded(t *testing.T) {
 								after++
 							}
 							if i == 0 { // make the others read again
-								_ = r.ForgetUser(t.Context(), r.ann.ID)
+								_ = r.UserChanged(t.Context(), r.ann.ID, false)
 							}
 						}
 					})
@@ -655,7 +650,7 @@ func TestRequestDoesNotJoinAReadFromBeforeAChange(t *testing.T) {
 		release := hold(&r.userRead)
 		before := r.read(t.Context(), token)
 		synctest.Wait()
-		if err := r.manager(t).Activate(t.Context(), r.ann.ID); err != nil {
+		if err := r.manager(t, r).Activate(t.Context(), r.ann.ID); err != nil {
 			t.Fatalf("Activate: %v", err)
 		}
 		after := r.read(t.Context(), token)
@@ -1052,7 +1047,8 @@ func TestCacheIsNotUsedAfterClose(t *testing.T) {
 	closed.Store(true)
 	readers.Wait()
 	r.cost(t, "", r.tokenReads.Load(), r.userReads.Load())
-	// After Close, changes to users are no longer seen, so cached sessions must not be used.
+	// After Close, changes of other processes are no longer seen, so cached sessions must not
+	// be used.
 	for range 2 {
 		r.reads(t, "after Close", token, nil)
 		r.cost(t, "after Close", 1, 1)
@@ -1135,7 +1131,7 @@ func BenchmarkCache(b *testing.B) {
 		})
 	})
 	run("miss", token, func(ctx context.Context, token string) error {
-		_ = db.ForgetUser(ctx, ann.ID)
+		_ = db.UserChanged(ctx, ann.ID, false)
 		_, err := db.ReadToken(ctx, token)
 		return err
 	})
@@ -1152,11 +1148,9 @@ type named struct {
 // that do not retain them, as from a database.
 func BenchmarkCacheEntry(b *testing.B) {
 	const n = 100_000
-	format := mustFormat(b, "")
 	tokens := make([]string, n)
 	for i := range tokens {
-		secret, _ := format.New()
-		tokens[i] = secret.Reveal()
+		tokens[i] = newSecret().Reveal()
 	}
 	made := &fakeTokens{byToken: func(_ context.Context, digest string) (row, error) {
 		return row{

@@ -36,8 +36,10 @@ type Config struct {
 	// The zero time means no such limit.
 	NotBefore time.Time
 
-	// TokenPrefix begins every token; see [NewTokenFormat]. Tokens with another prefix are
-	// refused, so changing it logs everybody out. Default [DefaultTokenPrefix].
+	// TokenPrefix begins every token, so that secret scanners find leaked ones: the pattern
+	// of the default is \blk_[0-9A-Za-z]{49}\b. It has 2 to 24 characters of a-z, 0-9 and _,
+	// begins with a letter and ends with _. Tokens with another prefix are refused, so
+	// changing it logs everybody out. Default "lk_".
 	TokenPrefix string
 
 	// Cache keeps sessions in memory. Default: no cache.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/token"
 )
 
 // Database issues, reads, rotates and revokes access tokens. It keeps them in a [Store] and
@@ -18,7 +19,7 @@ import (
 type Database[U User[ID], ID comparable] struct {
 	tokens  Store[ID]
 	users   UserSource[U, ID]
-	format  TokenFormat
+	format  token.Format
 	cfg     Config
 	touches touches
 
@@ -26,8 +27,7 @@ type Database[U User[ID], ID comparable] struct {
 	log     RevocationLog[ID] // nil if revocations are not published
 	unknown unknownQuota[ID]
 
-	closing    sync.Once
-	closers    []func()
+	stop       context.CancelFunc // stops the background work
 	background sync.WaitGroup
 	finishing  sync.RWMutex // read-locked by what is done behind an answer
 }
@@ -49,7 +49,7 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	if kept := tokens.Retention(); kept > 0 && (cfg.Lifetime == 0 || cfg.Lifetime > kept) {
 		return nil, fmt.Errorf("strategy: Config.Lifetime is %v (0 means no expiry), but the store keeps tokens for only %v: configure both with the same lifetime", cfg.Lifetime, kept)
 	}
-	format, err := NewTokenFormat(cfg.TokenPrefix)
+	format, err := token.NewFormat(cfg.TokenPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("strategy: Config.TokenPrefix: %w", err)
 	}
@@ -65,13 +65,22 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	} else if cfg.PublishRevocations {
 		return nil, fmt.Errorf("strategy: Config.PublishRevocations: %T does not implement RevocationLog", tokens)
 	}
-	d.subscribe()
+	background, stop := context.WithCancel(context.Background())
+	d.stop = stop
+	if cached && d.log != nil {
+		d.cache.needsLog = true
+		next := d.log.FollowRevocations()
+		d.background.Go(func() { d.follow(background, next) })
+	}
 	return d, nil
 }
 
 // Lifetime returns the lifetime of tokens issued without [WithLifetime]; 0 means that they
 // do not expire.
 func (d *Database[U, ID]) Lifetime() time.Duration { return d.cfg.Lifetime }
+
+// WellFormed reports, without I/O, whether a string has the format of the tokens.
+func (d *Database[U, ID]) WellFormed(token string) bool { return d.format.WellFormed(token) }
 
 // now returns the time in whole milliseconds, the precision of stores, so that ages are
 // exact.
@@ -141,15 +150,15 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 		return Secret{}, Session[U]{}, err
 	}
 	d.emit(ctx, event.Event{Kind: event.TokenIssued, UserID: row.UserID, SessionID: row.ID})
-	return secret, Session[U]{SessionInfo: d.info(row), User: user}, nil
+	return NewSecret(secret), Session[U]{SessionInfo: d.info(row), User: user}, nil
 }
 
 // resolve returns the rows of the tokens that a new one replaces. Their sessions are ended
 // by ID, because a rotation can give them other tokens meanwhile.
 func (d *Database[U, ID]) resolve(ctx context.Context, tokens []string) (rows []AccessToken[ID], err error) {
 	for _, token := range tokens {
-		digest, err := d.format.Digest(token)
-		if err != nil {
+		digest, ok := d.format.Digest(token)
+		if !ok {
 			continue
 		}
 		row, err := d.tokens.ByToken(ctx, digest)
@@ -193,11 +202,11 @@ func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (*Session
 	if d.cache != nil {
 		return d.readCached(ctx, token)
 	}
-	key, err := d.format.key(token)
-	if err != nil {
+	digest, ok := d.format.Digest(token)
+	if !ok {
 		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
-	now, digest := d.now(), key.digest()
+	now := d.now()
 	row, user, err := d.read(ctx, digest, now, nil)
 	if err != nil {
 		return nil, err
@@ -211,14 +220,14 @@ func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (*Session
 
 // readCached is ReadToken with a cache.
 func (d *Database[U, ID]) readCached(ctx context.Context, token string) (*Session[U], error) {
-	if !d.format.fits(token) {
+	key, ok := d.format.Key(token)
+	if !ok {
 		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
-	key := keyOf(token)
 	now := d.cfg.Now() // not d.now: the cache uses the monotonic clock too
 	e := d.cached(key, now)
 	if e == nil { // the checksum of a cached token was checked before
-		if !d.format.wellFormed(token) {
+		if !d.format.WellFormed(token) {
 			return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 		}
 		var err error
@@ -228,7 +237,7 @@ func (d *Database[U, ID]) readCached(ctx context.Context, token string) (*Sessio
 	}
 	s := e.session.Load()
 	if d.cfg.TouchInterval > 0 {
-		if at := wholeMS(now); d.touchDue(&s.SessionInfo, at) && d.touch(ctx, &s.SessionInfo, key.digest(), at) {
+		if at := wholeMS(now); d.touchDue(&s.SessionInfo, at) && d.touch(ctx, &s.SessionInfo, key.Digest(), at) {
 			e.touched(at)
 			s = e.session.Load()
 		}
@@ -238,7 +247,7 @@ func (d *Database[U, ID]) readCached(ctx context.Context, token string) (*Sessio
 
 // cached returns the entry of a valid token, or nil. It does not reject a token by its entry:
 // another process may have used the session since, so that it is not idle.
-func (d *Database[U, ID]) cached(key tokenKey, now time.Time) *entry[U, ID] {
+func (d *Database[U, ID]) cached(key token.Key, now time.Time) *entry[U, ID] {
 	e := d.cache.get(key, now)
 	if e == nil || !d.withinLifetime(e, now) {
 		return nil
@@ -261,7 +270,7 @@ func (d *Database[U, ID]) withinLifetime(e *entry[U, ID], now time.Time) bool {
 
 // readThrough reads a token from the stores and caches it. Concurrent requests share a read,
 // unless something was revoked, or the session expired, after the read began.
-func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, now time.Time) (*entry[U, ID], error) {
+func (d *Database[U, ID]) readThrough(ctx context.Context, key token.Key, now time.Time) (*entry[U, ID], error) {
 	for {
 		fk := flightKey{key, d.cache.stripes.seq.Load()}
 		f, own, err := d.cache.flights.do(ctx, fk, func(f *flight[U, ID]) error {
@@ -284,10 +293,10 @@ func (d *Database[U, ID]) readThrough(ctx context.Context, key tokenKey, now tim
 
 // readEntry reads the entry of a token into f. It sets the row, if it found one, even if it
 // returns an error.
-func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key tokenKey) error {
+func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key token.Key) error {
 	e := &entry[U, ID]{readAt: d.cfg.Now(), seq: d.cache.stripes.seq.Load()}
 	keep := d.cache.usable(e.readAt)
-	digest := key.digest()
+	digest := key.Digest()
 	row, u, err := d.read(ctx, digest, wholeMS(e.readAt), nil)
 	if err != nil {
 		f.row = row
@@ -364,8 +373,8 @@ func (d *Database[U, ID]) invalid(row *AccessToken[ID], now time.Time) *denial {
 // It is idempotent: an unknown token is a success, and a malformed one is a success without
 // I/O. After an error the token may still be valid.
 func (d *Database[U, ID]) DestroyToken(ctx context.Context, token string) error {
-	digest, err := d.format.Digest(token)
-	if err != nil {
+	digest, ok := d.format.Digest(token)
+	if !ok {
 		return nil
 	}
 	row, err := d.tokens.Delete(ctx, digest)
@@ -401,8 +410,8 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 		}
 	}
 	now := d.now()
-	old, err := d.format.Digest(token)
-	if err != nil {
+	old, ok := d.format.Digest(token)
+	if !ok {
 		return Secret{}, Session[U]{}, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
 	var re *reauthentication[ID]
@@ -434,7 +443,7 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 		return Secret{}, Session[U]{}, d.failed(ctx, "rotate the token", err)
 	}
 	d.emit(ctx, event.Event{Kind: event.TokenRotated, UserID: row.UserID, SessionID: row.ID})
-	return secret, Session[U]{SessionInfo: d.info(row), User: user}, nil
+	return NewSecret(secret), Session[U]{SessionInfo: d.info(row), User: user}, nil
 }
 
 // lastTime is the last time that RFC 3339, and therefore JSON, can represent.

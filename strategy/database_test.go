@@ -410,7 +410,7 @@ func TestMalformedTokenCausesNoIO(t *testing.T) {
 		t.Error("the user source was asked")
 		return user{}, strategy.ErrUserNotFound
 	}
-	alphabet := lower + upper + digits + "_\x00 é"
+	const alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_\x00 é"
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 100_000 {
 		// Half differ from a valid token in one character, half have any length.
@@ -421,8 +421,8 @@ func TestMalformedTokenCausesNoIO(t *testing.T) {
 			malformed[random.IntN(len(malformed))] ^= byte(1 + random.IntN(255))
 		}
 		malformed = append(malformed, alphabet[random.IntN(len(alphabet))])[:random.IntN(2)+len(malformed)]
-		if wellFormed(string(malformed)) {
-			continue // the valid token again
+		if string(malformed) == token {
+			continue
 		}
 		if _, err := r.ReadToken(t.Context(), string(malformed)); !errors.Is(err, strategy.ErrInvalidToken) {
 			t.Fatalf("ReadToken(%q): got %v, want ErrInvalidToken", malformed, err)
@@ -503,7 +503,7 @@ func TestDefaultClockIsTheSystemClock(t *testing.T) {
 // Every outcome is an event, and no event contains a token or its digest.
 func TestEvents(t *testing.T) {
 	down := errors.New("down")
-	unknown, _ := mustFormat(t, "").New()
+	unknown := newSecret()
 	for _, c := range []struct {
 		name string
 		do   func(t *testing.T, r *rig, token string)
@@ -739,7 +739,7 @@ func BenchmarkReadToken(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	unknown, _ := mustFormat(b, "").New()
+	unknown := newSecret()
 	for _, c := range []struct{ name, token string }{
 		{"valid", good.Reveal()},
 		{"malformed", good.Reveal()[:51]},

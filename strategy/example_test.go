@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"regexp"
 	"time"
 
 	"github.com/google/uuid"
@@ -258,7 +257,7 @@ func ExampleWithReauthentication() {
 }
 
 // Cache sessions, and read a user again after a change that the cache cannot see.
-func ExampleDatabase_ForgetUser() {
+func ExampleDatabase_UserChanged() {
 	ctx := context.Background()
 	directory := Directory{7: {Number: 7, Name: "Ann"}}
 	tokens, err := strategy.NewDatabase(memstore.NewTokens[int64](), directory, strategy.Config{
@@ -283,7 +282,7 @@ func ExampleDatabase_ForgetUser() {
 	fmt.Println(name())
 
 	directory[7] = Employee{Number: 7, Name: "Anne"}
-	if err := tokens.ForgetUser(ctx, 7); err != nil {
+	if err := tokens.UserChanged(ctx, 7, false); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(name())
@@ -308,23 +307,6 @@ func ExampleUserFromContext() {
 	// Output:
 	// Ann true
 	//  false
-}
-
-// Find leaked tokens with a secret scanner.
-func ExampleTokenFormat_Pattern() {
-	format, err := strategy.NewTokenFormat("my_app_")
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(format.Pattern())
-
-	secret, _ := format.New()
-	leak := "Authorization: Bearer " + secret.Reveal()
-	fmt.Println(regexp.MustCompile(format.Pattern()).ReplaceAllString(leak, "***"))
-
-	// Output:
-	// \bmy_app_[0-9A-Za-z]{49}\b
-	// Authorization: Bearer ***
 }
 
 // A Secret can be printed, logged and marshalled safely.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/latchkey-go/latchkey/internal/token"
 )
 
 // TokenOption changes a token when it is issued.
@@ -34,9 +36,10 @@ func WithAuthenticatedAt(t time.Time) TokenOption {
 	return func(o *tokenOptions) { o.authenticatedAt = t }
 }
 
-// WithScopes restricts a token to at least one scope, for a script or a service; see
-// [ValidScope]. Such a token is not a login: [Config.IdleTimeout] and [Config.MaxSessions]
-// do not apply to it.
+// WithScopes restricts a token to at least one scope, for a script or a service. A scope is
+// one or more printable ASCII characters other than space, double quote and backslash (RFC
+// 6749 §3.3). Such a token is not a login: [Config.IdleTimeout] and [Config.MaxSessions] do
+// not apply to it.
 func WithScopes(scopes ...string) TokenOption {
 	return func(o *tokenOptions) { o.scopes, o.hasScopes = scopes, true }
 }
@@ -85,22 +88,11 @@ func (o *tokenOptions) check(longest time.Duration) error {
 		return fmt.Errorf("%w: WithScopes wants at least one scope", ErrInvalidOption)
 	}
 	for _, scope := range o.scopes {
-		if !ValidScope(scope) {
+		if !token.ValidScope(scope) {
 			return fmt.Errorf("%w: WithScopes: %q is not a scope", ErrInvalidOption, scope)
 		}
 	}
 	return nil
-}
-
-// ValidScope reports whether a string is a scope: one or more printable ASCII characters
-// other than space, double quote and backslash (RFC 6749 §3.3).
-func ValidScope(scope string) bool {
-	for i := range len(scope) {
-		if c := scope[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' {
-			return false
-		}
-	}
-	return scope != ""
 }
 
 // RotateOption changes a session when it gets a new secret.

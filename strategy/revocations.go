@@ -27,32 +27,18 @@ type Revocation[ID comparable] struct {
 // cache, or with a single process, does not need it. It must be safe for concurrent use.
 type RevocationLog[ID comparable] interface {
 	// PublishRevocation appends a revocation to the log. Once it has returned nil, the next
-	// call of Next on every follower in every process must return the revocation. The log
-	// may drop it some minutes later. PublishRevocation must be bounded in time even if the
-	// context is not.
+	// call of every function that FollowRevocations returned, in every process, must return
+	// the revocation. The log may drop it some minutes later. PublishRevocation must be
+	// bounded in time even if the context is not.
 	PublishRevocation(ctx context.Context, r Revocation[ID]) error
 
-	// FollowRevocations returns a follower that begins at the end of the log. It does no I/O.
-	FollowRevocations() RevocationFollower[ID]
-}
-
-// RevocationFollower reads a [RevocationLog]. It is used by one goroutine.
-type RevocationFollower[ID comparable] interface {
-	// Next returns the revocations that were published since the last successful call. The
-	// first call may only find the end of the log. Next may return a revocation more than
+	// FollowRevocations returns a function, next, that reads the log from its end on. It does
+	// no I/O itself. Each next has its own position and is called by one goroutine.
+	//
+	// next returns the revocations that were published since its last successful call. Its
+	// first call may only find the end of the log. next may return a revocation more than
 	// once and must leave none out. It must be bounded in time and honour cancellation.
-	Next(ctx context.Context) ([]Revocation[ID], error)
-}
-
-// UserNotifier is an optional interface of a [UserSource] through which users are changed.
-// With it, a [Cache] reads a changed user again at once. It is optional because a source
-// may only be able to read users; call [Database.ForgetUser] then. It must be safe for
-// concurrent use.
-type UserNotifier[ID comparable] interface {
-	// OnUserChange registers a function. The source must call it after every change to a
-	// user that can end the user's sessions, also if the change failed but may have been
-	// made, and return its error from the method that made the change. stop unregisters it.
-	OnUserChange(f func(ctx context.Context, id ID) error) (stop func())
+	FollowRevocations() (next func(context.Context) ([]Revocation[ID], error))
 }
 
 // announce removes what was revoked from the cache and publishes the revocation, after the
@@ -163,40 +149,40 @@ func (q *unknownQuota[ID]) published(r unknownRevocation[ID]) {
 	q.done[r] = true
 }
 
-// ForgetUser makes the caches of this process and of others read a user again. Call it after
-// a change to a user that was not made through a [UserNotifier]. Without a cache it does
-// nothing.
-func (d *Database[U, ID]) ForgetUser(ctx context.Context, userID ID) error {
+// UserChanged makes the caches of this process and of others read a user again. An
+// account.Manager calls it; applications call it, with revoked false, after they changed a
+// user's row by other means.
+//
+// revoked means that the change invalidated all tokens of the user, as raising the token
+// version does. UserChanged then deletes their rows too, except that of the session in ctx,
+// which ginauth's Renew may keep. That is a clean-up: a failure is an event, not an error.
+func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked bool) error {
 	if err := d.announce(ctx, Revocation[ID]{UserID: userID}, nil); err != nil {
-		return d.failed(ctx, "forget the user", err)
+		return d.failed(ctx, "announce the change of the user", err)
 	}
+	if !revoked {
+		return nil
+	}
+	var current []uuid.UUID
+	if s, ok := SessionFromContext[U](ctx); ok && s.User.UserID() == userID {
+		current = append(current, s.ID)
+	}
+	n, err := d.tokens.DeleteByUser(ctx, userID, current...)
+	_ = d.destroyed(ctx, userID, n, err)
 	return nil
 }
 
-// subscribe subscribes to changes of users, and starts to follow the revocation log if there
-// is a cache.
-func (d *Database[U, ID]) subscribe() {
-	if n, ok := d.users.(UserNotifier[ID]); ok && (d.cache != nil || d.log != nil) {
-		n.OnUserChange(d.ForgetUser) // also after Close: other processes have to learn of changes
-	}
-	if d.cache == nil || d.log == nil {
-		return
-	}
-	d.cache.needsLog = true
-	ctx, cancel := context.WithCancel(context.Background())
-	follower := d.log.FollowRevocations()
-	d.background.Go(func() { d.follow(ctx, follower) })
-	d.closers = append(d.closers, cancel)
-}
-
 // follow applies the revocations of other processes to the cache until ctx is done.
-func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollower[ID]) {
+func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context) ([]Revocation[ID], error)) {
 	tick := time.NewTicker(d.cache.cfg.FollowInterval)
 	defer tick.Stop()
 	var failing, suspended bool
 	for {
 		began := d.cfg.Now() // what is published later may be missing from the answer
-		revocations, err := d.next(ctx, follower)
+		// A store that hangs must be noticed before MaxStaleness has passed.
+		bounded, cancel := context.WithTimeout(ctx, max(d.cache.cfg.FollowInterval, d.cache.cfg.MaxStaleness/2))
+		revocations, err := next(bounded)
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -227,26 +213,15 @@ func (d *Database[U, ID]) follow(ctx context.Context, follower RevocationFollowe
 	}
 }
 
-// next calls Next with a timeout, so that a store that hangs is noticed before MaxStaleness
-// has passed.
-func (d *Database[U, ID]) next(ctx context.Context, follower RevocationFollower[ID]) ([]Revocation[ID], error) {
-	ctx, cancel := context.WithTimeout(ctx, max(d.cache.cfg.FollowInterval, d.cache.cfg.MaxStaleness/2))
-	defer cancel()
-	return follower.Next(ctx)
-}
-
 // Close stops what [NewDatabase] started for a [Cache] and waits until it has stopped, and
-// for what failed operations have to take back. It is idempotent. The Database can still be used afterwards, without its cache. Close does not
-// close the store.
+// for what failed operations have to take back. It is idempotent. The Database can still be
+// used afterwards, without its cache: it still publishes revocations. Close does not close the
+// store.
 func (d *Database[U, ID]) Close() {
-	d.closing.Do(func() {
-		if d.cache != nil {
-			d.cache.closed.Store(true)
-		}
-		for _, c := range d.closers {
-			c()
-		}
-	})
+	if d.cache != nil {
+		d.cache.closed.Store(true)
+	}
+	d.stop()
 	d.background.Wait()
 	d.finishing.Lock()
 	d.finishing.Unlock()

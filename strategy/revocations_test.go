@@ -53,10 +53,9 @@ type instance struct {
 	events recorder
 }
 
-// instance opens an instance with a cache. Its user source does not notify it, because users
-// are changed in another process.
+// instance opens an instance with a cache.
 func (c *cluster) instance(t testing.TB) *instance {
-	return c.open(t, silentUsers{c.users}, strategy.Config{MaxSessions: 2, Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
+	return c.open(t, c.users, strategy.Config{MaxSessions: 2, Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
 }
 
 func (c *cluster) open(t testing.TB, users strategy.UserSource[user, uuid.UUID], cfg strategy.Config) *instance {
@@ -71,21 +70,12 @@ func (c *cluster) open(t testing.TB, users strategy.UserSource[user, uuid.UUID],
 	return i
 }
 
-// silentUsers is a user source without notifications.
-type silentUsers struct {
-	users *memstore.Users[user, uuid.UUID]
-}
-
-func (u silentUsers) ByID(ctx context.Context, id uuid.UUID) (user, error) {
-	return u.users.ByID(ctx, id)
-}
-
 // logStore is a store of tokens whose revocation log can fail.
 type logStore struct {
 	*memstore.Tokens[uuid.UUID]
 	reads, published, followed atomic.Int64
-	publish, next              atomic.Pointer[func(context.Context) error] // replace the methods if not nil
-	// late makes a follower begin at the first Next that succeeds.
+	publish, next              atomic.Pointer[func(context.Context) error] // called first if not nil
+	// late makes a follower begin at its first call that succeeds.
 	late atomic.Bool
 }
 
@@ -102,26 +92,20 @@ func (s *logStore) PublishRevocation(ctx context.Context, r revocation) error {
 	return s.Tokens.PublishRevocation(ctx, r)
 }
 
-func (s *logStore) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
-	return &logFollower{s, s.Tokens.FollowRevocations()}
-}
-
-type logFollower struct {
-	s *logStore
-	strategy.RevocationFollower[uuid.UUID]
-}
-
-func (f *logFollower) Next(ctx context.Context) ([]revocation, error) {
-	f.s.followed.Add(1)
-	if next := f.s.next.Load(); next != nil {
-		if err := (*next)(ctx); err != nil {
-			return nil, err
+func (s *logStore) FollowRevocations() func(context.Context) ([]revocation, error) {
+	follow := s.Tokens.FollowRevocations()
+	return func(ctx context.Context) ([]revocation, error) {
+		s.followed.Add(1)
+		if next := s.next.Load(); next != nil {
+			if err := (*next)(ctx); err != nil {
+				return nil, err
+			}
 		}
+		if s.late.Swap(false) {
+			follow = s.Tokens.FollowRevocations()
+		}
+		return follow(ctx)
 	}
-	if f.s.late.Swap(false) {
-		f.RevocationFollower = f.s.Tokens.FollowRevocations()
-	}
-	return f.RevocationFollower.Next(ctx)
 }
 
 var errDown = errors.New("down")
@@ -202,39 +186,34 @@ var elsewhere = []struct {
 		_, _, err := by.WriteToken(t.Context(), c.ann, strategy.WithReplaced(token))
 		return err
 	}},
-	{"ReplacePassword", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
-		return c.users.ReplacePassword(t.Context(), c.ann.ID, c.ann.HashedPassword, "new", true)
-	}},
-	{"Apply", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
-		return c.users.Apply(t.Context(), c.ann.ID, account.Change{Active: new(bool)})
-	}},
-	{"Update of the user", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
-		return c.users.Update(t.Context(), c.ann.ID, func(u *user) { u.Active = false })
-	}},
-	{"Delete of the user", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
-		return c.users.Delete(t.Context(), c.ann.ID)
-	}},
-	{"Manager.ChangePassword", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
-		_, err := c.manager(t).ChangePassword(t.Context(), c.ann.ID, password, changed)
+	{"Manager.ChangePassword", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		_, err := c.manager(t, by).ChangePassword(t.Context(), c.ann.ID, password, changed)
 		return err
 	}},
-	{"Manager.Deactivate", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
-		return c.manager(t).Deactivate(t.Context(), c.ann.ID)
+	{"Manager.Deactivate", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		return c.manager(t, by).Deactivate(t.Context(), c.ann.ID)
 	}},
-	{"Manager.RevokeTokens", func(t *testing.T, c *cluster, _ *instance, _ string, _ strategy.Session[user]) error {
-		return c.manager(t).RevokeTokens(t.Context(), c.ann.ID)
+	{"Manager.RevokeTokens", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		return c.manager(t, by).RevokeTokens(t.Context(), c.ann.ID)
 	}},
-	{"ForgetUser after their tokens were deleted by hand", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+	{"UserChanged after the user was deactivated by other means", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		err := c.users.Update(t.Context(), c.ann.ID, func(u *user) { u.Active = false })
+		return errors.Join(err, by.UserChanged(t.Context(), c.ann.ID, false))
+	}},
+	{"UserChanged after the user was deleted", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
+		return errors.Join(c.users.Delete(t.Context(), c.ann.ID), by.UserChanged(t.Context(), c.ann.ID, false))
+	}},
+	{"UserChanged after the tokens were deleted by other means", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
 		_, err := c.tokens.DeleteByUser(t.Context(), c.ann.ID)
-		return errors.Join(err, by.ForgetUser(t.Context(), c.ann.ID))
+		return errors.Join(err, by.UserChanged(t.Context(), c.ann.ID, false))
 	}},
 }
 
-func (c *cluster) manager(t testing.TB) *account.Manager[user, uuid.UUID] {
+func (c *cluster) manager(t testing.TB, by *instance) *account.Manager[user, uuid.UUID] {
 	t.Helper()
 	m, err := account.NewManager(c.users, nil, nil, account.Config{
 		InsecureNoLimiter: true, Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
-	})
+	}, by)
 	if err != nil {
 		t.Fatalf("NewManager: %v", err)
 	}
@@ -258,8 +237,12 @@ func TestTokenRevokedElsewhereIsSoonRejected(t *testing.T) {
 					there := c.open(t, c.users, by.cfg)
 					follow()
 					token, session := c.cached(t, here)
+					published := there.log.published.Load()
 					if err := e.end(t, c, there, token, session); err != nil {
 						t.Fatalf("got %v, want nil", err)
+					}
+					if got := there.log.published.Load() - published; got != 1 {
+						t.Errorf("published %d revocations, want 1", got)
 					}
 					follow()
 					here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
@@ -276,7 +259,7 @@ func TestReadInFlightIsNotCachedAfterARevocationElsewhere(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t)
-				held := heldUsers{silentUsers{c.users}, make(chan struct{})}
+				held := heldUsers{c.users, make(chan struct{})}
 				here := c.open(t, held, strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}})
 				there := c.open(t, c.users, strategy.Config{MaxSessions: 2, PublishRevocations: true})
 				follow()
@@ -349,7 +332,7 @@ func TestRevocationsOfUnknownTokensAreCapped(t *testing.T) {
 		other, _ := c.cached(t, here, there)
 		made := make([]string, flood)
 		for i := range made {
-			secret, _ := mustFormat(t, "").New()
+			secret := newSecret()
 			made[i] = secret.Reveal()
 		}
 		destroyed := func() (n int) {
@@ -516,7 +499,7 @@ func TestCacheIsNotUsedBeforeTheLogIsRead(t *testing.T) {
 		repair := failing(&here.log.next)
 		here.log.late.Store(true)
 		var err error
-		here.Database, err = strategy.NewDatabase(here.log, silentUsers{c.users}, strategy.Config{
+		here.Database, err = strategy.NewDatabase(here.log, c.users, strategy.Config{
 			Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}, OnEvent: here.events.record,
 		})
 		if err != nil {
@@ -536,7 +519,7 @@ func TestCacheIsNotUsedBeforeTheLogIsRead(t *testing.T) {
 			t.Errorf("got the events %v, want %v", got, want)
 		}
 
-		// The follower begins at its first successful Next, so it misses this revocation.
+		// The follower begins at its first successful call, so it misses this revocation.
 		if err := there.DestroyToken(t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
@@ -573,9 +556,6 @@ func TestAgeOfALogReadCountsFromItsStart(t *testing.T) {
 func TestFailureToPublishARevocationIsAnError(t *testing.T) {
 	hashed()
 	for _, e := range elsewhere {
-		if e.name == "ForgetUser after their tokens were deleted by hand" {
-			continue
-		}
 		t.Run(e.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t)
@@ -687,7 +667,7 @@ func TestFloodOfUnknownSessionsIsCappedForEachUser(t *testing.T) {
 				t.Errorf("%s: %d revocations were published in a second, want %d", who, n, limit)
 			}
 		}
-		secret, _ := mustFormat(t, "").New()
+		secret := newSecret()
 		if err := there.DestroyToken(t.Context(), secret.Reveal()); err != nil {
 			t.Errorf("a log-out with an unknown token: got %v, want nil", err)
 		}
@@ -843,7 +823,7 @@ func TestCloseWaitsForAReadInFlight(t *testing.T) {
 		}
 		i.Close()
 		if !ended.Load() {
-			t.Error("Close returned while a Next was in flight")
+			t.Error("Close returned while the log was being read")
 		}
 	})
 }
@@ -889,15 +869,12 @@ func TestDatabaseWorksAfterClose(t *testing.T) {
 		}
 		follow()
 		there.reads(t, "of a token revoked after Close", token, strategy.ErrInvalidToken, 1)
-		// It is still notified of changes to users.
-		published := here.log.published.Load()
-		if err := c.users.Update(t.Context(), c.ann.ID, func(u *user) { u.Active = false }); err != nil {
-			t.Fatal(err)
+		if err := c.manager(t, here).Deactivate(t.Context(), c.ann.ID); err != nil {
+			t.Errorf("Deactivate after Close: %v", err)
 		}
-		if got := here.log.published.Load(); got != published+1 {
-			t.Errorf("a change of a user after Close was published %d times, want 1", got-published)
-		}
-		here.reads(t, "of a user who was changed after Close", other, strategy.ErrInvalidToken, 1)
+		here.reads(t, "of a user who was deactivated after Close", other, strategy.ErrInvalidToken, 1)
+		follow()
+		there.reads(t, "of a user who was deactivated after Close", other, strategy.ErrInvalidToken, 1)
 	})
 }
 
@@ -922,8 +899,8 @@ func TestCloseDuringReadsChangesAndRevocations(t *testing.T) {
 					if i == 10*n {
 						here.Close()
 					}
-					if err := c.users.Update(t.Context(), c.ann.ID, func(*user) {}); err != nil {
-						t.Errorf("Update: %v", err)
+					if err := here.UserChanged(t.Context(), c.ann.ID, false); err != nil {
+						t.Errorf("UserChanged: %v", err)
 					}
 				}
 				if err := here.DestroySession(t.Context(), c.ann.ID, session.ID); err != nil {

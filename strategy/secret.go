@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/latchkey-go/latchkey/internal/token"
 )
 
 // Secret is an access token as the client holds it. It prints as "lk_…redacted" through fmt,
@@ -31,24 +33,13 @@ func (s Secret) Reveal() string {
 	return s.reveal()
 }
 
-// String returns the token's prefix and "…redacted". It omits the prefix if the token is not
-// of a [TokenFormat].
-func (s Secret) String() string {
-	token := s.Reveal()
-	prefix := token[:max(0, len(token)-secretLength-checksumLength)]
-	// In a token of another format, the characters before an underscore may be secret.
-	if f, err := NewTokenFormat(prefix); err != nil || !f.wellFormed(token) {
-		prefix = ""
-	}
-	return prefix + "…redacted"
-}
+// Format implements [fmt.Formatter], so that no verb shows the token. It prints the token's
+// prefix and "…redacted", without the prefix if the string is not a token.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, token.Redact(s.Reveal())) }
 
-// Format implements [fmt.Formatter], so that no verb shows the token.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
-
-// LogValue implements [slog.LogValuer].
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+// LogValue implements [slog.LogValuer]. It returns what Format prints.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(token.Redact(s.Reveal())) }
 
 // MarshalText implements [encoding.TextMarshaler], which encoding/json uses too. It returns
-// what String returns.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// what Format prints.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(token.Redact(s.Reveal())), nil }

@@ -101,7 +101,7 @@ func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid
 }
 
 func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why event.Reason) error {
-	return d.destroyed(ctx, userID, id, why, d.deleteSession(ctx, userID, id))
+	return d.sessionDestroyed(ctx, userID, id, why, d.deleteSession(ctx, userID, id))
 }
 
 // deleteSession deletes a session and announces it.
@@ -110,8 +110,8 @@ func (d *Database[U, ID]) deleteSession(ctx context.Context, userID ID, id uuid.
 	return d.announceBy(ctx, userID, Revocation[ID]{SessionID: id}, err)
 }
 
-// destroyed reports the result of deleteSession.
-func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, id uuid.UUID, why event.Reason, err error) error {
+// sessionDestroyed reports the result of deleteSession.
+func (d *Database[U, ID]) sessionDestroyed(ctx context.Context, userID ID, id uuid.UUID, why event.Reason, err error) error {
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return fmt.Errorf("strategy: %w", ErrSessionNotFound)
@@ -127,7 +127,12 @@ func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, id uuid.UUID
 // account.Manager does; DestroyAll then only deletes rows.
 func (d *Database[U, ID]) DestroyAll(ctx context.Context, userID ID, except ...uuid.UUID) error {
 	n, err := d.tokens.DeleteByUser(ctx, userID, except...)
-	if err = d.announce(ctx, Revocation[ID]{UserID: userID}, err); err != nil {
+	return d.destroyed(ctx, userID, n, d.announce(ctx, Revocation[ID]{UserID: userID}, err))
+}
+
+// destroyed reports the end of n sessions of a user, or why it failed.
+func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, n int64, err error) error {
+	if err != nil {
 		return d.failed(ctx, "delete the sessions", err)
 	}
 	if n > 0 {

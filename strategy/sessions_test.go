@@ -77,7 +77,7 @@ func TestRotateTokenGivesASessionANewSecret(t *testing.T) {
 }
 
 func TestRotateTokenRefusesWhatReadTokenRefuses(t *testing.T) {
-	unknown, _ := mustFormat(t, "").New()
+	unknown := newSecret()
 	for _, c := range []struct {
 		name   string
 		spoil  func(t *testing.T, r *rig, token string) string
@@ -901,6 +901,65 @@ func TestEventsOfSessions(t *testing.T) {
 				if strings.Contains(shown.String(), cmp.Or(strings.TrimPrefix(secret, "lk_"), secret)) {
 					t.Errorf("the events show %q:\n%s", secret, shown.String())
 				}
+			}
+		})
+	}
+}
+
+// The rows of revoked tokens are deleted, except that of the session that made the change.
+func TestUserChangedDeletesTheRowsOfRevokedTokens(t *testing.T) {
+	down := errors.New("down")
+	for _, c := range []struct {
+		name    string
+		revoked bool
+		in      func(own, other strategy.Session[user]) *strategy.Session[user] // the session in the context
+		failure error                                                           // of the delete
+		left    int                                                             // of Ann's three rows
+		event   event.Kind
+	}{
+		{"nothing was revoked", false, nil, nil, 3, ""},
+		{"without a session", true, nil, nil, 0, event.TokensRevoked},
+		{"with a session of the user", true, func(own, _ strategy.Session[user]) *strategy.Session[user] { return &own }, nil, 1, event.TokensRevoked},
+		{"with a session of another user", true, func(_, other strategy.Session[user]) *strategy.Session[user] { return &other }, nil, 0, event.TokensRevoked},
+		{"a failed delete is an event, not an error", true, nil, down, 3, event.StoreFailed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, strategy.Config{Lifetime: lifetime})
+			bob := user{ID: uuid.New(), Email: "bob@example.com", Active: true}
+			_, other, err := r.WriteToken(t.Context(), bob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, own, err := r.WriteToken(t.Context(), r.ann)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				r.issue(t)
+			}
+			ctx := t.Context()
+			if c.in != nil {
+				ctx = strategy.ContextWithSession(ctx, *c.in(own, other))
+			}
+			if c.failure != nil {
+				r.tokens.deleteByUser = func(context.Context, uuid.UUID, ...uuid.UUID) (int64, error) { return 0, c.failure }
+			}
+			r.events.take()
+			if err := r.UserChanged(ctx, r.ann.ID, c.revoked); err != nil {
+				t.Errorf("got %v, want nil", err)
+			}
+			rows, err := r.tokens.store.ByUser(t.Context(), r.ann.ID, strategy.Position{}, 10)
+			if len(rows) != c.left || err != nil || c.left == 1 && rows[0].ID != own.ID {
+				t.Errorf("left the rows %v, %v, want %d", rows, err, c.left)
+			}
+			if rows, err := r.tokens.store.ByUser(t.Context(), bob.ID, strategy.Position{}, 10); len(rows) != 1 || err != nil {
+				t.Errorf("left %d rows of another user, %v, want 1", len(rows), err)
+			}
+			switch events := r.events.take(); {
+			case c.event == "" && len(events) == 0:
+			case len(events) == 1 && events[0].Kind == c.event && errors.Is(events[0].Err, c.failure) && (c.failure != nil || events[0].UserID == r.ann.ID):
+			default:
+				t.Errorf("got the events %+v, want one %q", events, c.event)
 			}
 		})
 	}

@@ -67,13 +67,6 @@ func (s SessionInfo) Scoped() bool { return s.Scopes != nil }
 // usedAt returns when the session was last known to be in use.
 func (s *SessionInfo) usedAt() time.Time { return latest(s.CreatedAt, s.LastUsedAt) }
 
-// own returns a copy that the caller may change.
-func (s *SessionInfo) own() SessionInfo {
-	info := *s
-	info.Scopes = slices.Clone(s.Scopes)
-	return info
-}
-
 // HasScopes reports whether the session has all the given scopes. A login has every scope.
 func (s SessionInfo) HasScopes(scopes ...string) bool {
 	if !s.Scoped() {
@@ -92,11 +85,6 @@ type Session[U any] struct {
 	// User is the user as read for this request, or as cached.
 	User U
 	SessionInfo
-}
-
-// own returns a copy that the caller may change, except what the fields of the user point to.
-func (s *Session[U]) own() Session[U] {
-	return Session[U]{User: s.User, SessionInfo: s.SessionInfo.own()}
 }
 
 // UserSessions are the sessions of one user; see [Database.Of]. They are safe for concurrent

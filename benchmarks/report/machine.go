@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// machine is where it was measured, and with what.
+// machine describes the machine and the versions that were measured.
 type machine struct {
 	cpu, system string
 	cores       int
@@ -30,7 +30,7 @@ func thisMachine() machine {
 	return m
 }
 
-// cpuName is the processor's name where the system tells it in the way of Linux.
+// cpuName returns the processor's name on Linux.
 func cpuName() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {

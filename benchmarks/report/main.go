@@ -1,8 +1,10 @@
-// Command report measures the candidates and writes docs/benchmarks.md, with a plot. Run it from the repository's root:
+// Command report measures the candidates and writes docs/benchmarks.md and a plot. Run it in
+// the root of the repository:
 //
 //	go run ./benchmarks/report
 //
-// With -delay, -logins, -tokens or -revocations it makes only these measurements, prints them, and writes nothing.
+// With -delay, -logins, -tokens or -revocations it measures only these parts, prints them
+// and writes no files.
 package main
 
 import (
@@ -33,7 +35,7 @@ func main() {
 	}
 }
 
-// settings are what the flags say.
+// settings are the values of the flags.
 type settings struct {
 	users, rounds         int
 	slot, warmup          time.Duration
@@ -47,26 +49,26 @@ type settings struct {
 	progress io.Writer
 }
 
-// all reports whether everything is measured and written.
+// all reports whether all parts are measured and written.
 func (s *settings) all() bool { return !s.delay && !s.logins && !s.tokens && !s.revocations }
 
 func parse(args []string, output io.Writer) (*settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("report", flag.ContinueOnError)
 	flags.SetOutput(output)
-	flags.IntVar(&s.users, "users", 10_000, "number of users, each with a session")
-	flags.IntVar(&s.rounds, "rounds", 5, "rounds; the report has the medians over them")
-	flags.DurationVar(&s.slot, "slot", time.Second, "how long a candidate is under load in a round")
-	flags.DurationVar(&s.warmup, "warmup", 200*time.Millisecond, "how long it is before that, unmeasured")
-	flags.StringVar(&s.benchtime, "benchtime", "300ms", "how long a candidate is measured in the process in a round, as for go test")
-	flags.Var((*ints)(&s.conns), "conns", "numbers of connections, with commas between (default 1,16,64)")
-	flags.Var((*ints)(&s.sizes), "sizes", "numbers of tokens for -tokens (default 1000,1000000)")
-	flags.BoolVar(&s.stub, "stub", false, "measure on the stub even where "+lab.URIVariable+" names a server: all but few and many tokens, or with -tokens these")
-	flags.StringVar(&s.note, "note", "", "`sentence` about the server that is measured with few and many tokens, for the report")
-	flags.BoolVar(&s.delay, "delay", false, "measure only with a delay on the way to the database")
+	flags.IntVar(&s.users, "users", 10_000, "number of users, each with one session")
+	flags.IntVar(&s.rounds, "rounds", 5, "number of rounds; the report shows medians over the rounds")
+	flags.DurationVar(&s.slot, "slot", time.Second, "duration of a measurement under load")
+	flags.DurationVar(&s.warmup, "warmup", 200*time.Millisecond, "duration of the load before each measurement")
+	flags.StringVar(&s.benchtime, "benchtime", "300ms", "duration of a measurement in this process, as in go test")
+	flags.Var((*ints)(&s.conns), "conns", "numbers of connections, separated by commas (default 1,16,64)")
+	flags.Var((*ints)(&s.sizes), "sizes", "numbers of tokens in the collection, separated by commas (default 1000,1000000)")
+	flags.BoolVar(&s.stub, "stub", false, "use the stub even if "+lab.URIVariable+" names a database; without -tokens, few and many tokens are still measured on that database")
+	flags.StringVar(&s.note, "note", "", "`sentence` about the database, which the report adds to the part on few and many tokens")
+	flags.BoolVar(&s.delay, "delay", false, "measure only the candidates with a delayed database")
 	flags.BoolVar(&s.logins, "logins", false, "measure only guarded requests beside logins")
-	flags.BoolVar(&s.tokens, "tokens", false, "measure only with few and with many tokens in the collection")
-	flags.BoolVar(&s.revocations, "revocations", false, "measure only how soon an instance knows of another's revocations")
+	flags.BoolVar(&s.tokens, "tokens", false, "measure only Latchkey with few and many tokens")
+	flags.BoolVar(&s.revocations, "revocations", false, "measure only how soon one instance refuses what another has revoked")
 	flags.StringVar(&s.out, "out", "docs", "`directory` of benchmarks.md and benchmarks.svg")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -86,7 +88,7 @@ func parse(args []string, output io.Writer) (*settings, error) {
 	return &s, nil
 }
 
-// ints is a flag of numbers, with commas between.
+// ints is a flag with positive numbers, separated by commas.
 type ints []int
 
 func (l *ints) String() string {
@@ -98,7 +100,7 @@ func (l *ints) Set(value string) error {
 	for field := range strings.SplitSeq(value, ",") {
 		n, err := strconv.Atoi(field)
 		if err != nil || n < 1 {
-			return fmt.Errorf("%q is no positive number", field)
+			return fmt.Errorf("%q is not a positive number", field)
 		}
 		*l = append(*l, n)
 	}
@@ -113,7 +115,7 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 		return err
 	}
 	s.progress = progress
-	testing.Init() // for its benchtime
+	testing.Init() // defines test.benchtime
 	if err := flag.Set("test.benchtime", s.benchtime); err != nil {
 		return err
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/latchkey-go/latchkey/benchmarks/internal/load"
 )
 
-// results are all that a report tells.
+// results are the measurements of a report. A part that was not measured is empty.
 type results struct {
 	settings *settings
 	machine  machine
-	server   string
+	server   string // the database's name and version
 	stub     bool
 
 	inProcess []benchmark
@@ -25,7 +25,7 @@ type results struct {
 	loopback  []loopback
 	delays    []delayed
 	logins    []besideLogins
-	tokens    []manyTokens // empty where it was skipped
+	tokens    []manyTokens
 
 	tokensServer string
 	tokensOnStub bool
@@ -34,19 +34,19 @@ type results struct {
 	revocations []revocations
 }
 
-// benchmark is a candidate in this process. Single figures are medians over the rounds.
+// benchmark is a candidate measured in this process. Single figures are medians over the
+// rounds.
 type benchmark struct {
 	candidate     candidate.Candidate
 	ns            []float64 // by round
 	bytes, allocs float64
-	commands      float64 // to the database, a request
+	commands      float64 // sent to the database per request
 }
 
-// latencies are what a load came to. Single figures are medians over the rounds.
+// latencies are the rates and latencies of a server under load, by round.
 type latencies struct {
-	rates         []float64 // by round
-	p50, p95, p99 time.Duration
-	rounds99      []time.Duration // p99, by round
+	rates         []float64
+	p50, p95, p99 []time.Duration
 }
 
 // loopback is a candidate's server under load.
@@ -82,7 +82,7 @@ func (r *results) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(r.settings.progress, "report: "+format+"\n", args...)
 }
 
-// open sets the data up, and notes on what server.
+// open opens a lab and records its server.
 func (r *results) open(ctx context.Context, users, tokens int) (*lab.Lab, error) {
 	l, err := lab.Open(ctx, users, tokens, r.settings.stub)
 	if err != nil {
@@ -92,7 +92,7 @@ func (r *results) open(ctx context.Context, users, tokens int) (*lab.Lab, error)
 	return l, nil
 }
 
-// compare measures all candidates in the process and under load.
+// compare measures all candidates in this process and under load.
 func (r *results) compare(ctx context.Context) error {
 	l, err := r.open(ctx, r.settings.users, r.settings.users)
 	if err != nil {
@@ -110,7 +110,7 @@ func (r *results) compare(ctx context.Context) error {
 	return err
 }
 
-// benchmark measures candidates in this process. They take turns.
+// benchmark measures candidates in this process, each once a round.
 func (r *results) benchmark(ctx context.Context, l *lab.Lab, candidates []candidate.Candidate) ([]benchmark, error) {
 	sites := make([]*candidate.Site, len(candidates))
 	all := make([]benchmark, len(candidates))
@@ -150,8 +150,8 @@ func (r *results) benchmark(ctx context.Context, l *lab.Lab, candidates []candid
 	return all, nil
 }
 
-// countCommands returns how many commands a guarded request sends to the database. It is no measurement of time: those
-// have no monitor.
+// countCommands returns how many commands a guarded request sends to the database. They are
+// not counted while time is measured, because the driver's command monitor takes time.
 func countCommands(ctx context.Context, l *lab.Lab, c candidate.Candidate) (float64, error) {
 	var n atomic.Int64
 	db, err := candidate.Open(ctx, l.Data, func() { n.Add(1) })
@@ -177,53 +177,90 @@ func countCommands(ctx context.Context, l *lab.Lab, c candidate.Candidate) (floa
 	return float64(n.Load()-before) / float64(len(sessions)), nil
 }
 
-// measureLoopback measures candidates' servers. They take turns, and each round begins with another.
-func (r *results) measureLoopback(ctx context.Context, l *lab.Lab, candidates []candidate.Candidate) (all []loopback, err error) {
-	servers := make([]*server, len(candidates))
-	for i, c := range candidates {
-		if servers[i], err = serve(l, c.Name, ""); err != nil {
+// measureLoopback measures candidates' servers over loopback.
+func (r *results) measureLoopback(ctx context.Context, l *lab.Lab, candidates []candidate.Candidate) ([]loopback, error) {
+	groups := make([][]target, len(r.settings.conns))
+	for _, c := range candidates {
+		s, err := serve(l, c.Name, "")
+		if err != nil {
 			return nil, err
 		}
-		defer servers[i].Close()
-	}
-	slots := make(map[loadKey]*slots)
-	for round := range r.settings.rounds {
-		r.say("under load, round %d of %d", round+1, r.settings.rounds)
-		for _, conns := range r.settings.conns {
-			for i := range candidates {
-				i = (i + round) % len(candidates)
-				if err := slotsOf(slots, loadKey{i, conns}).add(ctx, servers[i], r.settings.options(conns)); err != nil {
-					return nil, fmt.Errorf("%s: %w", candidates[i].Name, err)
-				}
-			}
+		defer s.Close()
+		for i, conns := range r.settings.conns {
+			groups[i] = append(groups[i], target{s, conns})
 		}
 	}
-	for _, conns := range r.settings.conns {
-		for i, c := range candidates {
-			all = append(all, loopback{c, conns, slots[loadKey{i, conns}].median()})
+	measured, err := r.measureTargets(ctx, "under load", groups...)
+	if err != nil {
+		return nil, err
+	}
+	var all []loopback
+	for i, conns := range r.settings.conns {
+		for j, c := range candidates {
+			all = append(all, loopback{c, conns, measured[i][j]})
 		}
 	}
 	return all, nil
 }
 
-type loadKey struct{ candidate, conns int }
+// target is a server to put under load, with a number of connections.
+type target struct {
+	server *server
+	conns  int
+}
 
-func slotsOf[K comparable](all map[K]*slots, key K) *slots {
-	if all[key] == nil {
-		all[key] = new(slots)
+// measureTargets puts every target under load once a round. The targets of a group are
+// measured one after the other, because they are compared with each other. Each round
+// starts every group with the next target, so that none is always the first.
+func (r *results) measureTargets(ctx context.Context, title string, groups ...[]target) ([][]latencies, error) {
+	all := make([][]latencies, len(groups))
+	for i, targets := range groups {
+		all[i] = make([]latencies, len(targets))
 	}
-	return all[key]
+	for round := range r.settings.rounds {
+		r.say("%s, round %d of %d", title, round+1, r.settings.rounds)
+		for i, targets := range groups {
+			for j := range targets {
+				j = (j + round) % len(targets)
+				if err := all[i][j].measure(ctx, targets[j].server, r.settings.options(targets[j].conns)); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return all, nil
 }
 
 func (s *settings) options(conns int) load.Options {
 	return load.Options{Conns: conns, Warmup: s.warmup, Duration: s.slot}
 }
 
-// server is a candidate's server, with the requests for it.
+// measure puts a server under load and adds the result.
+func (l *latencies) measure(ctx context.Context, server *server, opts load.Options) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if server.candidate.Remembers {
+		if err := load.Sweep(server.Addr, server.requests); err != nil {
+			return fmt.Errorf("%s: %w", server.candidate.Name, err)
+		}
+	}
+	result, err := load.Run(server.Addr, server.requests, opts)
+	if err != nil {
+		return fmt.Errorf("%s: %w", server.candidate.Name, err)
+	}
+	l.rates = append(l.rates, result.Rate)
+	l.p50 = append(l.p50, load.Percentile(result.Latencies, 50))
+	l.p95 = append(l.p95, load.Percentile(result.Latencies, 95))
+	l.p99 = append(l.p99, load.Percentile(result.Latencies, 99))
+	return nil
+}
+
+// server is a candidate's server with the requests for it.
 type server struct {
 	*lab.Site
+	candidate candidate.Candidate
 	requests  [][]byte
-	remembers bool
 }
 
 func serve(l *lab.Lab, name, uri string) (*server, error) {
@@ -235,40 +272,14 @@ func serve(l *lab.Lab, name, uri string) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	s := &server{Site: site, remembers: c.Remembers}
+	s := &server{Site: site, candidate: c}
 	for _, session := range site.Sessions {
-		s.requests = append(s.requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n%s: %s\r\n\r\n", candidate.Path, site.Addr, session.Name, session.Value))
+		s.requests = append(s.requests, rawRequest(site.Addr, session))
 	}
 	return s, nil
 }
 
-// slots are the measurements of one thing, one a round.
-type slots struct {
-	rates         []float64
-	p50, p95, p99 []time.Duration
-}
-
-// add puts a server under load for one slot.
-func (s *slots) add(ctx context.Context, server *server, opts load.Options) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if server.remembers {
-		if err := load.Sweep(server.Addr, server.requests); err != nil {
-			return err
-		}
-	}
-	result, err := load.Run(server.Addr, server.requests, opts)
-	if err != nil {
-		return err
-	}
-	s.rates = append(s.rates, result.Rate)
-	s.p50 = append(s.p50, load.Percentile(result.Latencies, 50))
-	s.p95 = append(s.p95, load.Percentile(result.Latencies, 95))
-	s.p99 = append(s.p99, load.Percentile(result.Latencies, 99))
-	return nil
-}
-
-func (s *slots) median() latencies {
-	return latencies{s.rates, load.Median(s.p50), load.Median(s.p95), load.Median(s.p99), s.p99}
+// rawRequest returns a request for the guarded route, as it is sent.
+func rawRequest(addr string, session candidate.Header) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n%s: %s\r\n\r\n", candidate.Path, addr, session.Name, session.Value)
 }

@@ -14,23 +14,22 @@ import (
 
 	"github.com/latchkey-go/latchkey/benchmarks/internal/candidate"
 	"github.com/latchkey-go/latchkey/benchmarks/internal/lab"
-	"github.com/latchkey-go/latchkey/benchmarks/internal/load"
 )
 
 const (
-	// latchkeyName is the candidate that the parts about Latchkey alone measure.
+	// latchkeyName is the candidate that is measured with few and many tokens.
 	latchkeyName = "Latchkey, token and user"
 
 	delayConns = 16
 	tokenConns = 16
 
-	// Guarded requests beside logins come at a rate that leaves the processor idle for most of the time: it is the
-	// logins that are to be seen.
+	// The load beside logins is low, so that the effect of the logins shows: without
+	// them, the processor is idle for most of the time.
 	loginConns = 4
 	loginPause = 5 * time.Millisecond
 )
 
-// delayed is a candidate with a delay on the way to the database.
+// delayed is a candidate with a delay between it and the database.
 type delayed struct {
 	candidate candidate.Candidate
 	delay     time.Duration
@@ -44,19 +43,15 @@ func (r *results) measureDelays(ctx context.Context) error {
 		return err
 	}
 	defer l.Close()
-	type key struct {
-		candidate string
-		delay     time.Duration
-	}
-	delays := []time.Duration{0, 500 * time.Microsecond, 2 * time.Millisecond}
 	var candidates []candidate.Candidate
-	servers, all := make(map[key]*server), make(map[key]*slots)
 	for _, c := range candidate.All() {
 		if c.Work == candidate.Session || c.Work == candidate.User {
 			candidates = append(candidates, c)
 		}
 	}
-	for _, d := range delays {
+	delays := []time.Duration{0, 500 * time.Microsecond, 2 * time.Millisecond}
+	groups := make([][]target, len(delays))
+	for i, d := range delays {
 		proxy, err := l.Delay(d)
 		if err != nil {
 			return err
@@ -68,23 +63,16 @@ func (r *results) measureDelays(ctx context.Context) error {
 				return err
 			}
 			defer s.Close()
-			servers[key{c.Name, d}] = s
+			groups[i] = append(groups[i], target{s, delayConns})
 		}
 	}
-	for round := range r.settings.rounds {
-		r.say("with a delay, round %d of %d", round+1, r.settings.rounds)
-		for _, d := range delays {
-			for _, c := range candidates {
-				k := key{c.Name, d}
-				if err := slotsOf(all, k).add(ctx, servers[k], r.settings.options(delayConns)); err != nil {
-					return fmt.Errorf("%s: %w", c.Name, err)
-				}
-			}
-		}
+	measured, err := r.measureTargets(ctx, "with a delay", groups...)
+	if err != nil {
+		return err
 	}
-	for _, d := range delays {
-		for _, c := range candidates {
-			r.delays = append(r.delays, delayed{c, d, all[key{c.Name, d}].median()})
+	for i, d := range delays {
+		for j, c := range candidates {
+			r.delays = append(r.delays, delayed{c, d, measured[i][j]})
 		}
 	}
 	return nil
@@ -93,10 +81,10 @@ func (r *results) measureDelays(ctx context.Context) error {
 // besideLogins is Latchkey's guard while users log in.
 type besideLogins struct {
 	candidate candidate.Candidate
-	logins    int // at a time
+	logins    int // concurrent
 	latencies
-	loginRate float64
-	loginP50  time.Duration
+	loginRates []float64       // by round
+	loginTimes []time.Duration // of all logins
 }
 
 func (r *results) measureLogins(ctx context.Context) error {
@@ -110,54 +98,45 @@ func (r *results) measureLogins(ctx context.Context) error {
 	if err := candidate.Register(ctx, l.Data, email, password); err != nil {
 		return err
 	}
-	candidates := candidate.Logins()
-	servers := make([]*server, len(candidates))
-	for i, c := range candidates {
-		if servers[i], err = serve(l, c.Name, ""); err != nil {
+	form := url.Values{"username": {email}, "password": {password}}.Encode()
+	servers := make(map[string]*server)
+	for _, c := range candidate.Logins() {
+		if servers[c.Name], err = serve(l, c.Name, ""); err != nil {
 			return err
 		}
-		defer servers[i].Close()
-	}
-	form := url.Values{"username": {email}, "password": {password}}.Encode()
-	opts := r.settings.options(loginConns)
-	opts.Pause = loginPause
-
-	type key struct{ candidate, logins int }
-	counts := []int{0, 1, 4}
-	guarded, rates, took := make(map[key]*slots), make(map[key][]float64), make(map[key][]time.Duration)
-	for round := range r.settings.rounds {
-		r.say("beside logins, round %d of %d", round+1, r.settings.rounds)
-		for i, s := range servers {
-			for _, n := range counts {
-				k := key{i, n}
-				logins := startLogins(ctx, "http://"+s.Addr+"/auth/login", form, n)
-				began := time.Now()
-				err := slotsOf(guarded, k).add(ctx, s, opts)
-				elapsed := time.Since(began)
-				all, failed := logins.stop()
-				if err := errors.Join(err, failed); err != nil {
-					return err
-				}
-				rates[k] = append(rates[k], float64(len(all))/elapsed.Seconds())
-				took[k] = append(took[k], all...)
-			}
+		defer servers[c.Name].Close()
+		for _, n := range []int{0, 1, 4} {
+			r.logins = append(r.logins, besideLogins{candidate: c, logins: n})
 		}
 	}
-	for i, c := range candidates {
-		for _, n := range counts {
-			k := key{i, n}
-			r.logins = append(r.logins, besideLogins{c, n, guarded[k].median(), load.Median(rates[k]), load.Median(took[k])})
+	opts := r.settings.options(loginConns)
+	opts.Pause = loginPause
+	for round := range r.settings.rounds {
+		r.say("beside logins, round %d of %d", round+1, r.settings.rounds)
+		for i := range r.logins {
+			b := &r.logins[i]
+			s := servers[b.candidate.Name]
+			logins := startLogins(ctx, "http://"+s.Addr+"/auth/login", form, b.logins)
+			began := time.Now()
+			err := b.measure(ctx, s, opts)
+			elapsed := time.Since(began)
+			times, failed := logins.stop()
+			if err := errors.Join(err, failed); err != nil {
+				return err
+			}
+			b.loginRates = append(b.loginRates, float64(len(times))/elapsed.Seconds())
+			b.loginTimes = append(b.loginTimes, times...)
 		}
 	}
 	return nil
 }
 
-// logins are users who log in without end.
+// logins are users who log in again and again.
 type logins struct {
 	cancel context.CancelFunc
 	group  sync.WaitGroup
 	mu     sync.Mutex
-	took   []time.Duration
+	times  []time.Duration
 	err    error
 }
 
@@ -177,7 +156,7 @@ func startLogins(ctx context.Context, address, form string, n int) *logins {
 				if err != nil {
 					l.err = err
 				} else {
-					l.took = append(l.took, took)
+					l.times = append(l.times, took)
 				}
 				l.mu.Unlock()
 				if err != nil {
@@ -189,11 +168,11 @@ func startLogins(ctx context.Context, address, form string, n int) *logins {
 	return l
 }
 
-// stop returns how long each login took.
+// stop ends the logins and returns how long each took.
 func (l *logins) stop() ([]time.Duration, error) {
 	l.cancel()
 	l.group.Wait()
-	return l.took, l.err
+	return l.times, l.err
 }
 
 func login(ctx context.Context, address, form string) error {
@@ -211,36 +190,33 @@ func login(ctx context.Context, address, form string) error {
 		return err
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("a login was answered with status %d", res.StatusCode)
+		return fmt.Errorf("report: login answered with status %d", res.StatusCode)
 	}
 	return nil
 }
 
 // manyTokens is Latchkey with a number of tokens in the collection.
 type manyTokens struct {
-	candidate candidate.Candidate
-	tokens    int
+	tokens int
 	latencies
 }
 
-// measureTokens needs a server with indexes: the stub looks everything up in maps, and shows only that this works. With
-// -stub, the whole report has this part alone on the server that the environment names.
+// measureTokens measures Latchkey with few and with many tokens. This needs a database with
+// indexes. On the stub, which has maps, it shows only that the measurement works. The whole
+// report with -stub uses the database for this part, if the environment names one.
 func (r *results) measureTokens(ctx context.Context) error {
 	r.tokensOnStub = r.settings.stub && !(r.settings.all() && lab.HasServer())
 	switch {
 	case r.tokensOnStub && r.settings.all():
 		return nil
 	case !r.tokensOnStub && !lab.HasServer():
-		r.say("%s is not set: few and many tokens are skipped (-stub runs this on the stub)", lab.URIVariable)
+		r.say("few and many tokens are not measured: %s is not set (-stub measures them on the stub)", lab.URIVariable)
 		return nil
 	}
-	r.tokensUsers = min(r.settings.users, slices.Min(r.settings.sizes)) // the same with all
-	c, err := candidate.ByName(latchkeyName)
-	if err != nil {
-		return err
-	}
-	servers, all := make(map[int]*server), make(map[int]*slots) // by the number of tokens
-	for _, n := range r.settings.sizes {
+	sizes := r.settings.sizes
+	r.tokensUsers = min(r.settings.users, slices.Min(sizes)) // the same for all sizes
+	var targets []target
+	for _, n := range sizes {
 		r.say("inserting %d tokens", n)
 		l, err := lab.Open(ctx, r.tokensUsers, n, r.tokensOnStub)
 		if err != nil {
@@ -253,19 +229,14 @@ func (r *results) measureTokens(ctx context.Context) error {
 			return err
 		}
 		defer s.Close()
-		servers[n] = s
+		targets = append(targets, target{s, tokenConns})
 	}
-	for round := range r.settings.rounds {
-		r.say("few and many tokens, round %d of %d", round+1, r.settings.rounds)
-		for i := range r.settings.sizes {
-			n := r.settings.sizes[(i+round)%len(r.settings.sizes)]
-			if err := slotsOf(all, n).add(ctx, servers[n], r.settings.options(tokenConns)); err != nil {
-				return fmt.Errorf("%s, with %d tokens: %w", latchkeyName, n, err)
-			}
-		}
+	measured, err := r.measureTargets(ctx, "few and many tokens", targets)
+	if err != nil {
+		return err
 	}
-	for _, n := range r.settings.sizes {
-		r.tokens = append(r.tokens, manyTokens{c, n, all[n].median()})
+	for i, n := range sizes {
+		r.tokens = append(r.tokens, manyTokens{n, measured[0][i]})
 	}
 	return nil
 }

@@ -15,12 +15,12 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Main()
-	// A child that was built with the race detector would wait a second before it ends.
+	// With the race detector, each child process would otherwise take a second to exit.
 	_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
 	os.Exit(m.Run())
 }
 
-// report runs with the least that gives figures, on the stub.
+// report runs the command on the stub with the smallest settings that give figures.
 func report(t *testing.T, args ...string) (stdout, progress string) {
 	t.Helper()
 	var out, errs strings.Builder
@@ -31,7 +31,7 @@ func report(t *testing.T, args ...string) (stdout, progress string) {
 	return out.String(), errs.String()
 }
 
-func TestReport(t *testing.T) {
+func TestReportHasAllParts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "docs")
 	stdout, _ := report(t, "-out", dir)
 	text, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
@@ -39,10 +39,10 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(text) != stdout {
-		t.Error("what is printed and what is written differ")
+		t.Error("the printed and the written report differ")
 	}
 	for _, want := range []string{
-		"There is no database in these figures", "v1.1.0", "v2.9.0", "v3.5.1", "2 connections", "benchmarks.svg",
+		"measured without a database", "v1.1.0", "v2.9.0", "v3.5.1", "2 connections", "benchmarks.svg",
 		"| Latchkey, token and user |", "| by hand, in memory |", "## With a network", "## Beside logins", "Not measured",
 		"## Revocations across instances", "| under load |",
 	} {
@@ -64,16 +64,16 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func TestTokensOnTheStub(t *testing.T) {
+func TestManyTokensOnTheStub(t *testing.T) {
 	stdout, _ := report(t, "-tokens", "-sizes", "10,2000")
-	for _, want := range []string{"has no indexes but maps", "| Latchkey, token only | 10 |", "| Latchkey, token and user | 2000 |", "| 1.00 |"} {
+	for _, want := range []string{"maps in place of indexes", "| 10 |", "| 2000 |", "| 1.00 |"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the report does not mention %q", want)
 		}
 	}
 }
 
-func TestTokensWithoutAServer(t *testing.T) {
+func TestManyTokensWithoutADatabase(t *testing.T) {
 	t.Setenv(lab.URIVariable, "")
 	var out, progress strings.Builder
 	if err := run(t.Context(), []string{"-tokens"}, &out, &progress); err != nil {
@@ -81,7 +81,7 @@ func TestTokensWithoutAServer(t *testing.T) {
 	}
 	for _, text := range []string{out.String(), progress.String()} {
 		if !strings.Contains(text, lab.URIVariable) {
-			t.Errorf("%q does not say what is missing", text)
+			t.Errorf("%q does not name the missing variable", text)
 		}
 	}
 }
@@ -92,17 +92,17 @@ func TestFlags(t *testing.T) {
 		args []string
 		ok   bool
 	}{
-		{"none", nil, true},
+		{"no flags", nil, true},
 		{"numbers of connections", []string{"-conns", "1,2,3"}, true},
-		{"no number", []string{"-conns", "1,x"}, false},
+		{"a word as a number of connections", []string{"-conns", "1,x"}, false},
 		{"no connections", []string{"-conns", "0"}, false},
 		{"no users", []string{"-users", "0"}, false},
-		{"no time", []string{"-slot", "0s"}, false},
+		{"no duration", []string{"-slot", "0s"}, false},
 		{"an argument", []string{"delay"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := parse(c.args, io.Discard); (err == nil) != c.ok {
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v, want success: %v", err, c.ok)
 			}
 		})
 	}
@@ -114,9 +114,9 @@ func TestRate(t *testing.T) {
 		rounds []float64
 		want   string
 	}{
-		{"of one round", []float64{100}, "100"},
-		{"of several", []float64{90, 100, 130}, "100 ±20 %"},
-		{"nothing came through", []float64{0, 0}, "0"},
+		{"one round", []float64{100}, "100"},
+		{"several rounds", []float64{90, 100, 130}, "100 ±20 %"},
+		{"no requests", []float64{0, 0}, "0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := rate(c.rounds); got != c.want {
@@ -132,7 +132,7 @@ func TestRatio(t *testing.T) {
 		a, b []float64
 		want string
 	}{
-		{"to nothing", []float64{1}, nil, "—"},
+		{"to missing figures", []float64{1}, nil, "—"},
 		{"to itself", []float64{3, 5}, []float64{3, 5}, "1.00"},
 		{"round by round", []float64{1, 20, 300}, []float64{2, 40, 300}, "0.50"},
 	} {
@@ -156,7 +156,7 @@ func TestShort(t *testing.T) {
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			if got := short(c.d); got != c.want {
-				t.Errorf("got %s", got)
+				t.Errorf("got %s, want %s", got, c.want)
 			}
 		})
 	}

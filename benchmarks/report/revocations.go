@@ -28,21 +28,24 @@ import (
 )
 
 const (
-	// followInterval is the default of strategy.Cache.
+	// followInterval is how often an instance reads revocations: the default of
+	// strategy.Cache.
 	followInterval = time.Second
-	// followTolerance is how much later than an interval a revocation may be seen.
+	// followTolerance is how much longer than an interval a session may be accepted after
+	// its revocation.
 	followTolerance = 250 * time.Millisecond
 
 	revocationConns = 16
 	revocationsName = "revocations"
 )
 
-// revocations are what revoking sessions on one instance came to on another.
+// revocations is a measurement of sessions that are revoked on one instance and requested
+// from another.
 type revocations struct {
 	cached, revoked int
-	rate            float64         // requests a second, to the other
-	refused         []time.Duration // how long after the acknowledgement, the shortest first
-	commands        float64         // a second, that following took
+	rate            float64         // of the load on the other instance, in requests/s
+	refused         []time.Duration // from acknowledgement to refusal, sorted
+	commands        float64         // to read revocations, per second
 }
 
 func (r *results) measureRevocations(ctx context.Context) error {
@@ -57,7 +60,7 @@ func (r *results) measureRevocations(ctx context.Context) error {
 	}
 	defer p.close()
 	for _, conns := range []int{0, revocationConns} {
-		r.say("revocations across instances, under the load of %d connections", conns)
+		r.say("revocations across instances, with %d connections of load", conns)
 		found, err := p.run(ctx, conns, max(1, r.settings.users/8), 10*r.settings.slot)
 		if err != nil {
 			return err
@@ -67,23 +70,23 @@ func (r *results) measureRevocations(ctx context.Context) error {
 	return nil
 }
 
-// pair are two instances on one database.
+// pair is two instances on one database.
 type pair struct {
 	revoking, other *instance
 	sessions        []*session
-	next            int // of the sessions, the first that was not revoked
+	next            int // sessions before this index have been revoked
 }
 
-// session is one that an instance ends while the other is asked for it. Times are
-// since start.
+// session is a session that one instance revokes while it is requested from the other.
+// Times are nanoseconds since start; 0 means not yet.
 type session struct {
 	token string
 	id    uuid.UUID
 	user  uuid.UUID
 
-	ended    atomic.Int64 // when its end was acknowledged; 0 before
-	accepted atomic.Int64 // when the last read began that was accepted
-	refused  atomic.Int64 // when the first read began that was refused; 0 before
+	revoked  atomic.Int64 // when the revocation was acknowledged
+	accepted atomic.Int64 // when the last accepted read began
+	refused  atomic.Int64 // when the first refused read began
 }
 
 var start = time.Now()
@@ -102,8 +105,8 @@ func newPair(ctx context.Context, data candidate.Data) (*pair, error) {
 		for i, token := range data.Tokens {
 			p.sessions = append(p.sessions, &session{token: token, user: data.UserIDs[i]})
 		}
-		for _, i := range []*instance{p.revoking, p.other} { // what is read before they follow is not kept
-			if err := i.log.await(ctx); err != nil {
+		for _, i := range []*instance{p.revoking, p.other} { // an instance caches nothing before it follows
+			if err := i.log.waitUntilFollowed(ctx); err != nil {
 				return err
 			}
 			if err := candidate.ForEach(len(p.sessions), func(n int) error {
@@ -132,21 +135,22 @@ func (p *pair) close() {
 	}
 }
 
-// run revokes n sessions at random on one instance, evenly over a time, and looks when the other refuses them. Meanwhile
-// connections ask that for the sessions that stay, as fast as they can.
+// run revokes n random sessions on one instance, evenly over a time, and measures when the
+// other refuses them. Meanwhile conns connections request the remaining sessions from the
+// other instance, as fast as they can.
 func (p *pair) run(ctx context.Context, conns, n int, over time.Duration) (found revocations, err error) {
 	ending := p.sessions[p.next:min(p.next+n, len(p.sessions))]
 	p.next += len(ending)
 	found.cached, found.revoked = len(p.sessions), len(ending)
-	// Until all is refused: an interval and a bit, or much more where that fails.
-	const atMost = 10 * followInterval
+	// Normally all sessions are refused an interval after the last revocation.
+	const patience = 10 * followInterval
 	var loaded func() error
 	if conns > 0 && p.next < len(p.sessions) {
 		if loaded, err = p.load(conns, over+followInterval+followTolerance, &found.rate); err != nil {
 			return found, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, over+atMost)
+	ctx, cancel := context.WithTimeout(ctx, over+patience)
 	defer cancel()
 	var group sync.WaitGroup
 	var failed error
@@ -166,13 +170,14 @@ func (p *pair) run(ctx context.Context, conns, n int, over time.Duration) (found
 		return found, err
 	}
 	for _, s := range ending {
-		found.refused = append(found.refused, time.Duration(max(0, max(s.refused.Load(), s.accepted.Load())-s.ended.Load())))
+		found.refused = append(found.refused, time.Duration(max(0, max(s.refused.Load(), s.accepted.Load())-s.revoked.Load())))
 	}
 	slices.Sort(found.refused)
 	return found, p.check(ctx)
 }
 
-// load puts the other instance under load. The function that it returns waits for the end of that.
+// load puts the other instance under load. wait waits for the end of the load, and then
+// rate is set.
 func (p *pair) load(conns int, duration time.Duration, rate *float64) (wait func() error, err error) {
 	addr, closeServer, err := p.other.serve()
 	if err != nil {
@@ -180,7 +185,7 @@ func (p *pair) load(conns int, duration time.Duration, rate *float64) (wait func
 	}
 	var requests [][]byte
 	for _, s := range p.sessions[p.next:] {
-		requests = append(requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n", candidate.Path, addr, s.token))
+		requests = append(requests, rawRequest(addr, candidate.Header{Name: "Authorization", Value: "Bearer " + s.token}))
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -192,8 +197,8 @@ func (p *pair) load(conns int, duration time.Duration, rate *float64) (wait func
 	return func() error { return <-done }, nil
 }
 
-// watch asks for sessions until all are refused, several at a time: what is refused is looked up in the database, and
-// one after the other would be seen late.
+// watch reads sessions until all are refused. Several goroutines share them, because each
+// refusal takes a look-up in the database and would delay the following reads.
 func (i *instance) watch(ctx context.Context, sessions []*session) error {
 	const watchers = 16
 	var group sync.WaitGroup
@@ -207,7 +212,7 @@ func (i *instance) watch(ctx context.Context, sessions []*session) error {
 	return errors.Join(errs[:]...)
 }
 
-// watchSome pauses after each turn.
+// watchSome reads sessions in a loop until all are refused.
 func (i *instance) watchSome(ctx context.Context, sessions []*session) error {
 	for !allRefused(sessions) {
 		for _, s := range sessions {
@@ -220,7 +225,7 @@ func (i *instance) watchSome(ctx context.Context, sessions []*session) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("revocations: not all were refused: %w", ctx.Err())
+			return fmt.Errorf("report: not all revoked sessions were refused: %w", ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -231,25 +236,26 @@ func allRefused(sessions []*session) bool {
 	return !slices.ContainsFunc(sessions, func(s *session) bool { return s.refused.Load() == 0 })
 }
 
-// check makes sure that the other instance refuses what was revoked, and nothing else.
+// check reports an error unless the other instance refuses the revoked sessions and accepts
+// all others.
 func (p *pair) check(ctx context.Context) error {
 	return candidate.ForEach(len(p.sessions), func(n int) error {
 		s := p.sessions[n]
 		var want error
-		if s.ended.Load() != 0 {
+		if s.revoked.Load() != 0 {
 			want = strategy.ErrInvalidToken
 		}
 		if _, err := p.other.sessions.ReadToken(ctx, s.token); !errors.Is(err, want) {
-			return fmt.Errorf("revocations: in the end a session is answered with %v, want %v", err, want)
+			return fmt.Errorf("report: in the end, a session is read with error %v, want %v", err, want)
 		}
 		return nil
 	})
 }
 
-// revoke ends sessions in all ways, evenly over a time.
+// revoke revokes sessions evenly over a time, with all of Latchkey's functions that revoke.
 func (p *pair) revoke(ctx context.Context, sessions []*session, over time.Duration) error {
 	by := p.revoking
-	ways := []func(s *session) error{
+	functions := []func(s *session) error{
 		func(s *session) error { return by.sessions.DestroyToken(ctx, s.token) },
 		func(s *session) error { return by.sessions.DestroySession(ctx, s.user, s.id) },
 		func(s *session) error { _, _, err := by.sessions.RotateToken(ctx, s.token); return err },
@@ -263,24 +269,25 @@ func (p *pair) revoke(ctx context.Context, sessions []*session, over time.Durati
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := ways[n%len(ways)](sessions[n]); err != nil {
-			return fmt.Errorf("revocations: revoke: %w", err)
+		if err := functions[n%len(functions)](sessions[n]); err != nil {
+			return fmt.Errorf("report: revoke: %w", err)
 		}
-		sessions[n].ended.Store(now())
+		sessions[n].revoked.Store(now())
 		return nil
 	})
 }
 
-// instance is one of an application, with a client and a cache of its own.
+// instance is an instance of an application, with its own MongoDB client and cache. It is
+// wired by hand, because it replaces the store of tokens by followLog.
 type instance struct {
 	client   *mongo.Client
 	log      *followLog
 	sessions *strategy.Database[candidate.Member, uuid.UUID]
 	accounts *account.Manager[candidate.Member, uuid.UUID]
-	commands atomic.Int64 // that following took
+	commands atomic.Int64 // sent to read revocations
 }
 
-// newInstance returns an instance to close after an error too, unless it is nil.
+// newInstance returns an instance. After an error it must be closed too, unless it is nil.
 func newInstance(data candidate.Data) (*instance, error) {
 	i := &instance{}
 	opts := options.Client().ApplyURI(data.URI).SetMonitor(&event.CommandMonitor{Started: i.sent})
@@ -301,18 +308,19 @@ func newInstance(data candidate.Data) (*instance, error) {
 	if err != nil {
 		return i, err
 	}
-	if i.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{}); err != nil {
-		return i, err
-	}
 	i.log = &followLog{Tokens: tokens}
 	i.sessions, err = strategy.NewDatabase(i.log, users, strategy.Config{
 		Lifetime: candidate.Lifetime, Cache: strategy.Cache{MaxStaleness: time.Minute, FollowInterval: followInterval},
 	})
+	if err != nil {
+		return i, err
+	}
+	i.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{}, i.sessions)
 	return i, err
 }
 
 func (i *instance) sent(_ context.Context, e *event.CommandStartedEvent) {
-	for _, field := range []string{"find", "collection"} { // the latter of a getMore
+	for _, field := range []string{"find", "collection"} { // "collection" is the field of getMore
 		if name, _ := e.Command.Lookup(field).StringValueOK(); name == revocationsName {
 			i.commands.Add(1)
 		}
@@ -349,7 +357,7 @@ func (i *instance) serve() (addr string, stop func(), err error) {
 	return listener.Addr().String(), func() { _ = server.Close() }, nil
 }
 
-// read asks for a session, and notes the answer.
+// read reads a session and records when it was accepted or refused.
 func (i *instance) read(ctx context.Context, s *session) error {
 	began := now()
 	_, err := i.sessions.ReadToken(ctx, s.token)
@@ -368,37 +376,30 @@ func (i *instance) read(ctx context.Context, s *session) error {
 	return err
 }
 
-// followLog is a store that notes when its log was followed.
+// followLog is a store of tokens that records when its revocations are read.
 type followLog struct {
 	*mongostore.Tokens[uuid.UUID]
 	mu    sync.Mutex
 	polls []poll
 }
 
-// poll is when revocations were asked for.
+// poll is a read of new revocations.
 type poll struct{ began, ended int64 }
 
 // FollowRevocations implements strategy.RevocationLog.
-func (l *followLog) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
-	return logFollower{l, l.Tokens.FollowRevocations()}
-}
-
-type logFollower struct {
-	log *followLog
-	strategy.RevocationFollower[uuid.UUID]
-}
-
-// Next implements strategy.RevocationFollower.
-func (f logFollower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
-	p := poll{began: now()}
-	found, err := f.RevocationFollower.Next(ctx)
-	p.ended = now()
-	if err == nil {
-		f.log.mu.Lock()
-		defer f.log.mu.Unlock()
-		f.log.polls = append(f.log.polls, p)
+func (l *followLog) FollowRevocations() func(context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+	next := l.Tokens.FollowRevocations()
+	return func(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+		p := poll{began: now()}
+		found, err := next(ctx)
+		p.ended = now()
+		if err == nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.polls = append(l.polls, p)
+		}
+		return found, err
 	}
-	return found, err
 }
 
 func (l *followLog) all() []poll {
@@ -407,15 +408,16 @@ func (l *followLog) all() []poll {
 	return slices.Clone(l.polls)
 }
 
-// await waits until an instance is sure to follow: what it has asked for first, it knows when it asks again.
-func (l *followLog) await(ctx context.Context) error {
+// waitUntilFollowed waits until the instance has processed its first poll, which is when it
+// begins the second.
+func (l *followLog) waitUntilFollowed(ctx context.Context) error {
 	deadline := time.Now().Add(10 * followInterval)
 	for len(l.all()) < 2 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return errors.New("revocations: they are not followed")
+			return errors.New("report: the instance does not read revocations")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -424,11 +426,11 @@ func (l *followLog) await(ctx context.Context) error {
 
 func (r *results) acrossInstances(p *page) {
 	p.para("## Revocations across instances")
-	p.para("Two instances of an application with Latchkey's cache on one database, all sessions in the caches of both. Some are revoked on one, at random, in all ways and evenly over %v; the other is asked for them again and again. \"Refused after\" is from when the one has acknowledged until the other refuses. It is to be at most the interval at which instances ask for revocations, %v, and %v. Under load, %s ask the other meanwhile for the sessions that stay, as fast as they can; both instances and this load are one process. The commands are those that following costs an instance: one an interval, whatever the load.",
+	p.para("Two instances of an application with Latchkey's cache use one database. Both have all sessions in their caches. One instance revokes random sessions, in every way that Latchkey has, evenly over %v. The same sessions are requested from the other instance again and again. \"Refused after\" is the time from the acknowledgement of a revocation until the other instance refuses the session. The limit is the interval at which instances read revocations, %v, plus %v. Under load, %s also request the remaining sessions from the other instance, as fast as they can; the load and both instances are one process. The last column counts the commands that an instance sends to read revocations: one per interval, at any load.",
 		10*r.settings.slot, followInterval, followTolerance, connections(revocationConns))
-	p.table("", "requests/s", "sessions cached", "revoked", "refused after: p50", "p99", "max", "later than allowed", "commands/s to follow")
+	p.table("", "requests/s", "cached sessions", "revoked", "refused after: p50", "p99", "max", "over the limit", "commands/s for revocations")
 	for _, v := range r.revocations {
-		name, rate := "quiet", "—"
+		name, rate := "without load", "—"
 		if v.rate > 0 {
 			name, rate = "under load", fmt.Sprintf("%.0f", v.rate)
 		}
@@ -438,7 +440,7 @@ func (r *results) acrossInstances(p *page) {
 	p.line("")
 }
 
-// late returns how many were refused later than they are to be.
+// late returns the number of sessions that were refused after the limit.
 func (v *revocations) late() (n int) {
 	for _, d := range v.refused {
 		if d > followInterval+followTolerance {

@@ -6,13 +6,15 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/latchkey-go/latchkey/benchmarks/internal/load"
 )
 
-// The plot's measures.
+// The sizes of the plot, in pixels.
 const (
 	plotWidth   = 860
-	labelWidth  = 190 // the names, left of the plot
-	valuesWidth = 190 // the figures, right of it
+	labelWidth  = 190 // for the names on the left
+	valuesWidth = 190 // for the figures on the right
 	rowHeight   = 22
 	panelHead   = 34
 	legendSpace = 48
@@ -34,7 +36,8 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
   .other { --c: #9198a1; } .ours { --c: #4493f8; }
 }`
 
-// svg plots the latencies under load: a line a candidate, from p50 to p99, on a logarithmic axis.
+// svg plots the latencies under load on a logarithmic axis: for each candidate a line from
+// p50 to p99.
 func (r *results) svg() string {
 	var b strings.Builder
 	rows := len(r.loopback)
@@ -75,10 +78,11 @@ func (r *results) svg() string {
 				class = "ours"
 			}
 			fmt.Fprintf(&b, `<g class="%s"><text x="8" y="%.0f">%s</text>`, class, y+4, html.EscapeString(l.candidate.Name))
-			fmt.Fprintf(&b, `<line class="bar" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/>`, x(l.p50)+4, x(l.p99), y, y)
+			p50, p95, p99 := load.Median(l.p50), load.Median(l.p95), load.Median(l.p99)
+			fmt.Fprintf(&b, `<line class="bar" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/>`, x(p50)+4, x(p99), y, y)
 			fmt.Fprintf(&b, `<circle class="dot" cx="%.1f" cy="%.0f" r="4"/><circle class="ring" cx="%.1f" cy="%.0f" r="4"/><line class="bar" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/>`,
-				x(l.p50), y, x(l.p95), y, x(l.p99), x(l.p99), y-5, y+5)
-			for i, d := range []time.Duration{l.p50, l.p95, l.p99} {
+				x(p50), y, x(p95), y, x(p99), x(p99), y-5, y+5)
+			for i, d := range []time.Duration{p50, p95, p99} {
 				fmt.Fprintf(&b, `<text class="num" x="%d" y="%.0f">%s</text>`, plotWidth-128+60*i, y+4, short(d))
 			}
 			b.WriteString("</g>\n")
@@ -90,21 +94,19 @@ func (r *results) svg() string {
 	return b.String()
 }
 
-// latencyRange returns the ends of the axis, as powers of ten, with some room.
+// latencyRange returns the ends of the axis as powers of ten, with a margin.
 func (r *results) latencyRange() (lo, hi float64) {
 	lo, hi = math.Inf(1), math.Inf(-1)
 	for _, l := range r.loopback {
-		lo, hi = min(lo, math.Log10(float64(l.p50))), max(hi, math.Log10(float64(l.p99)))
+		lo, hi = min(lo, math.Log10(float64(load.Median(l.p50)))), max(hi, math.Log10(float64(load.Median(l.p99))))
 	}
 	return lo - 0.1, max(hi, lo+1) + 0.1
 }
 
-// tick is a round duration without more digits than it needs.
+// tick formats a power of ten.
 func tick(d time.Duration) string {
-	switch {
-	case d < time.Millisecond:
+	if d < time.Millisecond {
 		return fmt.Sprintf("%d µs", d.Microseconds())
-	default:
-		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
 }

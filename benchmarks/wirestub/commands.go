@@ -39,18 +39,19 @@ func (s *store) run(c command) (*wirebson.Document, error) {
 	}
 }
 
-// refuse returns an error for options that would change what a command answers, and that the stub does not know.
-func refuse(doc *wirebson.Document, options ...string) error {
+// rejectOptions returns an error if a command has one of these options, which would change
+// its answer and which the stub does not implement. Empty and zero values are accepted.
+func rejectOptions(doc *wirebson.Document, options ...string) error {
 	for _, option := range options {
 		switch v := doc.Get(option).(type) {
 		case nil:
 		case wirebson.RawDocument:
 			if len(v) > 5 { // not empty
-				return &failure{codeNotImplemented, "the option " + option}
+				return notImplemented("option " + option)
 			}
 		default:
 			if n, ok := number(v); !ok || n != 0 {
-				return &failure{codeNotImplemented, "the option " + option}
+				return notImplemented("option " + option)
 			}
 		}
 	}
@@ -58,7 +59,7 @@ func refuse(doc *wirebson.Document, options ...string) error {
 }
 
 func (s *store) find(c command) (*wirebson.Document, error) {
-	if err := refuse(c.spec, "skip", "projection", "collation"); err != nil {
+	if err := rejectOptions(c.spec, "skip", "projection", "collation"); err != nil {
 		return nil, err
 	}
 	filter, err := document(c.spec, "filter")
@@ -81,8 +82,8 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	case byDate:
 		found, err = coll.findInOrder(filter, field, newestFirst, int64(limit))
 	case sort.Len() > 0:
-		if found, err = coll.find(filter, 0); len(found) > 1 { // one document is in any order
-			err = refuse(c.spec, "sort")
+		if found, err = coll.find(filter, 0); len(found) > 1 { // a single document needs no order
+			err = rejectOptions(c.spec, "sort")
 		}
 	default:
 		found, err = coll.find(filter, int64(limit))
@@ -99,7 +100,8 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	return cursor(db, name, batch), nil
 }
 
-// cursor answers with all there is at once: no cursor stays open.
+// cursor returns the reply to a query: the whole result in the first batch, so that no
+// cursor stays open.
 func cursor(db, name string, batch *wirebson.Array) *wirebson.Document {
 	return wirebson.MustDocument(
 		"cursor", wirebson.MustDocument("firstBatch", batch, "id", int64(0), "ns", db+"."+name),
@@ -107,8 +109,9 @@ func cursor(db, name string, batch *wirebson.Array) *wirebson.Document {
 	)
 }
 
-// each applies a write to every statement of a command, and answers with their number and their errors.
-func each(c command, field string, write func(i int, statement wirebson.RawDocument) (n int, err error)) (*wirebson.Document, error) {
+// eachStatement runs a write for every statement of a command. It returns a reply with the
+// number of documents and the errors of the statements.
+func eachStatement(c command, field string, write func(i int, statement wirebson.RawDocument) (n int, err error)) (*wirebson.Document, error) {
 	statements, err := c.docs(field)
 	if err != nil {
 		return nil, err
@@ -141,8 +144,8 @@ func each(c command, field string, write func(i int, statement wirebson.RawDocum
 	return reply, nil
 }
 
-// done ends the answer to a write.
-func done(reply *wirebson.Document, err error) (*wirebson.Document, error) {
+// withOK marks the reply to a write as successful.
+func withOK(reply *wirebson.Document, err error) (*wirebson.Document, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +155,7 @@ func done(reply *wirebson.Document, err error) (*wirebson.Document, error) {
 func (s *store) insert(c command) (*wirebson.Document, error) {
 	db, name := c.target()
 	coll := s.collection(db, name, true)
-	return done(each(c, "documents", func(_ int, raw wirebson.RawDocument) (int, error) {
+	return withOK(eachStatement(c, "documents", func(_ int, raw wirebson.RawDocument) (int, error) {
 		r, err := newRow(raw)
 		if err != nil {
 			return 0, err
@@ -167,7 +170,7 @@ func (s *store) insert(c command) (*wirebson.Document, error) {
 func (s *store) delete(c command) (*wirebson.Document, error) {
 	db, name := c.target()
 	coll := s.collection(db, name, false)
-	return done(each(c, "deletes", func(_ int, raw wirebson.RawDocument) (int, error) {
+	return withOK(eachStatement(c, "deletes", func(_ int, raw wirebson.RawDocument) (int, error) {
 		statement, err := raw.Decode()
 		if err != nil {
 			return 0, err
@@ -192,12 +195,12 @@ func (s *store) update(c command) (*wirebson.Document, error) {
 	db, name := c.target()
 	coll := s.collection(db, name, true)
 	upserted, modified := wirebson.MakeArray(0), int32(0)
-	reply, err := each(c, "updates", func(i int, raw wirebson.RawDocument) (int, error) {
+	reply, err := eachStatement(c, "updates", func(i int, raw wirebson.RawDocument) (int, error) {
 		statement, err := raw.Decode()
 		if err != nil {
 			return 0, err
 		}
-		if err := refuse(statement, "collation", "arrayFilters"); err != nil {
+		if err := rejectOptions(statement, "collation", "arrayFilters"); err != nil {
 			return 0, err
 		}
 		filter, err := document(statement, "q")
@@ -242,49 +245,54 @@ func (s *store) update(c command) (*wirebson.Document, error) {
 			return nil, err
 		}
 	}
-	return done(reply, nil)
+	return withOK(reply, nil)
 }
 
 func (s *store) findAndModify(c command) (*wirebson.Document, error) {
-	if err := refuse(c.spec, "sort", "fields", "collation", "arrayFilters"); err != nil {
+	if err := rejectOptions(c.spec, "sort", "fields", "collation", "arrayFilters"); err != nil {
 		return nil, err
-	}
-	if c.spec.Get("upsert") == true {
-		return nil, &failure{codeNotImplemented, "findAndModify with upsert"}
 	}
 	filter, err := document(c.spec, "query")
 	if err != nil {
 		return nil, err
 	}
 	db, name := c.target()
-	coll := s.collection(db, name, false)
-	found, err := coll.find(filter, 1)
-	if err != nil {
-		return nil, err
-	}
-	if len(found) == 0 {
-		return wirebson.MustDocument("value", wirebson.Null, "ok", 1.0), nil
-	}
-	r := found[0]
-	if c.spec.Get("remove") == true {
-		coll.remove(r)
-		return wirebson.MustDocument("value", r.raw, "ok", 1.0), nil
-	}
 	change, err := document(c.spec, "update")
 	if err != nil {
 		return nil, err
 	}
-	after, err := coll.change(r, change)
+	upsert := c.spec.Get("upsert") == true
+	coll := s.collection(db, name, upsert)
+	found, err := coll.find(filter, 1)
 	if err != nil {
 		return nil, err
 	}
-	if c.spec.Get("new") == true {
-		r = after
+	var before, after *row
+	switch {
+	case len(found) == 0 && upsert:
+		after, err = coll.upsert(filter, change)
+	case len(found) == 0:
+	case c.spec.Get("remove") == true:
+		before = found[0]
+		coll.remove(before)
+	default:
+		before = found[0]
+		after, err = coll.change(before, change)
 	}
-	return wirebson.MustDocument("value", r.raw, "ok", 1.0), nil
+	if err != nil {
+		return nil, err
+	}
+	value := before
+	if c.spec.Get("new") == true {
+		value = after
+	}
+	if value == nil {
+		return wirebson.MustDocument("value", wirebson.Null, "ok", 1.0), nil
+	}
+	return wirebson.MustDocument("value", value.raw, "ok", 1.0), nil
 }
 
-// change puts an updated row in a row's place.
+// change updates a row: it puts another one in its place.
 func (c *collection) change(r *row, update *wirebson.Document) (*row, error) {
 	after, err := updated(r.doc, update, false)
 	if err != nil {
@@ -292,13 +300,13 @@ func (c *collection) change(r *row, update *wirebson.Document) (*row, error) {
 	}
 	c.remove(r)
 	if err := c.add(after); err != nil {
-		_ = c.add(r) // its keys were free a moment ago
+		_ = c.add(r) // cannot fail: remove has just freed the keys
 		return nil, err
 	}
 	return after, nil
 }
 
-// upsert adds the row that a filter's equalities and an update describe.
+// upsert adds the row that an update makes of a filter's equality conditions.
 func (c *collection) upsert(filter, update *wirebson.Document) (*row, error) {
 	doc := wirebson.MakeDocument(filter.Len())
 	for i := range filter.Len() {
@@ -317,7 +325,7 @@ func (c *collection) upsert(filter, update *wirebson.Document) (*row, error) {
 	return r, c.add(r)
 }
 
-// updated returns a row with an update's changes to a document.
+// updated returns a row with a document to which an update was applied.
 func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
 	after, err := clone(doc)
 	if err != nil {
@@ -353,14 +361,14 @@ func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
 				value = int64(old + by)
 			case "$currentDate":
 				if value != true {
-					return nil, &failure{codeNotImplemented, "another $currentDate than true"}
+					return nil, notImplemented("$currentDate with another value than true")
 				}
 				value = time.Now()
 			default:
-				return nil, &failure{codeNotImplemented, "the update " + op}
+				return nil, notImplemented("update operator " + op)
 			}
 			if strings.Contains(name, ".") {
-				return nil, &failure{codeNotImplemented, "an update of an inner field"}
+				return nil, notImplemented("update of a nested field")
 			}
 			if err := set(after, name, value); err != nil {
 				return nil, err
@@ -384,7 +392,7 @@ func newObjectID() (id wirebson.ObjectID) {
 	return id
 }
 
-// clone returns a document with the same values, to change.
+// clone returns a copy of a document.
 func clone(doc *wirebson.Document) (*wirebson.Document, error) {
 	other := wirebson.MakeDocument(doc.Len() + 1)
 	for i := range doc.Len() {
@@ -428,7 +436,7 @@ func (s *store) createIndexes(c command) (*wirebson.Document, error) {
 	return wirebson.MustDocument("ok", 1.0), nil
 }
 
-// addIndex adds an index, unless there is one of this name.
+// addIndex adds an index, unless one of this name exists.
 func (c *collection) addIndex(x index) error {
 	for _, other := range c.indexes {
 		if other.name == x.name {

@@ -9,7 +9,7 @@ import (
 	"github.com/FerretDB/wire/wirebson"
 )
 
-// matches reports whether a document passes a filter.
+// matches reports whether a document matches a filter.
 func matches(doc, filter *wirebson.Document) (bool, error) {
 	for i := range filter.Len() {
 		name, want := filter.GetByIndex(i)
@@ -26,7 +26,7 @@ func matchesField(doc *wirebson.Document, name string, want any) (bool, error) {
 	case name == "$or" || name == "$and":
 		return matchesList(doc, want, name == "$and")
 	case strings.HasPrefix(name, "$"):
-		return false, &failure{codeNotImplemented, "the filter " + name}
+		return false, notImplemented("filter " + name)
 	}
 	have := doc.Get(name)
 	if raw, ok := want.(wirebson.RawDocument); ok {
@@ -41,7 +41,7 @@ func matchesField(doc *wirebson.Document, name string, want any) (bool, error) {
 	return key(have) == key(want), nil
 }
 
-// matchesList is $and where all is set, and $or where it is not.
+// matchesList evaluates $and if all is set, else $or.
 func matchesList(doc *wirebson.Document, list any, all bool) (bool, error) {
 	filters, err := documents(list)
 	if err != nil {
@@ -78,7 +78,7 @@ func matchesOps(have any, ops *wirebson.Document) (bool, error) {
 		case "$in", "$nin":
 			raw, _ := want.(wirebson.AnyArray)
 			if raw == nil {
-				return false, &failure{codeBadValue, op + " wants an array"}
+				return false, &failure{codeBadValue, op + " needs an array"}
 			}
 			list, err := raw.Decode()
 			if err != nil {
@@ -90,7 +90,7 @@ func matchesOps(have any, ops *wirebson.Document) (bool, error) {
 			}
 			ok = in == (op == "$in")
 		default:
-			return false, &failure{codeNotImplemented, "the operator " + op}
+			return false, notImplemented("filter operator " + op)
 		}
 		if !ok {
 			return false, nil
@@ -99,7 +99,7 @@ func matchesOps(have any, ops *wirebson.Document) (bool, error) {
 	return true, nil
 }
 
-// compare orders two values of one kind; ok is false for others.
+// compare orders two values. ok is false if they are of different kinds.
 func compare(a, b any) (n int, ok bool) {
 	switch a := a.(type) {
 	case time.Time:
@@ -132,14 +132,14 @@ func number(v any) (float64, bool) {
 	return 0, false
 }
 
-// documents returns the documents of an array; nil has none.
+// documents returns the documents of an array, or none for nil.
 func documents(v any) ([]wirebson.RawDocument, error) {
 	if v == nil {
 		return nil, nil
 	}
 	raw, ok := v.(wirebson.AnyArray)
 	if !ok {
-		return nil, &failure{codeBadValue, "an array was expected"}
+		return nil, &failure{codeBadValue, "expected an array"}
 	}
 	list, err := raw.Decode()
 	if err != nil {
@@ -148,13 +148,13 @@ func documents(v any) ([]wirebson.RawDocument, error) {
 	docs := make([]wirebson.RawDocument, list.Len())
 	for i := range docs {
 		if docs[i], ok = list.Get(i).(wirebson.RawDocument); !ok {
-			return nil, &failure{codeBadValue, "an array of documents was expected"}
+			return nil, &failure{codeBadValue, "expected an array of documents"}
 		}
 	}
 	return docs, nil
 }
 
-// document returns a field that is a document; without the field, an empty one.
+// document returns a field that is a document, or an empty document if it is missing.
 func document(doc *wirebson.Document, field string) (*wirebson.Document, error) {
 	switch v := doc.Get(field).(type) {
 	case nil:

@@ -24,7 +24,8 @@ type Server struct {
 	serves sync.WaitGroup
 }
 
-// Start serves on an address until Close; "" is a free port of 127.0.0.1.
+// Start starts a stub that listens on an address until Close. "" means a free port of
+// 127.0.0.1.
 func Start(addr string) (*Server, error) {
 	if addr == "" {
 		addr = "127.0.0.1:0"
@@ -38,15 +39,16 @@ func Start(addr string) (*Server, error) {
 	return s, nil
 }
 
-// URI is what clients connect to.
+// URI returns the connection string.
 func (s *Server) URI() string {
 	return "mongodb://" + s.listener.Addr().String() + "/?directConnection=true"
 }
 
-// Commands returns how many commands were answered that read or write documents or indexes.
+// Commands returns the number of commands answered so far, without handshakes and pings.
 func (s *Server) Commands() int64 { return s.commands.Load() }
 
-// Close ends all connections, and waits until they have ended. It is idempotent.
+// Close closes the listener and all connections, and waits for their goroutines. It is
+// idempotent.
 func (s *Server) Close() {
 	_ = s.listener.Close()
 	s.mu.Lock()
@@ -77,7 +79,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve answers a connection's messages until either side ends it.
+// serve answers the messages of a connection until either side closes it.
 func (s *Server) serve(conn net.Conn) {
 	defer func() {
 		s.mu.Lock()
@@ -117,7 +119,7 @@ func (s *Server) reply(w *bufio.Writer, header *wire.MsgHeader, body wire.MsgBod
 		}
 		const flagsAndKind = 4 + 1
 		out.MessageLength = int32(wire.MsgHeaderLen + flagsAndKind + len(doc))
-	case *wire.OpQuery: // how drivers greet a server that they do not know
+	case *wire.OpQuery: // a driver's first hello
 		doc, err := hello().Encode()
 		if err != nil {
 			return err
@@ -133,14 +135,14 @@ func (s *Server) reply(w *bufio.Writer, header *wire.MsgHeader, body wire.MsgBod
 	return wire.WriteMessage(w, &out, answer)
 }
 
-// command is a request: its document, and the documents that came beside it.
+// command is a request: its document, and the document sequences sent with it.
 type command struct {
 	spec *wirebson.Document
 	name string
 	seqs []wire.OpMsgSection
 }
 
-// docs returns a command's list of documents, which may come in a section of its own.
+// docs returns a field's list of documents, which may be a document sequence.
 func (c command) docs(field string) ([]wirebson.RawDocument, error) {
 	for i := range c.seqs {
 		if c.seqs[i].Identifier == field {
@@ -150,7 +152,7 @@ func (c command) docs(field string) ([]wirebson.RawDocument, error) {
 	return documents(c.spec.Get(field))
 }
 
-// target is the collection that a command names.
+// target returns the database and the collection that a command names.
 func (c command) target() (db, coll string) {
 	db, _ = c.spec.Get("$db").(string)
 	coll, _ = c.spec.Get(c.name).(string)
@@ -160,7 +162,7 @@ func (c command) target() (db, coll string) {
 func (s *Server) answer(m *wire.OpMsg) *wirebson.Document {
 	spec, err := m.RawSection0().Decode()
 	if err != nil {
-		return refusal(&failure{codeFailedToParse, err.Error()})
+		return errorReply(&failure{codeFailedToParse, err.Error()})
 	}
 	c := command{spec: spec, name: spec.Command()}
 	for _, section := range m.Sections() {
@@ -177,12 +179,12 @@ func (s *Server) answer(m *wire.OpMsg) *wirebson.Document {
 	s.commands.Add(1)
 	doc, err := s.data.run(c)
 	if err != nil {
-		return refusal(err)
+		return errorReply(err)
 	}
 	return doc
 }
 
-// hello presents a server of MongoDB 7's protocol that stands alone.
+// hello describes a standalone server with the wire version of MongoDB 7.
 func hello() *wirebson.Document {
 	return wirebson.MustDocument(
 		"helloOk", true,
@@ -200,13 +202,17 @@ func hello() *wirebson.Document {
 	)
 }
 
-// failure is an error with the code that MongoDB has for it.
+// failure is an error with MongoDB's error code.
 type failure struct {
 	code    int32
 	message string
 }
 
 func (f *failure) Error() string { return f.message }
+
+func notImplemented(what string) error {
+	return &failure{codeNotImplemented, what + " is not implemented"}
+}
 
 const (
 	codeBadValue         = 2
@@ -218,7 +224,7 @@ const (
 	codeDuplicateKey     = 11000
 )
 
-func refusal(err error) *wirebson.Document {
+func errorReply(err error) *wirebson.Document {
 	var f *failure
 	if !errors.As(err, &f) {
 		f = &failure{codeBadValue, err.Error()}

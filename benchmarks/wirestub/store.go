@@ -10,16 +10,16 @@ import (
 	"github.com/FerretDB/wire/wirebson"
 )
 
-// store is what the commands work on.
+// store holds the databases: collections by database and name.
 type store struct {
 	mu        sync.Mutex
 	databases map[string]map[string]*collection
 }
 
-// row is a document. It does not change: an update puts another in its place.
+// row is a stored document. It is immutable: an update replaces it.
 type row struct {
 	raw wirebson.RawDocument
-	doc *wirebson.Document // raw, decoded one level deep, for filters
+	doc *wirebson.Document // raw, decoded one level deep
 }
 
 func newRow(raw wirebson.RawDocument) (*row, error) {
@@ -28,7 +28,7 @@ func newRow(raw wirebson.RawDocument) (*row, error) {
 		return nil, &failure{codeFailedToParse, err.Error()}
 	}
 	if doc.Get("_id") == nil {
-		return nil, &failure{codeNotImplemented, "a document without _id"}
+		return nil, notImplemented("a document without _id")
 	}
 	return &row{raw, doc}, nil
 }
@@ -51,12 +51,14 @@ func (x index) key(doc *wirebson.Document) string {
 
 type collection struct {
 	rows    map[string]*row              // by _id
-	fields  map[string]map[string][]*row // by field and value, for each field that was asked for
-	ordered map[string][]*row            // by field, for each date that was sorted by; the oldest first
+	fields  map[string]map[string][]*row // by field and value, for fields compared in filters
+	ordered map[string][]*row            // by field, for dates used in sorts; oldest first
 	indexes []index
 	unique  map[string]map[string]*row // by index and value
 }
 
+// collection returns a collection. If it is missing, it returns an empty one, and stores it
+// if create is set.
 func (s *store) collection(db, name string, create bool) *collection {
 	coll := s.databases[db][name]
 	if coll != nil {
@@ -77,7 +79,7 @@ func (s *store) collection(db, name string, create bool) *collection {
 	return coll
 }
 
-// add stores a row, unless one of its keys is taken.
+// add stores a row, unless one of its unique keys is taken.
 func (c *collection) add(r *row) error {
 	id := key(r.doc.Get("_id"))
 	if c.rows[id] != nil {
@@ -144,13 +146,14 @@ func date(r *row, field string) time.Time {
 	return at
 }
 
-// since returns where in ordered rows those begin that have a date or a later one.
+// since returns the index of the first ordered row whose date is at or later.
 func since(rows []*row, field string, at time.Time) int {
 	i, _ := slices.BinarySearchFunc(rows, at, func(r *row, at time.Time) int { return date(r, field).Compare(at) })
 	return i
 }
 
-// byDate reports whether a sort is one by a field that is a date in all rows, and which.
+// byDate returns the field and the direction of a sort. ok is false unless the sort has one
+// field, which is a date in all rows.
 func (c *collection) byDate(sort *wirebson.Document) (field string, newestFirst, ok bool) {
 	if sort.Len() != 1 {
 		return "", false, false
@@ -172,7 +175,8 @@ func (c *collection) byDate(sort *wirebson.Document) (field string, newestFirst,
 	return field, n < 0, true
 }
 
-// findInOrder is find for a sort that byDate knows. Where the filter says since when, it begins there.
+// findInOrder is find for a sort that byDate accepts. If the filter has a $gte condition on
+// the sorted field, it starts there.
 func (c *collection) findInOrder(filter *wirebson.Document, field string, newestFirst bool, limit int64) (found []*row, err error) {
 	rows := c.ordered[field]
 	if ops, ok := filter.Get(field).(wirebson.RawDocument); ok {
@@ -203,7 +207,7 @@ func (c *collection) findInOrder(filter *wirebson.Document, field string, newest
 	return found, nil
 }
 
-// byField returns the rows in which a field has a value.
+// byField returns the rows whose field equals a value.
 func (c *collection) byField(field string, value any) []*row {
 	if field == "_id" {
 		if r := c.rows[key(value)]; r != nil {
@@ -223,7 +227,7 @@ func (c *collection) byField(field string, value any) []*row {
 	return values[key(value)]
 }
 
-// find returns the rows that pass a filter, at most limit of them; 0 is no limit.
+// find returns the rows that match a filter, at most limit of them; 0 means all.
 func (c *collection) find(filter *wirebson.Document, limit int64) (found []*row, err error) {
 	take := func(r *row) (full bool, err error) {
 		ok, err := matches(r.doc, filter)
@@ -252,7 +256,7 @@ func (c *collection) find(filter *wirebson.Document, limit int64) (found []*row,
 	return found, nil
 }
 
-// key tells values apart as equality does; numbers of all types are alike.
+// key returns the same string for equal values. The type of a number does not matter.
 func key(v any) string {
 	switch v := v.(type) {
 	case nil, wirebson.NullType:

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log"
-	"net/http"
 	"os"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
@@ -27,13 +27,13 @@ func main() {
 	lk, err := latchkey.New[Member](client.Database("app"), uuid.New, latchkey.Config{Lifetime: 12 * time.Hour})
 	check(err)
 	check(lk.EnsureIndexes(context.Background()))
-
-	r := gin.Default()
+	r := gin.New()
+	r.Use(gin.Logger(), ginauth.Recovery(nil))
 	check(r.SetTrustedProxies(nil))  // behind a proxy: its addresses
 	lk.Auth.Routes(r.Group("/auth")) // POST /auth/login, POST /auth/logout, GET /auth/sessions …
 	r.GET("/me", lk.Auth.RequireUser(), func(c *gin.Context) {
 		member, _ := lk.Auth.CurrentUser(c)
-		c.JSON(http.StatusOK, member)
+		c.JSON(200, member)
 	})
 	check(r.Run())
 }

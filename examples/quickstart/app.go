@@ -16,7 +16,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Member is the application's user: an account, and fields of its own.
+// Member is the application's user: an account with additional fields.
 type Member struct {
 	account.User[uuid.UUID] `bson:",inline"`
 	Name                    string `bson:"name" json:"name"`
@@ -26,7 +26,7 @@ type app struct {
 	*latchkey.Latchkey[Member, uuid.UUID]
 }
 
-// settings are the flags that change how sessions live and what logins cost.
+// settings are the values of the flags that configure Latchkey.
 type settings struct {
 	lifetime, remember, idleTimeout time.Duration
 	maxSessions                     int
@@ -34,19 +34,22 @@ type settings struct {
 	loginLimit, maxHashes           int
 }
 
-// newApp builds Latchkey on a database, and makes its indexes.
-func newApp(ctx context.Context, db *mongo.Database, o settings) (*app, error) {
+// newApp builds Latchkey on a database and makes its indexes.
+func newApp(ctx context.Context, db *mongo.Database, s settings) (*app, error) {
 	cfg := latchkey.Config{
-		Lifetime:            o.lifetime,
-		IdleTimeout:         o.idleTimeout,
-		MaxSessions:         o.maxSessions,
-		Cache:               strategy.Cache{MaxStaleness: o.cacheStaleness},
-		Limiter:             account.LimiterConfig{Pair: account.Limit{Failures: o.loginLimit}},
-		InsecureNoLimiter:   o.loginLimit == 0,
-		MaxConcurrentHashes: o.maxHashes,
+		Lifetime:    s.lifetime,
+		IdleTimeout: s.idleTimeout,
+		MaxSessions: s.maxSessions,
+		Cache:       strategy.Cache{MaxStaleness: s.cacheStaleness},
+		Limiter: account.LimiterConfig{
+			Account: account.Limit{Failures: s.loginLimit},
+			Device:  account.Limit{Failures: s.loginLimit},
+		},
+		InsecureNoLimiter:   s.loginLimit == 0,
+		MaxConcurrentHashes: s.maxHashes,
 	}
-	if o.remember > 0 { // the lifetime of a login that asks to be remembered
-		cfg.Lifetime, cfg.BriefLifetime = o.remember, o.lifetime
+	if s.remember > 0 {
+		cfg.Lifetime, cfg.BriefLifetime = s.remember, s.lifetime
 	}
 	lk, err := latchkey.New[Member](db, uuid.New, cfg)
 	if err != nil {
@@ -61,7 +64,7 @@ func newApp(ctx context.Context, db *mongo.Database, o settings) (*app, error) {
 
 func (a *app) handler() (http.Handler, error) {
 	r := gin.New()
-	r.Use(gin.Recovery())
+	r.Use(ginauth.Recovery(nil))
 	if err := r.SetTrustedProxies(nil); err != nil {
 		return nil, err
 	}
@@ -96,7 +99,7 @@ func (a *app) whoAmI(c *gin.Context) {
 
 const demoPassword = "correct horse battery staple"
 
-// addDemoAccounts makes the accounts that curlLines names.
+// addDemoAccounts adds the accounts that curlLines names, if missing.
 func (a *app) addDemoAccounts(ctx context.Context) error {
 	for _, demo := range []struct {
 		email, name                 string

@@ -1,106 +1,62 @@
-// Quickstart is a small Gin application with Latchkey: log in, guard a route,
-// log out. Without -mongodb-uri it runs a MongoDB-compatible server in its own
-// process and makes accounts to try it with.
+// Quickstart is a small API on Gin with Latchkey: log in, guard a route, log out. Without
+// -mongodb-uri it runs a MongoDB-compatible server in its own process and adds demo accounts.
 package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/examples/internal/serve"
-	"github.com/latchkey-go/latchkey/integration/devmongo"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	// An interrupt during the start is not a failure.
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) && ctx.Err() == nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		os.Exit(1)
-	}
-}
+func main() { serve.Main("quickstart", run) }
 
-type flags struct {
-	addr     string
-	mongoURI string
-	database string
-	demo     bool
-	settings
-}
-
-func parseFlags(args []string, stderr io.Writer) (flags, error) {
-	var s flags
-	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.StringVar(&s.addr, "addr", "127.0.0.1:8080", "address to listen on")
-	fs.StringVar(&s.mongoURI, "mongodb-uri", os.Getenv("MONGODB_URI"), "MongoDB to use; empty runs one in this process, with demo accounts (default $MONGODB_URI)")
-	fs.StringVar(&s.database, "db", "latchkey_quickstart", "name of the database")
-	fs.BoolVar(&s.demo, "demo-accounts", false, "make the demo accounts in a MongoDB of yours too; their password is public")
-	fs.DurationVar(&s.lifetime, "lifetime", time.Hour, "how long an access token is valid; 0 means until it is revoked")
-	fs.DurationVar(&s.remember, "remember", 0, "how long it is valid if the login asks to be remembered; 0 means that logins cannot ask")
-	fs.DurationVar(&s.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means no limit")
-	fs.IntVar(&s.maxSessions, "max-sessions", 0, "how many sessions a user may have; a login beyond that ends the oldest; 0 means any number")
-	fs.DurationVar(&s.cacheStaleness, "cache-staleness", 0, "the longest a cached session is used before it is read again, up to 1m; 0 means no cache")
-	fs.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for an account from one network are free before delays begin (1 to 14); 0 means no limit")
-	fs.IntVar(&s.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each with 64 MiB and 4 threads; 0 means a quarter of the processors, at least 1")
-	if err := fs.Parse(args); err != nil {
-		return s, err
+func parseFlags(args []string, stderr io.Writer) (*serve.Flags, settings, error) {
+	var s settings
+	f := serve.NewFlags("quickstart", "127.0.0.1:8080", stderr)
+	f.DurationVar(&s.lifetime, "lifetime", time.Hour, "how long an access token is valid; 0 means until it is revoked")
+	f.DurationVar(&s.remember, "remember", 0, "how long it is valid if the login sends remember=true, longer than -lifetime; 0 means that logins cannot ask for it")
+	f.DurationVar(&s.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means no limit")
+	f.IntVar(&s.maxSessions, "max-sessions", 0, "how many sessions a user may have; a login beyond that ends the oldest; 0 means no limit")
+	f.DurationVar(&s.cacheStaleness, "cache-staleness", 0, "the longest a cached session is used before it is read again, up to 1m; 0 means no cache")
+	f.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for one account are accepted without a delay, from unknown devices and from each known device, 1 to 26; 0 means no limit")
+	f.IntVar(&s.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each with 64 MiB and 4 threads; 0 means one for every 4 processors, at least 1")
+	if err := f.Parse(args); err != nil {
+		return nil, s, err
 	}
 	if r := s.remember; r != 0 && (s.lifetime == 0 || r <= s.lifetime) {
-		return s, fmt.Errorf("-remember is %v, want longer than -lifetime, %v (0 means no expiry)", r, s.lifetime)
+		return nil, s, fmt.Errorf("-remember is %v, want longer than -lifetime, %v (0 means no expiry)", r, s.lifetime)
 	}
-	if fs.NArg() > 0 {
-		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	}
-	return s, nil
+	return f, s, nil
 }
 
 // run serves until ctx is done.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	s, err := parseFlags(args, stderr)
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f, s, err := parseFlags(args, stderr)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", s.addr)
+	listener, err := net.Listen("tcp", f.Addr)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = listener.Close() }()
-	if s.mongoURI == "" {
-		s.demo = true
-		server, err := devmongo.Start(devmongo.Config{})
-		if err != nil {
-			return err
-		}
-		defer func() { _ = server.Close() }()
-		s.mongoURI = server.URI()
-		fmt.Fprintf(stdout, "MongoDB-compatible server in this process, data in %s\n", server.Dir())
-	}
-	client, err := mongo.Connect(options.Client().ApplyURI(s.mongoURI))
+	db, disconnect, err := f.Connect(stdout)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
-
-	app, err := newApp(ctx, client.Database(s.database), s.settings)
+	defer disconnect()
+	app, err := newApp(ctx, db, s)
 	if err != nil {
 		return err
 	}
 	defer app.Close()
-	if s.demo {
+	if f.Demo {
 		if err := app.addDemoAccounts(ctx); err != nil {
 			return err
 		}
@@ -112,10 +68,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
-	if s.demo {
+	if f.Demo {
 		fmt.Fprint(stdout, curlLines("http://"+serve.Reachable(listener.Addr())))
 	} else {
-		fmt.Fprintln(stdout, "Log in with an account of that database; -demo-accounts makes some to try it with.")
+		fmt.Fprintln(stdout, "Log in with an account of that database, or add demo accounts with -demo-accounts.")
 	}
 	return serve.Until(ctx, listener, handler)
 }
@@ -124,18 +80,18 @@ func curlLines(base string) string {
 	return fmt.Sprintf(`
 Try it, in another shell:
 
-  # log in, and keep the token
+  # log in and keep the token
   TOKEN=$(curl -s %[1]s/auth/login -d username=member@example.com --data-urlencode 'password=%[2]s' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
-  # a guarded route
+  # call a guarded route
   curl -iw '\n' %[1]s/me -H "Authorization: Bearer $TOKEN"
-  # log out; then the same token is refused
+  # log out; the same token is rejected afterwards
   curl -iw '\n' -X POST %[1]s/auth/logout -H "Authorization: Bearer $TOKEN"
   curl -iw '\n' %[1]s/me -H "Authorization: Bearer $TOKEN"
 
   # the same with a cookie, and the login in JSON
   curl -iw '\n' %[1]s/auth/cookie/login -c jar.txt -H 'Content-Type: application/json' -d '{"username":"admin@example.com","password":"%[2]s"}'
   curl -iw '\n' %[1]s/superuser -b jar.txt
-  # its sessions; then the password again, because /fresh wants a login of the last minute
+  # list the sessions, and enter the password again: /fresh requires a login in the last minute
   curl -sw '\n' %[1]s/auth/cookie/sessions -b jar.txt
   curl -iw '\n' %[1]s/auth/cookie/reauthenticate -b jar.txt -c jar.txt --data-urlencode 'password=%[2]s'
   curl -iw '\n' %[1]s/fresh -b jar.txt

@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// quickstart runs the program until the test ends.
-type quickstart struct {
+// rig is the program, which runs until the test ends.
+type rig struct {
 	t       *testing.T
 	base    string
 	dataDir string
 	stop    func() error
 }
 
-func start(t *testing.T, args ...string) *quickstart {
+func newRig(t *testing.T, args ...string) *rig {
 	t.Helper()
 	t.Setenv("MONGODB_URI", "")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -35,7 +35,7 @@ func start(t *testing.T, args ...string) *quickstart {
 		_ = w.CloseWithError(io.EOF)
 		done <- err
 	}()
-	q := &quickstart{t: t}
+	q := &rig{t: t}
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		if dir, ok := strings.CutPrefix(lines.Text(), "MongoDB-compatible server in this process, data in "); ok {
@@ -47,7 +47,7 @@ func start(t *testing.T, args ...string) *quickstart {
 		}
 	}
 	if q.base == "" {
-		t.Fatalf("it did not say where it listens: %v", <-done)
+		t.Fatalf("the program did not print its address: %v", <-done)
 	}
 	go func() { _, _ = io.Copy(io.Discard, r) }()
 	stopped := false
@@ -63,7 +63,7 @@ func start(t *testing.T, args ...string) *quickstart {
 	return q
 }
 
-func (q *quickstart) do(method, path, contentType, body string, auth func(*http.Request)) (*http.Response, string) {
+func (q *rig) do(method, path, contentType, body string, auth func(*http.Request)) (*http.Response, string) {
 	q.t.Helper()
 	req, err := http.NewRequest(method, q.base+path, strings.NewReader(body))
 	if err != nil {
@@ -91,7 +91,7 @@ func bearer(token string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
 }
 
-func (q *quickstart) want(status int, method, path string, auth func(*http.Request)) string {
+func (q *rig) want(status int, method, path string, auth func(*http.Request)) string {
 	q.t.Helper()
 	resp, body := q.do(method, path, "", "", auth)
 	if resp.StatusCode != status {
@@ -100,7 +100,7 @@ func (q *quickstart) want(status int, method, path string, auth func(*http.Reque
 	return body
 }
 
-func (q *quickstart) login(email, encoding string) string {
+func (q *rig) login(email, encoding string) string {
 	q.t.Helper()
 	contentType, body := "application/x-www-form-urlencoded", url.Values{"username": {email}, "password": {demoPassword}}.Encode()
 	if encoding == "JSON" {
@@ -116,8 +116,8 @@ func (q *quickstart) login(email, encoding string) string {
 	return answer.AccessToken
 }
 
-func TestTheMainJob(t *testing.T) {
-	q := start(t, "-lifetime", "90s")
+func TestLoginGuardLogout(t *testing.T) {
+	q := newRig(t, "-lifetime", "90s")
 	var tokens []string
 	for _, encoding := range []string{"form", "JSON"} {
 		token := q.login("member@example.com", encoding)
@@ -129,7 +129,7 @@ func TestTheMainJob(t *testing.T) {
 		q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(token))
 	}
 
-	// The tokens and the demo password are in no file of the database.
+	// No file of the database contains a token or the demo password.
 	live := q.login("member@example.com", "form")
 	tokens = append(tokens, live, demoPassword)
 	q.want(http.StatusOK, http.MethodGet, "/me", bearer(live))
@@ -145,7 +145,7 @@ func TestTheMainJob(t *testing.T) {
 		files, read = files+1, read+len(content)
 		for _, token := range tokens {
 			if bytes.Contains(content, []byte(token)) {
-				t.Errorf("%s holds a secret in the clear", path)
+				t.Errorf("%s contains a secret in plain text", path)
 			}
 		}
 		return nil
@@ -154,17 +154,18 @@ func TestTheMainJob(t *testing.T) {
 		t.Errorf("searched %d files of %d bytes (error %v)", files, read, err)
 	}
 	if !contains(t, q.dataDir, "member@example.com") {
-		t.Error("the search does not find what is there")
+		t.Error("the search does not find an email address, which must be there")
 	}
 
 	if err := q.stop(); err != nil {
-		t.Errorf("stopped with the error %v", err)
+		t.Errorf("the program ended with error %v", err)
 	}
 	if _, err := os.Stat(q.dataDir); !os.IsNotExist(err) {
-		t.Errorf("the data directory is still there (error %v)", err)
+		t.Errorf("the data directory still exists (error %v)", err)
 	}
 }
 
+// contains reports whether a file below dir contains text.
 func contains(t *testing.T, dir, text string) (found bool) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
@@ -181,19 +182,19 @@ func contains(t *testing.T, dir, text string) (found bool) {
 	return found
 }
 
-func TestTheLifeOfASession(t *testing.T) {
-	q := start(t, "-lifetime", "1h", "-remember", "24h", "-idle-timeout", "30m", "-max-sessions", "3")
+func TestSessionRoutes(t *testing.T) {
+	q := newRig(t, "-lifetime", "1h", "-remember", "24h", "-idle-timeout", "30m", "-max-sessions", "3")
 	const form = "application/x-www-form-urlencoded"
 	credentials := url.Values{"username": {"member@example.com"}, "password": {demoPassword}}
 
-	// Remembered, or not.
+	// remember=true gives a longer lifetime.
 	for remember, want := range map[string]string{"": `"expires_in":3600`, "true": `"expires_in":86400`} {
 		credentials.Set("remember", remember)
 		if resp, body := q.do(http.MethodPost, "/auth/login", form, credentials.Encode(), nil); resp.StatusCode != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("login with remember=%s answered %d %s, want %s", remember, resp.StatusCode, body, want)
 		}
 	}
-	// The oldest goes, and the list says which is which.
+	// The fourth login ends the oldest session. The list marks the current one.
 	first := q.login("member@example.com", "form")
 	second := q.login("member@example.com", "JSON")
 	third := q.login("member@example.com", "form")
@@ -214,7 +215,7 @@ func TestTheLifeOfASession(t *testing.T) {
 	q.want(http.StatusNoContent, http.MethodDelete, "/auth/sessions/"+listed.Sessions[0].ID, bearer(third))
 	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(fourth))
 
-	// A fresh login is asked for again, and gives a new token.
+	// Entering the password again gives a new token.
 	q.want(http.StatusOK, http.MethodGet, "/fresh", bearer(third))
 	resp, body := q.do(http.MethodPost, "/auth/reauthenticate", form, url.Values{"password": {demoPassword}}.Encode(), bearer(third))
 	var renewed struct {
@@ -226,7 +227,7 @@ func TestTheLifeOfASession(t *testing.T) {
 	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(third))
 	q.want(http.StatusOK, http.MethodGet, "/fresh", bearer(renewed.AccessToken))
 
-	// Introspection is for superusers.
+	// Only superusers may introspect tokens.
 	introspect := func(token string) (int, string) {
 		resp, body := q.do(http.MethodPost, "/auth/introspect", form, url.Values{"token": {second}}.Encode(), bearer(token))
 		return resp.StatusCode, body
@@ -239,16 +240,16 @@ func TestTheLifeOfASession(t *testing.T) {
 		t.Errorf("introspection answered a member with %d, want 403", status)
 	}
 
-	// Everywhere.
+	// logout-all ends all sessions.
 	q.want(http.StatusNoContent, http.MethodPost, "/auth/logout-all", bearer(renewed.AccessToken))
 	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(second))
 	if status, body := introspect(admin); status != http.StatusOK || body != `{"active":false}` {
-		t.Errorf("introspection of a dead token answered %d %s", status, body)
+		t.Errorf("introspection of a revoked token answered %d %s", status, body)
 	}
 }
 
-func TestEveryDemoAccountOnEveryRoute(t *testing.T) {
-	q := start(t)
+func TestDemoAccountsOnAllRoutes(t *testing.T) {
+	q := newRig(t)
 	for _, c := range []struct {
 		email                             string
 		me, verified, superuser, optional int
@@ -259,14 +260,14 @@ func TestEveryDemoAccountOnEveryRoute(t *testing.T) {
 		{"", 401, 401, 401, 200},
 	} {
 		t.Run(c.email, func(t *testing.T) {
-			q := &quickstart{t: t, base: q.base}
-			ways := map[string]func(*http.Request){"": nil}
+			q := &rig{t: t, base: q.base}
+			transports := map[string]func(*http.Request){"": nil}
 			if c.email != "" {
-				ways = map[string]func(*http.Request){"bearer": bearer(q.login(c.email, "form")), "cookie": q.cookie(c.email)}
+				transports = map[string]func(*http.Request){"bearer": bearer(q.login(c.email, "form")), "cookie": q.cookie(c.email)}
 			}
-			for way, auth := range ways {
-				t.Run(way, func(t *testing.T) {
-					q := &quickstart{t: t, base: q.base}
+			for transport, auth := range transports {
+				t.Run(transport, func(t *testing.T) {
+					q := &rig{t: t, base: q.base}
 					q.want(c.me, http.MethodGet, "/me", auth)
 					q.want(c.verified, http.MethodGet, "/verified", auth)
 					q.want(c.superuser, http.MethodGet, "/superuser", auth)
@@ -289,20 +290,20 @@ func TestEveryDemoAccountOnEveryRoute(t *testing.T) {
 	}
 }
 
-func (q *quickstart) cookie(email string) func(*http.Request) {
+func (q *rig) cookie(email string) func(*http.Request) {
 	q.t.Helper()
 	resp, body := q.do(http.MethodPost, "/auth/cookie/login", "application/x-www-form-urlencoded",
 		url.Values{"username": {email}, "password": {demoPassword}}.Encode(), nil)
-	if resp.StatusCode != http.StatusNoContent || len(resp.Cookies()) != 1 {
-		q.t.Fatalf("cookie login answered %d %s with %d cookies", resp.StatusCode, body, len(resp.Cookies()))
+	if resp.StatusCode != http.StatusNoContent || len(resp.Cookies()) != 2 {
+		q.t.Fatalf("cookie login answered %d %s with %d cookies, want the session's and the device's", resp.StatusCode, body, len(resp.Cookies()))
 	}
 	cookie := resp.Cookies()[0]
 	return func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookie.Name, Value: cookie.Value}) }
 }
 
-func TestWrongFlagsAreErrors(t *testing.T) {
+func TestInvalidFlagsAreErrors(t *testing.T) {
 	for _, args := range [][]string{{"-lifetime", "soon"}, {"-lifetime", "-1h"}, {"-remember", "30m"}, {"-lifetime", "0", "-remember", "1h"},
-		{"-idle-timeout", "-1s"}, {"-max-sessions", "-1"}, {"-cache-staleness", "-1s"}, {"-cache-staleness", "2m"}, {"-login-limit", "-1"}, {"-login-limit", "15"}, {"-max-hashes", "-1"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
+		{"-idle-timeout", "-1s"}, {"-max-sessions", "-1"}, {"-cache-staleness", "-1s"}, {"-cache-staleness", "2m"}, {"-login-limit", "-1"}, {"-login-limit", "27"}, {"-max-hashes", "-1"}, {"extra"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
 		t.Setenv("MONGODB_URI", "")
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: no error", args)
@@ -310,8 +311,8 @@ func TestWrongFlagsAreErrors(t *testing.T) {
 	}
 }
 
-func TestWrongPasswordsAreLimited(t *testing.T) {
-	q := start(t, "-login-limit", "2", "-max-hashes", "1")
+func TestTooManyWrongPasswords(t *testing.T) {
+	q := newRig(t, "-login-limit", "2", "-max-hashes", "1")
 	attempt := func(password string) *http.Response {
 		t.Helper()
 		resp, _ := q.do(http.MethodPost, "/auth/login", "application/x-www-form-urlencoded",
@@ -324,14 +325,14 @@ func TestWrongPasswordsAreLimited(t *testing.T) {
 		}
 	}
 	resp := attempt(demoPassword)
-	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode != http.StatusTooManyRequests || err != nil || seconds < 1 || seconds > 30 {
-		t.Errorf("the right password: got %s and Retry-After %q, want 429 and up to 30 seconds", resp.Status, resp.Header.Get("Retry-After"))
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode != http.StatusTooManyRequests || err != nil || seconds < 1 || seconds > 60 {
+		t.Errorf("the right password: got %s and Retry-After %q, want 429 and up to 60 seconds", resp.Status, resp.Header.Get("Retry-After"))
 	}
 	q.login("verified@example.com", "form") // another account
 }
 
-func TestWithACacheALogOutIsSeenAtOnce(t *testing.T) {
-	q := start(t, "-cache-staleness", "1m")
+func TestLogoutAppliesAtOnceWithACache(t *testing.T) {
+	q := newRig(t, "-cache-staleness", "1m")
 	token := q.login("member@example.com", "form")
 	for range 3 {
 		q.want(http.StatusOK, http.MethodGet, "/me", bearer(token))

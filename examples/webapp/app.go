@@ -18,13 +18,12 @@ import (
 )
 
 const (
-	lifetime      = 30 * 24 * time.Hour // of a session that the user wants to be remembered
-	briefLifetime = 12 * time.Hour      // of any other
-	// freshness is how recent a login must be to change the password.
-	freshness = 10 * time.Minute
+	lifetime      = 30 * 24 * time.Hour // of a session whose login asked to stay signed in
+	briefLifetime = 12 * time.Hour      // of other sessions
+	freshness     = 10 * time.Minute    // how recent a login must be to change the password
 )
 
-// Member is the application's user: an account, and fields of its own.
+// Member is the application's user: an account with additional fields.
 type Member struct {
 	account.User[uuid.UUID] `bson:",inline"`
 	Name                    string `bson:"name"`
@@ -34,12 +33,12 @@ type app struct {
 	*latchkey.Latchkey[Member, uuid.UUID]
 }
 
-// newApp builds Latchkey on a database, and makes its indexes. cfg holds what a
-// deployment or a test changes.
+// newApp builds Latchkey on a database and makes its indexes. cfg has the settings that
+// depend on the deployment or test.
 func newApp(ctx context.Context, db *mongo.Database, cfg latchkey.Config) (*app, error) {
 	cfg.Lifetime, cfg.BriefLifetime = lifetime, briefLifetime
 	cfg.IdleTimeout = 7 * 24 * time.Hour
-	cfg.TouchInterval = time.Minute // how exact "last used" is on the page of sessions
+	cfg.TouchInterval = time.Minute // the precision of "Last used" on the sessions page
 	cfg.OnUnauthorized = onUnauthorized
 	lk, err := latchkey.New[Member](db, uuid.New, cfg)
 	if err != nil {
@@ -56,20 +55,20 @@ func newApp(ctx context.Context, db *mongo.Database, cfg latchkey.Config) (*app,
 var files embed.FS
 
 func (a *app) handler() (http.Handler, error) {
-	pages, err := template.New("").Funcs(template.FuncMap{"moment": moment, "browser": browserName}).ParseFS(files, "templates/*.html")
+	pages, err := template.New("").Funcs(template.FuncMap{"time": formatTime, "browser": browserName}).ParseFS(files, "templates/*.html")
 	if err != nil {
 		return nil, err
 	}
 	r := gin.New()
-	r.Use(gin.Recovery(), secure)
-	if err := r.SetTrustedProxies(nil); err != nil { // behind a proxy: its addresses
+	r.Use(ginauth.Recovery(nil), secure)
+	if err := r.SetTrustedProxies(nil); err != nil { // or your proxy's addresses
 		return nil, err
 	}
 	r.SetHTMLTemplate(pages)
 	r.HandleMethodNotAllowed = true
 	r.NoRoute(a.notFound)
 	r.NoMethod(func(c *gin.Context) {
-		a.problem(c, http.StatusMethodNotAllowed, "That does not work", "This address does not take such a request.")
+		a.problem(c, http.StatusMethodNotAllowed, "Not allowed", "This page does not accept this kind of request.")
 	})
 	for _, name := range []string{"style.css", "icon.svg"} {
 		r.GET("/"+name, static(name))
@@ -94,13 +93,13 @@ func (a *app) handler() (http.Handler, error) {
 	return r, nil
 }
 
-// secure sets the security headers of every answer, and limits request bodies.
+// secure sets the security headers of every answer and limits request bodies.
 func secure(c *gin.Context) {
 	h := c.Writer.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
-	// Not no-referrer: browsers would then send "Origin: null" with the site's own
-	// forms, and the CSRF protection needs the origin where Sec-Fetch-Site is missing.
+	// Not no-referrer: with it, browsers send "Origin: null" with the site's own forms. The
+	// CSRF protection needs the origin if a browser does not send Sec-Fetch-Site.
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
@@ -125,6 +124,7 @@ var demoAccounts = []Member{
 	{User: account.User[uuid.UUID]{Email: "friend@example.com", Active: true}, Name: "Frank Friend"},
 }
 
+// addDemoAccounts adds the demo accounts, if missing.
 func (a *app) addDemoAccounts(ctx context.Context) error {
 	for _, demo := range demoAccounts {
 		if _, err := a.Accounts.Create(ctx, demo, demoPassword); err != nil && !errors.Is(err, account.ErrEmailTaken) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,20 +25,20 @@ import (
 	"github.com/latchkey-go/latchkey"
 )
 
-// browser is one of its own, with an empty profile: a context of the headless
-// Chromium that all tests share. No page runs a script in it.
+// browser is a context of the headless Chromium that all tests share. It has an empty profile
+// and JavaScript is disabled.
 type browser struct {
 	t   *testing.T
 	ctx context.Context
 }
 
-// void is an action without a result.
+// void is a browser action without a result.
 type void = chromedp.Action[chromedp.Void]
 
 // patience bounds each step of a test.
 const patience = 15 * time.Second
 
-// chromium starts when the first test asks for it, and ends with the last.
+// chromium starts Chromium at its first call. TestMain stops it.
 var (
 	chromium     = sync.OnceValues(startChromium)
 	stopChromium = func() {}
@@ -56,7 +57,7 @@ func startChromium() (context.Context, error) {
 	if path == "" {
 		return nil, errNoChromium
 	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], // headless, no first run, no networking in the background …
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
 		chromedp.NoSandbox,
 		chromedp.DisableGPU,
@@ -66,14 +67,14 @@ func startChromium() (context.Context, error) {
 	ctx, cancelAllocator := chromedp.NewExecAllocator(context.Background(), opts...)
 	ctx, cancel := chromedp.NewContext(ctx)
 	stopChromium = func() {
-		_ = chromedp.Cancel(ctx) // waits until its profile is removed
+		_ = chromedp.Cancel(ctx) // waits until the profile is removed
 		cancel()
 		cancelAllocator()
 	}
 	return ctx, chromedp.Do(ctx)
 }
 
-// newBrowser returns one, which names itself so to servers; "" is what it is.
+// newBrowser returns a browser that sends a User-Agent. "" means its own.
 func newBrowser(t *testing.T, agent string) *browser {
 	t.Helper()
 	shared, err := chromium()
@@ -97,8 +98,8 @@ func newBrowser(t *testing.T, agent string) *browser {
 	return b
 }
 
-// reportViolations fails the test if the browser has something against a page, for
-// example by its Content-Security-Policy.
+// reportViolations fails the test if the browser reports a security problem of a page, such
+// as a violation of its Content-Security-Policy.
 func (b *browser) reportViolations() {
 	b.t.Helper()
 	var (
@@ -149,8 +150,8 @@ func call[P, R any](b *browser, command cdp.Command[P, R], params P) R {
 	return get(b, func(ctx context.Context, t *chromedp.Target) (R, error) { return cdp.Call(ctx, t, command, params) })
 }
 
-// goes does what leads to another page, and returns the status of that.
-func (b *browser) goes(actions ...void) int {
+// navigate runs actions that load another page, and returns its status.
+func (b *browser) navigate(actions ...void) int {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
@@ -161,22 +162,22 @@ func (b *browser) goes(actions ...void) int {
 	return int(resp.Status)
 }
 
-func (b *browser) open(url string) int { b.t.Helper(); return b.goes(chromedp.Navigate(url)) }
+func (b *browser) open(url string) int { b.t.Helper(); return b.navigate(chromedp.Navigate(url)) }
 
-// press presses a button or follows a link; xpath names it.
-func (b *browser) press(xpath string) int {
+// click clicks the button or link at an XPath, and returns the status of the next page.
+func (b *browser) click(xpath string) int {
 	b.t.Helper()
-	return b.goes(chromedp.Click(chromedp.Search(xpath)))
+	return b.navigate(chromedp.Click(chromedp.Search(xpath)))
 }
 
-func (b *browser) button(text string) int {
+func (b *browser) clickButton(text string) int {
 	b.t.Helper()
-	return b.press(fmt.Sprintf(`//main//button[normalize-space()=%q]`, text))
+	return b.click(fmt.Sprintf(`//main//button[normalize-space()=%q]`, text))
 }
 
 func field(name string) chromedp.CSS { return chromedp.CSS(fmt.Sprintf("input[name=%q]", name)) }
 
-// fill types into an empty field.
+// fill types a value into an empty field.
 func (b *browser) fill(name, value string) {
 	b.t.Helper()
 	b.do(chromedp.SendKeys(field(name), value))
@@ -186,13 +187,14 @@ func (b *browser) text(css chromedp.CSS) string { b.t.Helper(); return get(b, ch
 
 func (b *browser) value(name string) string { b.t.Helper(); return get(b, chromedp.Value(field(name))) }
 
-func (b *browser) at(url string) {
+func (b *browser) wantURL(url string) {
 	b.t.Helper()
 	if got := get(b, chromedp.Location()); got != url {
 		b.t.Errorf("the browser is at %s, want %s", got, url)
 	}
 }
 
+// cookies returns all cookies but the device's, which outlives sessions.
 func (b *browser) cookies() []*network.Cookie {
 	b.t.Helper()
 	own := chromedp.FromContext(b.ctx)
@@ -200,149 +202,158 @@ func (b *browser) cookies() []*network.Cookie {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return found.Cookies
+	return slices.DeleteFunc(found.Cookies, func(c *network.Cookie) bool {
+		if !strings.HasSuffix(c.Name, "-device") {
+			return false
+		}
+		if c.Name != "__Host-latchkey-device" || !c.HTTPOnly || !c.Secure || c.Session || c.SameSite != network.CookieSameSiteLax {
+			b.t.Errorf("the device's cookie is %+v, want a persistent __Host- cookie: HttpOnly, Secure, SameSite=Lax", c)
+		}
+		return true
+	})
 }
 
-func (b *browser) login(s *site) {
+func (b *browser) login(s *rig) {
 	b.t.Helper()
 	b.open(s.base + "/login")
 	b.fill("email", "member@example.com")
 	b.fill("password", demoPassword)
-	b.button("Sign in")
-	b.at(s.base + "/members")
+	b.clickButton("Sign in")
+	b.wantURL(s.base + "/members")
 }
 
-func (b *browser) signedIn(s *site) {
+func (b *browser) wantSignedIn(s *rig) {
 	b.t.Helper()
 	b.open(s.base + "/members")
-	b.at(s.base + "/members")
+	b.wantURL(s.base + "/members")
 }
 
-func (b *browser) signedOut(s *site) {
+func (b *browser) wantSignedOut(s *rig) {
 	b.t.Helper()
 	b.open(s.base + "/members")
-	b.at(s.base + "/login?next=%2Fmembers")
+	b.wantURL(s.base + "/login?next=%2Fmembers")
 }
 
-func TestBrowserLogsInAndOut(t *testing.T) {
-	b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
+func TestBrowserLoginAndLogout(t *testing.T) {
+	b, s := newBrowser(t, ""), newRig(t, latchkey.Config{})
 	b.open(s.base + "/sessions?after=")
-	b.at(s.base + "/login?next=%2Fsessions%3Fafter%3D")
+	b.wantURL(s.base + "/login?next=%2Fsessions%3Fafter%3D")
 
 	b.fill("email", "member@example.com")
 	b.fill("password", "wrong")
-	if status := b.button("Sign in"); status != http.StatusBadRequest {
-		t.Errorf("a wrong password is answered %d, want 400", status)
+	if status := b.clickButton("Sign in"); status != http.StatusBadRequest {
+		t.Errorf("wrong password: got status %d, want 400", status)
 	}
-	if got := b.text("[role=alert]"); !strings.Contains(got, "not right") || b.value("email") != "member@example.com" || b.value("password") != "" {
-		t.Errorf("the page says %q, with the e-mail %q", got, b.value("email"))
+	if got := b.text("[role=alert]"); !strings.Contains(got, "incorrect") || b.value("email") != "member@example.com" || b.value("password") != "" {
+		t.Errorf("the page shows the error %q and the email address %q", got, b.value("email"))
 	}
 	if len(b.cookies()) != 0 {
-		t.Errorf("cookies %v after a wrong password", b.cookies())
+		t.Errorf("got cookies %v after a wrong password, want none", b.cookies())
 	}
 
 	b.fill("password", demoPassword)
-	if status := b.button("Sign in"); status != http.StatusOK {
-		t.Errorf("the login is answered %d, want 200 in the end", status)
+	if status := b.clickButton("Sign in"); status != http.StatusOK {
+		t.Errorf("login: got status %d after the redirect, want 200", status)
 	}
-	b.at(s.base + "/sessions?after=")
-	// The Referrer-Policy leaves the site's own forms their Origin.
-	if got, want := s.last(), (post{"/login", "same-origin", s.base, false, http.StatusSeeOther}); got != want {
-		t.Errorf("the form came as %+v, want %+v", got, want)
+	b.wantURL(s.base + "/sessions?after=")
+	// With this Referrer-Policy, the site's own forms carry their Origin.
+	if got, want := s.lastPost(), (post{"/login", "same-origin", s.base, false, http.StatusSeeOther}); got != want {
+		t.Errorf("the server received %+v, want %+v", got, want)
 	}
 	cookies := b.cookies()
 	if len(cookies) != 1 || cookies[0].Name != "__Host-latchkey" || !cookies[0].HTTPOnly || !cookies[0].Secure || !cookies[0].Session || cookies[0].SameSite != network.CookieSameSiteLax {
-		t.Errorf("cookies %+v, want one __Host- cookie, HttpOnly, Secure, SameSite=Lax, until the browser closes", cookies)
+		t.Errorf("cookies %+v, want one __Host- session cookie: HttpOnly, Secure, SameSite=Lax", cookies)
 	}
-	// The cookie is bound to its host.
+	// The cookie is not sent to another host name.
 	b.open(strings.Replace(s.base, "127.0.0.1", "localhost", 1) + "/members")
 	if got := b.text("h1"); got != "Sign in" {
-		t.Errorf("another host's page says %q", got)
+		t.Errorf("the page on the other host name is %q, want the login page", got)
 	}
 
-	b.signedIn(s)
-	b.press(`//nav//button`)
-	b.at(s.base + "/?done=out")
+	b.wantSignedIn(s)
+	b.click(`//nav//button`)
+	b.wantURL(s.base + "/?done=out")
 	if got := b.text(".notice"); got != "You are signed out." || len(b.cookies()) != 0 {
-		t.Errorf("the page says %q, and the cookies are %v", got, b.cookies())
+		t.Errorf("the page shows %q, and the cookies are %v", got, b.cookies())
 	}
-	b.signedOut(s)
+	b.wantSignedOut(s)
 }
 
-func TestBrowserOnLocalhost(t *testing.T) {
-	b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
+func TestBrowserStaysSignedInOnLocalhost(t *testing.T) {
+	b, s := newBrowser(t, ""), newRig(t, latchkey.Config{})
 	s.base = strings.Replace(s.base, "127.0.0.1", "localhost", 1)
 	b.open(s.base + "/login")
 	b.fill("email", "member@example.com")
 	b.fill("password", demoPassword)
 	b.do(chromedp.Click(field("remember")))
-	b.button("Sign in")
-	b.at(s.base + "/members")
+	b.clickButton("Sign in")
+	b.wantURL(s.base + "/members")
 	if cookies := b.cookies(); len(cookies) != 1 || cookies[0].Session {
-		t.Errorf("cookies %+v, want one that is remembered", cookies)
+		t.Errorf("cookies %+v, want one persistent cookie", cookies)
 	}
 }
 
-func TestBrowserEndsAnothersSession(t *testing.T) {
-	s := newSite(t, latchkey.Config{})
+func TestBrowserEndsOtherSessions(t *testing.T) {
+	s := newRig(t, latchkey.Config{})
 	first := newBrowser(t, "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36")
 	second := newBrowser(t, "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:130.0) Gecko/20100101 Firefox/130.0")
 	first.login(s)
 	second.login(s)
 
-	first.press(`//nav//a[.="Sessions"]`)
-	if got := first.text(".sessions"); !strings.Contains(got, "Chrome on Linux this one") || !strings.Contains(got, "Firefox on Windows") {
+	first.click(`//nav//a[.="Sessions"]`)
+	if got := first.text(".sessions"); !strings.Contains(got, "Chrome on Linux this session") || !strings.Contains(got, "Firefox on Windows") {
 		t.Errorf("the sessions are %q", got)
 	}
-	first.press(`//li[contains(., "Firefox on Windows")]//button[.="End"]`)
-	first.at(s.base + "/sessions?done=ended")
+	first.click(`//li[contains(., "Firefox on Windows")]//button[.="End session"]`)
+	first.wantURL(s.base + "/sessions?done=ended")
 	if got := first.text(".sessions"); strings.Contains(got, "Firefox on Windows") {
 		t.Errorf("the sessions are %q", got)
 	}
-	second.signedOut(s)
-	first.signedIn(s)
+	second.wantSignedOut(s)
+	first.wantSignedIn(s)
 
-	// And everywhere.
+	// Sign out everywhere.
 	second.login(s)
-	first.press(`//nav//a[.="Sessions"]`)
-	first.button("Sign out everywhere")
-	first.at(s.base + "/?done=all")
-	first.signedOut(s)
-	second.signedOut(s)
+	first.click(`//nav//a[.="Sessions"]`)
+	first.clickButton("Sign out everywhere")
+	first.wantURL(s.base + "/?done=all")
+	first.wantSignedOut(s)
+	second.wantSignedOut(s)
 }
 
 func TestBrowserChangesThePassword(t *testing.T) {
-	s := newSite(t, latchkey.Config{})
+	s := newRig(t, latchkey.Config{})
 	b, other := newBrowser(t, ""), newBrowser(t, "")
 	b.login(s)
 	other.login(s)
-	s.loggedIn(11 * time.Minute)
+	s.ageLogins(11 * time.Minute)
 
-	b.press(`//nav//a[.="Password"]`)
-	b.at(s.base + "/confirm?next=%2Fpassword")
+	b.click(`//nav//a[.="Password"]`)
+	b.wantURL(s.base + "/confirm?next=%2Fpassword")
 	b.fill("password", "wrong")
-	if status := b.button("Confirm"); status != http.StatusBadRequest {
-		t.Errorf("a wrong password is answered %d, want 400", status)
+	if status := b.clickButton("Confirm"); status != http.StatusBadRequest {
+		t.Errorf("wrong password: got status %d, want 400", status)
 	}
 	b.fill("password", demoPassword)
-	b.button("Confirm")
-	b.at(s.base + "/password")
+	b.clickButton("Confirm")
+	b.wantURL(s.base + "/password")
 
 	const newPassword = "a much better password"
 	b.fill("current", demoPassword)
 	b.fill("new", newPassword)
 	b.fill("repeat", newPassword)
-	b.button("Change it")
-	b.at(s.base + "/members?done=password")
-	b.signedIn(s)
-	other.signedOut(s)
+	b.clickButton("Change password")
+	b.wantURL(s.base + "/members?done=password")
+	b.wantSignedIn(s)
+	other.wantSignedOut(s)
 	other.fill("email", "member@example.com")
 	other.fill("password", newPassword)
-	other.button("Sign in")
-	other.at(s.base + "/members")
+	other.clickButton("Sign in")
+	other.wantURL(s.base + "/members")
 }
 
-// attacker is another origin, with a page whose button sends a form anywhere.
+// attacker starts a server of another origin. Its page has a button that sends a form to any
+// URL.
 func attacker(t *testing.T, host string) (base string) {
 	t.Helper()
 	page := template.Must(template.New("").Parse(`<!doctype html><main><form method="post" action="{{.}}">
@@ -355,127 +366,128 @@ func attacker(t *testing.T, host string) (base string) {
 	return strings.Replace(server.URL, "127.0.0.1", host, 1)
 }
 
-// attack sends a form to a page of the site, and returns how it came there.
-func (b *browser) attack(from string, s *site, path string) post {
+// attack sends a form from another origin to a page of the site, and returns what the server
+// received.
+func (b *browser) attack(from string, s *rig, path string) post {
 	b.t.Helper()
 	b.open(from + "/?to=" + s.base + path)
-	b.button("Win a prize")
-	return s.last()
+	b.clickButton("Win a prize")
+	return s.lastPost()
 }
 
-func TestBrowserSendsFormsOfOtherOrigins(t *testing.T) {
-	samePlace, elsewhere := attacker(t, "127.0.0.1"), attacker(t, "localhost")
+func TestBrowserFormsOfOtherOriginsAreRejected(t *testing.T) {
+	sameSite, otherSite := attacker(t, "127.0.0.1"), attacker(t, "localhost") // same site, other site
 
 	t.Run("another port", func(t *testing.T) {
-		// The same site to SameSite: only the protection stands in the way.
-		b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
+		// Another port is the same site: SameSite does not help, only the CSRF protection.
+		b, s := newBrowser(t, ""), newRig(t, latchkey.Config{})
 		b.login(s)
 		for _, path := range []string{"/logout-all", "/logout", "/password"} {
-			if got, want := b.attack(samePlace, s, path), (post{path, "same-site", samePlace, true, http.StatusForbidden}); got != want {
-				t.Errorf("came as %+v, want %+v", got, want)
+			if got, want := b.attack(sameSite, s, path), (post{path, "same-site", sameSite, true, http.StatusForbidden}); got != want {
+				t.Errorf("the server received %+v, want %+v", got, want)
 			}
-			b.signedIn(s)
+			b.wantSignedIn(s)
 		}
 	})
 	t.Run("another site", func(t *testing.T) {
-		b, s := newBrowser(t, ""), newSite(t, latchkey.Config{})
+		b, s := newBrowser(t, ""), newRig(t, latchkey.Config{})
 		b.login(s)
-		// Without the cookie it is a stranger's, who is shown the login page.
-		if got, want := b.attack(elsewhere, s, "/logout-all"), (post{"/logout-all", "cross-site", elsewhere, false, http.StatusSeeOther}); got != want {
-			t.Errorf("came as %+v, want %+v", got, want)
+		// The browser does not send the cookie, and the server redirects to the login page.
+		if got, want := b.attack(otherSite, s, "/logout-all"), (post{"/logout-all", "cross-site", otherSite, false, http.StatusSeeOther}); got != want {
+			t.Errorf("the server received %+v, want %+v", got, want)
 		}
-		b.at(s.base + "/login")
-		b.signedIn(s)
+		b.wantURL(s.base + "/login")
+		b.wantSignedIn(s)
 	})
 	t.Run("another site, without SameSite", func(t *testing.T) {
-		b, s := newBrowser(t, ""), sameSiteNone(t, samePlace)
+		b, s := newBrowser(t, ""), sameSiteNone(t, sameSite)
 		b.login(s)
-		if got, want := b.attack(elsewhere, s, "/logout-all"), (post{"/logout-all", "cross-site", elsewhere, true, http.StatusForbidden}); got != want {
-			t.Errorf("came as %+v, want %+v", got, want)
+		if got, want := b.attack(otherSite, s, "/logout-all"), (post{"/logout-all", "cross-site", otherSite, true, http.StatusForbidden}); got != want {
+			t.Errorf("the server received %+v, want %+v", got, want)
 		}
-		b.signedIn(s)
+		b.wantSignedIn(s)
 	})
 	t.Run("a trusted site, without SameSite", func(t *testing.T) {
-		b, s := newBrowser(t, ""), sameSiteNone(t, elsewhere)
+		b, s := newBrowser(t, ""), sameSiteNone(t, otherSite)
 		b.login(s)
-		if got, want := b.attack(elsewhere, s, "/logout-all"), (post{"/logout-all", "cross-site", elsewhere, true, http.StatusSeeOther}); got != want {
-			t.Errorf("came as %+v, want %+v", got, want)
+		if got, want := b.attack(otherSite, s, "/logout-all"), (post{"/logout-all", "cross-site", otherSite, true, http.StatusSeeOther}); got != want {
+			t.Errorf("the server received %+v, want %+v", got, want)
 		}
-		b.at(s.base + "/?done=all")
-		b.signedOut(s)
+		b.wantURL(s.base + "/?done=all")
+		b.wantSignedOut(s)
 	})
 	t.Run("a login", func(t *testing.T) {
-		s := newSite(t, latchkey.Config{})
-		for from, site := range map[string]string{samePlace: "same-site", elsewhere: "cross-site"} {
+		s := newRig(t, latchkey.Config{})
+		for from, site := range map[string]string{sameSite: "same-site", otherSite: "cross-site"} {
 			b := newBrowser(t, "")
 			if got, want := b.attack(from, s, "/login"), (post{"/login", site, from, false, http.StatusForbidden}); got != want {
-				t.Errorf("came as %+v, want %+v", got, want)
+				t.Errorf("the server received %+v, want %+v", got, want)
 			}
 			if len(b.cookies()) != 0 {
-				t.Errorf("it brought the cookies %v", b.cookies())
+				t.Errorf("got cookies %v, want none", b.cookies())
 			}
-			b.signedOut(s)
+			b.wantSignedOut(s)
 		}
 	})
 }
 
-// Every page fits a phone. LATCHKEY_TEST_SCREENSHOTS=dir keeps pictures of them.
-func TestBrowserFitsAPhone(t *testing.T) {
-	pictures := os.Getenv("LATCHKEY_TEST_SCREENSHOTS")
-	s := newSite(t, latchkey.Config{})
+// LATCHKEY_TEST_SCREENSHOTS=dir saves screenshots of all pages.
+func TestPagesFitAPhone(t *testing.T) {
+	screenshots := os.Getenv("LATCHKEY_TEST_SCREENSHOTS")
+	s := newRig(t, latchkey.Config{})
 	b := newBrowser(t, "")
 	other := newBrowser(t, "AnAgentWithoutASpace/"+strings.Repeat("1234567890", 12))
 	other.login(s)
 
-	look := func(name string) {
+	check := func(name string) {
 		t.Helper()
 		b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
 		if width := get(b, chromedp.Evaluate[int](`document.documentElement.scrollWidth`)); width > 390 {
-			t.Errorf("%s is %d pixels wide on a phone of 390", name, width)
+			t.Errorf("%s is %d pixels wide on a screen of 390", name, width)
 		}
-		if pictures != "" {
-			b.picture(filepath.Join(pictures, name+"-390.png"))
+		if screenshots != "" {
+			b.screenshot(filepath.Join(screenshots, name+"-390.png"))
 			b.do(chromedp.EmulateViewport(1280, 800))
-			b.picture(filepath.Join(pictures, name+"-1280.png"))
+			b.screenshot(filepath.Join(screenshots, name+"-1280.png"))
 			for _, scheme := range []string{"dark", "light"} {
 				call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 				if scheme == "dark" {
-					b.picture(filepath.Join(pictures, name+"-dark.png"))
+					b.screenshot(filepath.Join(screenshots, name+"-dark.png"))
 				}
 			}
 		}
 	}
 
 	b.open(s.base + "/")
-	look("home")
+	check("home")
 	b.open(s.base + "/login")
-	look("login")
-	// The policy lets the style sheet and the picture in.
+	check("login")
+	// The Content-Security-Policy allows the style sheet and the icon.
 	if got := get(b, chromedp.Evaluate[string](`getComputedStyle(document.querySelector('.card')).borderTopLeftRadius`)); got != "12px" {
 		t.Errorf("the style sheet does not apply: the radius is %q", got)
 	}
 	if width := get(b, chromedp.Evaluate[int](`document.querySelector('.brand img').naturalWidth`)); width == 0 {
-		t.Error("the picture was not loaded")
+		t.Error("the icon was not loaded")
 	}
 	b.fill("email", "member@example.com")
 	b.fill("password", "wrong")
-	b.button("Sign in")
-	look("login-wrong")
+	b.clickButton("Sign in")
+	check("login-wrong")
 	b.login(s)
-	look("members")
+	check("members")
 	b.open(s.base + "/sessions")
-	look("sessions")
+	check("sessions")
 	b.open(s.base + "/password")
-	look("password")
+	check("password")
 	b.open(s.base + "/confirm?next=/password")
-	look("confirm")
+	check("confirm")
 	b.open(s.base + "/nowhere")
-	look("not-found")
+	check("not-found")
 	b.open(s.base + "/members?done=password")
-	look("notice")
+	check("notice")
 }
 
-func (b *browser) picture(path string) {
+func (b *browser) screenshot(path string) {
 	b.t.Helper()
 	if err := os.WriteFile(path, get(b, chromedp.FullScreenshot(100)), 0o600); err != nil {
 		b.t.Fatal(err)

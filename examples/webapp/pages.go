@@ -23,29 +23,29 @@ import (
 type view struct {
 	Title  string
 	User   *Member // nil for a visitor
-	Notice string  // what was just done
+	Notice string  // confirms the last action
 	Error  string  // what is wrong with the form or the request
 
 	// For forms.
 	Next, Email string
 	Remember    bool
 
-	// For the page of sessions.
-	Sessions []listed
-	After    string // where this page begins; "" for the first
-	Older    string // where the next page begins; "" for the last
+	// For the sessions page.
+	Sessions []sessionItem
+	After    string // the cursor of this page; empty on the first
+	Older    string // the cursor of the next page; empty on the last
 }
 
-type listed struct {
+type sessionItem struct {
 	strategy.SessionInfo
 	Current bool
 }
 
-// notices are the texts of view.Notice. A redirect names one by its key, so that a
-// link cannot put text of its own onto a page.
+// notices are the texts of view.Notice. A redirect names one by its key: a link must not be
+// able to show any other text on a page.
 var notices = map[string]string{
-	"password": "Your password is changed. All other sessions are ended.",
-	"ended":    "The session is ended.",
+	"password": "Your password was changed, and all other sessions were ended.",
+	"ended":    "The session was ended.",
 	"out":      "You are signed out.",
 	"all":      "You are signed out everywhere.",
 }
@@ -59,32 +59,32 @@ func (a *app) page(c *gin.Context, status int, template string, v view) {
 	c.HTML(status, template, v)
 }
 
-// problem renders a page that only says what is wrong.
+// problem renders a page with an error.
 func (a *app) problem(c *gin.Context, status int, title, text string) {
 	a.page(c, status, "problem.html", view{Title: title, Error: text})
 }
 
 func (a *app) notFound(c *gin.Context) {
-	a.problem(c, http.StatusNotFound, "Not found", "There is no such page here.")
+	a.problem(c, http.StatusNotFound, "Page not found", "This page does not exist.")
 }
 
-// unavailable renders the answer to a database failure, which never signs a user out.
+// unavailable answers after a database failure, which never signs a user out.
 func (a *app) unavailable(c *gin.Context) {
 	c.Header("Retry-After", "1")
-	a.problem(c, http.StatusServiceUnavailable, "Out of order", "Something does not work on our side. Please try again in a moment.")
+	a.problem(c, http.StatusServiceUnavailable, "Temporarily unavailable", "Something went wrong on our side. Please try again in a moment.")
 }
 
 func (a *app) crossOrigin(c *gin.Context) {
-	a.problem(c, http.StatusForbidden, "Not from here", "This form was sent from another site, and nothing was done.")
+	a.problem(c, http.StatusForbidden, "Request blocked", "This form was sent from another website. Nothing was changed.")
 }
 
-// onUnauthorized redirects to the login page, or to the page that asks for the
-// password again. Both lead back afterwards.
+// onUnauthorized redirects to the login page, or to the page that asks for the password
+// again. Both lead back to the requested page.
 func onUnauthorized(c *gin.Context, err error) {
 	to := "/login"
 	switch {
 	case errors.Is(err, ginauth.ErrNotFresh):
-		// A form that wants a fresh login has the address that it is sent to.
+		// The form and its target have the same path, so a POST leads back to the form.
 		to = "/confirm?next=" + url.QueryEscape(c.Request.URL.RequestURI())
 	case c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead:
 		to += "?next=" + url.QueryEscape(c.Request.URL.RequestURI())
@@ -92,34 +92,34 @@ func onUnauthorized(c *gin.Context, err error) {
 	c.Redirect(http.StatusSeeOther, to)
 }
 
-// localPath returns next if it is a path on this site, and else the members' page.
-// next comes from the URL, and must not redirect to another site.
+// localPath returns next if it is a path on this site, else the members' page. next comes
+// from the URL and must not redirect to another site.
 func localPath(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") ||
-		// Browsers read a backslash as a slash, and drop control characters.
+		// Browsers read a backslash as a slash and drop control characters.
 		strings.ContainsFunc(next, func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }) {
 		return "/members"
 	}
 	return next
 }
 
-// refusal returns the status and the text for a rejected password.
-func refusal(c *gin.Context, err error, wrong string) (int, string) {
+// passwordError returns the status and the text for a rejected password.
+func passwordError(c *gin.Context, err error, wrong string) (int, string) {
 	var tooMany *account.TooManyAttemptsError
 	switch {
 	case errors.As(err, &tooMany):
 		wait := max(1, (tooMany.RetryAfter+time.Second-1)/time.Second)
 		c.Header("Retry-After", strconv.Itoa(int(wait)))
-		return http.StatusTooManyRequests, "That was tried too often. Please try again in " + inWords(wait*time.Second) + "."
+		return http.StatusTooManyRequests, "Too many attempts. Please try again in " + inWords(wait*time.Second) + "."
 	case errors.Is(err, account.ErrBadCredentials):
 		return http.StatusBadRequest, wrong
 	}
 	c.Header("Retry-After", "1")
-	return http.StatusServiceUnavailable, "We cannot check passwords right now. Please try again in a moment."
+	return http.StatusServiceUnavailable, "Passwords cannot be checked right now. Please try again in a moment."
 }
 
-// inWords formats a time to wait, rounded up.
+// inWords formats a waiting time, rounded up.
 func inWords(d time.Duration) string {
 	switch {
 	case d <= 10*time.Second:
@@ -130,8 +130,8 @@ func inWords(d time.Duration) string {
 	return fmt.Sprintf("%d minutes", (d+time.Minute-1)/time.Minute)
 }
 
-// moment formats a time.
-func moment(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") }
+// formatTime formats a time for pages.
+func formatTime(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") }
 
 func (a *app) home(c *gin.Context) {
 	a.page(c, http.StatusOK, "home.html", view{Title: "Welcome"})
@@ -153,7 +153,7 @@ func (a *app) login(c *gin.Context) {
 		a.crossOrigin(c)
 	case err != nil:
 		var status int
-		status, v.Error = refusal(c, err, "The e-mail address or the password is not right.")
+		status, v.Error = passwordError(c, err, "The email address or password is incorrect.")
 		a.page(c, status, "login.html", v)
 	default:
 		c.Redirect(http.StatusSeeOther, localPath(v.Next))
@@ -174,14 +174,14 @@ func (a *app) logout(c *gin.Context) {
 
 func (a *app) logoutAll(c *gin.Context) {
 	user, _ := a.Web.CurrentUser(c)
-	// It goes through even if the browser goes away; the store bounds it.
+	// It completes even if the browser disconnects. The store has a timeout.
 	ctx := context.WithoutCancel(c.Request.Context())
-	// This also ends logins that are in flight.
+	// This also invalidates the tokens of logins in flight.
 	if err := a.Accounts.RevokeTokens(ctx, user.ID); err != nil {
 		a.unavailable(c)
 		return
 	}
-	// Every token is invalid now. Logging out clears the cookie.
+	// The token is invalid already; this clears the cookie.
 	_ = a.Web.Logout(c)
 	c.Redirect(http.StatusSeeOther, "/?done=all")
 }
@@ -199,7 +199,7 @@ func (a *app) listSessions(c *gin.Context) {
 		return
 	}
 	for _, s := range found.Sessions {
-		v.Sessions = append(v.Sessions, listed{s, s.ID == session.ID})
+		v.Sessions = append(v.Sessions, sessionItem{s, s.ID == session.ID})
 	}
 	v.Older = found.Next
 	a.page(c, http.StatusOK, "sessions.html", v)
@@ -212,7 +212,7 @@ func (a *app) endSession(c *gin.Context) {
 		a.notFound(c)
 		return
 	}
-	// A session that does not exist was ended already.
+	// An unknown session has been ended already.
 	err = a.Sessions.DestroySession(context.WithoutCancel(c.Request.Context()), user.ID, id)
 	if err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
 		a.unavailable(c)
@@ -222,18 +222,18 @@ func (a *app) endSession(c *gin.Context) {
 }
 
 func (a *app) showConfirm(c *gin.Context) {
-	a.page(c, http.StatusOK, "confirm.html", view{Title: "Confirm that it is you", Next: c.Query("next")})
+	a.page(c, http.StatusOK, "confirm.html", view{Title: "Confirm your password", Next: c.Query("next")})
 }
 
 func (a *app) confirm(c *gin.Context) {
-	v := view{Title: "Confirm that it is you", Next: c.PostForm("next")}
+	v := view{Title: "Confirm your password", Next: c.PostForm("next")}
 	_, err := a.Web.Reauthenticate(c, c.PostForm("password"))
 	switch {
-	case errors.Is(err, strategy.ErrInvalidToken): // the session has just ended
+	case errors.Is(err, strategy.ErrInvalidToken): // the session has ended meanwhile
 		c.Redirect(http.StatusSeeOther, "/login")
 	case err != nil:
 		var status int
-		status, v.Error = refusal(c, err, "The password is not right.")
+		status, v.Error = passwordError(c, err, "The password is incorrect.")
 		a.page(c, status, "confirm.html", v)
 	default:
 		c.Redirect(http.StatusSeeOther, localPath(v.Next))
@@ -245,27 +245,27 @@ func (a *app) showPassword(c *gin.Context) {
 }
 
 func (a *app) changePassword(c *gin.Context) {
-	refuse := func(status int, text string) {
+	reject := func(status int, text string) {
 		a.page(c, status, "password.html", view{Title: "Change your password", Error: text})
 	}
 	if c.PostForm("new") != c.PostForm("repeat") {
-		refuse(http.StatusBadRequest, "The new passwords are not the same.")
+		reject(http.StatusBadRequest, "The new passwords do not match.")
 		return
 	}
 	user, _ := a.Web.CurrentUser(c)
 	changed, err := a.Accounts.ChangePassword(c.Request.Context(), user.ID, c.PostForm("current"), c.PostForm("new"))
 	switch {
 	case errors.Is(err, account.ErrInvalidPassword):
-		refuse(http.StatusBadRequest, "The new password needs at least 8 characters.")
+		reject(http.StatusBadRequest, "The new password must have at least 8 characters.")
 		return
 	case errors.Is(err, account.ErrConflict):
-		refuse(http.StatusConflict, "The password has just been changed elsewhere.")
+		reject(http.StatusConflict, "Your password was just changed in another session.")
 		return
 	case err != nil:
-		refuse(refusal(c, err, "The current password is not right."))
+		reject(passwordError(c, err, "The current password is incorrect."))
 		return
 	}
-	// The change has invalidated every token. This session gets a new one.
+	// The change has invalidated every token of the user. This session gets a new one.
 	if _, err := a.Web.Renew(c, changed); err != nil {
 		a.unavailable(c)
 		return
@@ -273,7 +273,7 @@ func (a *app) changePassword(c *gin.Context) {
 	c.Redirect(http.StatusSeeOther, "/members?done=password")
 }
 
-// browserName names the browser and the system of a User-Agent header, such as "Chrome on
+// browserName returns the browser and the system of a User-Agent header, such as "Chrome on
 // Linux".
 func browserName(userAgent string) string {
 	agent := useragent.Parse(userAgent)

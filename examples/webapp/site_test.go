@@ -45,8 +45,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// site is the application, with a database of its own.
-type site struct {
+// rig is the application on its own database.
+type rig struct {
 	t      *testing.T
 	base   string
 	server *httptest.Server
@@ -58,7 +58,7 @@ type site struct {
 	posts []post
 }
 
-// post is a form as it reached the server.
+// post is a form as the server received it, and the status of the answer.
 type post struct {
 	path, fetchSite, origin string
 	cookie                  bool
@@ -67,16 +67,16 @@ type post struct {
 
 var databases int
 
-func newSite(t *testing.T, cfg latchkey.Config) *site {
-	return serveSite(t, cfg, (*httptest.Server).Start)
+func newRig(t *testing.T, cfg latchkey.Config) *rig {
+	return startRig(t, cfg, (*httptest.Server).Start)
 }
 
-// newTLSSite is for clients of net/http, which send secure cookies over TLS only.
-func newTLSSite(t *testing.T) *site {
-	return serveSite(t, latchkey.Config{}, (*httptest.Server).StartTLS)
+// newTLSRig is for clients of net/http, which send secure cookies only over TLS.
+func newTLSRig(t *testing.T) *rig {
+	return startRig(t, latchkey.Config{}, (*httptest.Server).StartTLS)
 }
 
-func serveSite(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) *site {
+func startRig(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) *rig {
 	t.Helper()
 	client, err := mongo.Connect(mongooptions.Client().ApplyURI(mongoURI))
 	if err != nil {
@@ -84,7 +84,7 @@ func serveSite(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) 
 	}
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	databases++
-	s := &site{t: t, client: client, db: client.Database(fmt.Sprintf("webapp_%d", databases))}
+	s := &rig{t: t, client: client, db: client.Database(fmt.Sprintf("webapp_%d", databases))}
 	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
 	if s.app, err = newApp(t.Context(), s.db, cfg); err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func serveSite(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.server = httptest.NewUnstartedServer(s.recording(handler))
+	s.server = httptest.NewUnstartedServer(s.recordPosts(handler))
 	start(s.server)
 	t.Cleanup(s.server.Close)
 	s.base = s.server.URL
@@ -114,7 +114,8 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (s *site) recording(h http.Handler) http.Handler {
+// recordPosts records the forms that h receives.
+func (s *rig) recordPosts(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sw := &statusWriter{w, http.StatusOK}
 		h.ServeHTTP(sw, r)
@@ -126,8 +127,8 @@ func (s *site) recording(h http.Handler) http.Handler {
 	})
 }
 
-// last is the latest form that the server answered.
-func (s *site) last() post {
+// lastPost returns the latest form that the server answered.
+func (s *rig) lastPost() post {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.posts) == 0 {
@@ -136,8 +137,8 @@ func (s *site) last() post {
 	return s.posts[len(s.posts)-1]
 }
 
-// loggedIn makes all logins so long ago.
-func (s *site) loggedIn(ago time.Duration) {
+// ageLogins sets the time of all logins to some time ago.
+func (s *rig) ageLogins(ago time.Duration) {
 	s.t.Helper()
 	_, err := s.db.Collection("access_tokens").UpdateMany(s.t.Context(), bson.D{},
 		bson.D{{Key: "$set", Value: bson.D{{Key: "authenticated_at", Value: time.Now().Add(-ago)}}}})
@@ -146,8 +147,7 @@ func (s *site) loggedIn(ago time.Duration) {
 	}
 }
 
-// visitor is a browser without a window: it keeps cookies, and does not follow
-// redirects.
+// visitor is an HTTP client that keeps cookies and does not follow redirects.
 type visitor struct {
 	t      *testing.T
 	base   string
@@ -155,7 +155,7 @@ type visitor struct {
 	client *http.Client
 }
 
-func (s *site) visitor() *visitor {
+func (s *rig) visitor() *visitor {
 	s.t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -215,31 +215,31 @@ func (v *visitor) post(path string, fields ...string) answer {
 
 func (v *visitor) login() *visitor {
 	v.t.Helper()
-	v.redirected(v.post("/login", "email", "member@example.com", "password", demoPassword), "/members")
+	v.wantRedirect(v.post("/login", "email", "member@example.com", "password", demoPassword), "/members")
 	return v
 }
 
-func (v *visitor) redirected(a answer, to string) {
+func (v *visitor) wantRedirect(a answer, to string) {
 	v.t.Helper()
 	if a.status != http.StatusSeeOther || a.location != to {
-		v.t.Errorf("answered %d to %q, want 303 to %q\n%s", a.status, a.location, to, a.body)
+		v.t.Errorf("got status %d and Location %q, want 303 and %q\n%s", a.status, a.location, to, a.body)
 	}
 }
 
-func (v *visitor) answered(a answer, status int, texts ...string) {
+func (v *visitor) wantAnswer(a answer, status int, texts ...string) {
 	v.t.Helper()
 	if a.status != status {
-		v.t.Errorf("answered %d, want %d\n%s", a.status, status, a.body)
+		v.t.Errorf("got status %d, want %d\n%s", a.status, status, a.body)
 	}
 	for _, text := range texts {
 		if !strings.Contains(a.body, text) {
-			v.t.Errorf("the answer does not say %q\n%s", text, a.body)
+			v.t.Errorf("the answer does not contain %q\n%s", text, a.body)
 		}
 	}
 }
 
-func TestHeadersOfEveryAnswer(t *testing.T) {
-	s := newTLSSite(t)
+func TestSecurityHeaders(t *testing.T) {
+	s := newTLSRig(t)
 	guest, member := s.visitor(), s.visitor().login()
 	wants := map[string]string{
 		"Content-Security-Policy":    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -271,7 +271,7 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 		}
 		for _, never := range []string{"<script", "<style", " style=", " onclick=", "javascript:"} {
 			if strings.Contains(got.body, never) {
-				t.Errorf("GET %s has %q, which the policy forbids", c.path, never)
+				t.Errorf("GET %s contains %q, which the policy forbids", c.path, never)
 			}
 		}
 	}
@@ -280,25 +280,25 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 			t.Errorf("GET %s answered %d with %q", path, got.status, got.header)
 		}
 	}
-	plain := newSite(t, latchkey.Config{}).visitor()
+	plain := newRig(t, latchkey.Config{}).visitor()
 	if got := plain.get("/").header.Get("Strict-Transport-Security"); got != "" {
 		t.Errorf("Strict-Transport-Security over plain HTTP is %q", got)
 	}
 }
 
 func TestLogin(t *testing.T) {
-	s := newTLSSite(t)
+	s := newTLSRig(t)
 	v := s.visitor()
 
 	wrong := v.post("/login", "email", "member@example.com", "password", "wrong", "next", "/sessions", "remember", "true")
-	v.answered(wrong, http.StatusBadRequest, `role="alert"`, "The e-mail address or the password is not right.", `value="member@example.com"`, `value="/sessions"`, " checked", `aria-describedby="error"`)
+	v.wantAnswer(wrong, http.StatusBadRequest, `role="alert"`, "The email address or password is incorrect.", `value="member@example.com"`, `value="/sessions"`, " checked", `aria-describedby="error"`)
 	unknown := v.post("/login", "email", "nobody@example.com", "password", "wrong", "next", "/sessions", "remember", "true")
 	if got, want := strings.Replace(unknown.body, "nobody@", "member@", 1), wrong.body; got != want || unknown.status != wrong.status {
-		t.Errorf("an unknown user is answered otherwise:\n%s\nwant\n%s", got, want)
+		t.Errorf("the answer to an unknown user differs:\n%s\nwant\n%s", got, want)
 	}
 	hostile := v.post("/login", "email", `"><script>alert(1)</script>`, "password", "wrong", "next", `"><b>`)
 	if strings.Contains(hostile.body, "<script") || strings.Contains(hostile.body, "<b>") {
-		t.Errorf("not escaped:\n%s", hostile.body)
+		t.Errorf("the form fields are not escaped:\n%s", hostile.body)
 	}
 
 	for _, c := range []struct {
@@ -311,55 +311,55 @@ func TestLogin(t *testing.T) {
 		{"https://evil.example/", "", "/members", 0},
 	} {
 		got := s.visitor().post("/login", "email", " Member@Example.com ", "password", demoPassword, "next", c.next, "remember", c.remember)
-		v.redirected(got, c.to)
-		if len(got.cookies) != 1 || got.cookies[0].MaxAge != c.maxAge {
-			t.Errorf("remember %q: cookies %v, want one with Max-Age %d", c.remember, got.cookies, c.maxAge)
+		v.wantRedirect(got, c.to)
+		if len(got.cookies) != 2 || got.cookies[0].MaxAge != c.maxAge || got.cookies[1].Name != "__Host-latchkey-device" {
+			t.Errorf("remember %q: cookies %v, want the session's with Max-Age %d and the device's", c.remember, got.cookies, c.maxAge)
 		}
 	}
 	if got := s.visitor().post("/login"); got.status != http.StatusBadRequest {
-		t.Errorf("an empty form is answered %d, want 400", got.status)
+		t.Errorf("empty form: got status %d, want 400", got.status)
 	}
 	huge := s.visitor().post("/login", "email", "member@example.com", "password", demoPassword, "next", strings.Repeat("x", 20<<10))
-	v.answered(huge, http.StatusBadRequest)
+	v.wantAnswer(huge, http.StatusBadRequest)
 }
 
-func TestGuardsLeadToThePageThatHelps(t *testing.T) {
-	s := newTLSSite(t)
+func TestGuardsRedirectToLoginAndConfirm(t *testing.T) {
+	s := newTLSRig(t)
 	guest, member := s.visitor(), s.visitor().login()
-	guest.redirected(guest.get("/sessions?after=a&b=c"), "/login?next=%2Fsessions%3Fafter%3Da%26b%3Dc")
-	guest.redirected(guest.post("/logout-all"), "/login")
-	guest.answered(guest.get("/login?next=/sessions"), http.StatusOK, `name="next" type="hidden" value="/sessions"`)
+	guest.wantRedirect(guest.get("/sessions?after=a&b=c"), "/login?next=%2Fsessions%3Fafter%3Da%26b%3Dc")
+	guest.wantRedirect(guest.post("/logout-all"), "/login")
+	guest.wantAnswer(guest.get("/login?next=/sessions"), http.StatusOK, `name="next" type="hidden" value="/sessions"`)
 
-	member.answered(member.get("/password"), http.StatusOK)
-	s.loggedIn(11 * time.Minute)
-	member.answered(member.get("/members"), http.StatusOK)
-	member.redirected(member.get("/password"), "/confirm?next=%2Fpassword")
-	member.redirected(member.post("/password", "current", demoPassword, "new", "a new password", "repeat", "a new password"), "/confirm?next=%2Fpassword")
-	member.answered(member.get("/confirm?next=/password"), http.StatusOK, `value="/password"`, "member@example.com")
-	member.answered(member.post("/confirm", "password", "wrong", "next", "/password"), http.StatusBadRequest, `role="alert"`, `value="/password"`)
-	member.redirected(member.post("/confirm", "password", demoPassword, "next", "/password"), "/password")
-	member.answered(member.get("/password"), http.StatusOK)
-	member.redirected(member.post("/confirm", "password", demoPassword, "next", "https://evil.example"), "/members")
+	member.wantAnswer(member.get("/password"), http.StatusOK)
+	s.ageLogins(11 * time.Minute)
+	member.wantAnswer(member.get("/members"), http.StatusOK)
+	member.wantRedirect(member.get("/password"), "/confirm?next=%2Fpassword")
+	member.wantRedirect(member.post("/password", "current", demoPassword, "new", "a new password", "repeat", "a new password"), "/confirm?next=%2Fpassword")
+	member.wantAnswer(member.get("/confirm?next=/password"), http.StatusOK, `value="/password"`, "member@example.com")
+	member.wantAnswer(member.post("/confirm", "password", "wrong", "next", "/password"), http.StatusBadRequest, `role="alert"`, `value="/password"`)
+	member.wantRedirect(member.post("/confirm", "password", demoPassword, "next", "/password"), "/password")
+	member.wantAnswer(member.get("/password"), http.StatusOK)
+	member.wantRedirect(member.post("/confirm", "password", demoPassword, "next", "https://evil.example"), "/members")
 }
 
-func TestTooManyAttempts(t *testing.T) {
-	s := newTLSSite(t)
+func TestTooManyWrongPasswords(t *testing.T) {
+	s := newTLSRig(t)
 	v := s.visitor()
-	for range 5 {
-		v.answered(v.post("/login", "email", "friend@example.com", "password", "wrong"), http.StatusBadRequest)
+	for range 10 {
+		v.wantAnswer(v.post("/login", "email", "friend@example.com", "password", "wrong"), http.StatusBadRequest)
 	}
 	got := v.post("/login", "email", "friend@example.com", "password", demoPassword)
-	v.answered(got, http.StatusTooManyRequests, "That was tried too often", `value="friend@example.com"`)
-	if seconds := got.header.Get("Retry-After"); seconds != "30" && seconds != "29" {
-		t.Errorf("Retry-After is %q, want 30", seconds)
+	v.wantAnswer(got, http.StatusTooManyRequests, "Too many attempts", `value="friend@example.com"`)
+	if seconds := got.header.Get("Retry-After"); seconds != "60" && seconds != "59" {
+		t.Errorf("Retry-After is %q, want 60", seconds)
 	}
-	// Others go on.
+	// Other users are not affected.
 	member := s.visitor().login()
 	for range 5 {
-		member.answered(member.post("/confirm", "password", "wrong"), http.StatusBadRequest)
+		member.wantAnswer(member.post("/confirm", "password", "wrong"), http.StatusBadRequest)
 	}
-	member.answered(member.post("/confirm", "password", demoPassword), http.StatusTooManyRequests, "That was tried too often")
-	member.answered(member.post("/password", "current", demoPassword, "new", "a new password", "repeat", "a new password"), http.StatusTooManyRequests)
+	member.wantAnswer(member.post("/confirm", "password", demoPassword), http.StatusTooManyRequests, "Too many attempts")
+	member.wantAnswer(member.post("/password", "current", demoPassword, "new", "a new password", "repeat", "a new password"), http.StatusTooManyRequests)
 }
 
 func TestInWords(t *testing.T) {
@@ -372,8 +372,8 @@ func TestInWords(t *testing.T) {
 	}
 }
 
-func TestTheDatabaseFails(t *testing.T) {
-	s := newTLSSite(t)
+func TestDatabaseFailureDoesNotSignOut(t *testing.T) {
+	s := newTLSRig(t)
 	member, guest := s.visitor().login(), s.visitor()
 	if err := s.client.Disconnect(t.Context()); err != nil {
 		t.Fatal(err)
@@ -383,18 +383,18 @@ func TestTheDatabaseFails(t *testing.T) {
 		member.post("/logout"), member.get("/members"), member.post("/logout-all"),
 	} {
 		if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") != "1" || len(got.cookies) > 0 {
-			t.Errorf("answered %d, Retry-After %q, cookies %v", got.status, got.header.Get("Retry-After"), got.cookies)
+			t.Errorf("got status %d, Retry-After %q and cookies %v, want 503, 1 and none", got.status, got.header.Get("Retry-After"), got.cookies)
 		}
 	}
-	guest.answered(guest.get("/"), http.StatusOK, "Sign in")
-	guest.answered(guest.post("/login", "email", "member@example.com", "password", demoPassword), http.StatusServiceUnavailable, `role="alert"`, "member@example.com")
-	member.answered(member.post("/logout"), http.StatusServiceUnavailable, "Please try again in a moment")
+	guest.wantAnswer(guest.get("/"), http.StatusOK, "Sign in")
+	guest.wantAnswer(guest.post("/login", "email", "member@example.com", "password", demoPassword), http.StatusServiceUnavailable, `role="alert"`, "member@example.com")
+	member.wantAnswer(member.post("/logout"), http.StatusServiceUnavailable, "Please try again in a moment")
 }
 
 var endForm = regexp.MustCompile(`action="(/sessions/[^"]+/end)"`)
 
-func TestSessions(t *testing.T) {
-	s := newTLSSite(t)
+func TestSessionsPage(t *testing.T) {
+	s := newTLSRig(t)
 	here := s.visitor()
 	here.agent = "Here/1.0 (X11; Linux x86_64)"
 	here.login()
@@ -403,30 +403,30 @@ func TestSessions(t *testing.T) {
 	there.login()
 
 	page := here.get("/sessions")
-	here.answered(page, http.StatusOK, "Here on Linux <span class=\"badge\">this one</span>", "&lt;script&gt;alert on Linux", "127.0.0.1")
+	here.wantAnswer(page, http.StatusOK, "Here on Linux <span class=\"badge\">this session</span>", "&lt;script&gt;alert on Linux", "127.0.0.1")
 	if strings.Contains(page.body, "<script") {
 		t.Errorf("the user agent is not escaped:\n%s", page.body)
 	}
 	ends := endForm.FindAllStringSubmatch(page.body, -1)
 	if len(ends) != 1 {
-		t.Fatalf("%d sessions can be ended, want the other one\n%s", len(ends), page.body)
+		t.Fatalf("%d sessions have an End button, want only the other one\n%s", len(ends), page.body)
 	}
 	end := ends[0][1]
 
-	// Nobody ends another's session, and there is no telling whether it exists.
+	// A user cannot end the session of another user, nor learn whether it exists.
 	stranger := s.visitor()
-	stranger.redirected(stranger.post("/login", "email", "friend@example.com", "password", demoPassword), "/members")
-	stranger.redirected(stranger.post(end), "/sessions?done=ended")
-	there.answered(there.get("/members"), http.StatusOK)
+	stranger.wantRedirect(stranger.post("/login", "email", "friend@example.com", "password", demoPassword), "/members")
+	stranger.wantRedirect(stranger.post(end), "/sessions?done=ended")
+	there.wantAnswer(there.get("/members"), http.StatusOK)
 
-	here.redirected(here.post(end), "/sessions?done=ended")
-	here.answered(here.get("/sessions?done=ended"), http.StatusOK, "The session is ended.")
-	there.redirected(there.get("/members"), "/login?next=%2Fmembers")
-	here.redirected(here.post(end), "/sessions?done=ended")
-	here.answered(here.post("/sessions/no-session/end"), http.StatusNotFound)
-	here.answered(here.get("/sessions?done=<b>"), http.StatusOK)
+	here.wantRedirect(here.post(end), "/sessions?done=ended")
+	here.wantAnswer(here.get("/sessions?done=ended"), http.StatusOK, "The session was ended.")
+	there.wantRedirect(there.get("/members"), "/login?next=%2Fmembers")
+	here.wantRedirect(here.post(end), "/sessions?done=ended")
+	here.wantAnswer(here.post("/sessions/no-session/end"), http.StatusNotFound)
+	here.wantAnswer(here.get("/sessions?done=<b>"), http.StatusOK)
 
-	// Ten on a page.
+	// A page has ten sessions.
 	for range 11 {
 		s.visitor().login()
 	}
@@ -436,70 +436,70 @@ func TestSessions(t *testing.T) {
 		t.Fatalf("the first page has %d sessions and the link %q", n, older)
 	}
 	page = here.get(older[1])
-	if n := strings.Count(page.body, "<dt>Signed in</dt>"); n != 2 || !strings.Contains(page.body, "this one") || !strings.Contains(page.body, "Newest") || strings.Contains(page.body, "Older") {
+	if n := strings.Count(page.body, "<dt>Signed in</dt>"); n != 2 || !strings.Contains(page.body, "this session") || !strings.Contains(page.body, "Newest") || strings.Contains(page.body, "Older") {
 		t.Errorf("the second page has %d sessions, want 2\n%s", n, page.body)
 	}
-	here.answered(here.get("/sessions?after=nonsense"), http.StatusNotFound)
+	here.wantAnswer(here.get("/sessions?after=nonsense"), http.StatusNotFound)
 }
 
-func TestLogout(t *testing.T) {
-	s := newTLSSite(t)
+func TestLogoutHereAndEverywhere(t *testing.T) {
+	s := newTLSRig(t)
 	v := s.visitor().login()
 	got := v.post("/logout")
-	v.redirected(got, "/?done=out")
+	v.wantRedirect(got, "/?done=out")
 	if len(got.cookies) != 1 || got.cookies[0].MaxAge >= 0 {
 		t.Errorf("cookies %v, want the cookie cleared", got.cookies)
 	}
-	v.answered(v.get("/?done=out"), http.StatusOK, "You are signed out.")
-	v.redirected(v.post("/logout"), "/?done=out")
+	v.wantAnswer(v.get("/?done=out"), http.StatusOK, "You are signed out.")
+	v.wantRedirect(v.post("/logout"), "/?done=out")
 
 	first, second := s.visitor().login(), s.visitor().login()
 	got = first.post("/logout-all")
-	first.redirected(got, "/?done=all")
+	first.wantRedirect(got, "/?done=all")
 	if len(got.cookies) != 1 || got.cookies[0].MaxAge >= 0 {
 		t.Errorf("cookies %v, want the cookie cleared", got.cookies)
 	}
 	for _, v := range []*visitor{first, second} {
-		v.redirected(v.get("/members"), "/login?next=%2Fmembers")
+		v.wantRedirect(v.get("/members"), "/login?next=%2Fmembers")
 	}
 	first.login()
 }
 
-func TestChangeOfPassword(t *testing.T) {
-	s := newTLSSite(t)
+func TestPasswordChangeEndsOtherSessions(t *testing.T) {
+	s := newTLSRig(t)
 	v, other := s.visitor().login(), s.visitor().login()
 	const newPassword = "a much better password"
-	v.answered(v.post("/password", "current", demoPassword, "new", newPassword, "repeat", "another"), http.StatusBadRequest, "not the same")
-	v.answered(v.post("/password", "current", "wrong", "new", newPassword, "repeat", newPassword), http.StatusBadRequest, "The current password is not right.")
-	v.answered(v.post("/password", "current", demoPassword, "new", "short", "repeat", "short"), http.StatusBadRequest, "at least 8")
-	other.answered(other.get("/members"), http.StatusOK)
+	v.wantAnswer(v.post("/password", "current", demoPassword, "new", newPassword, "repeat", "another"), http.StatusBadRequest, "do not match")
+	v.wantAnswer(v.post("/password", "current", "wrong", "new", newPassword, "repeat", newPassword), http.StatusBadRequest, "The current password is incorrect.")
+	v.wantAnswer(v.post("/password", "current", demoPassword, "new", "short", "repeat", "short"), http.StatusBadRequest, "at least 8")
+	other.wantAnswer(other.get("/members"), http.StatusOK)
 
-	v.redirected(v.post("/password", "current", demoPassword, "new", newPassword, "repeat", newPassword), "/members?done=password")
-	v.answered(v.get("/members?done=password"), http.StatusOK, "Your password is changed.")
-	v.answered(v.get("/password"), http.StatusOK)
-	other.redirected(other.get("/members"), "/login?next=%2Fmembers")
-	other.answered(other.post("/login", "email", "member@example.com", "password", demoPassword), http.StatusBadRequest)
-	other.redirected(other.post("/login", "email", "member@example.com", "password", newPassword), "/members")
+	v.wantRedirect(v.post("/password", "current", demoPassword, "new", newPassword, "repeat", newPassword), "/members?done=password")
+	v.wantAnswer(v.get("/members?done=password"), http.StatusOK, "Your password was changed")
+	v.wantAnswer(v.get("/password"), http.StatusOK)
+	other.wantRedirect(other.get("/members"), "/login?next=%2Fmembers")
+	other.wantAnswer(other.post("/login", "email", "member@example.com", "password", demoPassword), http.StatusBadRequest)
+	other.wantRedirect(other.post("/login", "email", "member@example.com", "password", newPassword), "/members")
 }
 
-func TestFormsOfOtherOriginsAreRefused(t *testing.T) {
-	s := newTLSSite(t)
+func TestCrossOriginFormsAreRejected(t *testing.T) {
+	s := newTLSRig(t)
 	v := s.visitor().login()
 	for _, header := range [][]string{
 		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"},
 	} {
 		for path, want := range map[string]string{
-			"/login": "This form was sent from another site", "/logout": "This form was sent from another site",
+			"/login": "This form was sent from another website", "/logout": "This form was sent from another website",
 			"/logout-all": "CROSS_ORIGIN_REQUEST", "/password": "CROSS_ORIGIN_REQUEST", "/confirm": "CROSS_ORIGIN_REQUEST",
 		} {
 			got := v.do(http.MethodPost, path, url.Values{"email": {"friend@example.com"}, "password": {demoPassword}}, header...)
-			v.answered(got, http.StatusForbidden, want)
+			v.wantAnswer(got, http.StatusForbidden, want)
 			if len(got.cookies) > 0 {
-				t.Errorf("%s with %s answered with the cookies %v", path, header, got.cookies)
+				t.Errorf("%s with %s: got cookies %v, want none", path, header, got.cookies)
 			}
 		}
 	}
-	v.answered(v.get("/members"), http.StatusOK, "member@example.com")
+	v.wantAnswer(v.get("/members"), http.StatusOK, "member@example.com")
 }
 
 var nexts = []struct{ next, want string }{
@@ -530,13 +530,14 @@ var nexts = []struct{ next, want string }{
 func TestLocalPath(t *testing.T) {
 	for _, c := range nexts {
 		if got := localPath(c.next); got != c.want {
-			t.Errorf("%q leads to %q, want %q", c.next, got, c.want)
+			t.Errorf("localPath(%q) is %q, want %q", c.next, got, c.want)
 		}
 	}
 }
 
-// stripped are the characters that browsers leave out of an address (WHATWG URL).
-var stripped = strings.NewReplacer("\t", "", "\n", "", "\r", "", "\\", "/")
+// likeBrowsers changes a URL as browsers do before they parse it (WHATWG URL): they remove
+// tabs and newlines, and read a backslash as a slash.
+var likeBrowsers = strings.NewReplacer("\t", "", "\n", "", "\r", "", "\\", "/")
 
 func FuzzLocalPath(f *testing.F) {
 	for _, c := range nexts {
@@ -550,9 +551,9 @@ func FuzzLocalPath(f *testing.F) {
 		}
 		w := httptest.NewRecorder()
 		http.Redirect(w, httptest.NewRequest(http.MethodPost, "/login", nil), got, http.StatusSeeOther)
-		// As it stands, and as it is sent.
+		// Both the path and the header that net/http makes of it.
 		for _, location := range []string{got, w.Header().Get("Location")} {
-			seen := stripped.Replace(strings.TrimFunc(location, func(r rune) bool { return r <= ' ' }))
+			seen := likeBrowsers.Replace(strings.TrimFunc(location, func(r rune) bool { return r <= ' ' }))
 			if seen != location || !strings.HasPrefix(seen, "/") || strings.HasPrefix(seen, "//") {
 				t.Fatalf("%q leads to %q", next, location)
 			}
@@ -564,7 +565,7 @@ func FuzzLocalPath(f *testing.F) {
 	})
 }
 
-func TestTheProgram(t *testing.T) {
+func TestProgramServesUntilCancelled(t *testing.T) {
 	t.Setenv("MONGODB_URI", "")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -583,7 +584,7 @@ func TestTheProgram(t *testing.T) {
 		}
 	}
 	if base == "" {
-		t.Fatalf("it did not say where it listens: %v", <-done)
+		t.Fatalf("the program did not print its address: %v", <-done)
 	}
 	go func() { _, _ = io.Copy(io.Discard, r) }()
 
@@ -593,15 +594,15 @@ func TestTheProgram(t *testing.T) {
 	}
 	v := &visitor{t, base, "visitor", &http.Client{Jar: jar, Timeout: 10 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
-	v.answered(v.login().get("/members"), http.StatusOK, "Mona Member")
+	v.wantAnswer(v.login().get("/members"), http.StatusOK, "Mona Member")
 
 	cancel()
 	if err := <-done; err != nil {
-		t.Errorf("stopped with the error %v", err)
+		t.Errorf("the program ended with error %v", err)
 	}
 }
 
-func TestWrongFlagsAreErrors(t *testing.T) {
+func TestInvalidFlagsAreErrors(t *testing.T) {
 	t.Setenv("MONGODB_URI", "")
 	for _, args := range [][]string{{"extra"}, {"-nonsense"}, {"-mongodb-uri", "nonsense"}, {"-addr", "nowhere:-1"}} {
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
@@ -610,8 +611,8 @@ func TestWrongFlagsAreErrors(t *testing.T) {
 	}
 }
 
-// sameSiteNone is a site whose cookie goes with the requests of other sites.
-func sameSiteNone(t *testing.T, trusted ...string) *site {
+// sameSiteNone returns a rig whose cookie browsers send with requests of other sites too.
+func sameSiteNone(t *testing.T, trusted ...string) *rig {
 	t.Helper()
-	return newSite(t, latchkey.Config{Cookie: ginauth.Cookie{SameSite: http.SameSiteNoneMode}, TrustedOrigins: trusted})
+	return newRig(t, latchkey.Config{Cookie: ginauth.Cookie{SameSite: http.SameSiteNoneMode}, TrustedOrigins: trusted})
 }

@@ -25,6 +25,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/integration/devmongo"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -177,10 +178,6 @@ func watch(ctx context.Context, coll *mongo.Collection, n int, patience time.Dur
 // insert stores sessions of browsers that were used once, with several concurrent writers.
 func insert(ctx context.Context, tokens *mongostore.Tokens[uuid.UUID], n int, created time.Time) (time.Duration, error) {
 	const workers = 8
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		return 0, err
-	}
 	created = created.UTC().Truncate(time.Millisecond)
 	begin := time.Now()
 	var next atomic.Int64
@@ -189,7 +186,7 @@ func insert(ctx context.Context, tokens *mongostore.Tokens[uuid.UUID], n int, cr
 	for w := range workers {
 		group.Go(func() {
 			for errs[w] == nil && next.Add(1) <= int64(n) {
-				_, digest := format.New()
+				_, digest := token.Default.New()
 				errs[w] = tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{
 					ID: uuid.Must(uuid.NewV7()), Digest: digest, UserID: uuid.New(), CreatedAt: created, LastUsedAt: created.Add(time.Minute),
 					ClientIP:  "203.0.113.195",

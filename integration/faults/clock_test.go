@@ -32,6 +32,7 @@ type clockRig struct {
 	password string
 	// noLimiter is for tests with many concurrent logins that fail.
 	noLimiter bool
+	caches    caches
 }
 
 // clockInstance is an instance of an application with its own clock, over the stores of
@@ -62,7 +63,7 @@ func (c *clockRig) at(at time.Time, cfg strategy.Config) *clockInstance {
 	i.accounts, err = account.NewManager(c.users, c.attempts, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		InsecureNoLimiter: c.noLimiter, Now: i.clock.now,
-	})
+	}, &c.caches)
 	if err == nil && c.password == "" {
 		c.password = modelPassword
 		c.user, err = i.accounts.Register(c.t.Context(), newMember(uuid.NewString()+"@example.com"), c.password)
@@ -75,6 +76,7 @@ func (c *clockRig) at(at time.Time, cfg strategy.Config) *clockInstance {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(i.Close)
+	c.caches = append(c.caches, i)
 	return i
 }
 
@@ -106,7 +108,7 @@ func (i *clockInstance) login(opts ...strategy.TokenOption) string {
 
 func (i *clockInstance) tryLogin(password string, opts ...strategy.TokenOption) (string, error) {
 	at := i.clock.now()
-	user, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, password)
+	user, _, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, password, "")
 	if err != nil {
 		return "", err
 	}
@@ -135,7 +137,7 @@ func (i *clockInstance) want(accepted bool, token, when string) {
 // the attempt, else 0.
 func (i *clockInstance) failLogin() time.Duration {
 	i.t.Helper()
-	_, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, i.rig.password+"?")
+	_, _, err := i.accounts.Authenticate(i.t.Context(), i.rig.user.Email, i.rig.password+"?", "")
 	if wait, ok := errors.AsType[*account.TooManyAttemptsError](err); ok {
 		return wait.RetryAfter
 	}
@@ -400,7 +402,7 @@ func (c *clockRig) concurrentLogins(instances []*clockInstance, change string, o
 	}
 	for _, i := range instances {
 		before = append(before, i.login())
-		user, err := i.accounts.Authenticate(c.t.Context(), c.user.Email, password)
+		user, _, err := i.accounts.Authenticate(c.t.Context(), c.user.Email, password, "")
 		if err != nil {
 			c.t.Fatal(err)
 		}

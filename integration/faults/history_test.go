@@ -374,28 +374,22 @@ type pollRecorder struct {
 	polls  [][]time.Time // by follower
 }
 
-type recordedFollower struct {
-	strategy.RevocationFollower[uuid.UUID]
-	of *pollRecorder
-	n  int
-}
-
-func (s *pollRecorder) FollowRevocations() strategy.RevocationFollower[uuid.UUID] {
+func (s *pollRecorder) FollowRevocations() func(context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+	next := s.RevocationLog.FollowRevocations()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	follower := len(s.polls)
 	s.polls = append(s.polls, nil)
-	return &recordedFollower{s.RevocationLog.FollowRevocations(), s, len(s.polls) - 1}
-}
-
-func (f *recordedFollower) Next(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
-	f.of.mu.Lock()
-	f.of.polls[f.n] = append(f.of.polls[f.n], time.Now())
-	n := len(f.of.polls[f.n])
-	f.of.mu.Unlock()
-	if f.of.outage > 0 && n/f.of.outage%2 == 1 {
-		return nil, errors.New("no answer")
+	return func(ctx context.Context) ([]strategy.Revocation[uuid.UUID], error) {
+		s.mu.Lock()
+		s.polls[follower] = append(s.polls[follower], time.Now())
+		n := len(s.polls[follower])
+		s.mu.Unlock()
+		if s.outage > 0 && n/s.outage%2 == 1 {
+			return nil, errors.New("no answer")
+		}
+		return next(ctx)
 	}
-	return f.RevocationFollower.Next(ctx)
 }
 
 // visible returns the time from which all followers have acted on what was published by a

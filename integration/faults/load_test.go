@@ -10,7 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/latchkey-go/latchkey/internal/secretscan"
-	"github.com/latchkey-go/latchkey/mongostore"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -18,6 +18,7 @@ import (
 // server with indexes there are 100,000 sessions.
 func TestLoadWithManySessions(t *testing.T) {
 	const connections = 64
+	const storeTimeout = 3 * time.Second // the stores' default
 	// A server that cannot explain scans the collection for each look-up.
 	sessions, think := 200, 2*time.Second
 	if server.Capabilities.Explain {
@@ -32,14 +33,14 @@ func TestLoadWithManySessions(t *testing.T) {
 	var rigs []*rig
 	for _, cache := range []strategy.Cache{{}, {MaxStaleness: 2 * time.Second, MaxEntries: 10_000}} {
 		rigs = append(rigs, newRig(t, db.Name(), rigConfig{
-			timeout:   mongostore.DefaultTimeout,
+			timeout:   storeTimeout,
 			sessions:  strategy.Config{Lifetime: 24 * time.Hour, Cache: cache},
 			noLimiter: true, // the limiter would reject so many concurrent logins from one client IP
 		}))
 	}
 	clients := newTraffic(rigs, connections, sessions)
 	clients.think = think
-	const more = mongostore.DefaultTimeout - callTimeout
+	const more = storeTimeout - callTimeout
 	clients.bounds = [requestKinds]time.Duration{guardBound + guardCalls*more, loginBound + loginCalls*more, logoutBound + logoutCalls*more}
 	rigs[0].mustRegister(t, clients.emails...)
 	begin := time.Now()
@@ -76,10 +77,6 @@ func TestLoadWithManySessions(t *testing.T) {
 // insertSessions inserts rows directly, and returns their tokens.
 func insertSessions(t *testing.T, r *rig, emails []string, n int) (holdings []*holding) {
 	t.Helper()
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var ids []uuid.UUID
 	for _, email := range emails {
 		user, err := r.users.ByEmail(t.Context(), email)
@@ -92,9 +89,9 @@ func insertSessions(t *testing.T, r *rig, emails []string, n int) (holdings []*h
 	binary := func(id uuid.UUID) bson.Binary { return bson.Binary{Subtype: bson.TypeBinaryUUID, Data: id[:]} }
 	var docs []any
 	for i := range n {
-		secret, digest := format.New()
-		secretscan.Record(secret.Reveal())
-		holdings = append(holdings, &holding{token: secret.Reveal()})
+		secret, digest := token.Default.New()
+		secretscan.Record(secret)
+		holdings = append(holdings, &holding{token: secret})
 		docs = append(docs, bson.D{
 			{Key: "_id", Value: binary(uuid.Must(uuid.NewV7()))}, {Key: "token", Value: digest},
 			{Key: "user_id", Value: binary(ids[i%len(ids)])}, {Key: "created_at", Value: now},

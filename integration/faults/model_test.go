@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -270,6 +271,8 @@ type comparison struct {
 	// stores returns the stores for a sequence.
 	stores func() storeSet
 	cached bool
+	// untold means that the caches are not told of changes to users.
+	untold bool
 	// apart is how far the clock of a second instance is ahead; 0 means one instance.
 	apart time.Duration
 	// wrap and now replace the subject and its clock by broken ones.
@@ -412,9 +415,10 @@ func newMachine(t *rapid.T, of *comparison) *machine {
 			store, cfg.Cache.FollowInterval = publishingTokens{counting, log}, 20*time.Millisecond
 		}
 	}
+	told := new(caches)
 	for _, ahead := range []time.Duration{0, of.apart} {
 		if len(m.instances) == 0 || ahead > 0 {
-			m.instances = append(m.instances, newInstance(t, of, store, set.users, cfg, start.Add(ahead)))
+			m.instances = append(m.instances, newInstance(t, of, store, set.users, told, cfg, start.Add(ahead)))
 		}
 	}
 	m.instance = m.instances[0]
@@ -428,7 +432,7 @@ func newMachine(t *rapid.T, of *comparison) *machine {
 	return m
 }
 
-func newInstance(t *rapid.T, of *comparison, tokens tokenStore, users userStore, cfg strategy.Config, start time.Time) *instance {
+func newInstance(t *rapid.T, of *comparison, tokens tokenStore, users userStore, told *caches, cfg strategy.Config, start time.Time) *instance {
 	i := &instance{clock: &fakeClock{at: start}}
 	cfg.Now = i.clock.now
 	if of.now != nil {
@@ -439,6 +443,9 @@ func newInstance(t *rapid.T, of *comparison, tokens tokenStore, users userStore,
 		t.Fatal(err)
 	}
 	t.Cleanup(sessions.Close)
+	if !of.untold {
+		*told = append(*told, sessions)
+	}
 	i.subject = sessions
 	if of.wrap != nil {
 		i.subject = of.wrap(sessions, i.clock.now)
@@ -446,7 +453,7 @@ func newInstance(t *rapid.T, of *comparison, tokens tokenStore, users userStore,
 	i.accounts, err = account.NewManager(users, nil, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		InsecureNoLimiter: true, Now: i.clock.now,
-	})
+	}, told)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -597,7 +604,7 @@ func (m *machine) registerAgain(t *rapid.T) {
 func (m *machine) authenticate(t *rapid.T) (pending, bool) {
 	u := m.drawUser(t)
 	at := m.clock.now()
-	user, err := m.accounts.Authenticate(t.Context(), u.email, u.password)
+	user, _, err := m.accounts.Authenticate(t.Context(), u.email, u.password, "")
 	agree(t, "authenticate", err, refusedIf(!u.active, account.ErrBadCredentials))
 	if err == nil {
 		m.sameUser(t, "authenticate", user, u)
@@ -607,7 +614,7 @@ func (m *machine) authenticate(t *rapid.T) (pending, bool) {
 
 func (m *machine) wrongLogin(t *rapid.T) {
 	u := m.drawUser(t)
-	_, err := m.accounts.Authenticate(t.Context(), u.email, u.password+"?")
+	_, _, err := m.accounts.Authenticate(t.Context(), u.email, u.password+"?", "")
 	agree(t, "authenticate with a wrong password", err, account.ErrBadCredentials)
 }
 
@@ -682,12 +689,8 @@ func (m *machine) read(t *rapid.T) {
 }
 
 func (m *machine) readUnknown(t *rapid.T) {
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, _ := format.New()
-	_, err = m.subject.ReadToken(t.Context(), secret.Reveal())
+	unknown, _ := token.Default.New()
+	_, err := m.subject.ReadToken(t.Context(), unknown)
 	agree(t, "read an unknown token", err, strategy.ErrInvalidToken)
 }
 
@@ -1057,7 +1060,6 @@ type (
 	keepsVersion            struct{ userStore }
 	neverDeactivates        struct{ userStore }
 	keepsPasswords          struct{ userStore }
-	hidesNotifier           struct{ userStore }
 )
 
 func (s keepsRevoked) Delete(ctx context.Context, digest string) (row, error) {
@@ -1224,8 +1226,6 @@ func TestModelDetectsBrokenImplementations(t *testing.T) {
 	}}
 	apart := tokens(func(s tokenStore) tokenStore { return dropsVersion{s} })
 	apart.apart = time.Hour
-	uninformed := users(func(u userStore) userStore { return hidesNotifier{u} })
-	uninformed.cached = true
 	setRapidFlags(t, map[string]string{"checks": "300", "steps": "50", "nofailfile": "true", "shrinktime": "0s"})
 	for name, of := range map[string]*comparison{
 		"deletes do nothing":                        tokens(func(s tokenStore) tokenStore { return keepsRevoked{s} }),
@@ -1246,7 +1246,7 @@ func TestModelDetectsBrokenImplementations(t *testing.T) {
 		"a revocation does not raise the version":   users(func(u userStore) userStore { return keepsVersion{u} }),
 		"users are not deactivated":                 users(func(u userStore) userStore { return neverDeactivates{u} }),
 		"passwords are not replaced":                users(func(u userStore) userStore { return keepsPasswords{u} }),
-		"a cache is not told of changes to users":   uninformed,
+		"a cache is not told of changes to users":   {stores: inMemory, cached: true, untold: true},
 		"a naive cache":                             {stores: inMemory, wrap: newNaiveCache},
 		"a clock 1 ms ahead":                        clock(time.Millisecond),
 		"a clock 1 ms behind":                       clock(-time.Millisecond),

@@ -162,15 +162,26 @@ func startRig(ctx context.Context, database string, cfg rigConfig) (r *rig, err 
 	if err := cfg.indexes(ctx, r); err != nil {
 		return r, err
 	}
-	if r.accounts, err = r.newManager(cfg); err != nil {
-		return r, err
-	}
 	cfg.sessions.PublishRevocations = true
 	if r.sessions, err = strategy.NewDatabase(r.tokens, r.users, cfg.sessions); err != nil {
 		return r, err
 	}
 	r.closers = append(r.closers, r.sessions.Close)
+	if r.accounts, err = r.newManager(cfg); err != nil {
+		return r, err
+	}
 	return r, r.serve(cfg)
+}
+
+// caches tells the caches of several instances of changes to users. It leaves the rows of
+// revoked tokens in place, as the versions alone must make the tokens invalid.
+type caches []account.Sessions[uuid.UUID]
+
+func (c *caches) UserChanged(ctx context.Context, id uuid.UUID, _ bool) (err error) {
+	for _, sessions := range *c {
+		err = errors.Join(err, sessions.UserChanged(ctx, id, false))
+	}
+	return err
 }
 
 func (r *rig) newManager(cfg rigConfig) (*account.Manager[member, uuid.UUID], error) {
@@ -180,13 +191,13 @@ func (r *rig) newManager(cfg rigConfig) (*account.Manager[member, uuid.UUID], er
 	}
 	if cfg.limiter != nil {
 		accounts.Limiter = *cfg.limiter
-		return account.NewManager(r.users, r.attempts, uuid.New, accounts)
+		return account.NewManager(r.users, r.attempts, uuid.New, accounts, r.sessions)
 	}
 	attempts, err := memstore.NewAttempts(0)
 	if err != nil {
 		return nil, err
 	}
-	return account.NewManager(r.users, attempts, uuid.New, accounts)
+	return account.NewManager(r.users, attempts, uuid.New, accounts, r.sessions)
 }
 
 func (r *rig) serve(cfg rigConfig) error {

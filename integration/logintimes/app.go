@@ -92,14 +92,14 @@ type hashing struct {
 // newApp starts an application with the default configuration, except for the hashing and for
 // the limit of the attempts on an account.
 func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
-	accounts, err := account.NewManager(s.users, s.attempts, uuid.New, account.Config{
-		Argon2: h.argon2, InsecureArgon2: h.argon2 != account.Argon2{}, MaxConcurrentHashes: h.concurrent,
-		Limiter: account.LimiterConfig{Account: limit},
-	})
+	sessions, err := strategy.NewDatabase(s.tokens, s.users, strategy.Config{Lifetime: time.Hour})
 	if err != nil {
 		return nil, err
 	}
-	sessions, err := strategy.NewDatabase(s.tokens, s.users, strategy.Config{Lifetime: time.Hour})
+	accounts, err := account.NewManager(s.users, s.attempts, uuid.New, account.Config{
+		Argon2: h.argon2, InsecureArgon2: h.argon2 != account.Argon2{}, MaxConcurrentHashes: h.concurrent,
+		Limiter: account.LimiterConfig{Account: limit},
+	}, sessions)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
-// Package contract checks the HTTP contract of ginauth row by row, through a
-// real listener. A store package brings its stores and calls [Run], so that the
-// contract holds on every database, and not only in memory.
+// Package contract checks the HTTP contract of ginauth row by row, over a listener. A store
+// package calls [Run] with its stores, so that the contract is checked on every database and
+// not only in memory.
 package contract
 
 import (
@@ -21,15 +21,14 @@ type Member struct {
 	Name                    string `bson:"name"`
 }
 
-// Backend is what a store package brings. It may hold other rows: every check
-// makes its own users.
+// Backend holds the stores under test. They may contain other rows: every check creates its
+// own users.
 type Backend struct {
-	// Tokens must keep tokens for an hour at least. The clock of the suite starts
-	// at the present and runs ahead of it.
+	// Tokens must retain tokens for an hour at least. The clock of the suite starts at the
+	// present and runs ahead of it.
 	Tokens strategy.Store[uuid.UUID]
 	Users  account.Store[Member, uuid.UUID]
-	// Attempts are the counters of the limiter of logins; nil means the default,
-	// which are in memory.
+	// Attempts counts failed logins. Default nil: in memory.
 	Attempts account.AttemptStore
 	// SetFlags changes an account's flags as an application would in its own database.
 	SetFlags func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error
@@ -37,84 +36,84 @@ type Backend struct {
 	DeleteUser func(ctx context.Context, id uuid.UUID) error
 }
 
-// The lifetime of tokens, unless a check asks for another.
+// lifetime is the lifetime of tokens where a check does not set another one.
 const lifetime = time.Hour
 
-// everyWay are the rows that hold for both transports.
-var everyWay = []rows{
-	loginRows, rememberRows, limitRows, logoutRows, guardRows, freshRows, scopeRows,
-	sessionRows, endSessionRows, logoutAllRows, reauthenticateRows, introspectRows, idleRows, revocationRows,
-	attemptRows, hostileRows,
+// commonSections are the sections that hold for each transport.
+var commonSections = []section{
+	loginRows, loginAttemptRows, rememberRows, sessionLimitRows, logoutRows, logoutAllRows,
+	guardRows, freshRows, scopeRows, uploadRows,
+	sessionRows, endSessionRows, idleRows, reauthenticateRows, introspectRows, revocationRows,
+	hostileRows,
 }
 
-// Run checks every row of the contract, for both transports wherever it applies
-// to both: a subtest each, named after the row, on a backend of its own that open
-// returns. (Some databases of tests scan: what a row leaves would slow the next.)
+// Run checks every row of the contract in a subtest of its name, with each transport to which the
+// row applies. Each subtest has its own backend, because rows that others left slow down test
+// databases without indexes.
 func Run(t *testing.T, open func(testing.TB) Backend) {
 	gin.SetMode(gin.TestMode)
 	s := &suite{open: open, events: newEventLog()}
 	t.Run("bearer", func(t *testing.T) {
-		s.run(t, bearer, append(everyWay, bearerRows)...)
+		s.run(t, bearer, append(commonSections, bearerRows)...)
 	})
 	t.Run("cookie", func(t *testing.T) {
-		s.run(t, cookie, append(everyWay, cookieRows)...)
+		s.run(t, cookie, append(commonSections, cookieRows)...)
 	})
-	t.Run("both", func(t *testing.T) {
-		s.run(t, bearer, orderRows, replaceRows, originRows)
+	t.Run("both transports", func(t *testing.T) {
+		s.run(t, bearer, orderRows, bothLoginsRows, replacedSessionRows, crossOriginRows)
 	})
-	t.Run("no event holds a token, a digest or a password", s.events.holdNoSecret)
+	t.Run("no event contains a token, a digest or a password", s.events.expectNoSecret)
 }
 
-// RunHostile checks the rows of hostile requests alone, as Run does: for a test
-// that looks at what they make a store send.
+// RunHostile checks only the rows of hostile requests, for a test that inspects what they make a
+// store send.
 func RunHostile(t *testing.T, open func(testing.TB) Backend) {
-	runPart(t, open, hostileRows, map[string]way{"bearer": bearer, "cookie": cookie})
+	runSection(t, open, hostileRows, map[string]protocol{"bearer": bearer, "cookie": cookie})
 }
 
-// RunAttempts checks the rows of the limiter of logins alone: for counters that
-// are not the default ones.
+// RunAttempts checks only the rows of login attempts, for a Backend with Attempts.
 func RunAttempts(t *testing.T, open func(testing.TB) Backend) {
-	runPart(t, open, attemptRows, map[string]way{"bearer": bearer})
+	runSection(t, open, loginAttemptRows, map[string]protocol{"bearer": bearer})
 }
 
-func runPart(t *testing.T, open func(testing.TB) Backend, part rows, ways map[string]way) {
+func runSection(t *testing.T, open func(testing.TB) Backend, part section, protocols map[string]protocol) {
 	gin.SetMode(gin.TestMode)
 	s := &suite{open: open, events: newEventLog()}
-	for name, w := range ways {
-		t.Run(name, func(t *testing.T) { s.run(t, w, part) })
+	for name, p := range protocols {
+		t.Run(name, func(t *testing.T) { s.run(t, p, part) })
 	}
 }
 
-// suite is what the checks of one Run share.
+// suite is the state that the checks of one Run share.
 type suite struct {
 	open   func(testing.TB) Backend
 	events *eventLog
 }
 
-// rows are a part of the contract.
-type rows struct {
+// section is a section of the contract.
+type section struct {
 	name string
-	of   []row
+	rows []row
 }
 
-// row is a line of the contract: its words, and the check of them.
+// row is one row of the contract and its check.
 type row struct {
 	name  string
-	check func(*testing.T, world)
+	check func(*testing.T, environment)
 }
 
-// world is where a check takes place: on a backend, with a transport.
-type world struct {
+// environment is the environment of a check: a backend and a transport's protocol.
+type environment struct {
 	*suite
 	backend Backend
-	way
+	protocol
 }
 
-func (s *suite) run(t *testing.T, w way, parts ...rows) {
-	for _, part := range parts {
-		t.Run(part.name, func(t *testing.T) {
-			for _, r := range part.of {
-				t.Run(r.name, func(t *testing.T) { r.check(t, world{s, s.open(t), w}) })
+func (s *suite) run(t *testing.T, p protocol, sections ...section) {
+	for _, section := range sections {
+		t.Run(section.name, func(t *testing.T) {
+			for _, row := range section.rows {
+				t.Run(row.name, func(t *testing.T) { row.check(t, environment{s, s.open(t), p}) })
 			}
 		})
 	}

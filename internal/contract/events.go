@@ -12,18 +12,18 @@ import (
 	"github.com/latchkey-go/latchkey/internal/secretscan"
 )
 
-// eventLog keeps all events of a Run as text, in every form in which an
-// application is likely to write them down, and what must not be in there.
+// eventLog is the text of all events of a Run, in each format in which an application may log
+// them, and the secrets that the text must not contain.
 type eventLog struct {
 	mu      sync.Mutex
 	text    strings.Builder
 	write   []func(context.Context, event.Event)
-	heard   map[event.Kind]bool
+	kinds   map[event.Kind]bool
 	secrets []string
 }
 
 func newEventLog() *eventLog {
-	l := &eventLog{heard: make(map[event.Kind]bool), secrets: []string{password, wrongPassword, newPassword}}
+	l := &eventLog{kinds: make(map[event.Kind]bool), secrets: []string{password, wrongPassword, newPassword}}
 	l.write = []func(context.Context, event.Event){
 		event.Log(slog.New(slog.NewTextHandler(&l.text, nil))),
 		event.Log(slog.New(slog.NewJSONHandler(&l.text, nil))),
@@ -32,27 +32,27 @@ func newEventLog() *eventLog {
 	return l
 }
 
-// hear is the OnEvent of every package.
-func (l *eventLog) hear(ctx context.Context, e event.Event) {
+// listen is the OnEvent of every package.
+func (l *eventLog) listen(ctx context.Context, e event.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.heard[e.Kind] = true
+	l.kinds[e.Kind] = true
 	for _, write := range l.write {
 		write(ctx, e)
 	}
 }
 
-// hide adds to what must not be in the events.
-func (l *eventLog) hide(secret string) {
+// keepSecret adds a secret that no event may contain.
+func (l *eventLog) keepSecret(secret string) {
 	secretscan.Record(secret, password, wrongPassword, newPassword)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.secrets = append(l.secrets, secret)
 }
 
-func (l *eventLog) holdNoSecret(t *testing.T) {
-	if len(l.heard) == 0 {
-		t.Skip("no other check ran, so there were no events")
+func (l *eventLog) expectNoSecret(t *testing.T) {
+	if len(l.kinds) == 0 {
+		t.Skip("no other check ran, so there are no events")
 	}
 	for _, kind := range []event.Kind{
 		event.TokenIssued, event.TokenRevoked, event.TokenDenied, event.StoreFailed,
@@ -60,15 +60,15 @@ func (l *eventLog) holdNoSecret(t *testing.T) {
 		event.TokensRevoked, event.TokenRotated, event.TouchFailed,
 		event.AccountChanged, event.PasswordChanged,
 	} {
-		if !l.heard[kind] {
-			t.Errorf("got no event %q in the whole suite, want some", kind)
+		if !l.kinds[kind] {
+			t.Errorf("got no event %q in the whole suite, want at least one", kind)
 		}
 	}
 	text := l.text.String()
 	for _, secret := range l.secrets {
 		if _, after, found := strings.Cut(text, secret); found {
 			line, _, _ := strings.Cut(after, "\n")
-			t.Errorf("got an event with the secret %q in it, before %q", secret, line)
+			t.Errorf("got an event with the secret %q, before %q", secret, line)
 		}
 	}
 }

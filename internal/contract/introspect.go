@@ -9,102 +9,102 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-var introspectRows = rows{"introspect", []row{
-	{"a live token", introspectLive},
-	{"a token that is no good", introspectDead},
-	{"only for those who pass the check", introspectWantsCheck},
+var introspectRows = section{"introspect", []row{
+	{"a live token", introspectValid},
+	{"a token that is no good", introspectInvalid},
+	{"only for those who pass the check", introspectRequiresCheck},
 	{"a body that is none", introspectBadBody},
 	{"the database fails or times out", introspectWithoutDatabase},
 }}
 
 // gateway logs a superuser in, who may introspect, and returns how they do.
-func (a *app) gateway() func(token string) reply {
-	a.t.Helper()
-	own := a.login(a.user(flags{active: true, superuser: true}))
+func (r *rig) introspector() func(token string) reply {
+	r.t.Helper()
+	own := r.login(r.user(flags{active: true, superuser: true}))
 	return func(token string) reply {
-		a.t.Helper()
-		return a.post("/auth/introspect", asForm("token", token), a.carry(own))
+		r.t.Helper()
+		return r.post("/auth/introspect", asForm("token", token), r.withToken(own))
 	}
 }
 
-func introspectLive(t *testing.T, w world) {
-	a := w.app(t)
-	introspect := a.gateway()
-	user := a.user(active)
-	iat := a.clock.now().Unix()
-	token := a.scoped(user, strategy.WithScopes("deploy:write", "tag:write"), strategy.WithLifetime(time.Minute))
-	a.clock.advance(time.Minute)
+func introspectValid(t *testing.T, env environment) {
+	r := env.rig(t)
+	introspect := r.introspector()
+	user := r.user(active)
+	iat := r.clock.now().Unix()
+	token := r.scoped(user, strategy.WithScopes("deploy:write", "tag:write"), strategy.WithLifetime(time.Minute))
+	r.clock.advance(time.Minute)
 	live := func(exp time.Duration, scope string) answer {
 		return answer{Code: http.StatusOK, ContentType: inJSON,
 			Body: fmt.Sprintf(`{"active":true,"exp":%d,"iat":%d,%s"sub":%q}`, iat+int64(exp.Seconds()), iat, scope, user.ID)}
 	}
-	a.expect("login", introspect(token.login), live(lifetime, ""))
-	a.expect("token with scopes", introspect(token.token), live(time.Minute, `"scope":"deploy:write tag:write",`))
-	a.clock.advance(time.Millisecond)
-	a.expect("token with scopes, a millisecond later", introspect(token.token), inactive())
+	r.expect("login", introspect(token.login), live(lifetime, ""))
+	r.expect("token with scopes", introspect(token.token), live(time.Minute, `"scope":"deploy:write tag:write",`))
+	r.clock.advance(time.Millisecond)
+	r.expect("token with scopes, a millisecond later", introspect(token.token), inactiveToken())
 
-	own := a.login(a.user(flags{active: true, superuser: true}))
+	own := r.login(r.user(flags{active: true, superuser: true}))
 	for _, enc := range encodings {
-		got := a.post("/auth/introspect", enc.of("token", token.login, "token_type_hint", "access_token"), a.carry(own))
-		a.expect(enc.name, got, live(lifetime, ""))
+		got := r.post("/auth/introspect", enc.of("token", token.login, "token_type_hint", "access_token"), r.withToken(own))
+		r.expect(enc.name, got, live(lifetime, ""))
 	}
 
-	a = w.app(t, neverExpires)
-	user, forever := a.loggedIn()
-	a.expect("without expiry", a.gateway()(forever), answer{Code: http.StatusOK, ContentType: inJSON,
-		Body: fmt.Sprintf(`{"active":true,"iat":%d,"sub":%q}`, a.clock.now().Unix(), user.ID)})
+	r = env.rig(t, neverExpires)
+	user, forever := r.loggedIn()
+	r.expect("without expiry", r.introspector()(forever), answer{Code: http.StatusOK, ContentType: inJSON,
+		Body: fmt.Sprintf(`{"active":true,"iat":%d,"sub":%q}`, r.clock.now().Unix(), user.ID)})
 }
 
-func introspectDead(t *testing.T, w world) {
-	a := w.app(t)
+func introspectInvalid(t *testing.T, env environment) {
+	r := env.rig(t)
 	replies := make(map[string]reply)
 	for _, bad := range badTokens {
-		token := bad.make(a)
-		replies[bad.name] = a.gateway()(token)
-		a.expect(bad.name, replies[bad.name], inactive())
+		token := bad.make(r)
+		replies[bad.name] = r.introspector()(token)
+		r.expect(bad.name, replies[bad.name], inactiveToken())
 	}
-	introspect := a.gateway()
+	introspect := r.introspector()
 	for _, token := range []string{" ", "Bearer x", "\x00", "{}"} {
 		replies[token] = introspect(token)
-		a.expect(token, replies[token], inactive())
+		r.expect(token, replies[token], inactiveToken())
 	}
-	a.expectAlike(replies)
+	r.expectAlike(replies)
 }
 
-func introspectWantsCheck(t *testing.T, w world) {
-	a := w.app(t)
-	_, token := a.loggedIn()
+func introspectRequiresCheck(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, token := r.loggedIn()
 	body := asForm("token", token)
-	a.expect("nobody", a.post("/auth/introspect", body), a.unauthorized(noToken))
-	a.expect("a bad token", a.post("/auth/introspect", body, a.carry("x")), a.unauthorized("invalid_token"))
-	a.expect("no superuser", a.post("/auth/introspect", body, a.carry(token)), forbidden())
+	r.expect("nobody", r.post("/auth/introspect", body), r.unauthorized(noToken))
+	r.expect("a bad token", r.post("/auth/introspect", body, r.withToken("x")), r.unauthorized("invalid_token"))
+	r.expect("no superuser", r.post("/auth/introspect", body, r.withToken(token)), forbidden())
 }
 
-func introspectBadBody(t *testing.T, w world) {
-	a := w.app(t)
-	own := a.login(a.user(flags{active: true, superuser: true}))
-	post := func(b body) reply { return a.post("/auth/introspect", b, a.carry(own)) }
+func introspectBadBody(t *testing.T, env environment) {
+	r := env.rig(t)
+	own := r.login(r.user(flags{active: true, superuser: true}))
+	post := func(b body) reply { return r.post("/auth/introspect", b, r.withToken(own)) }
 	for _, enc := range encodings {
-		a.expectInvalid(enc.name+": none", post(enc.of("access_token", own)), missing, "body.token")
-		a.expectInvalid(enc.name+": empty", post(enc.of("token", "")), missing, "body.token")
-		a.expectInvalid(enc.name+": twice", post(enc.of("token", own, "token", own)), anyType, "body.token")
+		r.expectInvalid(enc.name+": none", post(enc.of("access_token", own)), missing, "body.token")
+		r.expectInvalid(enc.name+": empty", post(enc.of("token", "")), missing, "body.token")
+		r.expectInvalid(enc.name+": twice", post(enc.of("token", own, "token", own)), anyType, "body.token")
 	}
-	a.expectInvalid("an operator", post(rawJSON(`{"token": {"$ne": null}}`)), anyType, "body.token")
-	a.expectInvalid("in the URL", a.post("/auth/introspect?token="+own, asForm(), a.carry(own)), missing, "body.token")
-	a.expect("no body", post(nothing), refused(http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE"))
+	r.expectInvalid("an operator", post(rawJSON(`{"token": {"$ne": null}}`)), anyType, "body.token")
+	r.expectInvalid("in the URL", r.post("/auth/introspect?token="+own, asForm(), r.withToken(own)), missing, "body.token")
+	r.expect("no body", post(nothing), unsupported())
 }
 
 // introspectWithoutDatabase: a database that fails for the token that is asked
 // about, and not for the one that asks, says nothing about it either.
-func introspectWithoutDatabase(t *testing.T, w world) {
-	a := w.app(t)
-	introspect := a.gateway()
-	_, token := a.loggedIn()
+func introspectWithoutDatabase(t *testing.T, env environment) {
+	r := env.rig(t)
+	introspect := r.introspector()
+	_, token := r.loggedIn()
 	for _, failure := range failures {
 		for _, what := range []call{findToken, findUser} {
-			a.db.failAfter(1, what, failure.err)
-			a.expect(string(what), introspect(token), unavailable())
-			a.db.mend()
+			r.db.failAfter(1, what, failure.err)
+			r.expect(string(what), introspect(token), unavailable())
+			r.db.repair()
 		}
 	}
 }

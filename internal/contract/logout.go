@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-var logoutRows = rows{"logout", []row{
+var logoutRows = section{"logout", []row{
 	{"success", logoutSucceeds},
 	{"only the token that authenticated is destroyed", logoutSparesOtherSessions},
 	{"missing token", logoutWithoutToken},
@@ -21,139 +21,139 @@ var logoutRows = rows{"logout", []row{
 	{"a token in the URL or the body is never read", logoutWithTokenInURL},
 }}
 
-func (a *app) logout(options ...option) reply {
-	a.t.Helper()
-	return a.post("/auth/logout", nothing, options...)
+func (r *rig) logout(options ...option) reply {
+	r.t.Helper()
+	return r.post("/auth/logout", nothing, options...)
 }
 
-func logoutSucceeds(t *testing.T, w world) {
-	a := w.app(t)
-	_, token := a.loggedIn()
-	a.expect("log out", a.logout(a.carry(token)), a.loggedOut())
-	a.expect("use the token afterwards", a.get("/guarded", a.carry(token)), a.unauthorized("invalid_token"))
+func logoutSucceeds(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, token := r.loggedIn()
+	r.expect("log out", r.logout(r.withToken(token)), r.loggedOut())
+	r.expect("use the token afterwards", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 }
 
-func logoutSparesOtherSessions(t *testing.T, w world) {
-	a := w.app(t)
-	user, token := a.loggedIn()
-	another := a.login(user)
-	a.expect("log out", a.logout(a.carry(token)), a.loggedOut())
-	a.expect("use the user's other token", a.get("/guarded", a.carry(another)), welcome(user))
+func logoutSparesOtherSessions(t *testing.T, env environment) {
+	r := env.rig(t)
+	user, token := r.loggedIn()
+	another := r.login(user)
+	r.expect("log out", r.logout(r.withToken(token)), r.loggedOut())
+	r.expect("use the user's other token", r.get("/guarded", r.withToken(another)), welcome(user))
 }
 
-func logoutWithoutToken(t *testing.T, w world) {
-	a := w.app(t)
-	a.expect("log out", a.logout(), a.unauthorized(noToken))
+func logoutWithoutToken(t *testing.T, env environment) {
+	r := env.rig(t)
+	r.expect("log out", r.logout(), r.unauthorized(noToken))
 }
 
-func logoutWithBadToken(t *testing.T, w world) {
+func logoutWithBadToken(t *testing.T, env environment) {
 	for _, bad := range badTokens {
 		t.Run(bad.name, func(t *testing.T) {
-			a := w.app(t)
-			token := bad.make(a)
-			a.expect("log out", a.logout(a.carry(token)), a.notLoggedOut())
+			r := env.rig(t)
+			token := bad.make(r)
+			r.expect("log out", r.logout(r.withToken(token)), r.notLoggedOut())
 		})
 	}
 }
 
-func logoutTwice(t *testing.T, w world) {
-	a := w.app(t)
-	_, token := a.loggedIn()
-	a.expect("log out", a.logout(a.carry(token)), a.loggedOut())
-	a.expect("log out again", a.logout(a.carry(token)), a.notLoggedOut())
+func logoutTwice(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, token := r.loggedIn()
+	r.expect("log out", r.logout(r.withToken(token)), r.loggedOut())
+	r.expect("log out again", r.logout(r.withToken(token)), r.notLoggedOut())
 }
 
-func inactiveLogoutIsForGood(t *testing.T, w world) {
-	a := w.app(t)
-	user, token := a.loggedIn()
-	a.setFlags(user, flags{active: false})
-	a.expect("log out", a.logout(a.carry(token)), a.notLoggedOut())
-	a.setFlags(user, active)
-	a.expect("use the token as an active user", a.get("/guarded", a.carry(token)), a.unauthorized("invalid_token"))
+func inactiveLogoutIsForGood(t *testing.T, env environment) {
+	r := env.rig(t)
+	user, token := r.loggedIn()
+	r.setFlags(user, flags{active: false})
+	r.expect("log out", r.logout(r.withToken(token)), r.notLoggedOut())
+	r.setFlags(user, active)
+	r.expect("use the token as an active user", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 }
 
-func unverifiedLogout(t *testing.T, w world) {
-	a := w.app(t, requireVerified)
-	user := a.user(flags{active: true, verified: true})
-	token := a.login(user)
-	a.setFlags(user, flags{active: true, verified: false})
-	a.expect("log out", a.logout(a.carry(token)), a.loggedOut())
+func unverifiedLogout(t *testing.T, env environment) {
+	r := env.rig(t, requireVerified)
+	user := r.user(flags{active: true, verified: true})
+	token := r.login(user)
+	r.setFlags(user, flags{active: true, verified: false})
+	r.expect("log out", r.logout(r.withToken(token)), r.loggedOut())
 }
 
-func logoutAtTheLastMoment(t *testing.T, w world) {
-	a := w.app(t)
-	_, token := a.loggedIn()
-	a.clock.advance(lifetime)
-	a.expect("log out at the age of lifetime", a.logout(a.carry(token)), a.loggedOut())
+func logoutAtTheLastMoment(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, token := r.loggedIn()
+	r.clock.advance(lifetime)
+	r.expect("log out at the age of lifetime", r.logout(r.withToken(token)), r.loggedOut())
 
-	_, token = a.loggedIn()
-	a.clock.advance(lifetime + time.Millisecond)
-	a.expect("log out a millisecond later", a.logout(a.carry(token)), a.notLoggedOut())
+	_, token = r.loggedIn()
+	r.clock.advance(lifetime + time.Millisecond)
+	r.expect("log out a millisecond later", r.logout(r.withToken(token)), r.notLoggedOut())
 }
 
-func logoutNotAcknowledged(t *testing.T, w world) {
+func logoutNotAcknowledged(t *testing.T, env environment) {
 	for _, failure := range failures {
 		t.Run(failure.name, func(t *testing.T) {
-			a := w.app(t)
-			user, token := a.loggedIn()
-			a.db.fail(deleteToken, failure.err)
-			a.expect("log out", a.logout(a.carry(token)), unavailable())
-			a.db.mend()
-			a.expect("use the token afterwards", a.get("/guarded", a.carry(token)), welcome(user))
-			a.expect("try again", a.logout(a.carry(token)), a.loggedOut())
+			r := env.rig(t)
+			user, token := r.loggedIn()
+			r.db.fail(deleteToken, failure.err)
+			r.expect("log out", r.logout(r.withToken(token)), unavailable())
+			r.db.repair()
+			r.expect("use the token afterwards", r.get("/guarded", r.withToken(token)), welcome(user))
+			r.expect("try again", r.logout(r.withToken(token)), r.loggedOut())
 		})
 	}
 }
 
 // logoutAnswerLost: the row may be gone without a majority's word for it. Until
 // the database gives that word, no log-out says that it is over.
-func logoutAnswerLost(t *testing.T, w world) {
+func logoutAnswerLost(t *testing.T, env environment) {
 	for _, failure := range failures {
 		t.Run(failure.name, func(t *testing.T) {
-			a := w.app(t)
-			_, token := a.loggedIn()
-			a.db.loseAnswer(deleteToken, failure.err)
-			a.expect("log out", a.logout(a.carry(token)), unavailable())
-			a.expect("try again too early", a.logout(a.carry(token)), unavailable())
-			a.db.mend()
-			a.expect("try again", a.logout(a.carry(token)), a.notLoggedOut())
+			r := env.rig(t)
+			_, token := r.loggedIn()
+			r.db.loseAnswer(deleteToken, failure.err)
+			r.expect("log out", r.logout(r.withToken(token)), unavailable())
+			r.expect("try again too early", r.logout(r.withToken(token)), unavailable())
+			r.db.repair()
+			r.expect("try again", r.logout(r.withToken(token)), r.notLoggedOut())
 		})
 	}
 }
 
-func logoutWithoutLookup(t *testing.T, w world) {
+func logoutWithoutLookup(t *testing.T, env environment) {
 	for _, failure := range failures {
 		t.Run(failure.name, func(t *testing.T) {
-			a := w.app(t)
-			user, token := a.loggedIn()
+			r := env.rig(t)
+			user, token := r.loggedIn()
 			for _, what := range []call{findToken, findUser} {
-				a.db.fail(what, failure.err)
-				a.expect(string(what), a.logout(a.carry(token)), unavailable())
-				a.db.mend()
-				a.expect("use the token afterwards", a.get("/guarded", a.carry(token)), welcome(user))
+				r.db.fail(what, failure.err)
+				r.expect(string(what), r.logout(r.withToken(token)), unavailable())
+				r.db.repair()
+				r.expect("use the token afterwards", r.get("/guarded", r.withToken(token)), welcome(user))
 			}
 		})
 	}
 }
 
-func badLogoutWithoutDatabase(t *testing.T, w world) {
-	a := w.app(t)
-	token := a.unknownToken()
+func badLogoutWithoutDatabase(t *testing.T, env environment) {
+	r := env.rig(t)
+	token := r.unknownToken()
 	for _, failure := range failures {
 		for _, what := range []call{findToken, deleteToken} {
-			a.db.fail(what, failure.err)
-			a.expect(string(what), a.logout(a.carry(token)), unavailable())
-			a.db.mend()
+			r.db.fail(what, failure.err)
+			r.expect(string(what), r.logout(r.withToken(token)), unavailable())
+			r.db.repair()
 		}
 	}
-	a.db.fail(findToken, failures[0].err)
-	a.expect("a malformed token", a.logout(a.carry("malformed")), a.notLoggedOut())
+	r.db.fail(findToken, failures[0].err)
+	r.expect("a malformed token", r.logout(r.withToken("malformed")), r.notLoggedOut())
 }
 
-func logoutWithTokenInURL(t *testing.T, w world) {
-	a := w.app(t)
-	user, token := a.loggedIn()
-	a.expect("in the URL", a.post("/auth/logout?access_token="+token+"&token="+token, nothing), a.unauthorized(noToken))
-	a.expect("in the body", a.post("/auth/logout", asForm("access_token", token, "token", token)), a.unauthorized(noToken))
-	a.expect("use the token afterwards", a.get("/guarded", a.carry(token)), welcome(user))
+func logoutWithTokenInURL(t *testing.T, env environment) {
+	r := env.rig(t)
+	user, token := r.loggedIn()
+	r.expect("in the URL", r.post("/auth/logout?access_token="+token+"&token="+token, nothing), r.unauthorized(noToken))
+	r.expect("in the body", r.post("/auth/logout", asForm("access_token", token, "token", token)), r.unauthorized(noToken))
+	r.expect("use the token afterwards", r.get("/guarded", r.withToken(token)), welcome(user))
 }

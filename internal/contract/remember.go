@@ -2,14 +2,13 @@ package contract
 
 import (
 	"fmt"
-	"net/http"
 	"testing"
 	"time"
 
 	"github.com/latchkey-go/latchkey/ginauth"
 )
 
-var rememberRows = rows{"remember", []row{
+var rememberRows = section{"remember", []row{
 	{"a login that asks to be remembered has the whole lifetime", loginIsRemembered},
 	{"any other has the brief one, and a cookie without Max-Age", loginIsBrief},
 	{"a value that is no boolean", rememberIsNoBoolean},
@@ -22,7 +21,7 @@ var rememberRows = rows{"remember", []row{
 
 const brief = 10 * time.Minute
 
-var remembers = plugin(func(cfg *ginauth.Config) { cfg.BriefLifetime = brief })
+var withBriefLifetime = withPlugin(func(cfg *ginauth.Config) { cfg.BriefLifetime = brief })
 
 // rememberMe returns the bodies of a login with a value of remember, in every
 // encoding; inJSON is what JSON has instead of the string.
@@ -36,31 +35,30 @@ func rememberMe(user Member, value, inJSON string) map[string]body {
 	}
 }
 
-// expectEnd checks that a token that was issued just now is accepted for a
+// expectExpiry checks that a token that was issued just now is accepted for a
 // lifetime, and not for a millisecond more.
-func (a *app) expectEnd(what string, user Member, token string, lifetime time.Duration) {
-	a.t.Helper()
-	a.clock.advance(lifetime)
-	a.expect(what+": at its end", a.get("/guarded", a.carry(token)), welcome(user))
-	a.clock.advance(time.Millisecond)
-	a.expect(what+": a millisecond later", a.get("/guarded", a.carry(token)), a.unauthorized("invalid_token"))
+func (r *rig) expectExpiry(what string, user Member, token string, lifetime time.Duration) {
+	r.t.Helper()
+	r.clock.advance(lifetime)
+	r.expect(what+": at its end", r.get("/guarded", r.withToken(token)), welcome(user))
+	r.clock.advance(time.Millisecond)
+	r.expect(what+": a millisecond later", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 }
 
-func loginIsRemembered(t *testing.T, w world) {
-	a := w.app(t, remembers)
-	user := a.user(active)
+func loginIsRemembered(t *testing.T, env environment) {
+	r := env.rig(t, withBriefLifetime)
+	user := r.user(active)
 	for _, value := range []string{"true", "on", "1", "yes", "TRUE"} {
 		for what, b := range rememberMe(user, value, "true") {
-			token := a.delivered(t, a.post("/auth/login", b), lifetime)
-			a.hide(token)
-			a.expectEnd(what, user, token, lifetime)
+			token := r.tokenIn(r.post("/auth/login", b), lifetime)
+			r.expectExpiry(what, user, token, lifetime)
 		}
 	}
 }
 
-func loginIsBrief(t *testing.T, w world) {
-	a := w.app(t, remembers)
-	user := a.user(active)
+func loginIsBrief(t *testing.T, env environment) {
+	r := env.rig(t, withBriefLifetime)
+	user := r.user(active)
 	bodies := make(map[string]body)
 	for _, enc := range encodings {
 		bodies[enc.name+" without it"] = enc.of("username", user.Email, "password", password)
@@ -71,66 +69,65 @@ func loginIsBrief(t *testing.T, w world) {
 		}
 	}
 	for what, b := range bodies {
-		a.expectEnd(what, user, a.deliveredToken(a.post("/auth/login", b)), brief)
+		r.expectExpiry(what, user, r.issuedToken(r.post("/auth/login", b)), brief)
 	}
 }
 
-func rememberIsNoBoolean(t *testing.T, w world) {
-	a := w.app(t, remembers)
-	user := a.user(active)
+func rememberIsNoBoolean(t *testing.T, env environment) {
+	r := env.rig(t, withBriefLifetime)
+	user := r.user(active)
 	for _, value := range [][2]string{{"maybe", `"maybe"`}, {"2", `2`}, {"true ", `"true "`}, {"\xff", `{}`}, {"null", `[true]`}} {
 		for what, b := range rememberMe(user, value[0], value[1]) {
-			a.expectInvalid(what, a.post("/auth/login", b), "bool_parsing", "body.remember")
+			r.expectInvalid(what, r.post("/auth/login", b), "bool_parsing", "body.remember")
 		}
 	}
-	a.expectSessions(user, 0)
+	r.expectRows(user, 0)
 }
 
-func rememberTwice(t *testing.T, w world) {
-	a := w.app(t, remembers)
-	user := a.user(active)
+func rememberTwice(t *testing.T, env environment) {
+	r := env.rig(t, withBriefLifetime)
+	user := r.user(active)
 	for _, enc := range encodings {
 		b := enc.of("username", user.Email, "password", password, "remember", "true", "remember", "true")
-		a.expectInvalid(enc.name, a.post("/auth/login", b), anyType, "body.remember")
+		r.expectInvalid(enc.name, r.post("/auth/login", b), anyType, "body.remember")
 	}
 }
 
-func rememberIsIgnored(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
+func rememberIsIgnored(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
 	for _, value := range []string{"true", "false"} {
 		for what, b := range rememberMe(user, value, value) {
-			token := a.delivered(t, a.post("/auth/login", b), lifetime)
-			a.hide(token)
-			a.expectEnd(what, user, token, lifetime)
+			token := r.tokenIn(r.post("/auth/login", b), lifetime)
+			r.expectExpiry(what, user, token, lifetime)
 		}
 	}
 }
 
-func briefWhereNothingExpires(t *testing.T, w world) {
-	a := w.app(t, neverExpires, remembers)
-	user := a.user(active)
+func briefWhereNothingExpires(t *testing.T, env environment) {
+	r := env.rig(t, neverExpires, withBriefLifetime)
+	user := r.user(active)
 	for what, b := range rememberMe(user, "true", "true") {
-		token := a.deliveredForGood(t, a.post("/auth/login", b))
-		a.hide(token)
-		a.clock.advance(24 * 365 * time.Hour)
-		a.expect(what, a.get("/guarded", a.carry(token)), welcome(user))
+		token := r.checkEndlessLogin(t, r.post("/auth/login", b))
+		r.keepSecret(token)
+		r.clock.advance(24 * 365 * time.Hour)
+		r.expect(what, r.get("/guarded", r.withToken(token)), welcome(user))
 	}
-	a.expectEnd("not remembered", user, a.login(user), brief)
+	r.expectExpiry("not remembered", user, r.login(user), brief)
 }
 
-func briefIsExact(t *testing.T, w world) {
+func briefIsExact(t *testing.T, env environment) {
 	const odd = 90*time.Second + 7*time.Millisecond
-	a := w.app(t, plugin(func(cfg *ginauth.Config) { cfg.BriefLifetime = odd }))
-	user, token := a.loggedIn() // says 90 seconds: never more than it is
-	a.expectEnd("90.007 seconds", user, token, odd)
+	r := env.rig(t, withPlugin(func(cfg *ginauth.Config) { cfg.BriefLifetime = odd }))
+	user, token := r.loggedIn() // says 90 seconds: never more than it is
+	r.expectExpiry("90.007 seconds", user, token, odd)
 }
 
-func rememberDoesNotHelp(t *testing.T, w world) {
-	a := w.app(t, remembers)
-	user := a.user(active)
-	got := a.post("/auth/login", asForm("username", user.Email, "password", wrongPassword, "remember", "true"))
-	a.expect("wrong password", got, badCredentials())
-	got = a.post("/auth/login", body{})
-	a.expect("no body", got, refused(http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE"))
+func rememberDoesNotHelp(t *testing.T, env environment) {
+	r := env.rig(t, withBriefLifetime)
+	user := r.user(active)
+	got := r.post("/auth/login", asForm("username", user.Email, "password", wrongPassword, "remember", "true"))
+	r.expect("wrong password", got, badCredentials())
+	got = r.post("/auth/login", body{})
+	r.expect("no body", got, unsupported())
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-var scopeRows = rows{"scopes", []row{
+var scopeRows = section{"scopes", []row{
 	{"a token that has them, and a login", scopesCover},
 	{"a token that lacks one", scopesDoNotCover},
-	{"a guard that does not ask for scopes takes no token with scopes", scopesWantARoute},
+	{"a guard that does not ask for scopes takes no token with scopes", guardWithoutScopes},
 	{"a guard that takes any", anyScope},
-	{"a token with scopes cannot reach session management", scopedCannotManage},
+	{"a token with scopes cannot reach session management", scopedTokenCannotManage},
 	{"a token with scopes is never fresh", scopedIsNeverFresh},
 	{"a token with scopes can log out", scopedLogout},
 	{"a token with scopes has its own lifetime", scopedLifetime},
@@ -23,19 +23,19 @@ var scopeRows = rows{"scopes", []row{
 }}
 
 // scopedToken issues a token as an application does.
-func (a *app) scopedToken(user Member, opts ...strategy.TokenOption) string {
-	a.t.Helper()
-	token, _ := a.issue(user, opts...)
+func (r *rig) scopedToken(user Member, opts ...strategy.TokenOption) string {
+	r.t.Helper()
+	token, _ := r.issue(user, opts...)
 	return token
 }
 
-func (a *app) issue(user Member, opts ...strategy.TokenOption) (token string, id uuid.UUID) {
-	a.t.Helper()
-	secret, session, err := a.tokens.WriteToken(a.t.Context(), user, opts...)
+func (r *rig) issue(user Member, opts ...strategy.TokenOption) (token string, id uuid.UUID) {
+	r.t.Helper()
+	secret, session, err := r.sessions.WriteToken(r.t.Context(), user, opts...)
 	if err != nil {
-		a.t.Fatalf("issue a token: %v", err)
+		r.t.Fatalf("issue a token: %v", err)
 	}
-	a.hide(secret.Reveal())
+	r.keepSecret(secret.Reveal())
 	return secret.Reveal(), session.ID
 }
 
@@ -46,113 +46,113 @@ type scoped struct {
 	login string
 }
 
-func (a *app) scoped(user Member, opts ...strategy.TokenOption) scoped {
-	a.t.Helper()
-	token, id := a.issue(user, opts...)
-	return scoped{token, id, a.login(user)}
+func (r *rig) scoped(user Member, opts ...strategy.TokenOption) scoped {
+	r.t.Helper()
+	token, id := r.issue(user, opts...)
+	return scoped{token, id, r.login(user)}
 }
 
-func scopesCover(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	one := a.scoped(user, strategy.WithScopes("deploy:write"))
-	two := a.scopedToken(user, strategy.WithScopes("tag:write", "x", "deploy:write"))
+func scopesCover(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	one := r.scoped(user, strategy.WithScopes("deploy:write"))
+	two := r.scopedToken(user, strategy.WithScopes("tag:write", "x", "deploy:write"))
 	for what, token := range map[string]string{"one": one.token, "two": two, "login": one.login} {
-		a.expect(what, a.get("/deploy", a.carry(token)), welcome(user))
+		r.expect(what, r.get("/deploy", r.withToken(token)), welcome(user))
 	}
-	a.expect("two at a route that asks for both", a.get("/release", a.carry(two)), welcome(user))
-	a.expect("login at a route that asks for both", a.get("/release", a.carry(one.login)), welcome(user))
+	r.expect("two at a route that asks for both", r.get("/release", r.withToken(two)), welcome(user))
+	r.expect("login at a route that asks for both", r.get("/release", r.withToken(one.login)), welcome(user))
 }
 
-func scopesDoNotCover(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(flags{active: true, verified: true, superuser: true})
+func scopesDoNotCover(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(flags{active: true, verified: true, superuser: true})
 	for _, scope := range []string{"deploy:read", "deploy", "deploy:write:more", "DEPLOY:WRITE", "*", "deploy:*"} {
-		token := a.scopedToken(user, strategy.WithScopes(scope))
-		a.expect(scope, a.get("/deploy", a.carry(token)), a.insufficientScope("deploy:write"))
+		token := r.scopedToken(user, strategy.WithScopes(scope))
+		r.expect(scope, r.get("/deploy", r.withToken(token)), r.insufficientScope("deploy:write"))
 	}
-	one := a.scopedToken(user, strategy.WithScopes("deploy:write"))
-	a.expect("one of two", a.get("/release", a.carry(one)), a.insufficientScope("deploy:write tag:write"))
+	one := r.scopedToken(user, strategy.WithScopes("deploy:write"))
+	r.expect("one of two", r.get("/release", r.withToken(one)), r.insufficientScope("deploy:write tag:write"))
 }
 
-func scopesWantARoute(t *testing.T, w world) {
-	a := w.app(t)
-	token := a.scopedToken(a.user(flags{active: true, verified: true, superuser: true}), strategy.WithScopes("deploy:write"))
+func guardWithoutScopes(t *testing.T, env environment) {
+	r := env.rig(t)
+	token := r.scopedToken(r.user(flags{active: true, verified: true, superuser: true}), strategy.WithScopes("deploy:write"))
 	for _, path := range []string{"/guarded", "/verified", "/superuser", "/checked", "/fresh", "/nested/deeper/still"} {
-		a.expect(path, a.get(path, a.carry(token)), a.insufficientScope(""))
+		r.expect(path, r.get(path, r.withToken(token)), r.insufficientScope(""))
 	}
 }
 
-func anyScope(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	token := a.scoped(user, strategy.WithScopes("anything"))
-	a.expect("scoped", a.get("/any", a.carry(token.token)), welcome(user))
-	a.expect("login", a.get("/any", a.carry(token.login)), welcome(user))
-	a.expect("nobody", a.get("/any"), a.unauthorized(noToken))
+func anyScope(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	token := r.scoped(user, strategy.WithScopes("anything"))
+	r.expect("scoped", r.get("/any", r.withToken(token.token)), welcome(user))
+	r.expect("login", r.get("/any", r.withToken(token.login)), welcome(user))
+	r.expect("nobody", r.get("/any"), r.unauthorized(noToken))
 }
 
-func scopedCannotManage(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(flags{active: true, verified: true, superuser: true})
-	token := a.scoped(user, strategy.WithScopes("deploy:write", "sessions", "introspect"))
-	for what, request := range managed {
-		a.expect(what, request(a, a.carry(token.token)), a.insufficientScope(""))
+func scopedTokenCannotManage(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(flags{active: true, verified: true, superuser: true})
+	token := r.scoped(user, strategy.WithScopes("deploy:write", "sessions", "introspect"))
+	for what, request := range managementRoutes {
+		r.expect(what, request(r, r.withToken(token.token)), r.insufficientScope(""))
 	}
-	a.expect("end its own session", a.delete("/auth/sessions/"+token.id.String(), a.carry(token.token)), a.insufficientScope(""))
-	a.expect("change the password", a.post("/password", asForm("current", password, "new", newPassword), a.carry(token.token)), a.insufficientScope(""))
-	a.expect("the login lives", a.get("/guarded", a.carry(token.login)), welcome(user))
-	a.expect("the token lives", a.get("/deploy", a.carry(token.token)), welcome(user))
+	r.expect("end its own session", r.delete("/auth/sessions/"+token.id.String(), r.withToken(token.token)), r.insufficientScope(""))
+	r.expect("change the password", r.tryChangePassword(r.withToken(token.token)), r.insufficientScope(""))
+	r.expect("the login lives", r.get("/guarded", r.withToken(token.login)), welcome(user))
+	r.expect("the token lives", r.get("/deploy", r.withToken(token.token)), welcome(user))
 }
 
-func scopedIsNeverFresh(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	token := a.scoped(user, strategy.WithScopes("deploy:write"))
-	a.expect("scoped", a.get("/deploy/fresh", a.carry(token.token)), a.stale(600))
-	a.expect("login", a.get("/deploy/fresh", a.carry(token.login)), welcome(user))
+func scopedIsNeverFresh(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	token := r.scoped(user, strategy.WithScopes("deploy:write"))
+	r.expect("scoped", r.get("/deploy/fresh", r.withToken(token.token)), r.stale(600))
+	r.expect("login", r.get("/deploy/fresh", r.withToken(token.login)), welcome(user))
 }
 
-func scopedLogout(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	token := a.scoped(user, strategy.WithScopes("deploy:write"))
-	a.expect("log out", a.logout(a.carry(token.token)), a.loggedOut())
-	a.expect("use the token afterwards", a.get("/deploy", a.carry(token.token)), a.unauthorized("invalid_token"))
-	a.expect("the login lives", a.get("/guarded", a.carry(token.login)), welcome(user))
+func scopedLogout(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	token := r.scoped(user, strategy.WithScopes("deploy:write"))
+	r.expect("log out", r.logout(r.withToken(token.token)), r.loggedOut())
+	r.expect("use the token afterwards", r.get("/deploy", r.withToken(token.token)), r.unauthorized("invalid_token"))
+	r.expect("the login lives", r.get("/guarded", r.withToken(token.login)), welcome(user))
 }
 
-func scopedLifetime(t *testing.T, w world) {
-	a := w.app(t, idle)
-	user := a.user(active)
+func scopedLifetime(t *testing.T, env environment) {
+	r := env.rig(t, withIdleTimeout)
+	user := r.user(active)
 	const short = 30 * time.Minute
 	if short <= idleTimeout {
 		t.Fatal("the idle timeout is too long to tell")
 	}
-	token := a.scopedToken(user, strategy.WithScopes("deploy:write"), strategy.WithLifetime(short))
-	a.clock.advance(short)
-	a.expect("at its end, never used", a.get("/deploy", a.carry(token)), welcome(user))
-	a.clock.advance(time.Millisecond)
-	a.expect("a millisecond later", a.get("/deploy", a.carry(token)), a.unauthorized("invalid_token"))
+	token := r.scopedToken(user, strategy.WithScopes("deploy:write"), strategy.WithLifetime(short))
+	r.clock.advance(short)
+	r.expect("at its end, never used", r.get("/deploy", r.withToken(token)), welcome(user))
+	r.clock.advance(time.Millisecond)
+	r.expect("a millisecond later", r.get("/deploy", r.withToken(token)), r.unauthorized("invalid_token"))
 }
 
-func optionalScopes(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	token := a.scopedToken(user, strategy.WithScopes("deploy:write"))
-	other := a.scopedToken(user, strategy.WithScopes("deploy:read"))
-	a.expect("covered", a.get("/optional/deploy", a.carry(token)), welcome(user))
-	a.expect("not covered", a.get("/optional/deploy", a.carry(other)), visitor())
-	a.expect("not asked for", a.get("/optional", a.carry(token)), visitor())
+func optionalScopes(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	token := r.scopedToken(user, strategy.WithScopes("deploy:write"))
+	other := r.scopedToken(user, strategy.WithScopes("deploy:read"))
+	r.expect("covered", r.get("/optional/deploy", r.withToken(token)), welcome(user))
+	r.expect("not covered", r.get("/optional/deploy", r.withToken(other)), anonymous())
+	r.expect("not asked for", r.get("/optional", r.withToken(token)), anonymous())
 }
 
-func badScopedTokens(t *testing.T, w world) {
-	a := w.app(t)
-	a.expect("nobody", a.get("/deploy"), a.unauthorized(noToken))
-	a.expect("malformed", a.get("/deploy", a.carry("malformed")), a.unauthorized("invalid_token"))
-	a.expect("unknown", a.get("/deploy", a.carry(a.unknownToken())), a.unauthorized("invalid_token"))
-	user := a.user(active)
-	token := a.scopedToken(user, strategy.WithScopes("deploy:write"))
-	a.setFlags(user, flags{})
-	a.expect("its user is inactive", a.get("/deploy", a.carry(token)), a.unauthorized("invalid_token"))
+func badScopedTokens(t *testing.T, env environment) {
+	r := env.rig(t)
+	r.expect("nobody", r.get("/deploy"), r.unauthorized(noToken))
+	r.expect("malformed", r.get("/deploy", r.withToken("malformed")), r.unauthorized("invalid_token"))
+	r.expect("unknown", r.get("/deploy", r.withToken(r.unknownToken())), r.unauthorized("invalid_token"))
+	user := r.user(active)
+	token := r.scopedToken(user, strategy.WithScopes("deploy:write"))
+	r.setFlags(user, flags{})
+	r.expect("its user is inactive", r.get("/deploy", r.withToken(token)), r.unauthorized("invalid_token"))
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-var sessionRows = rows{"sessions", []row{
+var sessionRows = section{"sessions", []row{
 	{"newest first, and this one is marked", sessionsAreListed},
 	{"no token and no digest", sessionsShowNoSecret},
 	{"what a session tells", sessionFields},
@@ -25,21 +25,21 @@ var sessionRows = rows{"sessions", []row{
 	{"a user agent is bounded", userAgentIsBounded},
 	{"the address is by Gin's trusted proxies", addressByTrustedProxies},
 	{"page by page", sessionPages},
-	{"a limit or a page that is none", badPages},
+	{"a limit or a page that is none", malformedPages},
 	{"only one's own", onlyOwnSessions},
-	{"dead ones are not listed", deadSessionsAreNotListed},
-	{"the session routes want a login", sessionRoutesWantLogin},
+	{"dead ones are not listed", invalidSessionsAreNotListed},
+	{"the session routes want a login", sessionRoutesRequireLogin},
 	{"the session routes while the database fails", sessionRoutesWithoutDatabase},
 	{"the list fails", listFails},
 }}
 
 // listing is what GET sessions answers.
-type listing struct {
-	Sessions []listed `json:"sessions"`
-	Next     string   `json:"next"`
+type sessionList struct {
+	Sessions []listedSession `json:"sessions"`
+	Next     string          `json:"next"`
 }
 
-type listed struct {
+type listedSession struct {
 	ID              uuid.UUID  `json:"id"`
 	Current         bool       `json:"current"`
 	CreatedAt       time.Time  `json:"created_at"`
@@ -52,95 +52,100 @@ type listed struct {
 	Scopes          []string   `json:"scopes"`
 }
 
-// sessions lists the sessions of a token's user.
-func (a *app) sessions(token, query string) listing {
-	a.t.Helper()
-	got := a.get("/auth/sessions"+query, a.carry(token))
+// listSessions lists the sessions of a token's user.
+func (r *rig) listSessions(token, query string) sessionList {
+	r.t.Helper()
+	return r.decodeSessions(r.get("/auth/sessions"+query, r.withToken(token)))
+}
+
+// decodeSessions returns the sessions of an answer.
+func (r *rig) decodeSessions(got reply) sessionList {
+	r.t.Helper()
 	if got.Code != http.StatusOK || got.ContentType != inJSON {
-		a.t.Fatalf("list the sessions: got %+v", got.answer)
+		r.t.Fatalf("list the sessions: got %+v", got.answer)
 	}
 	dec := json.NewDecoder(strings.NewReader(got.Body))
 	dec.DisallowUnknownFields()
-	var content listing
+	var content sessionList
 	if err := dec.Decode(&content); err != nil {
-		a.t.Fatalf("list the sessions: got %s: %v", got.Body, err)
+		r.t.Fatalf("list the sessions: got %s: %v", got.Body, err)
 	}
 	return content
 }
 
-func (l listing) ids() (ids []uuid.UUID) {
+func (l sessionList) ids() (ids []uuid.UUID) {
 	for _, s := range l.Sessions {
 		ids = append(ids, s.ID)
 	}
 	return ids
 }
 
-// current returns the session that is marked as this one.
-func (a *app) current(token string) listed {
-	a.t.Helper()
-	var found []listed
-	for _, s := range a.sessions(token, "?limit=200").Sessions {
+// currentSession returns the session that is marked as this one.
+func (r *rig) currentSession(token string) listedSession {
+	r.t.Helper()
+	var found []listedSession
+	for _, s := range r.listSessions(token, "?limit=200").Sessions {
 		if s.Current {
 			found = append(found, s)
 		}
 	}
 	if len(found) != 1 {
-		a.t.Fatalf("got %d sessions that are this one, want 1", len(found))
+		r.t.Fatalf("got %d sessions that are this one, want 1", len(found))
 	}
 	return found[0]
 }
 
 // rows returns what the store holds of a user's sessions, live or not.
-func (a *app) rows(user Member) []accessToken {
-	a.t.Helper()
-	rows, err := a.backend.Tokens.ByUser(a.t.Context(), user.ID, strategy.Position{}, 1000)
+func (r *rig) rows(user Member) []accessToken {
+	r.t.Helper()
+	rows, err := r.backend.Tokens.ByUser(r.t.Context(), user.ID, strategy.Position{}, 1000)
 	if err != nil {
-		a.t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	return rows
 }
 
-// expectSessions checks how many sessions of a user the store holds.
-func (a *app) expectSessions(user Member, want int) {
-	a.t.Helper()
-	if got := len(a.rows(user)); got != want {
-		a.t.Errorf("got %d sessions in the store, want %d", got, want)
+// expectRows checks how many sessions of a user the store holds.
+func (r *rig) expectRows(user Member, want int) {
+	r.t.Helper()
+	if got := len(r.rows(user)); got != want {
+		r.t.Errorf("got %d sessions in the store, want %d", got, want)
 	}
 }
 
 // loginNTimes logs a user in again and again, a second apart; oldest first.
-func (a *app) loginNTimes(user Member, n int) (tokens []string) {
-	a.t.Helper()
+func (r *rig) loginNTimes(user Member, n int) (tokens []string) {
+	r.t.Helper()
 	for range n {
-		a.clock.advance(time.Second)
-		tokens = append(tokens, a.login(user))
+		r.clock.advance(time.Second)
+		tokens = append(tokens, r.login(user))
 	}
 	return tokens
 }
 
-// expectAlive checks which tokens of a user are still accepted.
-func (a *app) expectAlive(what string, user Member, tokens []string, want ...int) {
-	a.t.Helper()
+// expectValid checks which tokens of a user are still accepted.
+func (r *rig) expectValid(what string, user Member, tokens []string, want ...int) {
+	r.t.Helper()
 	for i, token := range tokens {
-		answer := a.unauthorized("invalid_token")
+		answer := r.unauthorized("invalid_token")
 		if slices.Contains(want, i) {
 			answer = welcome(user)
 		}
-		a.expect(fmt.Sprintf("%s: use token %d", what, i), a.get("/guarded", a.carry(token)), answer)
+		r.expect(fmt.Sprintf("%s: use token %d", what, i), r.get("/guarded", r.withToken(token)), answer)
 	}
 }
 
-func sessionsAreListed(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 3)
+func sessionsAreListed(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	tokens := r.loginNTimes(user, 3)
 	for i, token := range tokens {
-		got := a.sessions(token, "")
+		got := r.listSessions(token, "")
 		if len(got.Sessions) != 3 || got.Next != "" {
 			t.Fatalf("got %+v, want 3 sessions and no next page", got)
 		}
 		for j, s := range got.Sessions {
-			if want := a.clock.now().Add(time.Duration(-j) * time.Second); !s.CreatedAt.Equal(want) {
+			if want := r.clock.now().Add(time.Duration(-j) * time.Second); !s.CreatedAt.Equal(want) {
 				t.Errorf("place %d: got a session of %v, want the one of %v", j, s.CreatedAt, want)
 			}
 			if want := j == 2-i; s.Current != want {
@@ -150,13 +155,13 @@ func sessionsAreListed(t *testing.T, w world) {
 	}
 }
 
-func sessionsShowNoSecret(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 3)
-	got := a.get("/auth/sessions", a.carry(tokens[0]))
+func sessionsShowNoSecret(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	tokens := r.loginNTimes(user, 3)
+	got := r.get("/auth/sessions", r.withToken(tokens[0]))
 	secrets := append(tokens, password, string(user.HashedPassword), "lk_")
-	for _, row := range a.rows(user) {
+	for _, row := range r.rows(user) {
 		secrets = append(secrets, row.Digest)
 	}
 	if len(secrets) != 9 {
@@ -171,13 +176,13 @@ func sessionsShowNoSecret(t *testing.T, w world) {
 
 // fields returns the members of the only session in a listing, as they are
 // written.
-func (a *app) fields(got reply) map[string]string {
-	a.t.Helper()
+func (r *rig) fields(got reply) map[string]string {
+	r.t.Helper()
 	var content struct {
 		Sessions []map[string]json.RawMessage `json:"sessions"`
 	}
 	if err := json.Unmarshal([]byte(got.Body), &content); err != nil || len(content.Sessions) != 1 {
-		a.t.Fatalf("got %s, want one session (error %v)", got.Body, err)
+		r.t.Fatalf("got %s, want one session (error %v)", got.Body, err)
 	}
 	fields := make(map[string]string)
 	for name, value := range content.Sessions[0] {
@@ -188,21 +193,21 @@ func (a *app) fields(got reply) map[string]string {
 
 func inQuotes(t time.Time) string { return quoted(t.UTC().Format(time.RFC3339Nano)) }
 
-func sessionFields(t *testing.T, w world) {
-	a := w.app(t, idle)
-	user := a.user(active)
-	got := a.post("/auth/login", asForm("username", user.Email, "password", password), header("User-Agent", "Browser/1.0 <Ünï>"))
-	token := a.deliveredToken(got)
-	begin := a.clock.now()
-	a.clock.advance(5 * time.Minute)
-	fields := a.fields(a.get("/auth/sessions", a.carry(token), header("User-Agent", "Another/2.0")))
+func sessionFields(t *testing.T, env environment) {
+	r := env.rig(t, withIdleTimeout)
+	user := r.user(active)
+	got := r.tryLogin(user, header("User-Agent", "Browser/1.0 <Ünï>"))
+	token := r.issuedToken(got)
+	startCall := r.clock.now()
+	r.clock.advance(5 * time.Minute)
+	fields := r.fields(r.get("/auth/sessions", r.withToken(token), header("User-Agent", "Another/2.0")))
 	want := map[string]string{
-		"id":               quoted(a.rows(user)[0].ID.String()),
+		"id":               quoted(r.rows(user)[0].ID.String()),
 		"current":          "true",
-		"created_at":       inQuotes(begin),
-		"last_used_at":     inQuotes(a.clock.now()),
-		"authenticated_at": inQuotes(begin),
-		"expires_at":       inQuotes(begin.Add(lifetime)),
+		"created_at":       inQuotes(startCall),
+		"last_used_at":     inQuotes(r.clock.now()),
+		"authenticated_at": inQuotes(startCall),
+		"expires_at":       inQuotes(startCall.Add(lifetime)),
 		"user_agent":       quoted("Browser/1.0 <Ünï>"),
 		"client_ip":        `"127.0.0.1"`,
 	}
@@ -210,45 +215,45 @@ func sessionFields(t *testing.T, w world) {
 		t.Errorf("got %v\nwant %v", fields, want)
 	}
 
-	a = w.app(t, neverExpires)
-	_, token = a.loggedIn()
-	fields = a.fields(a.get("/auth/sessions", a.carry(token)))
+	r = env.rig(t, neverExpires)
+	_, token = r.loggedIn()
+	fields = r.fields(r.get("/auth/sessions", r.withToken(token)))
 	if fields["expires_at"] != "null" || fields["last_used_at"] != "null" {
 		t.Errorf("without expiry and last use: got %v, want null for both", fields)
 	}
 }
 
-func sessionFieldsOmitted(t *testing.T, w world) {
-	a := w.app(t, plugin(func(cfg *ginauth.Config) { cfg.OmitUserAgent, cfg.OmitClientIP = true, true }))
-	user, token := a.loggedIn()
-	fields := a.fields(a.get("/auth/sessions", a.carry(token)))
+func sessionFieldsOmitted(t *testing.T, env environment) {
+	r := env.rig(t, withPlugin(func(cfg *ginauth.Config) { cfg.OmitUserAgent, cfg.OmitClientIP = true, true }))
+	user, token := r.loggedIn()
+	fields := r.fields(r.get("/auth/sessions", r.withToken(token)))
 	for _, name := range []string{"user_agent", "client_ip", "name", "scopes"} {
 		if value, there := fields[name]; there {
 			t.Errorf("got %s = %s, want none", name, value)
 		}
 	}
-	if row := a.rows(user)[0]; row.UserAgent != "" || row.ClientIP != "" {
+	if row := r.rows(user)[0]; row.UserAgent != "" || row.ClientIP != "" {
 		t.Errorf("got %+v in the store, want neither user agent nor address", row)
 	}
 }
 
-func userAgentIsBounded(t *testing.T, w world) {
-	a := w.app(t)
+func userAgentIsBounded(t *testing.T, env environment) {
+	r := env.rig(t)
 	for what, agent := range map[string]string{
 		"long":          strings.Repeat("x", 8000),
 		"long, not cut": strings.Repeat("ü", 4000),
 		"not UTF-8":     strings.Repeat("\xff", 400),
 	} {
-		user := a.user(active)
-		got := a.post("/auth/login", asForm("username", user.Email, "password", password), header("User-Agent", agent))
-		s := a.current(a.deliveredToken(got))
+		user := r.user(active)
+		got := r.tryLogin(user, header("User-Agent", agent))
+		s := r.currentSession(r.issuedToken(got))
 		if n := len(s.UserAgent); n == 0 || n > 256 {
 			t.Errorf("%s: got a user agent of %d bytes, want 1 to 256", what, n)
 		}
 	}
 }
 
-func addressByTrustedProxies(t *testing.T, w world) {
+func addressByTrustedProxies(t *testing.T, env environment) {
 	for _, c := range []struct {
 		what    string
 		proxies []string
@@ -257,27 +262,27 @@ func addressByTrustedProxies(t *testing.T, w world) {
 		{"no proxy is trusted", nil, "127.0.0.1"},
 		{"this one is", []string{"127.0.0.1"}, "203.0.113.7"},
 	} {
-		a := w.app(t, func(s *settings) { s.trustedProxies = c.proxies })
-		user := a.user(active)
-		got := a.post("/auth/login", asForm("username", user.Email, "password", password), header("X-Forwarded-For", "203.0.113.7"))
-		if s := a.current(a.deliveredToken(got)); s.ClientIP != c.want {
+		r := env.rig(t, func(s *settings) { s.trustedProxies = c.proxies })
+		user := r.user(active)
+		got := r.tryLogin(user, header("X-Forwarded-For", "203.0.113.7"))
+		if s := r.currentSession(r.issuedToken(got)); s.ClientIP != c.want {
 			t.Errorf("%s: got the address %q, want %q", c.what, s.ClientIP, c.want)
 		}
 	}
 }
 
-func sessionPages(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
+func sessionPages(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
 	// Two of one millisecond, at the end of a page.
-	tokens := append(a.loginNTimes(user, 3), a.login(user))
-	tokens = append(tokens, a.loginNTimes(user, 1)...)
-	whole := a.sessions(tokens[0], "").ids()
+	tokens := append(r.loginNTimes(user, 3), r.login(user))
+	tokens = append(tokens, r.loginNTimes(user, 1)...)
+	whole := r.listSessions(tokens[0], "").ids()
 	for _, limit := range []int{1, 2, 3, 4, 5, 6, 200, 100000} {
 		var found []uuid.UUID
 		pages, query := 0, fmt.Sprintf("?limit=%d", limit)
 		for next := ""; pages == 0 || next != ""; pages++ {
-			page := a.sessions(tokens[0], query+"&after="+next)
+			page := r.listSessions(tokens[0], query+"&after="+next)
 			if len(page.Sessions) == 0 || len(page.Sessions) > limit {
 				t.Fatalf("limit %d: got a page of %d", limit, len(page.Sessions))
 			}
@@ -293,128 +298,128 @@ func sessionPages(t *testing.T, w world) {
 	}
 
 	// What ends between two pages, even the last session of the first, moves nothing.
-	first := a.sessions(tokens[0], "?limit=2")
-	a.expect("end the second", a.delete("/auth/sessions/"+whole[1].String(), a.carry(tokens[0])), noContent())
-	second := a.sessions(tokens[0], "?limit=2&after="+first.Next)
+	first := r.listSessions(tokens[0], "?limit=2")
+	r.expect("end the second", r.delete("/auth/sessions/"+whole[1].String(), r.withToken(tokens[0])), noContent())
+	second := r.listSessions(tokens[0], "?limit=2&after="+first.Next)
 	if !slices.Equal(second.ids(), whole[2:4]) {
 		t.Errorf("after the end of the second: got %v, want %v", second.ids(), whole[2:4])
 	}
 }
 
-func badPages(t *testing.T, w world) {
-	a := w.app(t)
-	_, token := a.loggedIn()
+func malformedPages(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, token := r.loggedIn()
 	for _, limit := range []string{"0", "-1", "x", "1.5", "1e3", "%20", "0x10", "99999999999999999999"} {
-		a.expectInvalid("limit "+limit, a.get("/auth/sessions?limit="+limit, a.carry(token)), "int_parsing", "query.limit")
+		r.expectInvalid("limit "+limit, r.get("/auth/sessions?limit="+limit, r.withToken(token)), "int_parsing", "query.limit")
 	}
 	for _, after := range []string{"x", "lk_malformed", "%00", uuid.NewString(), "AAAA", strings.Repeat("A", 33), strings.Repeat("A", 10000), "%24ne"} {
-		a.expectInvalid("after "+after, a.get("/auth/sessions?after="+after, a.carry(token)), anyType, "query.after")
+		r.expectInvalid("after "+after, r.get("/auth/sessions?after="+after, r.withToken(token)), anyType, "query.after")
 	}
 	// Places that exist, though nobody was sent there.
 	for _, b := range []byte{0, 0x7f, 0x80, 0xff} {
 		after := base64.RawURLEncoding.EncodeToString(slices.Repeat([]byte{b}, 24))
-		if got := a.get("/auth/sessions?after="+after, a.carry(token)); got.Code != http.StatusOK {
+		if got := r.get("/auth/sessions?after="+after, r.withToken(token)); got.Code != http.StatusOK {
 			t.Errorf("after %s: got %+v, want 200", after, got.answer)
 		}
 	}
 }
 
-func onlyOwnSessions(t *testing.T, w world) {
-	a := w.app(t)
-	_, anns, _, bobs := a.twoUsers()
-	for _, token := range []string{anns, bobs} {
-		if got := a.sessions(token, "").Sessions; len(got) != 1 || !got[0].Current {
+func onlyOwnSessions(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, annToken, _, bobToken := r.twoUsers()
+	for _, token := range []string{annToken, bobToken} {
+		if got := r.listSessions(token, "").Sessions; len(got) != 1 || !got[0].Current {
 			t.Errorf("got %+v, want this session alone", got)
 		}
 	}
-	if a.current(anns).ID == a.current(bobs).ID {
+	if r.currentSession(annToken).ID == r.currentSession(bobToken).ID {
 		t.Error("got one session for two users")
 	}
 }
 
-func deadSessionsAreNotListed(t *testing.T, w world) {
-	a := w.app(t, idle)
-	user := a.user(active)
-	old := a.login(user)
-	a.clock.advance(idleTimeout + time.Millisecond)
-	a.expect("the old one is idle", a.get("/guarded", a.carry(old)), a.unauthorized("invalid_token"))
-	if got := a.sessions(a.login(user), ""); len(got.Sessions) != 1 {
+func invalidSessionsAreNotListed(t *testing.T, env environment) {
+	r := env.rig(t, withIdleTimeout)
+	user := r.user(active)
+	old := r.login(user)
+	r.clock.advance(idleTimeout + time.Millisecond)
+	r.expect("the old one is idle", r.get("/guarded", r.withToken(old)), r.unauthorized("invalid_token"))
+	if got := r.listSessions(r.login(user), ""); len(got.Sessions) != 1 {
 		t.Errorf("idle: got %+v, want one session", got)
 	}
 
-	a = w.app(t)
-	user = a.user(active)
-	a.login(user)
-	a.clock.advance(lifetime)
-	token := a.login(user)
-	if got := a.sessions(token, ""); len(got.Sessions) != 2 {
+	r = env.rig(t)
+	user = r.user(active)
+	r.login(user)
+	r.clock.advance(lifetime)
+	token := r.login(user)
+	if got := r.listSessions(token, ""); len(got.Sessions) != 2 {
 		t.Errorf("at the end of its lifetime: got %+v, want two sessions", got)
 	}
-	a.clock.advance(time.Millisecond)
-	if got := a.sessions(token, ""); len(got.Sessions) != 1 {
+	r.clock.advance(time.Millisecond)
+	if got := r.listSessions(token, ""); len(got.Sessions) != 1 {
 		t.Errorf("a millisecond later: got %+v, want one session", got)
 	}
 
-	if err := a.users.RevokeTokens(t.Context(), user.ID); err != nil {
+	if err := r.accounts.RevokeTokens(t.Context(), user.ID); err != nil {
 		t.Fatal(err)
 	}
-	if got := a.sessions(a.login(user), ""); len(got.Sessions) != 1 {
+	if got := r.listSessions(r.login(user), ""); len(got.Sessions) != 1 {
 		t.Errorf("revoked by the user's time: got %+v, want one session", got)
 	}
 }
 
 // managed are the routes by which a login is managed, each as a request.
-var managed = map[string]func(*app, ...option) reply{
-	"GET sessions":    func(a *app, o ...option) reply { return a.get("/auth/sessions", o...) },
-	"DELETE sessions": func(a *app, o ...option) reply { return a.delete("/auth/sessions/"+uuid.NewString(), o...) },
-	"logout-all":      func(a *app, o ...option) reply { return a.post("/auth/logout-all", nothing, o...) },
-	"reauthenticate": func(a *app, o ...option) reply {
-		return a.post("/auth/reauthenticate", asForm("password", password), o...)
+var managementRoutes = map[string]func(*rig, ...option) reply{
+	"GET sessions":    func(r *rig, o ...option) reply { return r.get("/auth/sessions", o...) },
+	"DELETE sessions": func(r *rig, o ...option) reply { return r.delete("/auth/sessions/"+uuid.NewString(), o...) },
+	"logout-all":      func(r *rig, o ...option) reply { return r.post("/auth/logout-all", nothing, o...) },
+	"reauthenticate": func(r *rig, o ...option) reply {
+		return r.tryReauthenticate(password, o...)
 	},
-	"introspect": func(a *app, o ...option) reply { return a.post("/auth/introspect", asForm("token", "x"), o...) },
+	"introspect": func(r *rig, o ...option) reply { return r.post("/auth/introspect", asForm("token", "x"), o...) },
 }
 
-func sessionRoutesWantLogin(t *testing.T, w world) {
-	a := w.app(t)
-	for what, request := range managed {
-		a.expect(what, request(a), a.unauthorized(noToken))
-		a.expect(what+", another scheme", request(a, authorization("Basic x")), a.unauthorized(noToken))
+func sessionRoutesRequireLogin(t *testing.T, env environment) {
+	r := env.rig(t)
+	for what, request := range managementRoutes {
+		r.expect(what, request(r), r.unauthorized(noToken))
+		r.expect(what+", another scheme", request(r, authorization("Basic x")), r.unauthorized(noToken))
 	}
 	for _, bad := range badTokens {
-		token := bad.make(a)
-		for what, request := range managed {
-			a.expect(what+", "+bad.name, request(a, a.carry(token)), a.unauthorized("invalid_token"))
+		token := bad.make(r)
+		for what, request := range managementRoutes {
+			r.expect(what+", "+bad.name, request(r, r.withToken(token)), r.unauthorized("invalid_token"))
 		}
 	}
 }
 
-func sessionRoutesWithoutDatabase(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(flags{active: true, superuser: true})
-	token := a.login(user)
+func sessionRoutesWithoutDatabase(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(flags{active: true, superuser: true})
+	token := r.login(user)
 	for _, failure := range failures {
 		for _, what := range []call{findToken, findUser} {
-			a.db.fail(what, failure.err)
-			for name, request := range managed {
-				a.expect(name+": "+string(what), request(a, a.carry(token)), unavailable())
+			r.db.fail(what, failure.err)
+			for name, request := range managementRoutes {
+				r.expect(name+": "+string(what), request(r, r.withToken(token)), unavailable())
 			}
-			a.db.mend()
+			r.db.repair()
 		}
 	}
-	a.expect("use the token afterwards", a.get("/guarded", a.carry(token)), welcome(user))
+	r.expect("use the token afterwards", r.get("/guarded", r.withToken(token)), welcome(user))
 }
 
-func listFails(t *testing.T, w world) {
-	a := w.app(t)
-	_, token := a.loggedIn()
+func listFails(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, token := r.loggedIn()
 	for _, failure := range failures {
-		a.db.fail(listTokens, failure.err)
-		a.expect(failure.name, a.get("/auth/sessions", a.carry(token)), unavailable())
-		a.db.mend()
+		r.db.fail(listTokens, failure.err)
+		r.expect(failure.name, r.get("/auth/sessions", r.withToken(token)), unavailable())
+		r.db.repair()
 	}
 }
 
-var endSessionRows = rows{"end a session", []row{
+var endSessionRows = section{"end a session", []row{
 	{"it is dead at once, and no other", endSession},
 	{"the current one", endCurrentSession},
 	{"another's, unknown and malformed ones look the same", noSuchSession},
@@ -422,32 +427,32 @@ var endSessionRows = rows{"end a session", []row{
 	{"a token with scopes", endScopedToken},
 }}
 
-func endSession(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 3)
-	id := a.current(tokens[1]).ID.String()
-	a.expect("end it", a.delete("/auth/sessions/"+id, a.carry(tokens[0])), noContent())
-	a.expectAlive("afterwards", user, tokens, 0, 2)
-	a.expect("end it again", a.delete("/auth/sessions/"+id, a.carry(tokens[0])), refused(http.StatusNotFound, "NOT_FOUND"))
-	id = a.current(tokens[2]).ID.String()
-	a.expect("in capitals", a.delete("/auth/sessions/"+strings.ToUpper(id), a.carry(tokens[0])), noContent())
-	a.expectAlive("afterwards", user, tokens, 0)
+func endSession(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	tokens := r.loginNTimes(user, 3)
+	id := r.currentSession(tokens[1]).ID.String()
+	r.expect("end it", r.delete("/auth/sessions/"+id, r.withToken(tokens[0])), noContent())
+	r.expectValid("afterwards", user, tokens, 0, 2)
+	r.expect("end it again", r.delete("/auth/sessions/"+id, r.withToken(tokens[0])), notFound())
+	id = r.currentSession(tokens[2]).ID.String()
+	r.expect("in capitals", r.delete("/auth/sessions/"+strings.ToUpper(id), r.withToken(tokens[0])), noContent())
+	r.expectValid("afterwards", user, tokens, 0)
 }
 
-func endCurrentSession(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 2)
-	id := a.current(tokens[0]).ID.String()
-	a.expect("end it", a.delete("/auth/sessions/"+id, a.carry(tokens[0])), a.loggedOut())
-	a.expectAlive("afterwards", user, tokens, 1)
+func endCurrentSession(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	tokens := r.loginNTimes(user, 2)
+	id := r.currentSession(tokens[0]).ID.String()
+	r.expect("end it", r.delete("/auth/sessions/"+id, r.withToken(tokens[0])), r.loggedOut())
+	r.expectValid("afterwards", user, tokens, 1)
 }
 
-func noSuchSession(t *testing.T, w world) {
-	a := w.app(t)
-	ann, anns, bob, bobs := a.twoUsers()
-	own, others := a.current(anns).ID.String(), a.current(bobs).ID.String()
+func noSuchSession(t *testing.T, env environment) {
+	r := env.rig(t)
+	ann, annToken, bob, bobToken := r.twoUsers()
+	own, others := r.currentSession(annToken).ID.String(), r.currentSession(bobToken).ID.String()
 	replies := make(map[string]reply)
 	for what, id := range map[string]string{
 		"another's":            others,
@@ -459,64 +464,64 @@ func noSuchSession(t *testing.T, w world) {
 		"as a URN":             "urn:uuid:" + own,
 		"with a blank":         own + "%20",
 		"with a NUL":           own + "%00",
-		"its digest":           a.rows(ann)[0].Digest,
-		"the token":            anns,
+		"its digest":           r.rows(ann)[0].Digest,
+		"the token":            annToken,
 		"an operator":          "%7B%22%24ne%22%3A1%7D",
 		"own, but for a digit": own[:35] + string(own[35]^1),
 	} {
-		replies[what] = a.delete("/auth/sessions/"+id, a.carry(anns))
-		a.expect(what, replies[what], refused(http.StatusNotFound, "NOT_FOUND"))
+		replies[what] = r.delete("/auth/sessions/"+id, r.withToken(annToken))
+		r.expect(what, replies[what], notFound())
 	}
-	a.expectAlike(replies)
-	a.expectAlive("Ann", ann, []string{anns}, 0)
-	a.expectAlive("Bob", bob, []string{bobs}, 0)
+	r.expectAlike(replies)
+	r.expectValid("Ann", ann, []string{annToken}, 0)
+	r.expectValid("Bob", bob, []string{bobToken}, 0)
 }
 
-func endSessionNotAcknowledged(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 2)
+func endSessionNotAcknowledged(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	tokens := r.loginNTimes(user, 2)
 	for _, i := range []int{1, 0} { // the current one last
-		path := "/auth/sessions/" + a.current(tokens[i]).ID.String()
+		path := "/auth/sessions/" + r.currentSession(tokens[i]).ID.String()
 		for _, failure := range failures {
-			a.db.fail(deleteToken, failure.err)
-			a.expect(failure.name, a.delete(path, a.carry(tokens[0])), unavailable())
-			a.db.mend()
-			a.expectAlive(failure.name, user, tokens[:i+1], 0, i)
+			r.db.fail(deleteToken, failure.err)
+			r.expect(failure.name, r.delete(path, r.withToken(tokens[0])), unavailable())
+			r.db.repair()
+			r.expectValid(failure.name, user, tokens[:i+1], 0, i)
 		}
-		a.db.loseAnswer(deleteToken, failures[0].err)
-		a.expect("the answer is lost", a.delete(path, a.carry(tokens[0])), unavailable())
-		a.db.mend()
-		a.expect("it is over", a.get("/guarded", a.carry(tokens[i])), a.unauthorized("invalid_token"))
+		r.db.loseAnswer(deleteToken, failures[0].err)
+		r.expect("the answer is lost", r.delete(path, r.withToken(tokens[0])), unavailable())
+		r.db.repair()
+		r.expect("it is over", r.get("/guarded", r.withToken(tokens[i])), r.unauthorized("invalid_token"))
 	}
 }
 
-func endScopedToken(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	ci := a.scoped(user, strategy.WithScopes("deploy:write", "tag:write"), strategy.WithName("ci"))
-	a.clock.advance(time.Second)
-	found := a.sessions(ci.login, "").Sessions
-	i := slices.IndexFunc(found, func(s listed) bool { return s.ID == ci.id })
+func endScopedToken(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	ci := r.scoped(user, strategy.WithScopes("deploy:write", "tag:write"), strategy.WithName("ci"))
+	r.clock.advance(time.Second)
+	found := r.listSessions(ci.login, "").Sessions
+	i := slices.IndexFunc(found, func(s listedSession) bool { return s.ID == ci.id })
 	if i < 0 || found[i].Name != "ci" || !slices.Equal(found[i].Scopes, []string{"deploy:write", "tag:write"}) ||
 		found[i].AuthenticatedAt != nil || found[i].Current {
 		t.Errorf("got %+v, want the token with its name and scopes, and no time of a login", found)
 	}
-	a.expect("before", a.get("/deploy", a.carry(ci.token)), welcome(user))
-	a.expect("end it", a.delete("/auth/sessions/"+ci.id.String(), a.carry(ci.login)), noContent())
-	a.expect("after", a.get("/deploy", a.carry(ci.token)), a.unauthorized("invalid_token"))
+	r.expect("before", r.get("/deploy", r.withToken(ci.token)), welcome(user))
+	r.expect("end it", r.delete("/auth/sessions/"+ci.id.String(), r.withToken(ci.login)), noContent())
+	r.expect("after", r.get("/deploy", r.withToken(ci.token)), r.unauthorized("invalid_token"))
 }
 
-var logoutAllRows = rows{"logout-all", []row{
+var logoutAllRows = section{"logout-all", []row{
 	{"all are dead, and nobody else's", logoutAll},
-	{"without this one", logoutAllButThis},
+	{"without this one", logoutAllKeepsCurrent},
 	{"a body that is no answer", logoutAllBadBody},
 	{"the delete was not acknowledged", logoutAllNotAcknowledged},
 }}
 
-func logoutAll(t *testing.T, w world) {
-	a := w.app(t)
-	bob, bobs := a.loggedIn()
+func logoutAll(t *testing.T, env environment) {
+	r := env.rig(t)
+	bob, bobToken := r.loggedIn()
 	for what, b := range map[string]body{
 		"no body":                {},
 		"no body, but a type":    {contentType: "application/json"},
@@ -531,19 +536,19 @@ func logoutAll(t *testing.T, w world) {
 		"false, in a multipart":  asMultipart("keep_current", "0"),
 		"in capitals, so unused": asForm("Keep_Current", "true"),
 	} {
-		user := a.user(active)
-		tokens := a.loginNTimes(user, 2)
-		a.expect(what, a.post("/auth/logout-all", b, a.carry(tokens[1])), a.loggedOut())
-		a.expectAlive(what, user, tokens)
-		a.expectSessions(user, 0)
+		user := r.user(active)
+		tokens := r.loginNTimes(user, 2)
+		r.expect(what, r.post("/auth/logout-all", b, r.withToken(tokens[1])), r.loggedOut())
+		r.expectValid(what, user, tokens)
+		r.expectRows(user, 0)
 	}
-	a.expect("another user", a.get("/guarded", a.carry(bobs)), welcome(bob))
+	r.expect("another user", r.get("/guarded", r.withToken(bobToken)), welcome(bob))
 	// In the URL it counts for nothing.
-	a.expect("in the URL", a.post("/auth/logout-all?keep_current=true", nothing, a.carry(bobs)), a.loggedOut())
+	r.expect("in the URL", r.post("/auth/logout-all?keep_current=true", nothing, r.withToken(bobToken)), r.loggedOut())
 }
 
-func logoutAllButThis(t *testing.T, w world) {
-	a := w.app(t)
+func logoutAllKeepsCurrent(t *testing.T, env environment) {
+	r := env.rig(t)
 	for what, b := range map[string]body{
 		"form":      asForm("keep_current", "true"),
 		"form, on":  asForm("keep_current", "on"),
@@ -551,18 +556,18 @@ func logoutAllButThis(t *testing.T, w world) {
 		"multipart": asMultipart("keep_current", "true"),
 		"JSON":      rawJSON(`{"keep_current": true}`),
 	} {
-		user := a.user(active)
-		tokens := a.loginNTimes(user, 3)
-		a.expect(what, a.post("/auth/logout-all", b, a.carry(tokens[1])), noContent())
-		a.expectAlive(what, user, tokens, 1)
-		a.expectSessions(user, 1)
+		user := r.user(active)
+		tokens := r.loginNTimes(user, 3)
+		r.expect(what, r.post("/auth/logout-all", b, r.withToken(tokens[1])), noContent())
+		r.expectValid(what, user, tokens, 1)
+		r.expectRows(user, 1)
 	}
 }
 
-func logoutAllBadBody(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 2)
+func logoutAllBadBody(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	tokens := r.loginNTimes(user, 2)
 	for what, b := range map[string]body{
 		"form":      asForm("keep_current", "maybe"),
 		"multipart": asMultipart("keep_current", "2"),
@@ -570,32 +575,32 @@ func logoutAllBadBody(t *testing.T, w world) {
 		"string":    rawJSON(`{"keep_current": "maybe"}`),
 		"object":    rawJSON(`{"keep_current": {}}`),
 	} {
-		a.expectInvalid(what, a.post("/auth/logout-all", b, a.carry(tokens[0])), "bool_parsing", "body.keep_current")
+		r.expectInvalid(what, r.post("/auth/logout-all", b, r.withToken(tokens[0])), "bool_parsing", "body.keep_current")
 	}
 	for _, enc := range encodings {
 		b := enc.of("keep_current", "true", "keep_current", "true")
-		a.expectInvalid(enc.name+" twice", a.post("/auth/logout-all", b, a.carry(tokens[0])), anyType, "body.keep_current")
+		r.expectInvalid(enc.name+" twice", r.post("/auth/logout-all", b, r.withToken(tokens[0])), anyType, "body.keep_current")
 	}
-	a.expectInvalid("broken", a.post("/auth/logout-all", rawJSON(`{`), a.carry(tokens[0])), anyType, "body")
+	r.expectInvalid("broken", r.post("/auth/logout-all", rawJSON(`{`), r.withToken(tokens[0])), anyType, "body")
 	large := filledUp(asJSON(), "", maxBody+1)
-	a.expect("large", a.post("/auth/logout-all", large, a.carry(tokens[0])), refused(http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE"))
-	a.expect("a type that is none of them", a.post("/auth/logout-all", body{"text/plain", "all"}, a.carry(tokens[0])),
-		refused(http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE"))
-	a.expectAlive("afterwards", user, tokens, 0, 1)
+	r.expect("large", r.post("/auth/logout-all", large, r.withToken(tokens[0])), tooLarge())
+	r.expect("a type that is none of them", r.post("/auth/logout-all", body{"text/plain", "all"}, r.withToken(tokens[0])),
+		unsupported())
+	r.expectValid("afterwards", user, tokens, 0, 1)
 }
 
-func logoutAllNotAcknowledged(t *testing.T, w world) {
-	a := w.app(t)
-	user := a.user(active)
-	tokens := a.loginNTimes(user, 2)
+func logoutAllNotAcknowledged(t *testing.T, env environment) {
+	r := env.rig(t)
+	user := r.user(active)
+	tokens := r.loginNTimes(user, 2)
 	for _, failure := range failures {
 		for what, b := range map[string]body{"all": {}, "all but this": asForm("keep_current", "true")} {
-			a.db.fail(deleteTokens, failure.err)
-			a.expect(what, a.post("/auth/logout-all", b, a.carry(tokens[0])), unavailable())
-			a.db.mend()
-			a.expectAlive(what, user, tokens, 0, 1)
+			r.db.fail(deleteTokens, failure.err)
+			r.expect(what, r.post("/auth/logout-all", b, r.withToken(tokens[0])), unavailable())
+			r.db.repair()
+			r.expectValid(what, user, tokens, 0, 1)
 		}
 	}
-	a.expect("try again", a.post("/auth/logout-all", nothing, a.carry(tokens[0])), a.loggedOut())
-	a.expectAlive("afterwards", user, tokens)
+	r.expect("try again", r.post("/auth/logout-all", nothing, r.withToken(tokens[0])), r.loggedOut())
+	r.expectValid("afterwards", user, tokens)
 }

@@ -15,7 +15,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/internal/token"
 )
 
 // Variable is the environment variable with the name of the file that [Record]
@@ -53,9 +53,6 @@ const (
 	// tailLength is by how many of its last bytes a secret is looked up. The first
 	// ones are alike in many.
 	tailLength = 8
-
-	digits    = 43 + 6 // of a token, behind its prefix
-	maxPrefix = 24
 )
 
 type tail [tailLength]byte
@@ -75,8 +72,8 @@ func New(secrets []string) (*Scanner, error) {
 			return nil, fmt.Errorf("secretscan: secret %d has %d bytes, want at least %d", i+1, len(secret), tailLength)
 		}
 		s.add(secret)
-		if at := len(secret) - digits - 1; at > 0 {
-			if from, digest, ok := token(secret, at); ok && from == 0 {
+		if at := len(secret) - token.Digits - 1; at > 0 {
+			if from, digest, ok := findToken(secret, at); ok && from == 0 {
 				s.add(digest)
 			}
 		}
@@ -159,8 +156,8 @@ func (s *Scanner) redact(line string) (string, bool) {
 		}
 	}
 	for i := range len(line) {
-		if from, _, ok := token(line, i); ok {
-			mark(from, i+1+digits)
+		if from, _, ok := findToken(line, i); ok {
+			mark(from, i+1+token.Digits)
 		}
 	}
 	if !found {
@@ -178,19 +175,19 @@ func (s *Scanner) redact(line string) (string, bool) {
 	return text.String(), true
 }
 
-// token reports whether there is a token whose prefix ends at i, where it begins,
+// findToken reports whether there is a token whose prefix ends at i, where it begins,
 // and its digest. What stands around it does not matter: it may be glued to another word.
-func token(line string, i int) (from int, digest string, ok bool) {
-	end := i + 1 + digits
+func findToken(line string, i int) (from int, digest string, ok bool) {
+	end := i + 1 + token.Digits
 	if line[i] != '_' || end > len(line) || strings.ContainsFunc(line[i+1:end], notDigit) {
 		return 0, "", false
 	}
-	for from := max(0, i+1-maxPrefix); from < i; from++ {
-		format, err := strategy.NewTokenFormat(line[from : i+1])
+	for from := max(0, i+1-token.MaxPrefix); from < i; from++ {
+		format, err := token.NewFormat(line[from : i+1])
 		if err != nil {
 			continue
 		}
-		if digest, err := format.Digest(line[from:end]); err == nil {
+		if digest, ok := format.Digest(line[from:end]); ok {
 			return from, digest, true
 		}
 	}

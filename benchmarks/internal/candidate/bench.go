@@ -6,13 +6,14 @@ import (
 	"testing"
 )
 
-// Bench measures a site in this process, without a network in front of it. The requests are those of so many users in
-// turn: with one, all that a request needs is in the processor's own memory. Each is a copy of a prepared one: some
-// libraries keep things in the request that they are given.
+// Bench measures a site in this process, without a network. The requests cycle through the
+// sessions of users: with one user, all data of a request stay in the processor's cache.
+// Each request is a copy of a prepared one, because some libraries store values in it.
 func Bench(b *testing.B, site *Site, users int) {
 	b.Helper()
 	requests := make([]*http.Request, min(users, len(site.Sessions)))
-	// As with net/http, each request has a context that can end: it makes contexts below it cost something.
+	// As in net/http, each request has a context that can be cancelled: deriving a context
+	// from it costs more than from context.Background.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for i, session := range site.Sessions[:len(requests)] {
@@ -35,16 +36,17 @@ func Bench(b *testing.B, site *Site, users int) {
 		r := *requests[i%len(requests)]
 		site.Handler.ServeHTTP(w, &r)
 		if w.code != site.code {
-			b.Fatalf("answered with status %d", w.code)
+			b.Fatalf("got status %d, want %d", w.code, site.code)
 		}
 	}
 }
 
-// Request is a request for the guarded route; a zero session leaves it unauthenticated.
+// Request returns a request for the guarded route. With the zero Header it is not
+// authenticated.
 func Request(session Header) *http.Request {
 	r, err := http.NewRequest(http.MethodGet, Path, nil)
 	if err != nil {
-		panic(err) // of constants
+		panic(err) // cannot happen: the arguments are constants
 	}
 	r.RemoteAddr = "192.0.2.1:1234"
 	if session.Name != "" {
@@ -53,7 +55,7 @@ func Request(session Header) *http.Request {
 	return r
 }
 
-// sink is an http.ResponseWriter to be used again and again.
+// sink is an http.ResponseWriter that discards the body and can be reused.
 type sink struct {
 	header http.Header
 	code   int
@@ -63,5 +65,5 @@ func (w *sink) Header() http.Header         { return w.header }
 func (w *sink) WriteHeader(code int)        { w.code = code }
 func (w *sink) Write(p []byte) (int, error) { return len(p), nil }
 
-// WriteString is what net/http's writer has too.
+// WriteString implements io.StringWriter, as net/http's ResponseWriter does.
 func (w *sink) WriteString(s string) (int, error) { return len(s), nil }

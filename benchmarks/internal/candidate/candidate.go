@@ -1,5 +1,5 @@
-// Package candidate has the ways of guarding a route that the benchmarks compare, one a file, and the data that all of
-// them work on.
+// Package candidate implements the guards that the benchmarks compare, one in each file, and
+// the data that they share.
 package candidate
 
 import (
@@ -15,56 +15,56 @@ import (
 
 // Candidate is a way of guarding a route.
 type Candidate struct {
-	// Name is what reports call it.
+	// Name is its name in reports.
 	Name string
-	// Module is the module whose version belongs to it; "" for none.
+	// Module is the module whose version reports show. "" means this one.
 	Module string
-	// Work is how much of the work it does.
+	// Work is what it checks.
 	Work Work
-	// Reads is what a guarded request reads from the database.
+	// Reads describes what a guarded request reads from the database.
 	Reads string
-	// Revocable and Deactivated say whether the next request is refused after the session was revoked, and after the
-	// user was deactivated.
+	// Revocable and Deactivated say whether it refuses the next request after the session
+	// was revoked, and after the user was deactivated.
 	Revocable, Deactivated string
-	// Notes are what else is to be known of it.
+	// Notes are further properties for reports.
 	Notes string
-	// Remembers is set where the second request of a session takes less than the first. It is the second ones that
-	// are measured.
+	// Remembers is set if the first request of a session is slower than later ones. Only
+	// later ones are measured.
 	Remembers bool
-	// Refuses is set where the requests are to be answered with 401.
+	// Refuses is set if the expected answer is 401.
 	Refuses bool
 
 	build func(ctx context.Context, db *DB) (*Site, error)
 }
 
-// Work is how much of the work a candidate does: only those with the same are alike.
+// Work is what a candidate checks. Only candidates with the same Work are comparable.
 type Work string
 
-// The kinds of work, the least first.
+// The kinds of work, in increasing order.
 const (
 	NoGuard   Work = "no guard"
-	Signature Work = "a signature, no look-up"
-	Session   Work = "the session"
-	User      Work = "the session and the user"
+	Signature Work = "signature, no look-up"
+	Session   Work = "session"
+	User      Work = "session and user"
 )
 
 // Site is an application with a guarded route, GET [Path].
 type Site struct {
 	Handler http.Handler
-	// Sessions are the headers that authenticate the users, one for each in their order.
+	// Sessions are the headers that authenticate the users, in the order of Data.UserIDs.
 	Sessions []Header
 
 	remembers bool
-	code      int // of an answer
+	code      int // the expected status
 }
 
-// Header is a header of a request.
+// Header is a request header.
 type Header struct{ Name, Value string }
 
 // Path is the guarded route.
 const Path = "/me"
 
-// All returns the candidates, those that do the least first.
+// All returns the candidates that use the database, in increasing order of Work.
 func All() []Candidate {
 	return []Candidate{
 		bare(),
@@ -78,20 +78,21 @@ func All() []Candidate {
 	}
 }
 
-// UnderLoad returns the candidates to be compared under load: all, and beside the cache what is written by hand for maps.
+// UnderLoad returns the candidates to compare under load: All, and the guard by hand on
+// maps, for comparison with the cache.
 func UnderLoad() []Candidate { return append(All(), byHandInMemory()) }
 
-// ByName returns a candidate.
+// ByName returns the candidate with a name.
 func ByName(name string) (Candidate, error) {
 	for _, c := range slices.Concat(All(), InMemory(), Logins()) {
 		if c.Name == name {
 			return c, nil
 		}
 	}
-	return Candidate{}, errors.New("no candidate is called " + name)
+	return Candidate{}, errors.New("candidate: unknown candidate " + name)
 }
 
-// Build makes the candidate's application over a database, with a session for each user.
+// Build returns the candidate's application on a database, with a session for each user.
 func (c Candidate) Build(ctx context.Context, db *DB) (*Site, error) {
 	site, err := c.build(ctx, db)
 	if err != nil {
@@ -104,7 +105,7 @@ func (c Candidate) Build(ctx context.Context, db *DB) (*Site, error) {
 	return site, nil
 }
 
-// engine is what every candidate's application stands on.
+// engine returns the Gin engine of every candidate, set up as in production.
 func engine() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
@@ -113,10 +114,10 @@ func engine() *gin.Engine {
 	return r
 }
 
-// answerID answers with what a session tells of the user.
+// answerID is the answer of candidates that do not load the user.
 func answerID(c *gin.Context, id string) { c.JSON(http.StatusOK, gin.H{"id": id}) }
 
-// answerUser answers with some of the user's document.
+// answerUser is the answer of candidates that load the user.
 func answerUser(c *gin.Context, id, email, name string) {
 	c.JSON(http.StatusOK, struct {
 		ID    string `json:"id"`
@@ -125,7 +126,7 @@ func answerUser(c *gin.Context, id, email, name string) {
 	}{id, email, name})
 }
 
-// ForEach calls f for 0 to n-1, several at a time.
+// ForEach calls f for 0 to n-1 from eight goroutines. After an error, its goroutine stops.
 func ForEach(n int, f func(i int) error) error {
 	const workers = 8
 	var next atomic.Int64

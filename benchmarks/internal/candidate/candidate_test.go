@@ -37,14 +37,14 @@ func get(site *candidate.Site, session candidate.Header) *httptest.ResponseRecor
 	return w
 }
 
-// spoilt is a session that nobody has.
-func spoilt(session candidate.Header) candidate.Header {
+// invalid returns a session header that does not authenticate anybody.
+func invalid(session candidate.Header) candidate.Header {
 	last := session.Value[len(session.Value)-5:]
 	session.Value = strings.TrimSuffix(session.Value, last) + strings.Repeat("A", len(last))
 	return session
 }
 
-func TestCandidates(t *testing.T) {
+func TestCandidatesOnTheDatabase(t *testing.T) {
 	data := seed(t, 10, 30)
 	for _, c := range candidate.All() {
 		t.Run(c.Name, func(t *testing.T) {
@@ -58,10 +58,10 @@ func TestCandidates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			guarded(t, c, site, data)
+			checkGuard(t, c, site, data)
 
 			want := commands(c)
-			// The cache is not used before revocations are followed, which it asks for meanwhile.
+			// A cache is not used before its first read of the revocations, which is counted too.
 			got, deadline := int64(-1), time.Now().Add(10*time.Second)
 			for got != want && time.Now().Before(deadline) {
 				n.Store(0)
@@ -69,13 +69,13 @@ func TestCandidates(t *testing.T) {
 				got = n.Load()
 			}
 			if got != want {
-				t.Errorf("a request took %d commands, want %d", got, want)
+				t.Errorf("a request sent %d commands, want %d", got, want)
 			}
 		})
 	}
 }
 
-// commands is how many commands a request to a candidate takes.
+// commands returns the number of commands that a guarded request sends.
 func commands(c candidate.Candidate) int64 {
 	switch {
 	case strings.HasPrefix(c.Reads, "nothing"):
@@ -89,25 +89,25 @@ func commands(c candidate.Candidate) int64 {
 	}
 }
 
-// TestRefused checks what the candidates promise that refuse a deactivated user at once.
-func TestRefused(t *testing.T) {
+// All candidates that refuse deactivated users at once also refuse other ended sessions.
+func TestEndedSessionsAreRefused(t *testing.T) {
 	cases := []struct {
 		name   string
 		change func(ctx context.Context, users, tokens *mongo.Collection, user any) error
 	}{
-		{"of a deactivated user", func(ctx context.Context, users, _ *mongo.Collection, user any) error {
+		{"the user was deactivated", func(ctx context.Context, users, _ *mongo.Collection, user any) error {
 			_, err := users.UpdateByID(ctx, user, bson.M{"$set": bson.M{"is_active": false}})
 			return err
 		}},
-		{"of a deleted user", func(ctx context.Context, users, _ *mongo.Collection, user any) error {
+		{"the user was deleted", func(ctx context.Context, users, _ *mongo.Collection, user any) error {
 			_, err := users.DeleteOne(ctx, bson.M{"_id": user})
 			return err
 		}},
-		{"revoked", func(ctx context.Context, _, tokens *mongo.Collection, user any) error {
+		{"the token was revoked", func(ctx context.Context, _, tokens *mongo.Collection, user any) error {
 			_, err := tokens.DeleteOne(ctx, bson.M{"user_id": user})
 			return err
 		}},
-		{"expired", func(ctx context.Context, _, tokens *mongo.Collection, user any) error {
+		{"the token has expired", func(ctx context.Context, _, tokens *mongo.Collection, user any) error {
 			old := time.Now().Add(-candidate.Lifetime - time.Second)
 			_, err := tokens.UpdateOne(ctx, bson.M{"user_id": user}, bson.M{"$set": bson.M{"created_at": old}})
 			return err
@@ -136,21 +136,21 @@ func TestRefused(t *testing.T) {
 			users, tokens := client.Database(data.Database).Collection("users"), client.Database(data.Database).Collection("access_tokens")
 			for i, change := range cases {
 				if w := get(site, site.Sessions[i]); w.Code != http.StatusOK {
-					t.Errorf("before it was %s: status %d", change.name, w.Code)
+					t.Errorf("before %s: status %d, want 200", change.name, w.Code)
 				}
 				user := bson.Binary{Subtype: bson.TypeBinaryUUID, Data: data.UserIDs[i][:]}
 				if err := change.change(t.Context(), users, tokens, user); err != nil {
 					t.Fatal(err)
 				}
 				if w := get(site, site.Sessions[i]); w.Code != http.StatusUnauthorized {
-					t.Errorf("%s: status %d", change.name, w.Code)
+					t.Errorf("%s: status %d, want 401", change.name, w.Code)
 				}
 			}
 		})
 	}
 }
 
-func TestInMemory(t *testing.T) {
+func TestCandidatesInMemory(t *testing.T) {
 	data := seed(t, 10, 10)
 	db, err := candidate.Open(t.Context(), data, nil)
 	if err != nil {
@@ -163,13 +163,13 @@ func TestInMemory(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			guarded(t, c, site, data)
+			checkGuard(t, c, site, data)
 		})
 	}
 }
 
-// guarded checks that a site lets in whom it must, as who they are, and nobody else.
-func guarded(t *testing.T, c candidate.Candidate, site *candidate.Site, data candidate.Data) {
+// checkGuard checks that a site admits each user's session as that user, and no others.
+func checkGuard(t *testing.T, c candidate.Candidate, site *candidate.Site, data candidate.Data) {
 	t.Helper()
 	if len(site.Sessions) != len(data.UserIDs) {
 		t.Fatalf("%d sessions, want %d", len(site.Sessions), len(data.UserIDs))
@@ -178,12 +178,12 @@ func guarded(t *testing.T, c candidate.Candidate, site *candidate.Site, data can
 		w := get(site, session)
 		if c.Refuses {
 			if w.Code != http.StatusUnauthorized {
-				t.Fatalf("user %d: status %d", i, w.Code)
+				t.Fatalf("user %d: status %d, want 401", i, w.Code)
 			}
 			continue
 		}
 		if w.Code != http.StatusOK {
-			t.Fatalf("user %d: status %d", i, w.Code)
+			t.Fatalf("user %d: status %d, want 200", i, w.Code)
 		}
 		if c.Work != candidate.NoGuard && !strings.Contains(w.Body.String(), data.UserIDs[i].String()) {
 			t.Errorf("user %d: the answer is %s", i, w.Body)
@@ -193,14 +193,14 @@ func guarded(t *testing.T, c candidate.Candidate, site *candidate.Site, data can
 	if c.Work == candidate.NoGuard {
 		want = http.StatusOK
 	}
-	for name, session := range map[string]candidate.Header{"no session": {}, "a session that nobody has": spoilt(site.Sessions[0])} {
+	for name, session := range map[string]candidate.Header{"no session": {}, "an invalid session": invalid(site.Sessions[0])} {
 		if w := get(site, session); w.Code != want {
 			t.Errorf("%s: status %d, want %d", name, w.Code, want)
 		}
 	}
 }
 
-func TestSeedWantsATokenForEachUser(t *testing.T) {
+func TestSeedNeedsATokenForEachUser(t *testing.T) {
 	if _, err := candidate.Seed(t.Context(), candidate.Data{}, 2, 1); err == nil {
 		t.Error("no error")
 	}
@@ -212,7 +212,7 @@ func TestByName(t *testing.T) {
 			t.Errorf("%s: got %q, %v", c.Name, got.Name, err)
 		}
 	}
-	if _, err := candidate.ByName("nobody"); err == nil {
-		t.Error("nobody: no error")
+	if _, err := candidate.ByName("unknown"); err == nil {
+		t.Error("no error for an unknown name")
 	}
 }

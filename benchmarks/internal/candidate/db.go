@@ -16,12 +16,13 @@ import (
 	eventv1 "go.mongodb.org/mongo-driver/event"
 	"go.mongodb.org/mongo-driver/v2/event"
 
+	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/mongostore"
-	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// Lifetime is that of every candidate's sessions.
+// Lifetime is the lifetime of every candidate's sessions.
 const Lifetime = 12 * time.Hour
 
 // Member is the application's user.
@@ -30,23 +31,25 @@ type Member struct {
 	Name                    string `bson:"name" json:"name"`
 }
 
-// Data is where the users are, and what authenticates them with Latchkey. The floor takes the same tokens.
+// Data names a database and its users, with a token for each. Latchkey and the guards by hand
+// accept the tokens.
 type Data struct {
 	URI, Database string
 	UserIDs       []uuid.UUID
-	Tokens        []string // UserIDs[i]'s is Tokens[i]
+	Tokens        []string // Tokens[i] is the token of UserIDs[i]
 }
 
 // DB is a candidate's connection to the data.
 type DB struct {
 	Data
-	count   func() // called for each command; nil in measurements of time
+	count   func() // called for each command; nil while time is measured
 	driver2 *mongo.Database
 	driver1 *mongov1.Database
 	closers []func()
 }
 
-// Open connects to the data. Each command to the server is reported to count, unless that is nil.
+// Open connects to the database. It calls count, unless it is nil, for each command that is
+// sent.
 func Open(ctx context.Context, data Data, count func()) (*DB, error) {
 	opts := options.Client().ApplyURI(data.URI)
 	if count != nil {
@@ -59,7 +62,7 @@ func Open(ctx context.Context, data Data, count func()) (*DB, error) {
 	return &DB{data, count, client.Database(data.Database), nil, nil}, client.Ping(ctx, nil)
 }
 
-// Driver1 connects with the older driver, for libraries that are made for it.
+// Driver1 connects with version 1 of the driver, for libraries that need it.
 func (db *DB) Driver1(ctx context.Context) (*mongov1.Database, error) {
 	if db.driver1 == nil {
 		opts := optionsv1.Client().ApplyURI(db.URI)
@@ -75,7 +78,7 @@ func (db *DB) Driver1(ctx context.Context) (*mongov1.Database, error) {
 	return db.driver1, nil
 }
 
-// Close ends what the candidates started, and disconnects.
+// Close stops the candidates' background work and disconnects.
 func (db *DB) Close(ctx context.Context) error {
 	for _, c := range db.closers {
 		c()
@@ -87,10 +90,10 @@ func (db *DB) Close(ctx context.Context) error {
 	return err
 }
 
-// Drop removes the data.
+// Drop drops the database.
 func (db *DB) Drop(ctx context.Context) error { return db.driver2.Drop(ctx) }
 
-// ServerVersion returns what the server says that it is.
+// ServerVersion returns the server's name and version.
 func ServerVersion(ctx context.Context, data Data) (string, error) {
 	db, err := Open(ctx, data, nil)
 	if err != nil {
@@ -105,29 +108,29 @@ func ServerVersion(ctx context.Context, data Data) (string, error) {
 	switch info.FerretDB {
 	case "":
 		return "MongoDB " + info.Version, err
-	case "unknown": // what is built from its module
+	case "unknown": // built from its Go module
 		return "FerretDB", err
 	default:
 		return "FerretDB " + info.FerretDB, err
 	}
 }
 
-// Seed inserts users, and tokens that are spread over them evenly. There are as many of each as documents of their
-// collections afterwards. It returns the data with one token for each user.
+// Seed inserts users, and tokens that are spread evenly over them. It returns the data with
+// one token for each user.
 func Seed(ctx context.Context, data Data, users, tokens int) (Data, error) {
 	if tokens < users {
-		return data, fmt.Errorf("%d tokens are too few for %d users", tokens, users)
+		return data, fmt.Errorf("candidate: %d tokens are too few for %d users", tokens, users)
 	}
 	db, err := Open(ctx, data, nil)
 	if err != nil {
 		return data, err
 	}
 	defer func() { _ = db.Close(ctx) }()
-	l, err := newLatchkey(db, settings{})
+	lk, err := newLatchkey(db, latchkey.Config{})
 	if err != nil {
 		return data, err
 	}
-	if err := l.ensureIndexes(ctx); err != nil {
+	if err := lk.EnsureIndexes(ctx); err != nil {
 		return data, err
 	}
 	reg := options.Collection().SetRegistry(mongostore.NewRegistry())
@@ -140,16 +143,12 @@ func Seed(ctx context.Context, data Data, users, tokens int) (Data, error) {
 	if err != nil {
 		return data, err
 	}
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		return data, err
-	}
 	err = insertMany(ctx, db.driver2.Collection("access_tokens", reg), tokens, func(i int) any {
-		secret, digest := format.New()
+		secret, digest := token.Default.New()
 		user := data.UserIDs[i%users]
-		// Those that are asked for lie all over the collection.
+		// The measured tokens are spread over the whole collection.
 		if n := len(data.Tokens); n < users && i == n*(tokens/users) {
-			data.Tokens = append(data.Tokens, secret.Reveal())
+			data.Tokens = append(data.Tokens, secret)
 			user = data.UserIDs[n]
 		}
 		return bson.D{
@@ -178,7 +177,7 @@ func insertMany(ctx context.Context, coll *mongo.Collection, n int, doc func(i i
 	return nil
 }
 
-// member is a user like any other, whose password nobody knows.
+// member returns a user whose password is unknown.
 func member(i int, now time.Time) Member {
 	return Member{
 		User: account.User[uuid.UUID]{

@@ -13,12 +13,12 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// floorSession is the least that a look-up of the session can take with the driver.
+// floorSession is the least work that looks up the session with the driver.
 func floorSession() Candidate {
 	return Candidate{
 		Name: "by hand, one FindOne", Module: "go.mongodb.org/mongo-driver/v2", Work: Session,
 		Reads: "Latchkey's token row, by its digest", Revocable: "yes", Deactivated: "no",
-		Notes: "written with the driver: no check of the token's form, no events, no scopes, no distinction of errors, no time limit for a call",
+		Notes: "written with the driver; no check of the token's format, no events, no scopes, no distinction of errors, no timeout on database calls",
 		build: func(_ context.Context, db *DB) (*Site, error) {
 			r := engine()
 			r.GET(Path, floorGuard(db), func(c *gin.Context) { answerID(c, c.MustGet("user").(uuid.UUID).String()) })
@@ -27,12 +27,12 @@ func floorSession() Candidate {
 	}
 }
 
-// floorUser is the same with the user.
+// floorUser is floorSession plus the look-up of the user.
 func floorUser() Candidate {
 	return Candidate{
 		Name: "by hand, two FindOnes", Module: "go.mongodb.org/mongo-driver/v2", Work: User,
 		Reads: "Latchkey's token row, by its digest; the user, by ID", Revocable: "yes", Deactivated: "yes",
-		Notes: "the same with the user, and whether they are active",
+		Notes: "the same, and the user must be active",
 		build: func(_ context.Context, db *DB) (*Site, error) {
 			users := db.driver2.Collection("users")
 			r := engine()
@@ -55,25 +55,17 @@ func floorUser() Candidate {
 	}
 }
 
-// floorFilter asks for the row of a request's token; it is not ok where there is no token.
-func floorFilter(c *gin.Context) (filter bson.D, ok bool) {
-	token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
-	if !ok {
-		return nil, false
-	}
-	digest := sha256.Sum256([]byte(token))
-	return bson.D{{Key: "token", Value: base64.RawURLEncoding.EncodeToString(digest[:])}}, true
-}
-
-// floorGuard sets the ID of the token's user.
+// floorGuard is a guard that sets "user" to the ID of the token's user.
 func floorGuard(db *DB) gin.HandlerFunc {
 	tokens := db.driver2.Collection("access_tokens")
 	return func(c *gin.Context) {
-		filter, ok := floorFilter(c)
+		token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
 		if !ok {
 			c.AbortWithStatus(http.StatusUnauthorized)
 			return
 		}
+		digest := sha256.Sum256([]byte(token))
+		filter := bson.D{{Key: "token", Value: base64.RawURLEncoding.EncodeToString(digest[:])}}
 		var row struct {
 			UserID    bson.Binary `bson:"user_id"`
 			CreatedAt time.Time   `bson:"created_at"`

@@ -9,11 +9,11 @@ import (
 	jwtclaims "github.com/golang-jwt/jwt/v5"
 )
 
-// ginJWT checks a signature, and asks no database.
+// ginJWT checks a signature and uses no database.
 func ginJWT() Candidate {
 	return Candidate{
 		Name: "gin-jwt", Module: "github.com/appleboy/gin-jwt/v3", Work: Signature,
-		Reads: "nothing", Revocable: "no: good until it expires", Deactivated: "no",
+		Reads: "nothing", Revocable: "no: valid until it expires", Deactivated: "no",
 		Notes: "HS256; the user's ID is a claim",
 		build: func(ctx context.Context, db *DB) (*Site, error) {
 			key := make([]byte, 32)

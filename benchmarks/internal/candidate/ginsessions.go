@@ -12,13 +12,13 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// ginSessions is gin-contrib/sessions with its store for the official driver.
+// ginSessions is gin-contrib/sessions with its store for MongoDB's official driver.
 func ginSessions() Candidate {
 	return Candidate{
 		Name: "gin-contrib/sessions", Module: "github.com/gin-contrib/sessions", Work: Session,
 		Reads:     "the session, by `_id`",
-		Revocable: "yes; but a request that saves while the session is deleted brings it back (upsert)", Deactivated: "no",
-		Notes: "its `mongo/mongodriver` store, with driver v1; the user's ID is a value of the session, the user is not loaded; the cookie is signed; the calls to the database have no time limit",
+		Revocable: "yes, but a concurrent request that saves the session restores it (upsert)", Deactivated: "no",
+		Notes: "store `mongo/mongodriver` with driver v1; the session holds the user's ID, the user is not loaded; signed cookie; no timeout on database calls",
 		build: func(ctx context.Context, db *DB) (*Site, error) {
 			old, err := db.Driver1(ctx)
 			if err != nil {
@@ -50,7 +50,7 @@ func ginSessions() Candidate {
 	}
 }
 
-// logins logs every user in, at POST /login/{id}, and returns their cookies.
+// logins logs in every user at POST /login/{id} and returns their cookies.
 func logins(h http.Handler, db *DB) ([]Header, error) {
 	headers := make([]Header, len(db.UserIDs))
 	err := ForEach(len(headers), func(i int) error {
@@ -58,7 +58,7 @@ func logins(h http.Handler, db *DB) ([]Header, error) {
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/login/"+db.UserIDs[i].String(), nil))
 		cookies := w.Result().Cookies()
 		if w.Code != http.StatusOK || len(cookies) != 1 {
-			return fmt.Errorf("a login was answered with status %d and %d cookies", w.Code, len(cookies))
+			return fmt.Errorf("candidate: login answered with status %d and %d cookies", w.Code, len(cookies))
 		}
 		headers[i] = Header{"Cookie", cookies[0].Name + "=" + cookies[0].Value}
 		return nil

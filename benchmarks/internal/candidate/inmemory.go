@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -12,10 +13,12 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// InMemory returns the candidates that show what Latchkey's own code takes: they look up in maps, and need no database.
+// InMemory returns the candidates that measure Latchkey's own code: they look up in maps
+// instead of a database.
 func InMemory() []Candidate {
 	bare := bare()
 	return []Candidate{
@@ -24,7 +27,7 @@ func InMemory() []Candidate {
 		{Name: "Latchkey, in memory", Work: User, Reads: "two maps", build: inMemory(strategy.Config{})},
 		{
 			Name: "Latchkey, cached, in memory", Work: User, Reads: "nothing", Remembers: true,
-			build: inMemory(cached),
+			build: inMemory(strategy.Config{Cache: minuteCache}),
 		},
 		ginJWT(),
 		malformed("Latchkey, a malformed token", func(token string) string { return token[:len(token)-1] + "-" }),
@@ -32,7 +35,7 @@ func InMemory() []Candidate {
 	}
 }
 
-// byHandInMemory guards with maps that never change, as one would write it.
+// byHandInMemory is a hand-written guard on maps that never change.
 func byHandInMemory() Candidate {
 	return Candidate{
 		Name: "by hand, in memory", Work: User, Reads: "two maps",
@@ -51,14 +54,12 @@ func byHandInMemory() Candidate {
 	}
 }
 
-var cached = strategy.Config{Cache: strategy.Cache{MaxStaleness: time.Minute}}
-
-// malformed presents tokens that were changed.
+// malformed is Latchkey with requests whose tokens were changed.
 func malformed(name string, change func(token string) string) Candidate {
 	return Candidate{
 		Name: name, Reads: "nothing", Refuses: true,
 		build: func(ctx context.Context, db *DB) (*Site, error) {
-			site, err := inMemory(cached)(ctx, db)
+			site, err := inMemory(strategy.Config{Cache: minuteCache})(ctx, db)
 			if err != nil {
 				return nil, err
 			}
@@ -72,7 +73,7 @@ func malformed(name string, change func(token string) string) Candidate {
 	}
 }
 
-// inMemory is Latchkey over the maps.
+// inMemory builds Latchkey on maps.
 func inMemory(cfg strategy.Config) func(context.Context, *DB) (*Site, error) {
 	cfg.Lifetime = Lifetime
 	return func(_ context.Context, db *DB) (*Site, error) {
@@ -88,32 +89,24 @@ func inMemory(cfg strategy.Config) func(context.Context, *DB) (*Site, error) {
 		if err != nil {
 			return nil, err
 		}
-		r := engine()
-		r.GET(Path, auth.RequireUser(), func(c *gin.Context) {
-			user, _ := auth.CurrentUser(c)
-			answerUser(c, user.ID.String(), user.Email, user.Name)
-		})
-		return &Site{Handler: r, Sessions: bearers(db.Tokens)}, nil
+		db.closers = append(db.closers, sessions.Close)
+		return guardedBy(auth, engine(), db), nil
 	}
 }
 
-// maps are the data in memory. They do not change.
+// maps are the users and tokens in memory. They never change.
 type maps struct {
 	rows  map[string]strategy.AccessToken[uuid.UUID]
 	users userMap
 }
 
 func newMaps(db *DB) (*maps, error) {
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		return nil, err
-	}
 	m := &maps{make(map[string]strategy.AccessToken[uuid.UUID]), make(userMap)}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	for i, token := range db.Tokens {
-		digest, err := format.Digest(token)
-		if err != nil {
-			return nil, err
+	for i, secret := range db.Tokens {
+		digest, ok := token.Default.Digest(secret)
+		if !ok {
+			return nil, errors.New("candidate: a token of the data is malformed")
 		}
 		user := member(i, now)
 		user.ID = db.UserIDs[i]
@@ -123,7 +116,7 @@ func newMaps(db *DB) (*maps, error) {
 	return m, nil
 }
 
-// guard is what one would write for these maps.
+// guard is the hand-written guard.
 func (m *maps) guard(c *gin.Context) {
 	token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
 	if !ok {
@@ -144,7 +137,7 @@ func (m *maps) guard(c *gin.Context) {
 	c.Set("user", user)
 }
 
-// tokenMap is the store as far as a guard needs it.
+// tokenMap implements the part of strategy.Store that a guard needs.
 type tokenMap struct {
 	strategy.Store[uuid.UUID]
 	rows map[string]strategy.AccessToken[uuid.UUID]
@@ -158,7 +151,7 @@ func (m tokenMap) ByToken(_ context.Context, digest string) (strategy.AccessToke
 	return row, nil
 }
 
-// Retention implements strategy.Store: rows are kept for ever.
+// Retention implements strategy.Store. Rows are kept for ever.
 func (m tokenMap) Retention() time.Duration { return 0 }
 
 type userMap map[uuid.UUID]Member

@@ -14,8 +14,8 @@ func scsSessions() Candidate {
 	return Candidate{
 		Name: "scs", Module: "github.com/alexedwards/scs/v2", Work: Session,
 		Reads:     "the session, by `token`",
-		Revocable: "yes; but a request that saves while the session is deleted brings it back (upsert)", Deactivated: "no",
-		Notes: "its `mongodbstore`, with driver v1; it makes no index on `token`, and is measured so: a server scans the collection, the stub does not; the user's ID is a value of the session, the user is not loaded; the token is stored as it is; the calls to the database have no time limit",
+		Revocable: "yes, but a concurrent request that saves the session restores it (upsert)", Deactivated: "no",
+		Notes: "store `mongodbstore` with driver v1; it creates no index on `token`, so that a database scans the collection (the stub does not); the session holds the user's ID, the user is not loaded; tokens are stored in plain text; no timeout on database calls",
 		build: func(ctx context.Context, db *DB) (*Site, error) {
 			old, err := db.Driver1(ctx)
 			if err != nil {
@@ -23,7 +23,7 @@ func scsSessions() Candidate {
 			}
 			sessions := scs.New()
 			sessions.Lifetime = Lifetime
-			// Without its clean-up, which would run until the process ends.
+			// No clean-up: its goroutine would run until the process ends.
 			sessions.Store = mongodbstore.NewWithCleanupInterval(old, 0)
 			r := engine()
 			r.GET(Path, func(c *gin.Context) {

@@ -11,39 +11,39 @@ import (
 	"time"
 )
 
-// roleVariable tells a process that it was started for a role.
+// roleVariable is the environment variable that tells a child process its role.
 const roleVariable = "LATCHKEY_BENCH_ROLE"
 
-// role is what a child process does: it reports once that it is ready, and goes on until ctx ends.
+// role is the work of a child process. It calls ready once, and then runs until ctx is done.
 type role func(ctx context.Context, config json.RawMessage, ready func(any) error) error
 
 var roles = map[string]role{"stub": runStub, "site": runSite, "delay": runDelay}
 
-// Main must be the first thing that a program does, and each TestMain: in a process that was started for a role it
-// plays that, and does not return.
+// Main runs the role of a child process, and then exits. In any other process it does
+// nothing. Every main and TestMain that uses this package must call it first.
 func Main() {
 	name := os.Getenv(roleVariable)
 	if name == "" {
 		return
 	}
-	if err := play(name); err != nil {
+	if err := runRole(name); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-func play(name string) error {
+func runRole(name string) error {
 	run := roles[name]
 	if run == nil {
-		return errors.New("no such role")
+		return errors.New("unknown role")
 	}
 	in := json.NewDecoder(os.Stdin)
 	var config json.RawMessage
 	if err := in.Decode(&config); err != nil {
 		return err
 	}
-	// The parent's end, however it comes, ends this process too.
+	// The parent holds the other end of stdin: this process ends when the parent ends.
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -52,13 +52,14 @@ func play(name string) error {
 	return run(ctx, config, json.NewEncoder(os.Stdout).Encode)
 }
 
-// process is a child.
+// process is a child process.
 type process struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 }
 
-// start starts this program again, for a role, and waits until it is ready.
+// start runs this program in a child process with a role, and waits until it is ready.
+// ready receives what the child reports.
 func start(name string, config, ready any) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -77,7 +78,7 @@ func start(name string, config, ready any) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	// A child that hangs is ended, and what waits for it here goes on.
+	// Killing a child that hangs ends the wait below.
 	hung := time.AfterFunc(2*time.Minute, func() { _ = p.cmd.Process.Kill() })
 	defer hung.Stop()
 	if err = json.NewEncoder(p.stdin).Encode(config); err == nil {
@@ -85,12 +86,12 @@ func start(name string, config, ready any) (*process, error) {
 	}
 	if err != nil {
 		p.stop()
-		return nil, fmt.Errorf("lab: start a %s: %w", name, err)
+		return nil, fmt.Errorf("lab: start the %s process: %w", name, err)
 	}
 	return p, nil
 }
 
-// stop ends the child, and waits for it.
+// stop ends the child process and waits for it. It kills a child that hangs.
 func (p *process) stop() {
 	_ = p.stdin.Close()
 	hung := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// delayConfig says what a delay is in front of.
+// delayConfig configures a delay process.
 type delayConfig struct {
 	Backend string
 	Delay   time.Duration
 }
 
-// Delay is a proxy that makes each round trip to the database longer.
+// Delay is a proxy that lengthens each round trip to the database.
 type Delay struct {
-	// URI is the way to the database through the proxy.
+	// URI is the database's URI through the proxy.
 	URI string
 
 	process *process
 }
 
-// Delay starts a proxy in front of the data's server.
+// Delay starts a proxy in front of the database.
 func (l *Lab) Delay(d time.Duration) (*Delay, error) {
 	backend, through, err := rewrite(l.Data.URI)
 	if err != nil {
@@ -38,7 +38,7 @@ func (l *Lab) Delay(d time.Duration) (*Delay, error) {
 	return &Delay{through(addr), p}, nil
 }
 
-// rewrite returns the address of a URI's one server, and what makes a URI that names another one instead.
+// rewrite returns the address of a URI's only server, and a function that replaces it.
 func rewrite(uri string) (backend string, through func(addr string) string, err error) {
 	rest, ok := strings.CutPrefix(uri, "mongodb://")
 	if !ok {
@@ -58,7 +58,7 @@ func rewrite(uri string) (backend string, through func(addr string) string, err 
 	}
 	before, after := "mongodb://"+rest[:begin], rest[end:]
 	if !strings.Contains(after, "directConnection=") {
-		// Without it, a replica set would tell the driver its other addresses.
+		// Otherwise the driver of a replica set would connect to its members, around the proxy.
 		switch {
 		case strings.Contains(after, "?"):
 			after += "&"
@@ -72,7 +72,7 @@ func rewrite(uri string) (backend string, through func(addr string) string, err 
 	return backend, func(addr string) string { return before + addr + after }, nil
 }
 
-// Close ends the proxy.
+// Close stops the proxy.
 func (d *Delay) Close() { d.process.stop() }
 
 func runDelay(ctx context.Context, raw json.RawMessage, ready func(any) error) error {
@@ -94,14 +94,15 @@ func runDelay(ctx context.Context, raw json.RawMessage, ready func(any) error) e
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			return nil // closed
+			return nil // the listener is closed
 		}
 		go relay(conn, config)
 	}
 }
 
-// relay passes a connection's bytes on. Requests are held up for all of the delay, and answers not at all: where each
-// request waits for its answer, as MongoDB's drivers do, a round trip comes to the same.
+// relay forwards a connection. It delays each request by the whole delay, and answers not at
+// all: MongoDB's drivers wait for the answer before they send the next request, so the round
+// trip takes as long as if both were delayed by half.
 func relay(client net.Conn, config delayConfig) {
 	defer func() { _ = client.Close() }()
 	server, err := net.Dial("tcp", config.Backend)

@@ -1,5 +1,5 @@
-// Package lab sets up what is measured: a database or the stub of one, and the candidates' servers. Each is a process
-// of its own, so that no two of them share a garbage collector.
+// Package lab runs the database (or its stub) and the candidates' servers for a measurement.
+// Each is a separate process, so that no two share a garbage collector.
 package lab
 
 import (
@@ -15,26 +15,26 @@ import (
 	"github.com/latchkey-go/latchkey/benchmarks/wirestub"
 )
 
-// URIVariable names the server to measure on.
+// URIVariable is the environment variable with the URI of the database to measure on.
 const URIVariable = "LATCHKEY_TEST_MONGODB_URI"
 
-// Lab is a server with the data that candidates work on.
+// Lab is a database with the candidates' data.
 type Lab struct {
-	// Data is what the candidates work on.
+	// Data are the users and tokens.
 	Data candidate.Data
-	// Stub is set where the server is no database.
+	// Stub is set if wirestub stands in for a database.
 	Stub bool
-	// Server is what the server says that it is.
+	// Server is the server's name and version.
 	Server string
 
 	stub *process
 }
 
-// HasServer reports whether the environment names a server.
+// HasServer reports whether the environment names a database.
 func HasServer() bool { return os.Getenv(URIVariable) != "" }
 
-// Open sets up users and tokens in a database of their own, on the server that the environment names, or else on a
-// stub. forceStub takes the stub either way.
+// Open inserts users and tokens into a new database on the server that [URIVariable] names.
+// Without one, or with forceStub, it starts a stub.
 func Open(ctx context.Context, users, tokens int, forceStub bool) (*Lab, error) {
 	uri := os.Getenv(URIVariable)
 	l := &Lab{Stub: uri == "" || forceStub}
@@ -49,7 +49,7 @@ func Open(ctx context.Context, users, tokens int, forceStub bool) (*Lab, error) 
 	l.Data, err = candidate.Seed(ctx, data, users, tokens)
 	if err != nil {
 		l.Close()
-		return nil, fmt.Errorf("lab: insert the data: %w", err)
+		return nil, fmt.Errorf("lab: insert users and tokens: %w", err)
 	}
 	if l.Stub {
 		l.Server = "wirestub"
@@ -60,7 +60,7 @@ func Open(ctx context.Context, users, tokens int, forceStub bool) (*Lab, error) 
 	return l, nil
 }
 
-// Close removes the database, and ends the stub.
+// Close drops the database, or stops the stub.
 func (l *Lab) Close() {
 	if l.stub != nil {
 		l.stub.stop()
@@ -89,21 +89,22 @@ func runStub(ctx context.Context, _ json.RawMessage, ready func(any) error) erro
 
 // Site is a candidate's server.
 type Site struct {
-	// Addr is where it listens.
+	// Addr is its address.
 	Addr string
-	// Sessions are as candidate.Site has them.
+	// Sessions are the headers that authenticate the users; see candidate.Site.
 	Sessions []candidate.Header
 
 	process *process
 }
 
-// siteConfig says what a site serves.
+// siteConfig configures a site process.
 type siteConfig struct {
 	Candidate string
 	Data      candidate.Data
 }
 
-// Serve starts a candidate's server. uri is another way to the data's server, through a delay; "" is the straight one.
+// Serve starts a candidate's server. uri is the database's URI through a delay; "" means
+// the direct one.
 func (l *Lab) Serve(name, uri string) (*Site, error) {
 	config := siteConfig{name, l.Data}
 	if uri != "" {
@@ -115,7 +116,7 @@ func (l *Lab) Serve(name, uri string) (*Site, error) {
 	return &site, err
 }
 
-// Close ends the server.
+// Close stops the server.
 func (s *Site) Close() { s.process.stop() }
 
 func runSite(ctx context.Context, raw json.RawMessage, ready func(any) error) error {

@@ -12,15 +12,15 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Main()
-	// A child that was built with the race detector would wait a second before it ends.
+	// With the race detector, each child process would otherwise take a second to exit.
 	_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
 	os.Exit(m.Run())
 }
 
-func TestWithAddress(t *testing.T) {
+func TestURIThroughAProxy(t *testing.T) {
 	for _, c := range []struct{ name, uri, backend, want string }{
-		{"the stub's", "mongodb://127.0.0.1:5000/?directConnection=true", "127.0.0.1:5000", "mongodb://proxy:1/?directConnection=true"},
-		{"bare", "mongodb://db", "db:27017", "mongodb://proxy:1/?directConnection=true"},
+		{"of the stub", "mongodb://127.0.0.1:5000/?directConnection=true", "127.0.0.1:5000", "mongodb://proxy:1/?directConnection=true"},
+		{"with a host only", "mongodb://db", "db:27017", "mongodb://proxy:1/?directConnection=true"},
 		{"with a path", "mongodb://db:5/admin", "db:5", "mongodb://proxy:1/admin?directConnection=true"},
 		{"with credentials and options", "mongodb://me:p%40ss@db/?replicaSet=rs0", "db:27017", "mongodb://me:p%40ss@proxy:1/?replicaSet=rs0&directConnection=true"},
 		{"with several servers", "mongodb://a,b", "", ""},
@@ -38,13 +38,13 @@ func TestWithAddress(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := through("proxy:1"); backend != c.backend || got != c.want {
-				t.Errorf("got %s and %s", backend, got)
+				t.Errorf("got backend %s and URI %s, want %s and %s", backend, got, c.backend, c.want)
 			}
 		})
 	}
 }
 
-func TestDelay(t *testing.T) {
+func TestDelayLengthensRoundTrips(t *testing.T) {
 	l, err := lab.Open(t.Context(), 1, 1, true)
 	if err != nil {
 		t.Fatal(err)
@@ -58,29 +58,29 @@ func TestDelay(t *testing.T) {
 	defer proxy.Close()
 	data := l.Data
 	data.URI = proxy.URI
-	db, err := candidate.Open(t.Context(), data, nil) // connects and pings
+	db, err := candidate.Open(t.Context(), data, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close(t.Context()) }()
 	start := time.Now()
 	if version, err := candidate.ServerVersion(t.Context(), data); err != nil || !strings.Contains(version, "wirestub") {
-		t.Errorf("the stub claims to be %q, %v", version, err)
+		t.Errorf("the server is %q (error %v), want wirestub", version, err)
 	}
-	// It connects, pings, and asks for the version.
+	// Three round trips: hello, ping and buildInfo.
 	if took := time.Since(start); took < 3*delay {
-		t.Errorf("three round trips took %v, want %v at least", took, 3*delay)
+		t.Errorf("three round trips took %v, want at least %v", took, 3*delay)
 	}
 }
 
-func TestServe(t *testing.T) {
+func TestServeStartsACandidate(t *testing.T) {
 	l, err := lab.Open(t.Context(), 2, 2, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := l.Serve("nobody", ""); err == nil {
-		t.Error("a candidate that does not exist is served")
+	if _, err := l.Serve("unknown", ""); err == nil {
+		t.Error("no error for an unknown candidate")
 	}
 	site, err := l.Serve("Latchkey, token and user", "")
 	if err != nil {

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// sleep is more exact than time.Sleep, which in an idle process takes a millisecond at the least.
+// sleep is more precise than time.Sleep, which takes at least a millisecond in an idle
+// process.
 func sleep(d time.Duration) {
 	left := syscall.NsecToTimespec(int64(d))
 	for syscall.Nanosleep(&left, &left) == syscall.EINTR {

@@ -1,4 +1,4 @@
-// Package load puts a closed-loop load on an HTTP server, and sums up what it took.
+// Package load puts an HTTP server under closed-loop load and measures latencies and rates.
 package load
 
 import (
@@ -14,29 +14,32 @@ import (
 	"time"
 )
 
-// Options say how much load there is.
+// Options configure a load.
 type Options struct {
-	// Conns is the number of connections. Each has one request under way.
+	// Conns is the number of connections. Each has one request in flight.
 	Conns int
-	// Warmup is how long the load runs before it is measured, and Duration for how long it is.
+	// Warmup is how long the load runs before the measurement, Duration how long the
+	// measurement takes.
 	Warmup, Duration time.Duration
-	// Pause is how long a connection rests between an answer and its next request. 0 is a load as high as it gets.
+	// Pause is the time between an answer and the connection's next request. 0 means the
+	// highest load.
 	Pause time.Duration
 }
 
-// Result is what was measured.
+// Result is a measurement.
 type Result struct {
-	// Latencies are those of all requests that were sent while it was measured, the shortest first: of one for each
-	// connection at the least.
+	// Latencies are the latencies of the requests sent during the measurement, sorted: at
+	// least one for each connection.
 	Latencies []time.Duration
-	// Rate is the number of requests a second that were answered meanwhile.
+	// Rate is the number of requests answered during the measurement, per second.
 	Rate float64
 }
 
-// Run sends requests to an address, in turn, over connections that it keeps. An answer other than 200 is an error.
+// Run sends the requests to an address in a cycle, over persistent connections. An answer
+// with another status than 200 is an error.
 //
-// The requests are sent as they are, and the answers are read no further than needed: net/http's client would take more
-// of the processor than most servers that are measured.
+// Run writes the requests unchanged and parses as little of the answers as it needs:
+// net/http's client would use more processor time than most of the measured servers.
 func Run(addr string, requests [][]byte, opts Options) (Result, error) {
 	if opts.Conns < 1 || len(requests) == 0 {
 		return Result{}, errors.New("load: no connections or no requests")
@@ -63,7 +66,7 @@ func Run(addr string, requests [][]byte, opts Options) (Result, error) {
 	return Result{all, float64(n) / opts.Duration.Seconds()}, errors.Join(errs...)
 }
 
-// Sweep sends every request once, over a few connections.
+// Sweep sends every request once, over 16 connections.
 func Sweep(addr string, requests [][]byte) error {
 	const conns = 16
 	var group sync.WaitGroup
@@ -96,7 +99,7 @@ func sweep(addr string, requests [][]byte) error {
 	return nil
 }
 
-// loop is one connection's load, beginning with one of the requests.
+// loop runs the load of one connection. Its first request is requests[next].
 func loop(addr string, requests [][]byte, next int, from, until time.Time, pause time.Duration) (latencies []time.Duration, answered int, err error) {
 	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
@@ -131,14 +134,14 @@ func loop(addr string, requests [][]byte, next int, from, until time.Time, pause
 	}
 }
 
-// readAnswer reads an answer of status 200 with a Content-Length.
+// readAnswer reads an answer, which must have status 200 and a Content-Length.
 func readAnswer(r *bufio.Reader) error {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return err
 	}
 	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200")) {
-		return fmt.Errorf("load: answered with %q", line)
+		return fmt.Errorf("load: unexpected answer %q", line)
 	}
 	length := -1
 	for {
@@ -157,7 +160,7 @@ func readAnswer(r *bufio.Reader) error {
 		}
 	}
 	if length < 0 {
-		return errors.New("load: an answer without Content-Length")
+		return errors.New("load: the answer has no Content-Length")
 	}
 	_, err = io.CopyN(io.Discard, r, int64(length))
 	return err

@@ -23,15 +23,15 @@ func TestPercentile(t *testing.T) {
 		p      float64
 		want   time.Duration
 	}{
-		{"of none", nil, 50, 0},
-		{"of one", []time.Duration{7}, 99, 7},
-		{"the middle of two is the first", []time.Duration{1, 2}, 50, 1},
+		{"no durations", nil, 50, 0},
+		{"one duration", []time.Duration{7}, 99, 7},
+		{"p50 of two durations is the lower one", []time.Duration{1, 2}, 50, 1},
 		{"p50", hundred, 50, 50},
 		{"p95", hundred, 95, 95},
 		{"p99", hundred, 99, 99},
-		{"between two ranks, the higher", hundred, 98.5, 99},
-		{"the least", hundred, 0, 1},
-		{"the most", hundred, 100, 100},
+		{"between two ranks", hundred, 98.5, 99},
+		{"p0", hundred, 0, 1},
+		{"p100", hundred, 100, 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := load.Percentile(c.sorted, c.p); got != c.want {
@@ -47,11 +47,11 @@ func TestMedian(t *testing.T) {
 		values []float64
 		want   float64
 	}{
-		{"of none", nil, 0},
-		{"of one", []float64{3}, 3},
-		{"of two", []float64{3, 4}, 3.5},
-		{"of three in any order", []float64{9, 1, 5}, 5},
-		{"of four", []float64{9, 1, 5, 6}, 5.5},
+		{"no values", nil, 0},
+		{"one value", []float64{3}, 3},
+		{"two values", []float64{3, 4}, 3.5},
+		{"three values, unsorted", []float64{9, 1, 5}, 5},
+		{"four values", []float64{9, 1, 5, 6}, 5.5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := load.Median(c.values); got != c.want {
@@ -61,35 +61,35 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-func TestRun(t *testing.T) {
-	var requests, others atomic.Int64
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func TestRunMeasuresAfterTheWarmup(t *testing.T) {
+	var requests, second atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
 		if r.Header.Get("X-User") == "2" {
-			others.Add(1)
+			second.Add(1)
 		}
 		_, _ = fmt.Fprint(w, "hello")
 	}))
-	defer site.Close()
+	defer server.Close()
 
-	addr := strings.TrimPrefix(site.URL, "http://")
+	addr := strings.TrimPrefix(server.URL, "http://")
 	result, err := load.Run(addr, requestsOf("1", "2"), load.Options{Conns: 3, Warmup: 20 * time.Millisecond, Duration: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	measured := int64(len(result.Latencies))
 	if measured == 0 || measured >= requests.Load() {
-		t.Errorf("%d of %d requests were measured; those of the warm-up should not be", measured, requests.Load())
+		t.Errorf("%d of %d requests were measured, want those after the warm-up", measured, requests.Load())
 	}
-	if others.Load() == 0 {
-		t.Error("only the first request was sent")
+	if second.Load() == 0 {
+		t.Error("the second request was never sent")
 	}
 	for i := range result.Latencies[1:] {
 		if result.Latencies[i] > result.Latencies[i+1] {
 			t.Fatal("the latencies are not sorted")
 		}
 	}
-	// A request on each connection can be sent before the end and answered after it, or the like at the beginning.
+	// On each connection, one request can cross the start and one the end of the measurement.
 	if off := result.Rate*0.05 - float64(measured); off < -3.5 || off > 3.5 {
 		t.Errorf("the rate is %v for %d requests in 50 ms", result.Rate, measured)
 	}
@@ -102,14 +102,14 @@ func requestsOf(users ...string) (requests [][]byte) {
 	return requests
 }
 
-func TestRunMeasuresASlowServer(t *testing.T) {
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+func TestSlowServerIsMeasured(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(30 * time.Millisecond)
 		_, _ = fmt.Fprint(w, "hello")
 	}))
-	defer site.Close()
+	defer server.Close()
 	opts := load.Options{Conns: 2, Warmup: time.Millisecond, Duration: time.Millisecond}
-	result, err := load.Run(strings.TrimPrefix(site.URL, "http://"), requestsOf("1"), opts)
+	result, err := load.Run(strings.TrimPrefix(server.URL, "http://"), requestsOf("1"), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,10 +118,10 @@ func TestRunMeasuresASlowServer(t *testing.T) {
 	}
 }
 
-func TestRunReportsOtherAnswers(t *testing.T) {
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
-	defer site.Close()
-	_, err := load.Run(strings.TrimPrefix(site.URL, "http://"), requestsOf("1"), load.Options{Conns: 1, Duration: time.Second})
+func TestOtherStatusIsAnError(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	defer server.Close()
+	_, err := load.Run(strings.TrimPrefix(server.URL, "http://"), requestsOf("1"), load.Options{Conns: 1, Duration: time.Second})
 	if err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("got %v", err)
 	}

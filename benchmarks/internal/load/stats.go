@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Percentile returns the least of some durations, which are sorted, that p percent of them do not exceed; 0 where there
-// are none.
+// Percentile returns the p-th percentile of sorted durations by the nearest-rank method, or 0
+// if there are none.
 func Percentile(sorted []time.Duration, p float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -16,7 +16,8 @@ func Percentile(sorted []time.Duration, p float64) time.Duration {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// Median returns the middle one of some values, or the mean of the two in the middle; 0 where there are none.
+// Median returns the median of values in any order, or 0 if there are none. The median of an
+// even number of values is the mean of the two in the middle.
 func Median[T ~int64 | ~float64](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)

@@ -1,5 +1,5 @@
-// Command wirestub runs a stub of a MongoDB server, for benchmarks, until it is interrupted. See package wirestub: it is
-// no database.
+// Command wirestub runs a stub of a MongoDB server until it is interrupted. It is for
+// benchmarks, and not a database; see package wirestub.
 package main
 
 import (
@@ -23,7 +23,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Printf("wirestub: no database, but answers like one on %s\n", server.URI())
+	fmt.Printf("wirestub (not a database) listens on %s\n", server.URI())
 	<-ctx.Done()
 	server.Close()
 }

@@ -7,15 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/latchkey-go/latchkey/strategy"
+	"github.com/latchkey-go/latchkey/internal/token"
 )
 
 func TestRun(t *testing.T) {
-	format, err := strategy.NewTokenFormat("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, digest := format.New()
+	secret, digest := token.Default.New()
 	file := func(content string) string {
 		name := filepath.Join(t.TempDir(), "file")
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
@@ -23,7 +19,7 @@ func TestRun(t *testing.T) {
 		}
 		return name
 	}
-	clean, withToken, withDigest := file("all is well\n"), file("one\n"+secret.Reveal()+"\n"), file(digest+"\n")
+	clean, withToken, withDigest := file("all is well\n"), file("one\n"+secret+"\n"), file(digest+"\n")
 	list := file("some password\n" + digest + "\n")
 
 	for _, c := range []struct {
@@ -52,7 +48,7 @@ func TestRun(t *testing.T) {
 			if !strings.Contains(out.String(), c.line) {
 				t.Errorf("the output has no %q", c.line)
 			}
-			if strings.Contains(out.String(), secret.Reveal()) || strings.Contains(out.String(), digest) {
+			if strings.Contains(out.String(), secret) || strings.Contains(out.String(), digest) {
 				t.Error("the output holds the secret")
 			}
 		})
