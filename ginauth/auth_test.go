@@ -362,7 +362,7 @@ func (s strangeStrategy) RotateToken(context.Context, string, ...strategy.Rotate
 
 func (s strangeStrategy) DestroyToken(context.Context, string) error { return s.err }
 
-func (s strangeStrategy) Of(member) strategy.UserSessions { return strangeSessions{s.err} }
+func (s strangeStrategy) Of(member) strategy.UserSessions { return strangeSessions(s) }
 
 func (s strangeStrategy) Lifetime() time.Duration { return 0 }
 

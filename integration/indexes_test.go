@@ -374,10 +374,9 @@ func purging() bool {
 }
 
 // insertAged stores a token that was created at a time, and returns its digest.
-func insertAged[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], at time.Time) string {
+func insertAged(t *testing.T, tokens *mongostore.Tokens[uuid.UUID], at time.Time) string {
 	t.Helper()
-	var user ID
-	row := strategy.AccessToken[ID]{ID: uuid.Must(uuid.NewV7()), Digest: uuid.NewString(), UserID: user, CreatedAt: at.UTC().Truncate(time.Millisecond)}
+	row := strategy.AccessToken[uuid.UUID]{ID: uuid.Must(uuid.NewV7()), Digest: uuid.NewString(), UserID: uuid.New(), CreatedAt: at.UTC().Truncate(time.Millisecond)}
 	if err := tokens.Insert(t.Context(), row); err != nil {
 		t.Fatal(err)
 	}
@@ -385,7 +384,7 @@ func insertAged[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], at t
 }
 
 // exists reports whether the token's row exists.
-func exists[ID comparable](t *testing.T, tokens *mongostore.Tokens[ID], digest string) bool {
+func exists(t *testing.T, tokens *mongostore.Tokens[uuid.UUID], digest string) bool {
 	t.Helper()
 	_, err := tokens.ByToken(t.Context(), digest)
 	if err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {

@@ -1,8 +1,8 @@
 package mongostore
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -54,9 +54,7 @@ const attemptsGrace = 5 * time.Minute
 // starts, and Close when it ends. Shard the collection by {_id: "hashed"}. It is safe for
 // concurrent use.
 type Attempts struct {
-	coll   *mongo.Collection
-	cfg    AttemptsConfig
-	purger *purger
+	store
 }
 
 var _ account.AttemptStore = (*Attempts)(nil)
@@ -75,26 +73,13 @@ func (d attemptsDoc) counter() account.AttemptCounter {
 // NewAttempts returns a store of login attempts in a database. It does no I/O. It returns
 // an error that names the field if a field of cfg is invalid.
 func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
-	if db == nil {
-		return nil, errors.New("mongostore: db is nil")
+	a := &Attempts{store{purgeInterval: cfg.PurgeInterval, timeout: cfg.Timeout, now: cfg.Now, onEvent: cfg.OnEvent}}
+	if err := a.open(db, "AttemptsConfig", cmp.Or(cfg.Collection, "login_attempts")); err != nil {
+		return nil, err
 	}
-	if cfg.Collection == "" {
-		cfg.Collection = "login_attempts"
-	}
-	if cfg.PurgeInterval < 0 {
-		return nil, fmt.Errorf("mongostore: AttemptsConfig.PurgeInterval is negative: %v", cfg.PurgeInterval)
-	}
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("mongostore: AttemptsConfig.Timeout is negative: %v", cfg.Timeout)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	a := &Attempts{coll: collection(db, cfg.Collection, defaultRegistry), cfg: cfg}
-	a.purger = newPurger(a.coll, attemptsIndexSpec(), cfg.PurgeInterval, a.Purge, cfg.Now, cfg.OnEvent)
+	a.indexed(a.coll, indexSpec{ttl: index{
+		name: "expires_at_1", keys: bson.D{{Key: "expires_at", Value: 1}}, ttl: int64(attemptsGrace / time.Second),
+	}}, a.Purge)
 	return a, nil
 }
 
@@ -105,7 +90,7 @@ func liveFilter(key string, now time.Time) bson.D {
 
 // Counters implements account.AttemptStore. It sends one query.
 func (a *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) ([]account.AttemptCounter, error) {
-	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	in := bson.A{} // without keys, $in needs an empty array instead of null
 	for _, key := range keys {
@@ -135,7 +120,7 @@ func (a *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) 
 
 // Add implements account.AttemptStore.
 func (a *Attempts) Add(ctx context.Context, key string, now, expires time.Time, postpone bool) (account.AttemptCounter, error) {
-	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	latest := bson.D{{Key: "last", Value: now}}
 	update := bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: 1}}}}
@@ -180,14 +165,14 @@ func isKeyTaken(err error) bool {
 
 // Withdraw implements account.AttemptStore.
 func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
-	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	having := func(op string) bson.D {
 		return append(liveFilter(key, now), bson.E{Key: "failures", Value: bson.D{{Key: op, Value: n}}})
 	}
 	// No upsert and no negative number: what is left is either subtracted from or removed,
 	// whatever other instances do in between.
-	err := a.untilGone(ctx, liveFilter(key, now), func() (bool, error) {
+	err := untilGone(ctx, a.coll, liveFilter(key, now), func() (bool, error) {
 		res, err := a.coll.UpdateOne(ctx, having("$gt"), bson.D{{Key: "$inc", Value: bson.D{{Key: "failures", Value: -n}}}})
 		if err != nil || res.MatchedCount > 0 {
 			return true, err
@@ -203,7 +188,7 @@ func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n in
 
 // Clear implements account.AttemptStore.
 func (a *Attempts) Clear(ctx context.Context, key string) error {
-	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	if err := a.remove(ctx, bson.D{{Key: "_id", Value: key}}); err != nil {
 		return fmt.Errorf("mongostore: clear the counter: %w", err)
@@ -213,44 +198,15 @@ func (a *Attempts) Clear(ctx context.Context, key string) error {
 
 // remove deletes the document that a filter matches, if there is one.
 func (a *Attempts) remove(ctx context.Context, filter bson.D) error {
-	return a.untilGone(ctx, filter, func() (bool, error) {
+	return untilGone(ctx, a.coll, filter, func() (bool, error) {
 		res, err := a.coll.DeleteOne(ctx, filter)
 		return err != nil || res.DeletedCount > 0, err
 	})
 }
 
-// untilGone calls write until it has done something, or no document matches the filter.
-// DocumentDB answers that nothing matched if another command updates the document at that
-// moment, so only a read tells whether it is gone.
-func (a *Attempts) untilGone(ctx context.Context, filter bson.D, write func() (done bool, err error)) error {
-	const most = 10
-	for try := 1; ; try++ {
-		done := false
-		err := retryDeadlock(ctx, func() (err error) {
-			done, err = write()
-			return err
-		})
-		if err != nil || done {
-			return err
-		}
-		err = a.coll.FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
-		switch {
-		case errors.Is(err, mongo.ErrNoDocuments):
-			return nil
-		case err != nil:
-			return err
-		case try == most:
-			return fmt.Errorf("the server did not change the document in %d tries", most)
-		}
-		if err := pause(ctx, time.Duration(try)*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
 // Remember implements account.AttemptStore.
 func (a *Attempts) Remember(ctx context.Context, key string, now, expires time.Time) error {
-	ctx, cancel := bounded(ctx, a.cfg.Timeout)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	update := bson.D{{Key: "$set", Value: bson.D{
 		{Key: "failures", Value: 0},
@@ -267,52 +223,9 @@ func (a *Attempts) Remember(ctx context.Context, key string, now, expires time.T
 	return nil
 }
 
-// attemptsIndexSpec returns the index of login_attempts.
-func attemptsIndexSpec() indexSpec {
-	return indexSpec{ttl: index{
-		name: "expires_at_1", keys: bson.D{{Key: "expires_at", Value: 1}}, ttl: int64(attemptsGrace / time.Second),
-	}}
-}
-
-// EnsureIndexes makes the TTL index of login_attempts, if missing. Call it whenever the
-// application starts: it is idempotent, and safe from many instances at once. It fails
-// within 10 seconds if no server answers.
-//
-// It sets a TTL index of another duration with collMod. It does not change any other index
-// that differs, and returns an error wrapping [ErrIndexMismatch]. On a server without TTL
-// indexes it returns [ErrTTLUnsupported], or starts the purge; see
-// AttemptsConfig.PurgeInterval.
-func (a *Attempts) EnsureIndexes(ctx context.Context) error {
-	if err := ping(ctx, a.coll.Database().Client(), pingTimeout); err != nil {
-		return err
-	}
-	return a.purger.ensureIndexes(ctx)
-}
-
-// VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] if the
-// index is missing or differs. It fails within 10 seconds if no server answers. With
-// AttemptsConfig.PurgeInterval it accepts a plain index instead of the TTL index, and
-// starts the purge.
-func (a *Attempts) VerifyIndexes(ctx context.Context) error {
-	if err := ping(ctx, a.coll.Database().Client(), pingTimeout); err != nil {
-		return err
-	}
-	return a.purger.verifyIndexes(ctx, a.cfg.Timeout)
-}
-
 // Purge removes the counters that a TTL index would remove, those that expired more than 5
 // minutes ago. It returns their number.
 func (a *Attempts) Purge(ctx context.Context) (int64, error) {
-	ctx, cancel := bounded(ctx, a.cfg.Timeout)
-	defer cancel()
-	ended := a.cfg.Now().Add(-attemptsGrace)
-	res, err := a.coll.DeleteMany(ctx, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: ended}}}})
-	if err != nil {
-		return 0, fmt.Errorf("mongostore: purge attempts: %w", err)
-	}
-	return res.DeletedCount, nil
+	expired := a.now().Add(-attemptsGrace)
+	return a.deleteMany(ctx, a.coll, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: expired}}}})
 }
-
-// Close ends the periodic purge, if one runs, and waits until it has ended. It is
-// idempotent. The store remains usable. Close does not disconnect the MongoDB client.
-func (a *Attempts) Close() { a.purger.close() }

@@ -3,6 +3,7 @@ package mongostore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -11,28 +12,14 @@ import (
 	"github.com/latchkey-go/latchkey/event"
 )
 
-// reporter emits the events of a collection.
-type reporter struct {
-	collection string
-	now        func() time.Time
-	onEvent    func(context.Context, event.Event) // nil means no events
-}
-
-func (r reporter) emit(ctx context.Context, e event.Event) {
-	if r.onEvent != nil {
-		e.Time, e.ClientIP = r.now().UTC(), event.ClientIP(ctx)
-		r.onEvent(ctx, e)
-	}
-}
-
 // invalid reports a document that cannot be read. userID is nil if it is unknown.
-func (r reporter) invalid(ctx context.Context, doc bson.Raw, userID any, cause error) {
+func (s *store) invalid(ctx context.Context, doc bson.Raw, userID any, cause error) {
 	id := doc.Lookup("_id").String()
 	const most = 100
 	if len(id) > most {
 		id = id[:most] + "…"
 	}
-	r.emit(ctx, event.Event{Kind: event.InvalidDocument, UserID: userID, Err: fmt.Errorf("mongostore: the document of %s with the _id %s is invalid: %w", r.collection, id, cause)})
+	s.emit(ctx, event.Event{Kind: event.InvalidDocument, UserID: userID, Err: fmt.Errorf("mongostore: the document of %s with the _id %s is invalid: %w", s.coll.Name(), id, cause)})
 }
 
 const (
@@ -62,25 +49,75 @@ func ends(field string) []documentQuery {
 // checkDocuments reports documents that read cannot read, of those that the queries select.
 // It is a help for operators: it reports a few documents, and ends without a result where
 // the server does not answer in time.
-func checkDocuments(ctx context.Context, coll *mongo.Collection, r reporter, queries []documentQuery, read func(bson.Raw) error) {
+func (s *store) checkDocuments(ctx context.Context, queries []documentQuery, read func(bson.Raw) error) {
 	reported := make(map[string]bool) // by _id
 	for _, q := range queries {
-		docs, err := query(ctx, coll, q)
+		docs, err := query(ctx, s.coll, q)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil && !mongo.IsTimeout(err) && !isUnsupported(err):
-			r.emit(ctx, event.Event{Kind: event.StoreFailed, Err: fmt.Errorf("mongostore: look for invalid documents in %s: %w", r.collection, err)})
+			s.emit(ctx, event.Event{Kind: event.StoreFailed, Err: fmt.Errorf("mongostore: look for invalid documents in %s: %w", s.coll.Name(), err)})
 			return
 		}
 		for _, doc := range docs {
 			err := read(doc)
 			if id := doc.Lookup("_id"); err != nil && !reported[id.String()] {
 				reported[id.String()] = true
-				r.invalid(ctx, doc, nil, err)
+				s.invalid(ctx, doc, nil, err)
 			}
 		}
 	}
+}
+
+// checkTokens looks for invalid tokens by the indexes on _id, token and created_at.
+func (t *Tokens[ID]) checkTokens(ctx context.Context) {
+	queries := append(ends("_id"), ends("token")...)
+	if t.lifetime > 0 { // otherwise there is no index on created_at
+		queries = append(queries, ends("created_at")...)
+	}
+	t.checkDocuments(ctx, queries, func(doc bson.Raw) error {
+		_, err := parseToken[ID](doc, t.registry)
+		return err
+	})
+}
+
+// checkAccounts looks for invalid accounts: by the indexes on _id and email, and by the
+// types of the account's other fields. The latter reads the collection until it has found a
+// few, or until checkTimeout has passed.
+func (u *Users[U, ID]) checkAccounts(ctx context.Context) {
+	// The driver reads numbers as flags. A version may be any number.
+	others := []bson.Type{
+		bson.TypeEmbeddedDocument, bson.TypeArray, bson.TypeBinary, bson.TypeObjectID, bson.TypeDateTime, bson.TypeRegex, bson.TypeTimestamp,
+	}
+	var wrong bson.A
+	for _, f := range []struct {
+		name  string
+		types []bson.Type // besides others
+	}{
+		{"hashed_password", []bson.Type{bson.TypeBoolean, bson.TypeInt32, bson.TypeInt64, bson.TypeDouble}},
+		{"is_active", []bson.Type{bson.TypeString}},
+		{"is_verified", []bson.Type{bson.TypeString}},
+		{"is_superuser", []bson.Type{bson.TypeString}},
+		{"token_version", []bson.Type{bson.TypeString, bson.TypeBoolean}},
+	} {
+		var codes bson.A
+		for _, t := range slices.Concat(others, f.types) {
+			codes = append(codes, int32(t))
+		}
+		wrong = append(wrong, bson.D{{Key: f.name, Value: bson.D{{Key: "$type", Value: codes}}}})
+	}
+	queries := append(ends("_id"), ends("email")...)
+	queries = append(queries, documentQuery{filter: bson.D{{Key: "$or", Value: wrong}}})
+	u.checkDocuments(ctx, queries, func(doc bson.Raw) error {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		_, invalid, _ := u.read(ctx, "_id", doc.Lookup("_id"))
+		if invalid == nil {
+			return nil
+		}
+		return invalid.cause
+	})
 }
 
 // query runs a query as a command: the driver sends the server a time limit with it.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
@@ -102,11 +101,6 @@ func (f *FakeServer) Ensure(ctx context.Context, lifetime, grace time.Duration) 
 // Verify runs VerifyIndexes on the fake server.
 func (f *FakeServer) Verify(ctx context.Context, lifetime, grace time.Duration) error {
 	return verify(ctx, f, "access_tokens", tokensIndexSpec(lifetime, grace))
-}
-
-func tokensIndexSpec(lifetime, grace time.Duration) indexSpec {
-	t := &Tokens[uuid.UUID]{cfg: TokensConfig{Lifetime: lifetime, TTLGrace: grace}}
-	return t.indexSpec()
 }
 
 // The unexported functions that tests call.

@@ -90,25 +90,25 @@ func TestWritesThatMatchNothingAreRepeatedWhileTheDocumentIsThere(t *testing.T) 
 		}, account.ErrConflict},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			write := func(server *blindServer) (err error, sent []command) {
+			write := func(server *blindServer) (sent []command, err error) {
 				r := newRig(t, server.answer)
 				err = c.write(stores{tokensIn(t, r), usersIn(t, r)})
-				return err, r.sent()
+				return r.sent(), err
 			}
 			for misses := range 5 {
 				server := &blindServer{doc: c.doc, misses: misses}
-				if err, _ := write(server); err != nil || !server.written {
+				if _, err := write(server); err != nil || !server.written {
 					t.Errorf("after %d misses: got the error %v, written: %t, want nil and true", misses, err, server.written)
 				}
 			}
-			err, sent := write(&blindServer{doc: c.doc, misses: 1 << 30})
+			sent, err := write(&blindServer{doc: c.doc, misses: 1 << 30})
 			if err == nil || c.missing != nil && errors.Is(err, c.missing) || !strings.Contains(err.Error(), "did not match") {
 				t.Errorf("a document that is never matched: got the error %v, want one that is not %v", err, c.missing)
 			}
 			if len(sent) > 40 {
 				t.Errorf("a document that is never matched: sent %d commands, want at most 40", len(sent))
 			}
-			err, sent = write(&blindServer{})
+			sent, err = write(&blindServer{})
 			if !errors.Is(err, c.missing) || len(sent) != 2 {
 				t.Errorf("without a document: got the error %v after %d commands, want %v after 2", err, len(sent), c.missing)
 			}

@@ -240,11 +240,11 @@ func verify(ctx context.Context, admin indexAdmin, collection string, want index
 	return errors.Join(errs...)
 }
 
-// indexSpec returns the indexes of access_tokens.
-func (t *Tokens[ID]) indexSpec() indexSpec {
+// tokensIndexSpec returns the indexes of access_tokens.
+func tokensIndexSpec(lifetime, grace time.Duration) indexSpec {
 	ttl := index{name: "created_at_1", keys: bson.D{{Key: "created_at", Value: 1}}, ttl: noTTL}
-	if t.cfg.Lifetime > 0 {
-		ttl.ttl = int64((t.cfg.Lifetime + t.cfg.TTLGrace + time.Second - 1) / time.Second)
+	if lifetime > 0 {
+		ttl.ttl = int64((lifetime + grace + time.Second - 1) / time.Second)
 	}
 	return indexSpec{
 		plain: []index{
@@ -262,59 +262,6 @@ func (s indexSpec) withoutTTL() indexSpec {
 	return indexSpec{plain: append(s.plain[:len(s.plain):len(s.plain)], plain), ttl: plain}
 }
 
-// EnsureIndexes makes the indexes of access_tokens and revocations, if missing. Call it
-// whenever the application starts: it is idempotent, and safe from many instances at
-// once. It fails within 10 seconds if no server answers.
-//
-// It sets a TTL index of another lifetime to TokensConfig.Lifetime with collMod, and
-// drops it if Lifetime is 0. A much shorter lifetime lets the server remove many tokens at
-// once. It does not change any other index that differs (the same name with other keys, a
-// token index that is not unique), and returns an error wrapping [ErrIndexMismatch]. On a
-// server without TTL indexes it returns [ErrTTLUnsupported], or starts the purge; see
-// TokensConfig.PurgeInterval.
-//
-// It also looks for tokens that cannot be read, and reports each as an event of the kind
-// event.InvalidDocument; that is no error. It finds those whose _id, token or (with a
-// Lifetime) created_at has another type, a few at a time, by the indexes on these fields.
-func (t *Tokens[ID]) EnsureIndexes(ctx context.Context) error {
-	if err := ping(ctx, t.coll.Database().Client(), pingTimeout); err != nil {
-		return err
-	}
-	if err := errors.Join(t.purger.ensureIndexes(ctx), t.revocationsPurger.ensureIndexes(ctx)); err != nil {
-		return err
-	}
-	t.checkDocuments(ctx)
-	return nil
-}
-
-// checkDocuments looks for invalid documents by the indexes on _id, token and created_at.
-func (t *Tokens[ID]) checkDocuments(ctx context.Context) {
-	queries := append(ends("_id"), ends("token")...)
-	if t.cfg.Lifetime > 0 { // otherwise there is no index on created_at
-		queries = append(queries, ends("created_at")...)
-	}
-	checkDocuments(ctx, t.coll, t.report, queries, func(doc bson.Raw) error {
-		_, err := parseToken[ID](doc, t.cfg.Registry)
-		return err
-	})
-}
-
-// VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] that
-// names every index that is missing or differs: for an application whose database user
-// may not manage indexes. It fails within 10 seconds if no server answers. With
-// TokensConfig.PurgeInterval it accepts a plain index instead of the TTL index, and
-// starts the purge. It reports tokens that cannot be read, as EnsureIndexes does.
-func (t *Tokens[ID]) VerifyIndexes(ctx context.Context) error {
-	if err := ping(ctx, t.coll.Database().Client(), pingTimeout); err != nil {
-		return err
-	}
-	if err := errors.Join(t.purger.verifyIndexes(ctx, t.cfg.Timeout), t.revocationsPurger.verifyIndexes(ctx, t.cfg.Timeout)); err != nil {
-		return err
-	}
-	t.checkDocuments(ctx)
-	return nil
-}
-
 // revocationsIndexSpec returns the index of revocations. Followers find new revocations
 // by it, and the server removes old ones.
 func revocationsIndexSpec() indexSpec {
@@ -327,82 +274,6 @@ func usersIndexSpec() indexSpec {
 		plain: []index{{name: "email_1", keys: bson.D{{Key: "email", Value: 1}}, unique: true, ttl: noTTL}},
 		ttl:   index{ttl: noTTL},
 	}
-}
-
-// EnsureIndexes makes the unique index of users on email, if missing. It is idempotent,
-// and safe from many instances at once. It fails within 10 seconds if no server answers. It
-// returns an error wrapping [ErrIndexMismatch] if another index is in the way, and the
-// server's duplicate key error if accounts share an address.
-//
-// It also looks for accounts that cannot be read, and reports each as an event of the kind
-// event.InvalidDocument; that is no error. It finds those whose _id or email has another
-// type, a few at a time, and looks for other types of hashed_password, is_active,
-// is_verified, is_superuser and token_version for at most 1 second.
-func (u *Users[U, ID]) EnsureIndexes(ctx context.Context) error {
-	if err := ping(ctx, u.coll.Database().Client(), pingTimeout); err != nil {
-		return err
-	}
-	ctx, cancel := bounded(ctx, indexTimeout)
-	defer cancel()
-	if err := reconcile(ctx, mongoIndexes{u.coll}, u.coll.Name(), usersIndexSpec()); err != nil {
-		return fmt.Errorf("mongostore: ensure indexes: %w", err)
-	}
-	u.checkDocuments(ctx)
-	return nil
-}
-
-// checkDocuments looks for invalid accounts: by the indexes on _id and email, and by the
-// types of the account's other fields. The latter reads the collection until it has found a
-// few, or until checkTimeout has passed.
-func (u *Users[U, ID]) checkDocuments(ctx context.Context) {
-	// The driver reads numbers as flags. A version may be any number.
-	others := []bson.Type{
-		bson.TypeEmbeddedDocument, bson.TypeArray, bson.TypeBinary, bson.TypeObjectID, bson.TypeDateTime, bson.TypeRegex, bson.TypeTimestamp,
-	}
-	var wrong bson.A
-	for _, f := range []struct {
-		name  string
-		types []bson.Type // besides others
-	}{
-		{"hashed_password", []bson.Type{bson.TypeBoolean, bson.TypeInt32, bson.TypeInt64, bson.TypeDouble}},
-		{"is_active", []bson.Type{bson.TypeString}},
-		{"is_verified", []bson.Type{bson.TypeString}},
-		{"is_superuser", []bson.Type{bson.TypeString}},
-		{"token_version", []bson.Type{bson.TypeString, bson.TypeBoolean}},
-	} {
-		var codes bson.A
-		for _, t := range slices.Concat(others, f.types) {
-			codes = append(codes, int32(t))
-		}
-		wrong = append(wrong, bson.D{{Key: f.name, Value: bson.D{{Key: "$type", Value: codes}}}})
-	}
-	queries := append(ends("_id"), ends("email")...)
-	queries = append(queries, documentQuery{filter: bson.D{{Key: "$or", Value: wrong}}})
-	checkDocuments(ctx, u.coll, u.report, queries, func(doc bson.Raw) error {
-		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-		defer cancel()
-		_, invalid, _ := u.read(ctx, "_id", doc.Lookup("_id"))
-		if invalid == nil {
-			return nil
-		}
-		return invalid.cause
-	})
-}
-
-// VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] if the
-// index is missing or differs. It fails within 10 seconds if no server answers. It reports
-// accounts that cannot be read, as EnsureIndexes does.
-func (u *Users[U, ID]) VerifyIndexes(ctx context.Context) error {
-	if err := ping(ctx, u.coll.Database().Client(), pingTimeout); err != nil {
-		return err
-	}
-	ctx, cancel := bounded(ctx, u.cfg.Timeout)
-	defer cancel()
-	if err := verify(ctx, mongoIndexes{u.coll}, u.coll.Name(), usersIndexSpec()); err != nil {
-		return fmt.Errorf("mongostore: verify indexes: %w", err)
-	}
-	u.checkDocuments(ctx)
-	return nil
 }
 
 // mongoIndexes is the indexAdmin of a collection on a server.

@@ -36,7 +36,7 @@ var _ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
 //	  at           date, by the server's clock      TTL index
 //	  token        a digest; or instead session_id or user_id
 func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -86,7 +86,7 @@ type revocationFollower[ID comparable] struct {
 // the other revocations. A cache then notices the undecoded revocation when its entries
 // expire, after MaxStaleness.
 func (f *revocationFollower[ID]) next(ctx context.Context) ([]strategy.Revocation[ID], error) {
-	ctx, cancel := bounded(ctx, f.tokens.cfg.Timeout)
+	ctx, cancel := f.tokens.bounded(ctx)
 	defer cancel()
 	from, opts := f.from(), options.Find().SetSort(bson.D{{Key: "at", Value: 1}})
 	if !f.began { // the latest revocation shows the server's time
@@ -102,7 +102,7 @@ func (f *revocationFollower[ID]) next(ctx context.Context) ([]strategy.Revocatio
 		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
 	}
 	var undecoded error
-	tooLate := f.tokens.cfg.Now().Add(maxClockSkew)
+	tooLate := f.tokens.now().Add(maxClockSkew)
 	for _, doc := range docs {
 		id := doc.Lookup("_id")
 		key := string(append([]byte{byte(id.Type)}, id.Value...))
@@ -115,7 +115,7 @@ func (f *revocationFollower[ID]) next(ctx context.Context) ([]strategy.Revocatio
 		if at.After(f.latest) && at.Before(tooLate) {
 			f.latest, f.latestAt = at, time.Now()
 		}
-		r, err := parseRevocation[ID](doc, f.tokens.cfg.Registry)
+		r, err := parseRevocation[ID](doc, f.tokens.registry)
 		if err == nil {
 			f.pending = append(f.pending, r)
 		} else if f.began { // at the beginning, nothing is cached
@@ -146,7 +146,7 @@ func (f *revocationFollower[ID]) from() time.Time {
 	from := f.latest.Add(-max(0, revocationsOverlap-time.Since(f.latestAt)))
 	// If the server's clock was ahead and has been set back, new revocations have
 	// earlier times than the latest one.
-	if now := f.tokens.cfg.Now().Add(-revocationsOverlap); now.Before(from) {
+	if now := f.tokens.now().Add(-revocationsOverlap); now.Before(from) {
 		return now
 	}
 	return from
@@ -181,13 +181,7 @@ func parseRevocation[ID comparable](doc bson.Raw, reg *bson.Registry) (r strateg
 
 // purgeRevocations removes old revocations on servers without TTL indexes.
 func (t *Tokens[ID]) purgeRevocations(ctx context.Context) (int64, error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
-	defer cancel()
 	// This process's clock may be ahead of the server's.
-	old := bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t.cfg.Now().Add(-revocationsKept - maxClockSkew)}}}}
-	res, err := t.revocations.DeleteMany(ctx, old)
-	if err != nil {
-		return 0, fmt.Errorf("mongostore: purge revocations: %w", err)
-	}
-	return res.DeletedCount, nil
+	old := t.now().Add(-revocationsKept - maxClockSkew)
+	return t.deleteMany(ctx, t.revocations, bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: old}}}})
 }

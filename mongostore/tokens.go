@@ -2,6 +2,7 @@ package mongostore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,13 +70,9 @@ type TokensConfig struct {
 // field, is no token: it is not found and not listed, each time with an event of the kind
 // event.InvalidDocument. Deletes remove it as they remove any other.
 type Tokens[ID comparable] struct {
-	coll   *mongo.Collection
-	cfg    TokensConfig
-	purger *purger
-	report reporter
-
-	revocations       *mongo.Collection
-	revocationsPurger *purger
+	store
+	lifetime, grace time.Duration
+	revocations     *mongo.Collection
 }
 
 var _ strategy.Store[int64] = (*Tokens[int64])(nil)
@@ -108,46 +105,29 @@ func utc(t time.Time) time.Time {
 // NewTokens returns a store of tokens in a database. It does no I/O. It returns an error
 // if a field of cfg is invalid, or if BSON cannot represent the ID type.
 func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID], error) {
-	if db == nil {
-		return nil, errors.New("mongostore: db is nil")
+	t := &Tokens[ID]{
+		store: store{
+			purgeInterval: cfg.PurgeInterval, timeout: cfg.Timeout, registry: cfg.Registry, now: cfg.Now, onEvent: cfg.OnEvent,
+		},
+		lifetime: cfg.Lifetime, grace: cmp.Or(cfg.TTLGrace, 5*time.Minute),
 	}
-	if cfg.Collection == "" {
-		cfg.Collection = "access_tokens"
-	}
-	if cfg.Revocations == "" {
-		cfg.Revocations = "revocations"
-	}
-	if cfg.TTLGrace == 0 {
-		cfg.TTLGrace = 5 * time.Minute
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
-	for _, f := range []struct {
-		name  string
-		value time.Duration
-	}{{"Lifetime", cfg.Lifetime}, {"TTLGrace", cfg.TTLGrace}, {"PurgeInterval", cfg.PurgeInterval}, {"Timeout", cfg.Timeout}} {
-		if f.value < 0 {
-			return nil, fmt.Errorf("mongostore: TokensConfig.%s is negative: %v", f.name, f.value)
-		}
-	}
-	// The server takes an int32 of seconds.
-	if most := math.MaxInt32 * time.Second; cfg.Lifetime > most || cfg.TTLGrace > most-cfg.Lifetime {
-		return nil, fmt.Errorf("mongostore: TokensConfig.Lifetime and TTLGrace together exceed %v, the maximum of a TTL index; a Lifetime of 0 means no expiry", most)
-	}
-	if cfg.Registry == nil {
-		cfg.Registry = defaultRegistry
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if err := checkID[ID](cfg.Registry, "TokensConfig"); err != nil {
+	if err := t.open(db, "TokensConfig", cmp.Or(cfg.Collection, "access_tokens")); err != nil {
 		return nil, err
 	}
-	t := &Tokens[ID]{coll: collection(db, cfg.Collection, cfg.Registry), cfg: cfg, report: reporter{cfg.Collection, cfg.Now, cfg.OnEvent}}
-	t.purger = newPurger(t.coll, t.indexSpec(), cfg.PurgeInterval, t.Purge, cfg.Now, cfg.OnEvent)
-	t.revocations = collection(db, cfg.Revocations, cfg.Registry)
-	t.revocationsPurger = newPurger(t.revocations, revocationsIndexSpec(), cfg.PurgeInterval, t.purgeRevocations, cfg.Now, cfg.OnEvent)
+	if err := notNegative("TokensConfig", duration{"Lifetime", t.lifetime}, duration{"TTLGrace", t.grace}); err != nil {
+		return nil, err
+	}
+	// The server takes an int32 of seconds.
+	if most := math.MaxInt32 * time.Second; t.lifetime > most || t.grace > most-t.lifetime {
+		return nil, fmt.Errorf("mongostore: TokensConfig.Lifetime and TTLGrace together exceed %v, the maximum of a TTL index; a Lifetime of 0 means no expiry", most)
+	}
+	if err := checkID[ID](t.registry, "TokensConfig"); err != nil {
+		return nil, err
+	}
+	t.indexed(t.coll, tokensIndexSpec(t.lifetime, t.grace), t.Purge)
+	t.revocations = collection(db, cmp.Or(cfg.Revocations, "revocations"), t.registry)
+	t.indexed(t.revocations, revocationsIndexSpec(), t.purgeRevocations)
+	t.check = t.checkTokens
 	return t, nil
 }
 
@@ -182,11 +162,11 @@ func encode(reg *bson.Registry, v any) (bson.Raw, error) {
 }
 
 // Retention implements strategy.Store. It returns TokensConfig.Lifetime.
-func (t *Tokens[ID]) Retention() time.Duration { return t.cfg.Lifetime }
+func (t *Tokens[ID]) Retention() time.Duration { return t.lifetime }
 
 // Insert implements strategy.Store.
 func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID]) error {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	doc := tokenDoc[ID]{
 		ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt,
@@ -208,7 +188,7 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 
 // ByToken implements strategy.Store.
 func (t *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.AccessToken[ID], error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	doc, err := one(t.coll.FindOne(ctx, tokenFilter(digest)))
 	if err != nil {
@@ -219,7 +199,7 @@ func (t *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.Acces
 
 // Touch implements strategy.Store.
 func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) error {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	err := retryDeadlock(ctx, func() error {
 		_, err := t.coll.UpdateOne(ctx, tokenFilter(digest), bson.D{{Key: "$max", Value: bson.D{{Key: "last_used_at", Value: at}}}})
@@ -260,7 +240,7 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 
 // ByUser implements strategy.Store.
 func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Position, limit int) ([]strategy.AccessToken[ID], error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	filter := bson.D{{Key: "user_id", Value: userID}}
 	if (after != strategy.Position{}) {
@@ -279,7 +259,7 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 			continue
 		}
 		for _, i := range invalid {
-			t.report.invalid(ctx, i.doc, userID, i.cause)
+			t.invalid(ctx, i.doc, userID, i.cause)
 		}
 		return tokens[:min(limit, len(tokens))], nil
 	}
@@ -300,7 +280,7 @@ func (t *Tokens[ID]) list(ctx context.Context, filter bson.D, limit int) (tokens
 	}
 	defer func() { _ = cur.Close(ctx) }()
 	for cur.Next(ctx) {
-		token, err := parseToken[ID](cur.Current, t.cfg.Registry)
+		token, err := parseToken[ID](cur.Current, t.registry)
 		if err != nil {
 			invalid = append(invalid, invalidDocument{slices.Clone(cur.Current), err})
 			continue
@@ -336,7 +316,7 @@ func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID)
 // shard key, token, in the filter. It starts again if a rotation changes the token
 // between the find and the delete.
 func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strategy.AccessToken[ID], error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	const most = 5
 	for try := 1; ; try++ {
@@ -362,7 +342,7 @@ func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strateg
 
 // DeleteByUser implements strategy.Store.
 func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid.UUID) (int64, error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	filter := bson.D{{Key: "user_id", Value: userID}}
 	if len(except) > 0 {
@@ -397,14 +377,14 @@ func (t *Tokens[ID]) delete(ctx context.Context, doing string, filter any) (toke
 	case doc == nil:
 		return token, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
 	}
-	token, _ = parseToken[ID](doc, t.cfg.Registry) // an invalid row is gone too
+	token, _ = parseToken[ID](doc, t.registry) // an invalid row is gone too
 	return token, nil
 }
 
 // findAndModify runs a command that changes or deletes the row that a filter matches, and
 // returns the row; nil if there is none.
 func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, filter any, run func(ctx context.Context, filter any) *mongo.SingleResult) (doc bson.Raw, err error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
+	ctx, cancel := t.bounded(ctx)
 	defer cancel()
 	err = untilGone(ctx, t.coll, filter, func() (done bool, err error) {
 		doc, err = one(run(ctx, filter))
@@ -431,14 +411,14 @@ func (t *Tokens[ID]) valid(ctx context.Context, doc bson.Raw) (strategy.AccessTo
 	if doc == nil {
 		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
 	}
-	token, err := parseToken[ID](doc, t.cfg.Registry)
+	token, err := parseToken[ID](doc, t.registry)
 	if err != nil {
 		var userID any
 		var noUser ID
 		if token.UserID != noUser {
 			userID = token.UserID
 		}
-		t.report.invalid(ctx, doc, userID, err)
+		t.invalid(ctx, doc, userID, err)
 		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w: %w", strategy.ErrTokenNotFound, err)
 	}
 	return token, nil
@@ -448,23 +428,10 @@ func (t *Tokens[ID]) valid(ctx context.Context, doc bson.Raw) (strategy.AccessTo
 // TTLGrace, and those whose own expiry was longer ago than TTLGrace. It returns their
 // number. It scans the whole collection if Lifetime is 0, as there is no index then.
 func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
-	ctx, cancel := bounded(ctx, t.cfg.Timeout)
-	defer cancel()
-	ended := t.cfg.Now().Add(-t.cfg.TTLGrace)
+	ended := t.now().Add(-t.grace)
 	filter := bson.A{bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: ended}}}}}
-	if t.cfg.Lifetime > 0 {
-		filter = append(filter, bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: ended.Add(-t.cfg.Lifetime)}}}})
+	if t.lifetime > 0 {
+		filter = append(filter, bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: ended.Add(-t.lifetime)}}}})
 	}
-	res, err := t.coll.DeleteMany(ctx, bson.D{{Key: "$or", Value: filter}})
-	if err != nil {
-		return 0, fmt.Errorf("mongostore: purge tokens: %w", err)
-	}
-	return res.DeletedCount, nil
-}
-
-// Close ends the periodic purge, if one runs, and waits until it has ended. It is
-// idempotent. The store remains usable. Close does not disconnect the MongoDB client.
-func (t *Tokens[ID]) Close() {
-	t.purger.close()
-	t.revocationsPurger.close()
+	return t.deleteMany(ctx, t.coll, bson.D{{Key: "$or", Value: filter}})
 }

@@ -1,6 +1,7 @@
 package mongostore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,10 +40,8 @@ type UsersConfig struct {
 // struct U. Make it with [NewUsers], and call EnsureIndexes (or VerifyIndexes) when the
 // application starts. It is safe for concurrent use.
 type Users[U strategy.User[ID], ID comparable] struct {
-	coll   *mongo.Collection
-	of     func(*U) *account.User[ID]
-	cfg    UsersConfig
-	report reporter
+	store
+	of func(*U) *account.User[ID]
 }
 
 // NewUsers returns a store of accounts in a database. Call NewUsers[Member](db, cfg) for a
@@ -51,37 +50,27 @@ type Users[U strategy.User[ID], ID comparable] struct {
 // fields are not at the top level of Member's documents, or if a field of Member hides
 // one of them.
 func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, cfg UsersConfig) (*Users[U, ID], error) {
-	if db == nil {
-		return nil, errors.New("mongostore: db is nil")
+	u := &Users[U, ID]{
+		store: store{timeout: cfg.Timeout, registry: cfg.Registry, now: cfg.Now, onEvent: cfg.OnEvent},
+		of:    func(u *U) *account.User[ID] { return P(u).Account() },
 	}
-	if cfg.Collection == "" {
-		cfg.Collection = "users"
-	}
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("mongostore: UsersConfig.Timeout is negative: %v", cfg.Timeout)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
-	if cfg.Registry == nil {
-		cfg.Registry = defaultRegistry
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if err := checkID[ID](cfg.Registry, "UsersConfig"); err != nil {
+	if err := u.open(db, "UsersConfig", cmp.Or(cfg.Collection, "users")); err != nil {
 		return nil, err
 	}
-	of := func(u *U) *account.User[ID] { return P(u).Account() }
-	if err := checkUser(cfg.Registry, of); err != nil {
+	if err := checkID[ID](u.registry, "UsersConfig"); err != nil {
 		return nil, err
 	}
-	return &Users[U, ID]{coll: collection(db, cfg.Collection, cfg.Registry), of: of, cfg: cfg, report: reporter{cfg.Collection, cfg.Now, cfg.OnEvent}}, nil
+	if err := checkUser(u.registry, u.of); err != nil {
+		return nil, err
+	}
+	u.indexed(u.coll, usersIndexSpec(), nil)
+	u.check = u.checkAccounts
+	return u, nil
 }
 
 // Insert implements account.Store.
 func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
-	ctx, cancel := bounded(ctx, u.cfg.Timeout)
+	ctx, cancel := u.bounded(ctx)
 	defer cancel()
 	err := retryDeadlock(ctx, func() error {
 		_, err := u.coll.InsertOne(ctx, user)
@@ -125,11 +114,11 @@ func (u *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 var oneBatch = options.Find().SetLimit(-1)
 
 func (u *Users[U, ID]) find(ctx context.Context, key string, value any) (user U, err error) {
-	ctx, cancel := bounded(ctx, u.cfg.Timeout)
+	ctx, cancel := u.bounded(ctx)
 	defer cancel()
 	user, invalid, err := u.read(ctx, key, value)
 	if invalid != nil {
-		u.report.invalid(ctx, invalid.doc, nil, invalid.cause)
+		u.invalid(ctx, invalid.doc, nil, invalid.cause)
 		err = invalid.cause
 	}
 	switch {
@@ -205,7 +194,7 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 // update sets fields of the account that filter matches and, with revoke, adds 1 to its
 // token version in the same update. It reports whether there was such an account.
 func (u *Users[U, ID]) update(ctx context.Context, filter, set bson.D, revoke bool) (matched bool, err error) {
-	ctx, cancel := bounded(ctx, u.cfg.Timeout)
+	ctx, cancel := u.bounded(ctx)
 	defer cancel()
 	const field = "token_version"
 	var update bson.D

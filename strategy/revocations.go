@@ -168,7 +168,7 @@ func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked bo
 		current = append(current, s.ID)
 	}
 	n, err := d.tokens.DeleteByUser(ctx, userID, current...)
-	_ = d.destroyed(ctx, userID, n, err)
+	_ = d.destroyedAll(ctx, userID, n, err)
 	return nil
 }
 
@@ -213,16 +213,16 @@ func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context)
 	}
 }
 
-// Close stops what [NewDatabase] started for a [Cache] and waits until it has stopped, and
-// for what failed operations have to take back. It is idempotent. The Database can still be
-// used afterwards, without its cache: it still publishes revocations. Close does not close the
-// store.
+// Close stops what [NewDatabase] started for a [Cache], and waits until it has stopped and
+// until failed operations have taken back what they began. It is idempotent. The Database can
+// still be used afterwards, without its cache: it still publishes revocations. Close does not
+// close the store.
 func (d *Database[U, ID]) Close() {
 	if d.cache != nil {
 		d.cache.closed.Store(true)
 	}
 	d.stop()
 	d.background.Wait()
-	d.finishing.Lock()
-	d.finishing.Unlock()
+	d.finishing.Lock()   // waits for the readers
+	d.finishing.Unlock() //lint:ignore SA2001 the wait is all that is wanted
 }

@@ -127,11 +127,11 @@ func (d *Database[U, ID]) sessionDestroyed(ctx context.Context, userID ID, id uu
 // account.Manager does; DestroyAll then only deletes rows.
 func (d *Database[U, ID]) DestroyAll(ctx context.Context, userID ID, except ...uuid.UUID) error {
 	n, err := d.tokens.DeleteByUser(ctx, userID, except...)
-	return d.destroyed(ctx, userID, n, d.announce(ctx, Revocation[ID]{UserID: userID}, err))
+	return d.destroyedAll(ctx, userID, n, d.announce(ctx, Revocation[ID]{UserID: userID}, err))
 }
 
-// destroyed reports the end of n sessions of a user, or why it failed.
-func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, n int64, err error) error {
+// destroyedAll reports the end of n sessions of a user, or why it failed.
+func (d *Database[U, ID]) destroyedAll(ctx context.Context, userID ID, n int64, err error) error {
 	if err != nil {
 		return d.failed(ctx, "delete the sessions", err)
 	}

@@ -11,20 +11,20 @@ import (
 
 var guardRows = section{"guard", []row{
 	{"no credentials", guardWithoutCredentials},
-	{"bad token", guardWithBadToken},
-	{"all bad tokens look the same", badTokensLookTheSame},
-	{"a malformed token causes no call of the database", malformedTokenIsCheap},
-	{"a token is accepted at the age of its lifetime and not after", lifetimeIsExact},
+	{"malformed, unknown, revoked or expired token", guardWithBadToken},
+	{"all invalid tokens get the same answer", badTokensLookTheSame},
+	{"a malformed token causes no database call", malformedTokenIsCheap},
+	{"a token is valid up to its lifetime, to the millisecond", lifetimeIsExact},
 	{"user not verified", guardRequiresVerified},
 	{"user not superuser", guardRequiresSuperuser},
-	{"the application's own check says no", ownCheckSaysNo},
+	{"the application's own check refuses", ownCheckRefuses},
 	{"the application's own check fails", ownCheckFails},
 	{"the database fails or times out", guardWithoutDatabase},
 	{"optional guard", optionalGuard},
 	{"optional guard with a check", optionalGuardWithCheck},
 	{"a token in the URL or the body is never read", guardWithTokenInURL},
 	{"stacked guards read the token once", stackedGuards},
-	{"a new flag holds from the next request on", flagsAreFresh},
+	{"a changed flag applies to the next request", flagsAreFresh},
 }}
 
 func guardWithoutCredentials(t *testing.T, env environment) {
@@ -32,7 +32,7 @@ func guardWithoutCredentials(t *testing.T, env environment) {
 	r.expect("no header", r.get("/guarded"), r.unauthorized(noToken))
 	r.expect("another scheme", r.get("/guarded", authorization("Basic YW5uOnNlY3JldA==")), r.unauthorized(noToken))
 	r.expect("another cookie", r.get("/guarded", header("Cookie", "latchkey="+r.unknownToken())), r.unauthorized(noToken))
-	r.expect("a guard that asks for more", r.get("/superuser"), r.unauthorized(noToken))
+	r.expect("a guard with a check", r.get("/superuser"), r.unauthorized(noToken))
 }
 
 func guardWithBadToken(t *testing.T, env environment) {
@@ -64,7 +64,7 @@ func malformedTokenIsCheap(t *testing.T, env environment) {
 		r.expect("log out", r.logout(r.withToken("lk_malformed")), r.notLoggedOut())
 	})
 	if calls != 0 {
-		t.Errorf("got %d calls of the database, want 0", calls)
+		t.Errorf("got %d database calls, want 0", calls)
 	}
 }
 
@@ -72,7 +72,7 @@ func lifetimeIsExact(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	r.clock.advance(lifetime)
-	r.expect("at the age of lifetime", r.get("/guarded", r.withToken(token)), welcome(user))
+	r.expect("at its lifetime", r.get("/guarded", r.withToken(token)), welcome(user))
 	r.clock.advance(time.Millisecond)
 	r.expect("a millisecond later", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 }
@@ -91,7 +91,7 @@ func guardRequiresSuperuser(t *testing.T, env environment) {
 	r.expect("superuser", r.get("/superuser", r.withToken(r.login(superuser))), welcome(superuser))
 }
 
-func ownCheckSaysNo(t *testing.T, env environment) {
+func ownCheckRefuses(t *testing.T, env environment) {
 	r := env.rig(t, ownCheck(false, nil))
 	_, token := r.loggedIn()
 	r.expect("checked", r.get("/checked", r.withToken(token)), forbidden())
@@ -101,7 +101,7 @@ func ownCheckSaysNo(t *testing.T, env environment) {
 	r.expect("passes", r.get("/checked", r.withToken(token)), welcome(user))
 }
 
-// ownCheckFails: no error of a check is a log-out, whatever it wraps.
+// ownCheckFails checks that an error of the check is a failure, whatever it wraps.
 func ownCheckFails(t *testing.T, env environment) {
 	for _, err := range []error{
 		failures[0].err,
@@ -152,7 +152,7 @@ func optionalGuardWithCheck(t *testing.T, env environment) {
 	r := env.rig(t, ownCheck(false, nil))
 	user, token := r.loggedIn()
 	r.expect("unverified", r.get("/optional/verified", r.withToken(token)), anonymous())
-	r.expect("own check says no", r.get("/optional/checked", r.withToken(token)), anonymous())
+	r.expect("the own check refuses", r.get("/optional/checked", r.withToken(token)), anonymous())
 	r.setFlags(user, flags{active: true, verified: true})
 	user.Verified = true
 	r.expect("verified", r.get("/optional/verified", r.withToken(token)), welcome(user))
@@ -174,10 +174,10 @@ func stackedGuards(t *testing.T, env environment) {
 	one := r.db.callsDuring(func() { r.expect("one guard", r.get("/guarded", r.withToken(token)), welcome(user)) })
 	five := r.db.callsDuring(func() { r.expect("five guards", r.get("/nested/deeper/still", r.withToken(token)), welcome(user)) })
 	if one != 2 || five != 2 {
-		t.Errorf("got %d calls of the database for one guard and %d for five, want 2: one for the token, one for its user", one, five)
+		t.Errorf("got %d database calls for one guard and %d for five, want 2: one for the token, one for its user", one, five)
 	}
 	r.setFlags(user, flags{active: true, verified: true})
-	r.expect("the innermost says no", r.get("/nested/deeper/still", r.withToken(token)), forbidden())
+	r.expect("the innermost guard refuses", r.get("/nested/deeper/still", r.withToken(token)), forbidden())
 }
 
 func flagsAreFresh(t *testing.T, env environment) {

@@ -8,12 +8,12 @@ import (
 )
 
 var idleRows = section{"idle", []row{
-	{"a session is accepted for the idle timeout and not after", idleTimeoutIsExact},
-	{"a session in use goes on, to its absolute end", useExtendsSession},
-	{"within an interval, one use is written down", touchesAreRare},
-	{"the touch fails", touchFails},
-	{"giving the password again is a use", reauthenticateIsAUse},
-	{"an idle session cannot be renewed", idleCannotReauthenticate},
+	{"an unused session is valid up to the idle timeout, to the millisecond", idleTimeoutIsExact},
+	{"a session in use is valid up to its lifetime", useExtendsSession},
+	{"the last use is stored once in a touch interval", touchesAreRare},
+	{"a failed update of the last use does not fail the request", touchFails},
+	{"reauthentication is a use", reauthenticateIsAUse},
+	{"an idle session cannot be reauthenticated", idleCannotReauthenticate},
 }}
 
 const (
@@ -23,15 +23,14 @@ const (
 
 var withIdleTimeout = withStrategy(func(cfg *strategy.Config) { cfg.IdleTimeout, cfg.TouchInterval = idleTimeout, touchInterval })
 
-// expectIdleExpiry checks that tokens which were in use just now are accepted for a
-// time, and not for a millisecond more. A use puts the end off: so it takes one
-// token for each moment.
+// expectIdleExpiry checks that tokens used just now are valid for a time and not a millisecond
+// longer. A use extends the time, so the check needs one token for each moment.
 func (r *rig) expectIdleExpiry(what string, user Member, tokens []string, in time.Duration) {
 	r.t.Helper()
 	r.clock.advance(in - time.Millisecond)
 	r.expect(what+": a millisecond before", r.get("/guarded", r.withToken(tokens[0])), welcome(user))
 	r.clock.advance(time.Millisecond)
-	r.expect(what+": at its end", r.get("/guarded", r.withToken(tokens[1])), welcome(user))
+	r.expect(what+": at the timeout", r.get("/guarded", r.withToken(tokens[1])), welcome(user))
 	r.clock.advance(time.Millisecond)
 	r.expect(what+": a millisecond later", r.get("/guarded", r.withToken(tokens[2])), r.unauthorized("invalid_token"))
 }
@@ -55,7 +54,7 @@ func useExtendsSession(t *testing.T, env environment) {
 		r.expect("in use", r.get("/guarded", r.withToken(token)), welcome(user))
 	}
 	r.clock.advance(time.Millisecond)
-	r.expect("at the absolute end", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
+	r.expect("after the lifetime", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 }
 
 func touchesAreRare(t *testing.T, env environment) {
@@ -64,7 +63,7 @@ func touchesAreRare(t *testing.T, env environment) {
 	use := func() { r.expect("in use", r.get("/guarded", r.withToken(token)), welcome(user)) }
 	r.clock.advance(touchInterval - time.Millisecond)
 	if n := r.db.callsDuring(use, touchToken); n != 0 {
-		t.Errorf("before the interval has passed: got %d writes, want 0", n)
+		t.Errorf("within the interval: got %d writes, want 0", n)
 	}
 	r.clock.advance(time.Millisecond)
 	if n := r.db.callsDuring(func() {
@@ -72,7 +71,7 @@ func touchesAreRare(t *testing.T, env environment) {
 			use()
 		}
 	}, touchToken); n != 1 {
-		t.Errorf("when it has: got %d writes, want 1", n)
+		t.Errorf("after the interval: got %d writes, want 1", n)
 	}
 	if used := r.currentSession(token).LastUsedAt; used == nil || !used.Equal(r.clock.now()) {
 		t.Errorf("got last_used_at %v, want %v", used, r.clock.now())
@@ -95,7 +94,7 @@ func touchFails(t *testing.T, env environment) {
 		r.db.fail(touchToken, failure.err)
 		r.expect(failure.name, r.get("/guarded", r.withToken(token)), welcome(user))
 		if r.currentSession(token).LastUsedAt != nil {
-			t.Errorf("%s: got a last use, want none written down", failure.name)
+			t.Errorf("%s: got a last use in the store, want none", failure.name)
 		}
 		r.expectExpiry(failure.name, user, token, idleTimeout-2*touchInterval)
 	}
@@ -105,11 +104,11 @@ func reauthenticateIsAUse(t *testing.T, env environment) {
 	r := env.rig(t, withIdleTimeout)
 	user := r.user(active)
 	tokens := []string{r.login(user), r.login(user), r.login(user)}
-	r.clock.advance(touchInterval / 2) // too early for a touch
+	r.clock.advance(touchInterval / 2) // within the touch interval
 	for i, token := range tokens {
 		tokens[i] = r.reauthenticated(token, lifetime-touchInterval/2)
 	}
-	r.expectIdleExpiry("after the password", user, tokens, idleTimeout)
+	r.expectIdleExpiry("after the reauthentication", user, tokens, idleTimeout)
 }
 
 func idleCannotReauthenticate(t *testing.T, env environment) {
@@ -117,5 +116,5 @@ func idleCannotReauthenticate(t *testing.T, env environment) {
 	_, token := r.loggedIn()
 	r.clock.advance(idleTimeout + time.Millisecond)
 	got := r.tryReauthenticate(password, r.withToken(token))
-	r.expect("too late", got, r.unauthorized("invalid_token"))
+	r.expect("idle session", got, r.unauthorized("invalid_token"))
 }

@@ -10,14 +10,14 @@ import (
 )
 
 var introspectRows = section{"introspect", []row{
-	{"a live token", introspectValid},
-	{"a token that is no good", introspectInvalid},
-	{"only for those who pass the check", introspectRequiresCheck},
-	{"a body that is none", introspectBadBody},
+	{"valid token", introspectValid},
+	{"all invalid tokens get the same answer", introspectInvalid},
+	{"the caller must pass the check", introspectRequiresCheck},
+	{"malformed body", introspectBadBody},
 	{"the database fails or times out", introspectWithoutDatabase},
 }}
 
-// gateway logs a superuser in, who may introspect, and returns how they do.
+// introspector logs a superuser in and returns a function that introspects a token as that user.
 func (r *rig) introspector() func(token string) reply {
 	r.t.Helper()
 	own := r.login(r.user(flags{active: true, superuser: true}))
@@ -34,19 +34,19 @@ func introspectValid(t *testing.T, env environment) {
 	iat := r.clock.now().Unix()
 	token := r.scoped(user, strategy.WithScopes("deploy:write", "tag:write"), strategy.WithLifetime(time.Minute))
 	r.clock.advance(time.Minute)
-	live := func(exp time.Duration, scope string) answer {
+	valid := func(exp time.Duration, scope string) answer {
 		return answer{Code: http.StatusOK, ContentType: inJSON,
 			Body: fmt.Sprintf(`{"active":true,"exp":%d,"iat":%d,%s"sub":%q}`, iat+int64(exp.Seconds()), iat, scope, user.ID)}
 	}
-	r.expect("login", introspect(token.login), live(lifetime, ""))
-	r.expect("token with scopes", introspect(token.token), live(time.Minute, `"scope":"deploy:write tag:write",`))
+	r.expect("login", introspect(token.login), valid(lifetime, ""))
+	r.expect("scoped token", introspect(token.token), valid(time.Minute, `"scope":"deploy:write tag:write",`))
 	r.clock.advance(time.Millisecond)
-	r.expect("token with scopes, a millisecond later", introspect(token.token), inactiveToken())
+	r.expect("scoped token, a millisecond later", introspect(token.token), inactiveToken())
 
 	own := r.login(r.user(flags{active: true, superuser: true}))
 	for _, enc := range encodings {
 		got := r.post("/auth/introspect", enc.of("token", token.login, "token_type_hint", "access_token"), r.withToken(own))
-		r.expect(enc.name, got, live(lifetime, ""))
+		r.expect(enc.name, got, valid(lifetime, ""))
 	}
 
 	r = env.rig(t, neverExpires)
@@ -75,9 +75,9 @@ func introspectRequiresCheck(t *testing.T, env environment) {
 	r := env.rig(t)
 	_, token := r.loggedIn()
 	body := asForm("token", token)
-	r.expect("nobody", r.post("/auth/introspect", body), r.unauthorized(noToken))
-	r.expect("a bad token", r.post("/auth/introspect", body, r.withToken("x")), r.unauthorized("invalid_token"))
-	r.expect("no superuser", r.post("/auth/introspect", body, r.withToken(token)), forbidden())
+	r.expect("no credentials", r.post("/auth/introspect", body), r.unauthorized(noToken))
+	r.expect("invalid token", r.post("/auth/introspect", body, r.withToken("x")), r.unauthorized("invalid_token"))
+	r.expect("not a superuser", r.post("/auth/introspect", body, r.withToken(token)), forbidden())
 }
 
 func introspectBadBody(t *testing.T, env environment) {
@@ -85,17 +85,17 @@ func introspectBadBody(t *testing.T, env environment) {
 	own := r.login(r.user(flags{active: true, superuser: true}))
 	post := func(b body) reply { return r.post("/auth/introspect", b, r.withToken(own)) }
 	for _, enc := range encodings {
-		r.expectInvalid(enc.name+": none", post(enc.of("access_token", own)), missing, "body.token")
+		r.expectInvalid(enc.name+": missing", post(enc.of("access_token", own)), missing, "body.token")
 		r.expectInvalid(enc.name+": empty", post(enc.of("token", "")), missing, "body.token")
-		r.expectInvalid(enc.name+": twice", post(enc.of("token", own, "token", own)), anyType, "body.token")
+		r.expectInvalid(enc.name+": duplicate", post(enc.of("token", own, "token", own)), anyType, "body.token")
 	}
 	r.expectInvalid("an operator", post(rawJSON(`{"token": {"$ne": null}}`)), anyType, "body.token")
 	r.expectInvalid("in the URL", r.post("/auth/introspect?token="+own, asForm(), r.withToken(own)), missing, "body.token")
 	r.expect("no body", post(nothing), unsupported())
 }
 
-// introspectWithoutDatabase: a database that fails for the token that is asked
-// about, and not for the one that asks, says nothing about it either.
+// introspectWithoutDatabase checks a database that fails for the introspected token, after it
+// has read the caller's token.
 func introspectWithoutDatabase(t *testing.T, env environment) {
 	r := env.rig(t)
 	introspect := r.introspector()

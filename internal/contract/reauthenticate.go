@@ -7,9 +7,9 @@ import (
 )
 
 var freshRows = section{"fresh", []row{
-	{"a login is fresh for as long as the route says", freshUntilMaxAge},
-	{"a guard without it does not care", otherGuardsIgnoreAge},
-	{"no or bad credentials", freshWithoutCredentials},
+	{"a login is fresh up to the route's maximum age, to the millisecond", freshUntilMaxAge},
+	{"guards without Fresh accept an old login", otherGuardsIgnoreAge},
+	{"no credentials or an invalid token", freshWithoutCredentials},
 	{"optional guard", optionalFresh},
 }}
 
@@ -20,7 +20,7 @@ func freshUntilMaxAge(t *testing.T, env environment) {
 	r.clock.advance(maxAge - time.Millisecond)
 	r.expect("a millisecond before", r.get("/fresh", r.withToken(token)), welcome(user))
 	r.clock.advance(time.Millisecond)
-	r.expect("at its age", r.get("/fresh", r.withToken(token)), welcome(user))
+	r.expect("at the maximum age", r.get("/fresh", r.withToken(token)), welcome(user))
 	r.clock.advance(time.Millisecond)
 	r.expect("a millisecond later", r.get("/fresh", r.withToken(token)), r.stale(600))
 }
@@ -32,8 +32,8 @@ func otherGuardsIgnoreAge(t *testing.T, env environment) {
 	for _, path := range []string{"/guarded", "/deploy", "/any"} {
 		r.expect(path, r.get(path, r.withToken(token)), welcome(user))
 	}
-	r.expect("another login is fresh", r.get("/fresh", r.withToken(r.login(user))), welcome(user))
-	r.expect("this one still is not", r.get("/fresh", r.withToken(token)), r.stale(600))
+	r.expect("a new login is fresh", r.get("/fresh", r.withToken(r.login(user))), welcome(user))
+	r.expect("the old login is not", r.get("/fresh", r.withToken(token)), r.stale(600))
 }
 
 func freshWithoutCredentials(t *testing.T, env environment) {
@@ -52,25 +52,22 @@ func optionalFresh(t *testing.T, env environment) {
 }
 
 var reauthenticateRows = section{"reauthenticate", []row{
-	{"a new token for the same session, and it is fresh again", reauthenticate},
+	{"the session gets a new token and is fresh again", reauthenticate},
 	{"the body is urlencoded, multipart or JSON", reauthenticateEncodings},
-	{"a brief session stays one", reauthenticateBriefly},
-	{"at the last moment", reauthenticateAtTheLastMoment},
-	{"where tokens never expire", reauthenticateWithoutExpiry},
-	{"wrong password", reauthenticateWrongly},
-	{"missing password and other bodies that are none", reauthenticateBadBody},
+	{"a brief session stays brief", reauthenticateBriefSession},
+	{"success in the last second of the session", reauthenticateAtExpiry},
+	{"success where tokens never expire", reauthenticateWithoutExpiry},
+	{"wrong password", reauthenticateWrongPassword},
+	{"missing password and malformed body", reauthenticateBadBody},
 	{"the rotation was not acknowledged", reauthenticateNotAcknowledged},
-	{"the second time with the old token", reauthenticateTwice},
+	{"the old token is invalid", reauthenticateTwice},
 }}
 
-// reauthenticated gives the password again and returns the new token, which has
-// so much of its lifetime left.
-func (r *rig) reauthenticated(token string, left time.Duration) string {
+// reauthenticated reauthenticates a session and returns its new token, which must have this
+// remaining lifetime.
+func (r *rig) reauthenticated(token string, remaining time.Duration) string {
 	r.t.Helper()
-	got := r.tryReauthenticate(password, r.withToken(token))
-	next := r.checkLogin(r.t, got, left)
-	r.keepSecret(next)
-	return next
+	return r.tokenIn(r.tryReauthenticate(password, r.withToken(token)), remaining)
 }
 
 func reauthenticate(t *testing.T, env environment) {
@@ -82,7 +79,7 @@ func reauthenticate(t *testing.T, env environment) {
 	r.expect("stale", r.get("/fresh", r.withToken(old)), r.stale(600))
 	token := r.reauthenticated(old, lifetime-later)
 	if token == old {
-		t.Errorf("got the token %q again, want another", token)
+		t.Errorf("got the old token %q, want a new one", token)
 	}
 	r.expect("the old token", r.get("/guarded", r.withToken(old)), r.unauthorized("invalid_token"))
 	r.expect("fresh again", r.get("/fresh", r.withToken(token)), welcome(user))
@@ -96,10 +93,10 @@ func reauthenticate(t *testing.T, env environment) {
 		t.Errorf("got authenticated_at %v, want %v", after.AuthenticatedAt, r.clock.now())
 	}
 	r.clock.advance(maxAge)
-	r.expect("fresh for as long as before", r.get("/fresh", r.withToken(token)), welcome(user))
+	r.expect("at the maximum age", r.get("/fresh", r.withToken(token)), welcome(user))
 	r.clock.advance(time.Millisecond)
-	r.expect("and no longer", r.get("/fresh", r.withToken(token)), r.stale(600))
-	r.expectExpiry("the end is where it was", user, token, lifetime-later-maxAge-time.Millisecond)
+	r.expect("a millisecond later", r.get("/fresh", r.withToken(token)), r.stale(600))
+	r.expectExpiry("the expiry is unchanged", user, token, lifetime-later-maxAge-time.Millisecond)
 }
 
 func reauthenticateEncodings(t *testing.T, env environment) {
@@ -110,7 +107,7 @@ func reauthenticateEncodings(t *testing.T, env environment) {
 	}
 }
 
-func reauthenticateBriefly(t *testing.T, env environment) {
+func reauthenticateBriefSession(t *testing.T, env environment) {
 	r := env.rig(t, withBriefLifetime)
 	user, token := r.loggedIn()
 	r.clock.advance(time.Minute)
@@ -123,9 +120,9 @@ func reauthenticateBriefly(t *testing.T, env environment) {
 	r.expectExpiry("remembered", user, r.reauthenticated(token, lifetime-time.Minute), lifetime-time.Minute)
 }
 
-// reauthenticateAtTheLastMoment: nothing may say that the token lives for ever,
-// or longer than it does but for a cookie's second.
-func reauthenticateAtTheLastMoment(t *testing.T, env environment) {
+// reauthenticateAtExpiry checks that the answer never promises an endless token, nor a longer
+// lifetime than the token has, apart from the resolution of a cookie, which is a second.
+func reauthenticateAtExpiry(t *testing.T, env environment) {
 	for _, left := range []time.Duration{0, time.Millisecond, 999 * time.Millisecond} {
 		r := env.rig(t)
 		user, token := r.loggedIn()
@@ -151,7 +148,7 @@ func reauthenticateWithoutExpiry(t *testing.T, env environment) {
 	r.expect("use the token", r.get("/fresh", r.withToken(r.reauthenticated(token, 0))), welcome(user))
 }
 
-func reauthenticateWrongly(t *testing.T, env environment) {
+func reauthenticateWrongPassword(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, token := r.loggedIn()
 	r.clock.advance(maxAge + time.Millisecond)
@@ -159,8 +156,8 @@ func reauthenticateWrongly(t *testing.T, env environment) {
 		got := r.tryReauthenticate(wrong, r.withToken(token))
 		r.expect("wrong password", got, badCredentials())
 	}
-	r.expect("the token still works", r.get("/guarded", r.withToken(token)), welcome(user))
-	r.expect("and is not fresh", r.get("/fresh", r.withToken(token)), r.stale(600))
+	r.expect("the token is still valid", r.get("/guarded", r.withToken(token)), welcome(user))
+	r.expect("the token is not fresh", r.get("/fresh", r.withToken(token)), r.stale(600))
 }
 
 func reauthenticateBadBody(t *testing.T, env environment) {
@@ -168,9 +165,9 @@ func reauthenticateBadBody(t *testing.T, env environment) {
 	user, token := r.loggedIn()
 	post := func(b body) reply { return r.post("/auth/reauthenticate", b, r.withToken(token)) }
 	for _, enc := range encodings {
-		r.expectInvalid(enc.name+": none", post(enc.of("username", user.Email)), missing, "body.password")
+		r.expectInvalid(enc.name+": no password", post(enc.of("username", user.Email)), missing, "body.password")
 		r.expectInvalid(enc.name+": empty", post(enc.of("password", "")), missing, "body.password")
-		r.expectInvalid(enc.name+": twice", post(enc.of("password", password, "password", password)), anyType, "body.password")
+		r.expectInvalid(enc.name+": duplicate", post(enc.of("password", password, "password", password)), anyType, "body.password")
 	}
 	for _, value := range []string{`{"$ne": null}`, `1`, `["x"]`, `null`, `true`} {
 		r.expectInvalid("JSON "+value, post(rawJSON(`{"password": `+value+`}`)), anyType, "body.password")
@@ -180,7 +177,7 @@ func reauthenticateBadBody(t *testing.T, env environment) {
 	r.expect("large", post(large), tooLarge())
 	inURL := r.post("/auth/reauthenticate?password="+password, asForm(), r.withToken(token))
 	r.expectInvalid("in the URL", inURL, missing, "body.password")
-	r.expect("the token still works", r.get("/guarded", r.withToken(token)), welcome(user))
+	r.expect("the token is still valid", r.get("/guarded", r.withToken(token)), welcome(user))
 }
 
 func reauthenticateNotAcknowledged(t *testing.T, env environment) {
@@ -193,7 +190,7 @@ func reauthenticateNotAcknowledged(t *testing.T, env environment) {
 		got = r.tryReauthenticate(wrongPassword, r.withToken(token))
 		r.expect(failure.name+", wrong password", got, badCredentials())
 		r.db.repair()
-		r.expect("the token still works", r.get("/guarded", r.withToken(token)), welcome(user))
+		r.expect("the token is still valid", r.get("/guarded", r.withToken(token)), welcome(user))
 	}
 	r.reauthenticated(token, lifetime)
 }
@@ -204,7 +201,7 @@ func reauthenticateTwice(t *testing.T, env environment) {
 	token := r.reauthenticated(old, lifetime)
 	got := r.tryReauthenticate(password, r.withToken(old))
 	r.expect("again", got, r.unauthorized("invalid_token"))
-	r.expect("the new token still works", r.get("/guarded", r.withToken(token)), welcome(user))
-	r.expect("log out with the new one", r.logout(r.withToken(token)), r.loggedOut())
+	r.expect("the new token is valid", r.get("/guarded", r.withToken(token)), welcome(user))
+	r.expect("log out with the new token", r.logout(r.withToken(token)), r.loggedOut())
 	r.expectRows(user, 0)
 }

@@ -10,19 +10,19 @@ import (
 )
 
 var scopeRows = section{"scopes", []row{
-	{"a token that has them, and a login", scopesCover},
-	{"a token that lacks one", scopesDoNotCover},
-	{"a guard that does not ask for scopes takes no token with scopes", guardWithoutScopes},
-	{"a guard that takes any", anyScope},
-	{"a token with scopes cannot reach session management", scopedTokenCannotManage},
-	{"a token with scopes is never fresh", scopedIsNeverFresh},
-	{"a token with scopes can log out", scopedLogout},
-	{"a token with scopes has its own lifetime", scopedLifetime},
+	{"a token with the route's scopes and a login are accepted", scopesCover},
+	{"a token that lacks a scope is refused", scopesDoNotCover},
+	{"a guard without Scopes refuses every scoped token", guardWithoutScopes},
+	{"a guard with Scopes() accepts every scoped token", anyScope},
+	{"a scoped token cannot manage sessions", scopedTokenCannotManage},
+	{"a scoped token is never fresh", scopedIsNeverFresh},
+	{"a scoped token can log out", scopedLogout},
+	{"a scoped token has its own lifetime", scopedLifetime},
 	{"optional guard", optionalScopes},
-	{"bad tokens", badScopedTokens},
+	{"no credentials, an invalid token, an inactive user", invalidScopedTokens},
 }}
 
-// scopedToken issues a token as an application does.
+// scopedToken issues a token as an application would.
 func (r *rig) scopedToken(user Member, opts ...strategy.TokenOption) string {
 	r.t.Helper()
 	token, _ := r.issue(user, opts...)
@@ -39,7 +39,7 @@ func (r *rig) issue(user Member, opts ...strategy.TokenOption) (token string, id
 	return secret.Reveal(), session.ID
 }
 
-// scoped is a token with scopes and its session's ID, and a login of its user.
+// scoped is a scoped token with its session's ID, and the token of a login of the same user.
 type scoped struct {
 	token string
 	id    uuid.UUID
@@ -57,11 +57,11 @@ func scopesCover(t *testing.T, env environment) {
 	user := r.user(active)
 	one := r.scoped(user, strategy.WithScopes("deploy:write"))
 	two := r.scopedToken(user, strategy.WithScopes("tag:write", "x", "deploy:write"))
-	for what, token := range map[string]string{"one": one.token, "two": two, "login": one.login} {
+	for what, token := range map[string]string{"one scope": one.token, "three scopes": two, "login": one.login} {
 		r.expect(what, r.get("/deploy", r.withToken(token)), welcome(user))
 	}
-	r.expect("two at a route that asks for both", r.get("/release", r.withToken(two)), welcome(user))
-	r.expect("login at a route that asks for both", r.get("/release", r.withToken(one.login)), welcome(user))
+	r.expect("two scopes at a route with two", r.get("/release", r.withToken(two)), welcome(user))
+	r.expect("login at a route with two", r.get("/release", r.withToken(one.login)), welcome(user))
 }
 
 func scopesDoNotCover(t *testing.T, env environment) {
@@ -89,7 +89,7 @@ func anyScope(t *testing.T, env environment) {
 	token := r.scoped(user, strategy.WithScopes("anything"))
 	r.expect("scoped", r.get("/any", r.withToken(token.token)), welcome(user))
 	r.expect("login", r.get("/any", r.withToken(token.login)), welcome(user))
-	r.expect("nobody", r.get("/any"), r.unauthorized(noToken))
+	r.expect("no credentials", r.get("/any"), r.unauthorized(noToken))
 }
 
 func scopedTokenCannotManage(t *testing.T, env environment) {
@@ -101,8 +101,8 @@ func scopedTokenCannotManage(t *testing.T, env environment) {
 	}
 	r.expect("end its own session", r.delete("/auth/sessions/"+token.id.String(), r.withToken(token.token)), r.insufficientScope(""))
 	r.expect("change the password", r.tryChangePassword(r.withToken(token.token)), r.insufficientScope(""))
-	r.expect("the login lives", r.get("/guarded", r.withToken(token.login)), welcome(user))
-	r.expect("the token lives", r.get("/deploy", r.withToken(token.token)), welcome(user))
+	r.expect("the login is still valid", r.get("/guarded", r.withToken(token.login)), welcome(user))
+	r.expect("the scoped token is still valid", r.get("/deploy", r.withToken(token.token)), welcome(user))
 }
 
 func scopedIsNeverFresh(t *testing.T, env environment) {
@@ -119,7 +119,7 @@ func scopedLogout(t *testing.T, env environment) {
 	token := r.scoped(user, strategy.WithScopes("deploy:write"))
 	r.expect("log out", r.logout(r.withToken(token.token)), r.loggedOut())
 	r.expect("use the token afterwards", r.get("/deploy", r.withToken(token.token)), r.unauthorized("invalid_token"))
-	r.expect("the login lives", r.get("/guarded", r.withToken(token.login)), welcome(user))
+	r.expect("the login is still valid", r.get("/guarded", r.withToken(token.login)), welcome(user))
 }
 
 func scopedLifetime(t *testing.T, env environment) {
@@ -127,11 +127,11 @@ func scopedLifetime(t *testing.T, env environment) {
 	user := r.user(active)
 	const short = 30 * time.Minute
 	if short <= idleTimeout {
-		t.Fatal("the idle timeout is too long to tell")
+		t.Fatal("the idle timeout is too long for this check")
 	}
 	token := r.scopedToken(user, strategy.WithScopes("deploy:write"), strategy.WithLifetime(short))
 	r.clock.advance(short)
-	r.expect("at its end, never used", r.get("/deploy", r.withToken(token)), welcome(user))
+	r.expect("unused, at its lifetime", r.get("/deploy", r.withToken(token)), welcome(user))
 	r.clock.advance(time.Millisecond)
 	r.expect("a millisecond later", r.get("/deploy", r.withToken(token)), r.unauthorized("invalid_token"))
 }
@@ -143,16 +143,16 @@ func optionalScopes(t *testing.T, env environment) {
 	other := r.scopedToken(user, strategy.WithScopes("deploy:read"))
 	r.expect("covered", r.get("/optional/deploy", r.withToken(token)), welcome(user))
 	r.expect("not covered", r.get("/optional/deploy", r.withToken(other)), anonymous())
-	r.expect("not asked for", r.get("/optional", r.withToken(token)), anonymous())
+	r.expect("a guard without Scopes", r.get("/optional", r.withToken(token)), anonymous())
 }
 
-func badScopedTokens(t *testing.T, env environment) {
+func invalidScopedTokens(t *testing.T, env environment) {
 	r := env.rig(t)
-	r.expect("nobody", r.get("/deploy"), r.unauthorized(noToken))
+	r.expect("no credentials", r.get("/deploy"), r.unauthorized(noToken))
 	r.expect("malformed", r.get("/deploy", r.withToken("malformed")), r.unauthorized("invalid_token"))
 	r.expect("unknown", r.get("/deploy", r.withToken(r.unknownToken())), r.unauthorized("invalid_token"))
 	user := r.user(active)
 	token := r.scopedToken(user, strategy.WithScopes("deploy:write"))
 	r.setFlags(user, flags{})
-	r.expect("its user is inactive", r.get("/deploy", r.withToken(token)), r.unauthorized("invalid_token"))
+	r.expect("inactive user", r.get("/deploy", r.withToken(token)), r.unauthorized("invalid_token"))
 }

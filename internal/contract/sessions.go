@@ -18,22 +18,22 @@ import (
 )
 
 var sessionRows = section{"sessions", []row{
-	{"newest first, and this one is marked", sessionsAreListed},
-	{"no token and no digest", sessionsShowNoSecret},
-	{"what a session tells", sessionFields},
-	{"what it does not tell where that is switched off", sessionFieldsOmitted},
-	{"a user agent is bounded", userAgentIsBounded},
-	{"the address is by Gin's trusted proxies", addressByTrustedProxies},
-	{"page by page", sessionPages},
-	{"a limit or a page that is none", malformedPages},
-	{"only one's own", onlyOwnSessions},
-	{"dead ones are not listed", invalidSessionsAreNotListed},
-	{"the session routes want a login", sessionRoutesRequireLogin},
-	{"the session routes while the database fails", sessionRoutesWithoutDatabase},
-	{"the list fails", listFails},
+	{"the list is newest first and marks the current session", sessionsAreListed},
+	{"the list contains no token and no digest", sessionsShowNoSecret},
+	{"a session has these fields", sessionFields},
+	{"OmitUserAgent and OmitClientIP leave both out", sessionFieldsOmitted},
+	{"the user agent is cut", userAgentIsCut},
+	{"the client IP follows Gin's trusted proxies", clientIPFollowsTrustedProxies},
+	{"the list has pages", sessionPages},
+	{"a malformed limit or after gets 422", malformedPages},
+	{"the list has only the user's own sessions", onlyOwnSessions},
+	{"invalid sessions are not listed", invalidSessionsAreNotListed},
+	{"the session routes require a login", sessionRoutesRequireLogin},
+	{"the session routes answer 503 while the database fails", sessionRoutesWithoutDatabase},
+	{"the list answers 503 if it cannot be read", listFails},
 }}
 
-// listing is what GET sessions answers.
+// sessionList is the answer of GET sessions.
 type sessionList struct {
 	Sessions []listedSession `json:"sessions"`
 	Next     string          `json:"next"`
@@ -80,7 +80,7 @@ func (l sessionList) ids() (ids []uuid.UUID) {
 	return ids
 }
 
-// currentSession returns the session that is marked as this one.
+// currentSession returns the session that is marked as current.
 func (r *rig) currentSession(token string) listedSession {
 	r.t.Helper()
 	var found []listedSession
@@ -90,12 +90,12 @@ func (r *rig) currentSession(token string) listedSession {
 		}
 	}
 	if len(found) != 1 {
-		r.t.Fatalf("got %d sessions that are this one, want 1", len(found))
+		r.t.Fatalf("got %d current sessions, want 1", len(found))
 	}
 	return found[0]
 }
 
-// rows returns what the store holds of a user's sessions, live or not.
+// rows returns the rows of a user's sessions in the store, valid or not.
 func (r *rig) rows(user Member) []accessToken {
 	r.t.Helper()
 	rows, err := r.backend.Tokens.ByUser(r.t.Context(), user.ID, strategy.Position{}, 1000)
@@ -109,11 +109,11 @@ func (r *rig) rows(user Member) []accessToken {
 func (r *rig) expectRows(user Member, want int) {
 	r.t.Helper()
 	if got := len(r.rows(user)); got != want {
-		r.t.Errorf("got %d sessions in the store, want %d", got, want)
+		r.t.Errorf("got %d rows of sessions in the store, want %d", got, want)
 	}
 }
 
-// loginNTimes logs a user in again and again, a second apart; oldest first.
+// loginNTimes logs a user in n times, a second apart, and returns the tokens, oldest first.
 func (r *rig) loginNTimes(user Member, n int) (tokens []string) {
 	r.t.Helper()
 	for range n {
@@ -123,7 +123,7 @@ func (r *rig) loginNTimes(user Member, n int) (tokens []string) {
 	return tokens
 }
 
-// expectValid checks which tokens of a user are still accepted.
+// expectValid checks which tokens of a user guards accept: those with an index in want.
 func (r *rig) expectValid(what string, user Member, tokens []string, want ...int) {
 	r.t.Helper()
 	for i, token := range tokens {
@@ -146,10 +146,10 @@ func sessionsAreListed(t *testing.T, env environment) {
 		}
 		for j, s := range got.Sessions {
 			if want := r.clock.now().Add(time.Duration(-j) * time.Second); !s.CreatedAt.Equal(want) {
-				t.Errorf("place %d: got a session of %v, want the one of %v", j, s.CreatedAt, want)
+				t.Errorf("position %d: got a session created at %v, want %v", j, s.CreatedAt, want)
 			}
 			if want := j == 2-i; s.Current != want {
-				t.Errorf("place %d: got current %v, want %v", j, s.Current, want)
+				t.Errorf("position %d: got current %v, want %v", j, s.Current, want)
 			}
 		}
 	}
@@ -174,8 +174,7 @@ func sessionsShowNoSecret(t *testing.T, env environment) {
 	}
 }
 
-// fields returns the members of the only session in a listing, as they are
-// written.
+// fields returns the JSON fields of the only session in a list.
 func (r *rig) fields(got reply) map[string]string {
 	r.t.Helper()
 	var content struct {
@@ -228,21 +227,21 @@ func sessionFieldsOmitted(t *testing.T, env environment) {
 	user, token := r.loggedIn()
 	fields := r.fields(r.get("/auth/sessions", r.withToken(token)))
 	for _, name := range []string{"user_agent", "client_ip", "name", "scopes"} {
-		if value, there := fields[name]; there {
+		if value, ok := fields[name]; ok {
 			t.Errorf("got %s = %s, want none", name, value)
 		}
 	}
 	if row := r.rows(user)[0]; row.UserAgent != "" || row.ClientIP != "" {
-		t.Errorf("got %+v in the store, want neither user agent nor address", row)
+		t.Errorf("got %+v in the store, want neither user agent nor client IP", row)
 	}
 }
 
-func userAgentIsBounded(t *testing.T, env environment) {
+func userAgentIsCut(t *testing.T, env environment) {
 	r := env.rig(t)
 	for what, agent := range map[string]string{
-		"long":          strings.Repeat("x", 8000),
-		"long, not cut": strings.Repeat("ü", 4000),
-		"not UTF-8":     strings.Repeat("\xff", 400),
+		"long":                 strings.Repeat("x", 8000),
+		"long, two bytes each": strings.Repeat("ü", 4000),
+		"not UTF-8":            strings.Repeat("\xff", 400),
 	} {
 		user := r.user(active)
 		got := r.tryLogin(user, header("User-Agent", agent))
@@ -253,20 +252,20 @@ func userAgentIsBounded(t *testing.T, env environment) {
 	}
 }
 
-func addressByTrustedProxies(t *testing.T, env environment) {
+func clientIPFollowsTrustedProxies(t *testing.T, env environment) {
 	for _, c := range []struct {
 		what    string
 		proxies []string
 		want    string
 	}{
 		{"no proxy is trusted", nil, "127.0.0.1"},
-		{"this one is", []string{"127.0.0.1"}, "203.0.113.7"},
+		{"the proxy is trusted", []string{"127.0.0.1"}, "203.0.113.7"},
 	} {
 		r := env.rig(t, func(s *settings) { s.trustedProxies = c.proxies })
 		user := r.user(active)
 		got := r.tryLogin(user, header("X-Forwarded-For", "203.0.113.7"))
 		if s := r.currentSession(r.issuedToken(got)); s.ClientIP != c.want {
-			t.Errorf("%s: got the address %q, want %q", c.what, s.ClientIP, c.want)
+			t.Errorf("%s: got the client IP %q, want %q", c.what, s.ClientIP, c.want)
 		}
 	}
 }
@@ -274,7 +273,7 @@ func addressByTrustedProxies(t *testing.T, env environment) {
 func sessionPages(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
-	// Two of one millisecond, at the end of a page.
+	// Two sessions of one millisecond, at the end of a page.
 	tokens := append(r.loginNTimes(user, 3), r.login(user))
 	tokens = append(tokens, r.loginNTimes(user, 1)...)
 	whole := r.listSessions(tokens[0], "").ids()
@@ -297,7 +296,8 @@ func sessionPages(t *testing.T, env environment) {
 		}
 	}
 
-	// What ends between two pages, even the last session of the first, moves nothing.
+	// The end of a session between two pages does not shift the second page, even if it is the
+	// last session of the first.
 	first := r.listSessions(tokens[0], "?limit=2")
 	r.expect("end the second", r.delete("/auth/sessions/"+whole[1].String(), r.withToken(tokens[0])), noContent())
 	second := r.listSessions(tokens[0], "?limit=2&after="+first.Next)
@@ -315,7 +315,7 @@ func malformedPages(t *testing.T, env environment) {
 	for _, after := range []string{"x", "lk_malformed", "%00", uuid.NewString(), "AAAA", strings.Repeat("A", 33), strings.Repeat("A", 10000), "%24ne"} {
 		r.expectInvalid("after "+after, r.get("/auth/sessions?after="+after, r.withToken(token)), anyType, "query.after")
 	}
-	// Places that exist, though nobody was sent there.
+	// Well-formed positions that no answer has returned.
 	for _, b := range []byte{0, 0x7f, 0x80, 0xff} {
 		after := base64.RawURLEncoding.EncodeToString(slices.Repeat([]byte{b}, 24))
 		if got := r.get("/auth/sessions?after="+after, r.withToken(token)); got.Code != http.StatusOK {
@@ -329,11 +329,11 @@ func onlyOwnSessions(t *testing.T, env environment) {
 	_, annToken, _, bobToken := r.twoUsers()
 	for _, token := range []string{annToken, bobToken} {
 		if got := r.listSessions(token, "").Sessions; len(got) != 1 || !got[0].Current {
-			t.Errorf("got %+v, want this session alone", got)
+			t.Errorf("got %+v, want only the current session", got)
 		}
 	}
 	if r.currentSession(annToken).ID == r.currentSession(bobToken).ID {
-		t.Error("got one session for two users")
+		t.Error("got the same session for two users")
 	}
 }
 
@@ -342,7 +342,7 @@ func invalidSessionsAreNotListed(t *testing.T, env environment) {
 	user := r.user(active)
 	old := r.login(user)
 	r.clock.advance(idleTimeout + time.Millisecond)
-	r.expect("the old one is idle", r.get("/guarded", r.withToken(old)), r.unauthorized("invalid_token"))
+	r.expect("the idle session", r.get("/guarded", r.withToken(old)), r.unauthorized("invalid_token"))
 	if got := r.listSessions(r.login(user), ""); len(got.Sessions) != 1 {
 		t.Errorf("idle: got %+v, want one session", got)
 	}
@@ -364,11 +364,11 @@ func invalidSessionsAreNotListed(t *testing.T, env environment) {
 		t.Fatal(err)
 	}
 	if got := r.listSessions(r.login(user), ""); len(got.Sessions) != 1 {
-		t.Errorf("revoked by the user's time: got %+v, want one session", got)
+		t.Errorf("revoked: got %+v, want one session", got)
 	}
 }
 
-// managed are the routes by which a login is managed, each as a request.
+// managementRoutes are requests to the routes that manage a login.
 var managementRoutes = map[string]func(*rig, ...option) reply{
 	"GET sessions":    func(r *rig, o ...option) reply { return r.get("/auth/sessions", o...) },
 	"DELETE sessions": func(r *rig, o ...option) reply { return r.delete("/auth/sessions/"+uuid.NewString(), o...) },
@@ -420,11 +420,11 @@ func listFails(t *testing.T, env environment) {
 }
 
 var endSessionRows = section{"end a session", []row{
-	{"it is dead at once, and no other", endSession},
-	{"the current one", endCurrentSession},
-	{"another's, unknown and malformed ones look the same", noSuchSession},
+	{"the session and no other is invalid at once", endSession},
+	{"ending the current session clears the cookie", endCurrentSession},
+	{"sessions of other users, unknown and malformed IDs get the same 404", noSuchSession},
 	{"the delete was not acknowledged", endSessionNotAcknowledged},
-	{"a token with scopes", endScopedToken},
+	{"a scoped token can be ended", endScopedToken},
 }}
 
 func endSession(t *testing.T, env environment) {
@@ -455,19 +455,19 @@ func noSuchSession(t *testing.T, env environment) {
 	own, others := r.currentSession(annToken).ID.String(), r.currentSession(bobToken).ID.String()
 	replies := make(map[string]reply)
 	for what, id := range map[string]string{
-		"another's":            others,
-		"unknown":              uuid.NewString(),
-		"zero":                 uuid.Nil.String(),
-		"malformed":            "x",
-		"without hyphens":      strings.ReplaceAll(own, "-", ""),
-		"in braces":            "%7B" + own + "%7D",
-		"as a URN":             "urn:uuid:" + own,
-		"with a blank":         own + "%20",
-		"with a NUL":           own + "%00",
-		"its digest":           r.rows(ann)[0].Digest,
-		"the token":            annToken,
-		"an operator":          "%7B%22%24ne%22%3A1%7D",
-		"own, but for a digit": own[:35] + string(own[35]^1),
+		"another user's":         others,
+		"unknown":                uuid.NewString(),
+		"zero":                   uuid.Nil.String(),
+		"malformed":              "x",
+		"without hyphens":        strings.ReplaceAll(own, "-", ""),
+		"in braces":              "%7B" + own + "%7D",
+		"as a URN":               "urn:uuid:" + own,
+		"with a space":           own + "%20",
+		"with a NUL":             own + "%00",
+		"the digest":             r.rows(ann)[0].Digest,
+		"the token":              annToken,
+		"an operator":            "%7B%22%24ne%22%3A1%7D",
+		"own with another digit": own[:35] + string(own[35]^1),
 	} {
 		replies[what] = r.delete("/auth/sessions/"+id, r.withToken(annToken))
 		r.expect(what, replies[what], notFound())
@@ -481,7 +481,7 @@ func endSessionNotAcknowledged(t *testing.T, env environment) {
 	r := env.rig(t)
 	user := r.user(active)
 	tokens := r.loginNTimes(user, 2)
-	for _, i := range []int{1, 0} { // the current one last
+	for _, i := range []int{1, 0} { // the current session last
 		path := "/auth/sessions/" + r.currentSession(tokens[i]).ID.String()
 		for _, failure := range failures {
 			r.db.fail(deleteToken, failure.err)
@@ -492,7 +492,7 @@ func endSessionNotAcknowledged(t *testing.T, env environment) {
 		r.db.loseAnswer(deleteToken, failures[0].err)
 		r.expect("the answer is lost", r.delete(path, r.withToken(tokens[0])), unavailable())
 		r.db.repair()
-		r.expect("it is over", r.get("/guarded", r.withToken(tokens[i])), r.unauthorized("invalid_token"))
+		r.expect("the session is invalid", r.get("/guarded", r.withToken(tokens[i])), r.unauthorized("invalid_token"))
 	}
 }
 
@@ -505,7 +505,7 @@ func endScopedToken(t *testing.T, env environment) {
 	i := slices.IndexFunc(found, func(s listedSession) bool { return s.ID == ci.id })
 	if i < 0 || found[i].Name != "ci" || !slices.Equal(found[i].Scopes, []string{"deploy:write", "tag:write"}) ||
 		found[i].AuthenticatedAt != nil || found[i].Current {
-		t.Errorf("got %+v, want the token with its name and scopes, and no time of a login", found)
+		t.Errorf("got %+v, want the token with its name and scopes and without authenticated_at", found)
 	}
 	r.expect("before", r.get("/deploy", r.withToken(ci.token)), welcome(user))
 	r.expect("end it", r.delete("/auth/sessions/"+ci.id.String(), r.withToken(ci.login)), noContent())
@@ -513,9 +513,9 @@ func endScopedToken(t *testing.T, env environment) {
 }
 
 var logoutAllRows = section{"logout-all", []row{
-	{"all are dead, and nobody else's", logoutAll},
-	{"without this one", logoutAllKeepsCurrent},
-	{"a body that is no answer", logoutAllBadBody},
+	{"all sessions of the user and of no other user end", logoutAll},
+	{"keep_current keeps the current session", logoutAllKeepsCurrent},
+	{"a malformed body ends no session", logoutAllBadBody},
 	{"the delete was not acknowledged", logoutAllNotAcknowledged},
 }}
 
@@ -523,18 +523,18 @@ func logoutAll(t *testing.T, env environment) {
 	r := env.rig(t)
 	bob, bobToken := r.loggedIn()
 	for what, b := range map[string]body{
-		"no body":                {},
-		"no body, but a type":    {contentType: "application/json"},
-		"an empty form":          asForm(),
-		"an empty object":        asJSON(),
-		"an empty multipart":     asMultipart("unused", ""),
-		"keep_current=false":     asForm("keep_current", "false"),
-		"keep_current: false":    rawJSON(`{"keep_current": false}`),
-		"keep_current: null":     rawJSON(`{"keep_current": null}`),
-		"keep_current is empty":  asForm("keep_current", ""),
-		"another field":          asForm("keep", "true"),
-		"false, in a multipart":  asMultipart("keep_current", "0"),
-		"in capitals, so unused": asForm("Keep_Current", "true"),
+		"no body":               {},
+		"no body, but a type":   {contentType: "application/json"},
+		"an empty form":         asForm(),
+		"an empty object":       asJSON(),
+		"an empty multipart":    asMultipart("unused", ""),
+		"keep_current=false":    asForm("keep_current", "false"),
+		"keep_current: false":   rawJSON(`{"keep_current": false}`),
+		"keep_current: null":    rawJSON(`{"keep_current": null}`),
+		"keep_current is empty": asForm("keep_current", ""),
+		"another field":         asForm("keep", "true"),
+		"false, in a multipart": asMultipart("keep_current", "0"),
+		"in capitals, ignored":  asForm("Keep_Current", "true"),
 	} {
 		user := r.user(active)
 		tokens := r.loginNTimes(user, 2)
@@ -543,7 +543,7 @@ func logoutAll(t *testing.T, env environment) {
 		r.expectRows(user, 0)
 	}
 	r.expect("another user", r.get("/guarded", r.withToken(bobToken)), welcome(bob))
-	// In the URL it counts for nothing.
+	// A field in the URL is ignored.
 	r.expect("in the URL", r.post("/auth/logout-all?keep_current=true", nothing, r.withToken(bobToken)), r.loggedOut())
 }
 
@@ -584,7 +584,7 @@ func logoutAllBadBody(t *testing.T, env environment) {
 	r.expectInvalid("broken", r.post("/auth/logout-all", rawJSON(`{`), r.withToken(tokens[0])), anyType, "body")
 	large := filledUp(asJSON(), "", maxBody+1)
 	r.expect("large", r.post("/auth/logout-all", large, r.withToken(tokens[0])), tooLarge())
-	r.expect("a type that is none of them", r.post("/auth/logout-all", body{"text/plain", "all"}, r.withToken(tokens[0])),
+	r.expect("another content type", r.post("/auth/logout-all", body{"text/plain", "all"}, r.withToken(tokens[0])),
 		unsupported())
 	r.expectValid("afterwards", user, tokens, 0, 1)
 }

@@ -1,0 +1,215 @@
+package mongostore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/latchkey-go/latchkey/event"
+)
+
+// store is what all stores have: a collection, the settings of their Configs, and the
+// indexes. Stores embed it.
+type store struct {
+	coll          *mongo.Collection
+	purgeInterval time.Duration // 0 means no substitute for TTL indexes
+	timeout       time.Duration // of a call whose context has no deadline
+	registry      *bson.Registry
+	now           func() time.Time
+	onEvent       func(context.Context, event.Event) // nil means no events
+
+	purgers []*purger                 // one for each collection of the store
+	check   func(ctx context.Context) // reports invalid documents; can be nil
+
+	closing context.Context
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+// open opens the store's collection in a database, fills in the defaults and checks the
+// settings. config names the Config in errors.
+func (s *store) open(db *mongo.Database, config, name string) error {
+	if db == nil {
+		return errors.New("mongostore: db is nil")
+	}
+	if err := notNegative(config, duration{"PurgeInterval", s.purgeInterval}, duration{"Timeout", s.timeout}); err != nil {
+		return err
+	}
+	s.timeout = cmp.Or(s.timeout, defaultTimeout)
+	if s.registry == nil {
+		s.registry = defaultRegistry
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.coll = collection(db, name, s.registry)
+	s.closing, s.cancel = context.WithCancel(context.Background())
+	return nil
+}
+
+// duration is a field of a Config.
+type duration struct {
+	name  string
+	value time.Duration
+}
+
+func notNegative(config string, fields ...duration) error {
+	for _, f := range fields {
+		if f.value < 0 {
+			return fmt.Errorf("mongostore: %s.%s is negative: %v", config, f.name, f.value)
+		}
+	}
+	return nil
+}
+
+// bounded returns ctx with a deadline, unless it already has one.
+func (s *store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return bounded(ctx, s.timeout)
+}
+
+// indexed adds the indexes of a collection. purge removes its expired documents.
+func (s *store) indexed(coll *mongo.Collection, spec indexSpec, purge func(context.Context) (int64, error)) {
+	s.purgers = append(s.purgers, &purger{store: s, coll: coll, spec: spec, purge: purge})
+}
+
+func (s *store) emit(ctx context.Context, e event.Event) {
+	if s.onEvent != nil {
+		e.Time, e.ClientIP = s.now().UTC(), event.ClientIP(ctx)
+		s.onEvent(ctx, e)
+	}
+}
+
+// deleteMany deletes the documents that a filter matches, and returns their number.
+func (s *store) deleteMany(ctx context.Context, coll *mongo.Collection, filter bson.D) (int64, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	res, err := coll.DeleteMany(ctx, filter)
+	if err != nil {
+		return 0, fmt.Errorf("mongostore: purge %s: %w", coll.Name(), err)
+	}
+	return res.DeletedCount, nil
+}
+
+// EnsureIndexes makes the indexes of the store's collections, if missing; the package's
+// documentation lists them. Call it whenever the application starts: it is idempotent, and
+// safe from many instances at once. It fails within 10 seconds if no server answers.
+//
+// It sets a TTL index of another lifetime to that of the Config with collMod, and drops it
+// if tokens do not expire. A much shorter lifetime lets the server remove many documents at
+// once. It does not change any other index that differs (the same name with other keys, an
+// index that is not unique), and returns an error wrapping [ErrIndexMismatch]. If documents
+// share a value that must be unique, it returns the server's duplicate key error. On a
+// server without TTL indexes it returns [ErrTTLUnsupported], or starts the purge; see the
+// Config's PurgeInterval.
+//
+// It also looks for tokens and accounts that cannot be read, and reports each as an event of
+// the kind event.InvalidDocument; that is no error. It finds, a few at a time, documents in
+// which an indexed field has another type, and accounts in which another field has. The
+// latter have no index, so it looks for them for at most 1 second.
+func (s *store) EnsureIndexes(ctx context.Context) error {
+	return s.eachIndex(ctx, indexTimeout, (*purger).ensureIndexes)
+}
+
+// VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] that
+// names every index that is missing or differs: for an application whose database user
+// may not manage indexes. It fails within 10 seconds if no server answers. With a
+// PurgeInterval it accepts a plain index instead of a TTL index, and starts the purge. It
+// reports documents that cannot be read, as EnsureIndexes does.
+func (s *store) VerifyIndexes(ctx context.Context) error {
+	return s.eachIndex(ctx, s.timeout, (*purger).verifyIndexes)
+}
+
+func (s *store) eachIndex(ctx context.Context, timeout time.Duration, do func(*purger, context.Context) error) error {
+	if err := ping(ctx, s.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
+	var problems []error
+	for _, p := range s.purgers {
+		bounded, cancel := bounded(ctx, timeout)
+		problems = append(problems, do(p, bounded))
+		cancel()
+	}
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	if s.check != nil {
+		s.check(ctx)
+	}
+	return nil
+}
+
+// Close ends the periodic purge, if one runs, and waits until it has ended. It is
+// idempotent. The store remains usable. Close does not disconnect the MongoDB client.
+func (s *store) Close() {
+	s.cancel()
+	s.done.Wait()
+}
+
+// purger makes and verifies the indexes of a collection. With a purge interval, on a server
+// without TTL indexes, it accepts a plain index and purges the collection at this interval
+// until the store is closed.
+type purger struct {
+	store   *store
+	coll    *mongo.Collection
+	spec    indexSpec
+	purge   func(context.Context) (int64, error)
+	started sync.Once
+}
+
+// ensureIndexes makes the indexes. It makes the substitute if an interval is set.
+func (p *purger) ensureIndexes(ctx context.Context) error {
+	admin := mongoIndexes{p.coll}
+	err := reconcile(ctx, admin, p.coll.Name(), p.spec)
+	if errors.Is(err, ErrTTLUnsupported) && p.store.purgeInterval > 0 {
+		if err = reconcile(ctx, admin, p.coll.Name(), p.spec.withoutTTL()); err == nil {
+			p.start()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("mongostore: ensure indexes: %w", err)
+	}
+	return nil
+}
+
+// verifyIndexes checks the indexes. It accepts the substitute if an interval is set.
+func (p *purger) verifyIndexes(ctx context.Context) error {
+	admin := mongoIndexes{p.coll}
+	err := verify(ctx, admin, p.coll.Name(), p.spec)
+	if errors.Is(err, ErrIndexMismatch) && p.store.purgeInterval > 0 && p.spec.ttl.ttl != noTTL {
+		if verify(ctx, admin, p.coll.Name(), p.spec.withoutTTL()) == nil {
+			p.start()
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("mongostore: verify indexes: %w", err)
+	}
+	return nil
+}
+
+// start starts the periodic purge, once.
+func (p *purger) start() {
+	p.started.Do(func() {
+		p.store.done.Go(func() {
+			closing := p.store.closing
+			tick := time.NewTicker(p.store.purgeInterval)
+			defer tick.Stop()
+			for {
+				select {
+				case <-closing.Done():
+					return
+				case <-tick.C:
+				}
+				if _, err := p.purge(closing); err != nil && closing.Err() == nil {
+					p.store.emit(closing, event.Event{Kind: event.StoreFailed, Err: err})
+				}
+			}
+		})
+	})
+}
