@@ -85,7 +85,7 @@ func (d *Database[U, ID]) end(ctx context.Context, row AccessToken[ID], why even
 	if lost && errors.Is(err, ErrTokenNotFound) {
 		err = nil // the first delete ended it
 	}
-	err = d.destroyed(ctx, row.UserID, row.ID, why, err)
+	err = d.sessionDestroyed(ctx, row.UserID, row.ID, why, err)
 	if errors.Is(err, ErrSessionNotFound) {
 		return nil
 	}

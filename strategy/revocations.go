@@ -46,12 +46,18 @@ type RevocationLog[ID comparable] interface {
 // because an earlier attempt may have half succeeded. Another failure is not published: the
 // caller has to try again. announce returns err, or why the revocation was not published.
 func (d *Database[U, ID]) announce(ctx context.Context, r Revocation[ID], err error) error {
+	var nobody ID
+	return d.announceBy(ctx, nobody, r, err)
+}
+
+// announceBy is announce for a session that a user, by, was to end by its ID.
+func (d *Database[U, ID]) announceBy(ctx context.Context, by ID, r Revocation[ID], err error) error {
 	if d.cache == nil && d.log == nil {
 		return err
 	}
 	unknown := errors.Is(err, ErrTokenNotFound)
 	if unknown {
-		published, ok := d.unknown.admit(time.Now(), r)
+		published, ok := d.unknown.admit(time.Now(), unknownRevocation[ID]{by, r})
 		switch {
 		case published:
 			return err
@@ -68,7 +74,7 @@ func (d *Database[U, ID]) announce(ctx context.Context, r Revocation[ID], err er
 		}
 	}
 	if unknown {
-		d.unknown.published(r)
+		d.unknown.published(unknownRevocation[ID]{by, r})
 	}
 	return err
 }
@@ -89,36 +95,55 @@ func (d *Database[U, ID]) publish(ctx context.Context, r Revocation[ID]) error {
 // up well-formed tokens and log out with them, and each such revocation is a document in the
 // log and invalidates a few entries of every cache. Beyond the cap a revocation fails,
 // because nothing then proves that no process accepts the token.
-const maxUnknown = 500
+//
+// maxUnknownOfUser is the cap for each user who ends sessions by their IDs. Users have caps
+// of their own, so that one cannot make another's revocation fail.
+const (
+	maxUnknown       = 500
+	maxUnknownOfUser = 50
+)
 
-var errTooManyUnknown = fmt.Errorf("more than %d revocations of unknown tokens in a second", maxUnknown)
+var errTooManyUnknown = errors.New("too many revocations of unknown tokens in a second")
 
-// unknownQuota enforces maxUnknown. It remembers what was published within the second, so
-// that repeated revocations of one token count once. The zero value is ready.
+// unknownQuota enforces maxUnknown and maxUnknownOfUser. It remembers what was published
+// within the second, so that repeated revocations of one token count once. The zero value is
+// ready.
 type unknownQuota[ID comparable] struct {
 	mu       sync.Mutex
 	since    time.Time
-	admitted int
-	done     map[Revocation[ID]]bool
+	admitted map[ID]int // by user; the zero ID counts revocations by token
+	done     map[unknownRevocation[ID]]bool
+}
+
+// unknownRevocation is a revocation of what the store did not find, by the user who asked
+// for it: what one user tried in vain is not what another did, perhaps with success.
+type unknownRevocation[ID comparable] struct {
+	by ID // the zero ID if the token was presented
+	Revocation[ID]
 }
 
 // admit reports whether r was already published within the second, and if not, whether it
 // may be.
-func (q *unknownQuota[ID]) admit(now time.Time, r Revocation[ID]) (published, ok bool) {
+func (q *unknownQuota[ID]) admit(now time.Time, r unknownRevocation[ID]) (published, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if now.Sub(q.since) >= time.Second {
-		q.since, q.admitted, q.done = now, 0, make(map[Revocation[ID]]bool)
+		q.since, q.admitted, q.done = now, make(map[ID]int), make(map[unknownRevocation[ID]]bool)
 	}
 	if q.done[r] {
 		return true, true
 	}
-	q.admitted++
-	return false, q.admitted <= maxUnknown
+	var nobody ID
+	most := maxUnknownOfUser
+	if r.by == nobody {
+		most = maxUnknown
+	}
+	q.admitted[r.by]++
+	return false, q.admitted[r.by] <= most
 }
 
 // published records that r was published.
-func (q *unknownQuota[ID]) published(r Revocation[ID]) {
+func (q *unknownQuota[ID]) published(r unknownRevocation[ID]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.done[r] = true
@@ -190,7 +215,8 @@ func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context)
 
 // Close stops what [NewDatabase] started for a [Cache], and waits until it has stopped and
 // until failed operations have taken back what they began. It is idempotent. The Database can
-// still be used afterwards, without its cache. Close does not close the store.
+// still be used afterwards, without its cache: it still publishes revocations. Close does not
+// close the store.
 func (d *Database[U, ID]) Close() {
 	if d.cache != nil {
 		d.cache.closed.Store(true)

@@ -615,6 +615,65 @@ func TestUnpublishedRevocationIsPublishedByARetry(t *testing.T) {
 	}
 }
 
+// Another user's attempt to end the session by its ID, in the same second, changes nothing.
+func TestOwnersRetryIsPublishedDespiteAnotherUsersAttempt(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		here := c.instance(t)
+		there := c.open(t, c.users, strategy.Config{PublishRevocations: true})
+		follow()
+		token, session := c.cached(t, here)
+		stranger := uuid.New()
+		if err := there.DestroySession(t.Context(), stranger, session.ID); !errors.Is(err, strategy.ErrSessionNotFound) {
+			t.Fatalf("another user's attempt: got %v, want ErrSessionNotFound", err)
+		}
+		follow()
+		here.reads(t, "after another user's attempt", token, nil, 1)
+		repair := failing(&there.log.publish)
+		if err := there.DestroySession(t.Context(), c.ann.ID, session.ID); !errors.Is(err, errDown) {
+			t.Fatalf("the owner's log-out: got %v, want the failure to publish", err)
+		}
+		repair()
+		follow()
+		here.reads(t, "before it is published", token, nil, 0)
+		if err := there.DestroySession(t.Context(), c.ann.ID, session.ID); !errors.Is(err, strategy.ErrSessionNotFound) {
+			t.Errorf("the owner's next try: got %v, want ErrSessionNotFound", err)
+		}
+		follow()
+		here.reads(t, "after it was published", token, strategy.ErrInvalidToken, 1)
+	})
+}
+
+// A flood of one user's attempts to end unknown sessions does not make others' fail.
+func TestFloodOfUnknownSessionsIsCappedForEachUser(t *testing.T) {
+	hashed()
+	synctest.Test(t, func(t *testing.T) {
+		const flood, limit = 200, 50
+		c := newCluster(t)
+		there := c.open(t, c.users, strategy.Config{PublishRevocations: true})
+		attempts := func(user uuid.UUID) (published int) {
+			before := there.log.published.Load()
+			for range flood {
+				err := there.DestroySession(t.Context(), user, uuid.New())
+				if err == nil {
+					t.Fatal("an unknown session was ended")
+				}
+			}
+			return int(there.log.published.Load() - before)
+		}
+		for _, who := range []string{"one user", "another"} {
+			if n := attempts(uuid.New()); n != limit {
+				t.Errorf("%s: %d revocations were published in a second, want %d", who, n, limit)
+			}
+		}
+		secret := newSecret()
+		if err := there.DestroyToken(t.Context(), secret.Reveal()); err != nil {
+			t.Errorf("a log-out with an unknown token: got %v, want nil", err)
+		}
+	})
+}
+
 // A revocation is published even if the client has disconnected after the delete.
 func TestRevocationIsPublishedAfterTheClientHasGone(t *testing.T) {
 	hashed()

@@ -101,17 +101,17 @@ func (d *Database[U, ID]) DestroySession(ctx context.Context, userID ID, id uuid
 }
 
 func (d *Database[U, ID]) destroy(ctx context.Context, userID ID, id uuid.UUID, why event.Reason) error {
-	return d.destroyed(ctx, userID, id, why, d.deleteSession(ctx, userID, id))
+	return d.sessionDestroyed(ctx, userID, id, why, d.deleteSession(ctx, userID, id))
 }
 
 // deleteSession deletes a session and announces it.
 func (d *Database[U, ID]) deleteSession(ctx context.Context, userID ID, id uuid.UUID) error {
 	_, err := d.tokens.DeleteSession(ctx, userID, id)
-	return d.announce(ctx, Revocation[ID]{SessionID: id}, err)
+	return d.announceBy(ctx, userID, Revocation[ID]{SessionID: id}, err)
 }
 
-// destroyed reports the result of deleteSession.
-func (d *Database[U, ID]) destroyed(ctx context.Context, userID ID, id uuid.UUID, why event.Reason, err error) error {
+// sessionDestroyed reports the result of deleteSession.
+func (d *Database[U, ID]) sessionDestroyed(ctx context.Context, userID ID, id uuid.UUID, why event.Reason, err error) error {
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return fmt.Errorf("strategy: %w", ErrSessionNotFound)
