@@ -2,8 +2,6 @@ package storetest
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -21,16 +19,18 @@ func RunRevocations[ID comparable](t *testing.T, newID func() ID, open func(test
 
 func revocationSuite[ID comparable](newID func() ID, open func(testing.TB) strategy.RevocationLog[ID]) suite[revocationLog[ID]] {
 	return suite[revocationLog[ID]]{
-		open: func(t testing.TB) revocationLog[ID] { return revocationLog[ID]{open(t), newID} },
+		open: func(ctx context.Context, t testing.TB) revocationLog[ID] {
+			return revocationLog[ID]{open(t), ctx, newID}
+		},
 		checks: []check[revocationLog[ID]]{
 			{"a revocation of each kind is returned as it was published", eachKind[ID]},
-			{"a follower returns everything published since its last call", nextReturnsAll[ID]},
+			{"a follower returns everything published since its last call", returnsAll[ID]},
 			{"a follower begins no later than its first call", followerBegins[ID]},
 			{"one call returns many revocations", manyAtOnce[ID]},
 			{"a revocation that is published again is returned again", publishedAgain[ID]},
 			{"followers are independent", independentFollowers[ID]},
 			{"no revocation of concurrent publishers is lost", publishRace[ID]},
-			{"a call that fails loses nothing", failedNext[ID]},
+			{"a call that fails loses nothing", failedCall[ID]},
 			{"a cancelled context stops publishers and followers", revocationsCancelled[ID]},
 		},
 	}
@@ -39,11 +39,9 @@ func revocationSuite[ID comparable](newID func() ID, open func(testing.TB) strat
 // revocationLog is the log under test.
 type revocationLog[ID comparable] struct {
 	strategy.RevocationLog[ID]
+	ctx   context.Context
 	newID func() ID
 }
-
-// follower is what FollowRevocations returns.
-type follower[ID comparable] = func(context.Context) ([]strategy.Revocation[ID], error)
 
 // one returns a new revocation of one of the three kinds.
 func (l revocationLog[ID]) one(kind int) strategy.Revocation[ID] {
@@ -56,38 +54,46 @@ func (l revocationLog[ID]) one(kind int) strategy.Revocation[ID] {
 	return strategy.Revocation[ID]{UserID: l.newID()}
 }
 
-// publish publishes n new revocations, whose kinds alternate.
-func (l revocationLog[ID]) publish(ctx context.Context, n int) ([]strategy.Revocation[ID], error) {
-	var all []strategy.Revocation[ID]
+// publish publishes a new revocation of a kind.
+func (l revocationLog[ID]) publish(kind int) strategy.Revocation[ID] {
+	r := l.one(kind)
+	must("PublishRevocation", l.PublishRevocation(l.ctx, r))
+	return r
+}
+
+// publishN publishes n new revocations, whose kinds alternate.
+func (l revocationLog[ID]) publishN(n int) (all []strategy.Revocation[ID]) {
 	for kind := range n {
-		r := l.one(kind)
-		if err := l.PublishRevocation(ctx, r); err != nil {
-			return nil, fmt.Errorf("PublishRevocation: %w", err)
-		}
-		all = append(all, r)
+		all = append(all, l.publish(kind))
 	}
-	return all, nil
+	return all
+}
+
+// follower follows the log under test.
+type follower[ID comparable] struct {
+	ctx  context.Context
+	next func(context.Context) ([]strategy.Revocation[ID], error)
 }
 
 // follow returns a follower that has begun: its first call has returned.
-func (l revocationLog[ID]) follow(ctx context.Context) (follower[ID], error) {
-	f := l.FollowRevocations()
-	if _, err := f(ctx); err != nil {
-		return nil, fmt.Errorf("the follower's first call: %w", err)
-	}
-	return f, nil
+func (l revocationLog[ID]) follow() follower[ID] {
+	f := follower[ID]{l.ctx, l.FollowRevocations()}
+	in("the first call", func() { f.read() })
+	return f
 }
 
-// nextReturns returns an error unless the follower's next call returns all of want.
-func nextReturns[ID comparable](ctx context.Context, f follower[ID], want ...strategy.Revocation[ID]) error {
-	got, err := f(ctx)
-	if err != nil {
-		return fmt.Errorf("the follower: %w", err)
-	}
+func (f follower[ID]) read() []strategy.Revocation[ID] {
+	got, err := f.next(f.ctx)
+	must("the follower", err)
+	return got
+}
+
+// returns fails unless the follower's next call returns all of want.
+func (f follower[ID]) returns(want ...strategy.Revocation[ID]) {
+	got := f.read()
 	if n := countMissing(got, want); n > 0 {
-		return fmt.Errorf("the follower returned %d revocations, without %d of %d that were published", len(got), n, len(want))
+		fail("the follower returned %d revocations, without %d of %d that were published", len(got), n, len(want))
 	}
-	return nil
 }
 
 func countMissing[ID comparable](got, want []strategy.Revocation[ID]) (n int) {
@@ -99,189 +105,102 @@ func countMissing[ID comparable](got, want []strategy.Revocation[ID]) (n int) {
 	return n
 }
 
-func eachKind[ID comparable](ctx context.Context, l revocationLog[ID]) error {
-	f, err := l.follow(ctx)
-	if err != nil {
-		return err
-	}
+func eachKind[ID comparable](l revocationLog[ID]) {
+	f := l.follow()
 	for kind, name := range []string{"a token", "a session", "a user"} {
-		r := l.one(kind)
-		if err := l.PublishRevocation(ctx, r); err != nil {
-			return fmt.Errorf("PublishRevocation of %s: %w", name, err)
-		}
-		got, err := f(ctx)
-		if err != nil {
-			return fmt.Errorf("the follower: %w", err)
-		}
-		if !slices.Contains(got, r) {
-			return fmt.Errorf("the follower returned %+v, want the revocation of %s, %+v", got, name, r)
-		}
+		in("of "+name, func() { f.returns(l.publish(kind)) })
 	}
-	return nil
 }
 
-func nextReturnsAll[ID comparable](ctx context.Context, l revocationLog[ID]) error {
-	f, err := l.follow(ctx)
-	if err != nil {
-		return err
-	}
+func returnsAll[ID comparable](l revocationLog[ID]) {
+	f := l.follow()
 	for _, n := range []int{1, 1, 0, 2, 0, 0, 7, 1} {
-		published, err := l.publish(ctx, n)
-		if err := errors.Join(err, nextReturns(ctx, f, published...)); err != nil {
-			return err
-		}
+		f.returns(l.publishN(n)...)
 	}
-	return nil
 }
 
-func followerBegins[ID comparable](ctx context.Context, l revocationLog[ID]) error {
+func followerBegins[ID comparable](l revocationLog[ID]) {
 	// The first log is empty, the others are not.
 	for range 3 {
-		f, err := l.follow(ctx)
-		if err != nil {
-			return err
-		}
-		published, err := l.publish(ctx, 5)
-		if err := errors.Join(err, nextReturns(ctx, f, published...)); err != nil {
-			return err
-		}
+		f := l.follow()
+		f.returns(l.publishN(5)...)
 	}
-	return nil
 }
 
-func manyAtOnce[ID comparable](ctx context.Context, l revocationLog[ID]) error {
-	f, err := l.follow(ctx)
-	if err != nil {
-		return err
-	}
-	published, err := l.publish(ctx, 150)
-	return errors.Join(err, nextReturns(ctx, f, published...))
+func manyAtOnce[ID comparable](l revocationLog[ID]) {
+	f := l.follow()
+	f.returns(l.publishN(150)...)
 }
 
-func publishedAgain[ID comparable](ctx context.Context, l revocationLog[ID]) error {
-	f, err := l.follow(ctx)
-	if err != nil {
-		return err
-	}
+func publishedAgain[ID comparable](l revocationLog[ID]) {
+	f := l.follow()
 	for kind := range 3 {
 		r := l.one(kind)
 		for range 3 {
-			if err := l.PublishRevocation(ctx, r); err != nil {
-				return fmt.Errorf("PublishRevocation: %w", err)
-			}
-			if err := nextReturns(ctx, f, r); err != nil {
-				return fmt.Errorf("a revocation that is published again: %w", err)
-			}
+			must("PublishRevocation", l.PublishRevocation(l.ctx, r))
+			in("a revocation that is published again", func() { f.returns(r) })
 		}
 	}
-	return nil
 }
 
-func independentFollowers[ID comparable](ctx context.Context, l revocationLog[ID]) error {
-	frequent, err := l.follow(ctx)
-	if err != nil {
-		return err
-	}
-	rare, err := l.follow(ctx)
-	if err != nil {
-		return err
-	}
+func independentFollowers[ID comparable](l revocationLog[ID]) {
+	frequent, rare := l.follow(), l.follow()
 	var all []strategy.Revocation[ID]
 	for range 4 {
-		published, err := l.publish(ctx, 3)
-		if err := errors.Join(err, nextReturns(ctx, frequent, published...)); err != nil {
-			return fmt.Errorf("a follower that reads often: %w", err)
-		}
+		published := l.publishN(3)
+		in("a follower that reads often", func() { frequent.returns(published...) })
 		all = append(all, published...)
 	}
-	if err := nextReturns(ctx, rare, all...); err != nil {
-		return fmt.Errorf("a follower that reads rarely: %w", err)
-	}
-	return nil
+	in("a follower that reads rarely", func() { rare.returns(all...) })
 }
 
-func publishRace[ID comparable](ctx context.Context, l revocationLog[ID]) error {
+func publishRace[ID comparable](l revocationLog[ID]) {
 	const publishers, each = 8, 6
 	var followers [publishers]follower[ID]
 	var published, seen [publishers][]strategy.Revocation[ID]
 	for i := range followers {
-		var err error
-		if followers[i], err = l.follow(ctx); err != nil {
-			return err
-		}
+		followers[i] = l.follow()
 	}
-	err := concurrently(publishers, func(i int) error {
+	concurrently(publishers, func(i int) {
 		for n := range each {
-			r := l.one(i + n)
-			if err := l.PublishRevocation(ctx, r); err != nil {
-				return fmt.Errorf("PublishRevocation: %w", err)
-			}
+			r := l.publish(i + n)
 			published[i] = append(published[i], r)
-			got, err := followers[i](ctx)
-			if err != nil {
-				return fmt.Errorf("the follower: %w", err)
-			}
+			got := followers[i].read()
 			if !slices.Contains(got, r) {
-				return fmt.Errorf("the follower returned %d revocations, without the one that was published just before it", len(got))
+				fail("the follower returned %d revocations, without the one that was published just before it", len(got))
 			}
 			seen[i] = append(seen[i], got...)
 		}
-		return nil
 	})
-	if err != nil {
-		return err
-	}
 	// A revocation may become visible after a later one, and must be returned then.
 	all := slices.Concat(published[:]...)
 	for i, f := range followers {
-		got, err := f(ctx)
-		if err != nil {
-			return fmt.Errorf("the follower: %w", err)
-		}
-		if n := countMissing(append(got, seen[i]...), all); n > 0 {
-			return fmt.Errorf("a follower that read beside %d publishers missed %d of %d revocations", publishers, n, len(all))
+		if n := countMissing(append(f.read(), seen[i]...), all); n > 0 {
+			fail("a follower that read beside %d publishers missed %d of %d revocations", publishers, n, len(all))
 		}
 	}
-	return nil
 }
 
-func failedNext[ID comparable](ctx context.Context, l revocationLog[ID]) error {
-	dead := cancelledContext(ctx)
-	f := l.FollowRevocations()
-	got, err := f(dead) // the follower has not begun
-	if err := wantError("the follower", got, err, context.Canceled); err != nil {
-		return err
-	}
-	if _, err := f(ctx); err != nil {
-		return fmt.Errorf("the follower: %w", err)
-	}
+// fails fails unless the follower returns the error of a cancelled context.
+func (f follower[ID]) fails() {
+	got, err := f.next(cancelled(f.ctx))
+	wantError("the follower", got, err, context.Canceled)
+}
+
+func failedCall[ID comparable](l revocationLog[ID]) {
+	f := follower[ID]{l.ctx, l.FollowRevocations()}
+	f.fails() // the follower has not begun
+	f.read()
 	var all []strategy.Revocation[ID]
 	for range 3 {
-		published, err := l.publish(ctx, 3)
-		if err != nil {
-			return err
-		}
-		all = append(all, published...)
-		got, err := f(dead)
-		if err := wantError("the follower", got, err, context.Canceled); err != nil {
-			return err
-		}
+		all = append(all, l.publishN(3)...)
+		f.fails()
 	}
-	if err := nextReturns(ctx, f, all...); err != nil {
-		return fmt.Errorf("after a call that failed: %w", err)
-	}
-	return nil
+	in("after a call that failed", func() { f.returns(all...) })
 }
 
-func revocationsCancelled[ID comparable](ctx context.Context, l revocationLog[ID]) error {
-	f, err := l.follow(ctx)
-	if err != nil {
-		return err
-	}
-	dead := cancelledContext(ctx)
-	if err := wantError("PublishRevocation", nil, l.PublishRevocation(dead, l.one(0)), context.Canceled); err != nil {
-		return err
-	}
-	got, err := f(dead)
-	return wantError("the follower", got, err, context.Canceled)
+func revocationsCancelled[ID comparable](l revocationLog[ID]) {
+	f := l.follow()
+	wantError("PublishRevocation", nil, l.PublishRevocation(cancelled(l.ctx), l.one(0)), context.Canceled)
+	f.fails()
 }

@@ -1,8 +1,6 @@
 package storetest
 
 import (
-	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -12,226 +10,163 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// newDigest returns the digest of a new token.
-func newDigest() string {
-	_, digest := token.Default.New()
-	return digest
-}
-
 // notShared catches stores that keep a caller's slice.
-func notShared[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func notShared[ID comparable](s tokenStore[ID]) {
 	want := s.full(s.newID(), instant)
 	given := want
 	given.Scopes = slices.Clone(want.Scopes)
-	if err := s.insertAll(ctx, given); err != nil {
-		return err
-	}
+	s.insert(given)
 	given.Scopes[0] = "changed"
-	if err := s.holds(ctx, want); err != nil {
-		return fmt.Errorf("after the scopes given to Insert were changed: %w", err)
-	}
-	got, err := s.ByToken(ctx, want.Digest)
-	if err != nil {
-		return fmt.Errorf("ByToken: %w", err)
-	}
+	in("after the scopes given to Insert were changed", func() { s.holds(want) })
+	got, err := s.ByToken(s.ctx, want.Digest)
+	must("ByToken", err)
 	got.Scopes[0] = "changed"
-	list, err := s.ByUser(ctx, want.UserID, strategy.Position{}, 10)
+	list, err := s.ByUser(s.ctx, want.UserID, strategy.Position{}, 10)
 	if err != nil || len(list) != 1 {
-		return fmt.Errorf("ByUser returned %d tokens and the error %v, want 1 and none", len(list), err)
+		fail("ByUser returned %d tokens and the error %v, want 1 and none", len(list), err)
 	}
 	list[0].Scopes[0] = "changed"
-	if err := s.holds(ctx, want); err != nil {
-		return fmt.Errorf("after the scopes of a returned token were changed: %w", err)
-	}
-	return nil
+	in("after the scopes of a returned token were changed", func() { s.holds(want) })
 }
 
-func touch[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func touch[ID comparable](s tokenStore[ID]) {
 	user := s.newID()
 	bare, full, other := s.token(instant), s.full(user, instant), s.full(user, instant)
-	if err := s.insertAll(ctx, bare, full, other); err != nil {
-		return err
-	}
+	s.insert(bare, full, other)
 	at := instant.Add(2*time.Hour + 3*time.Millisecond)
 	for _, token := range []*strategy.AccessToken[ID]{&bare, &full} {
-		if err := s.Touch(ctx, token.Digest, at); err != nil {
-			return fmt.Errorf("Touch: %w", err)
-		}
+		s.touch(token.Digest, at)
 		token.LastUsedAt = at
-		if err := s.holds(ctx, *token); err != nil {
-			return fmt.Errorf("after Touch: %w", err)
-		}
+		in("after Touch", func() { s.holds(*token) })
 	}
-	if err := s.holds(ctx, other); err != nil {
-		return fmt.Errorf("after Touch of another token: %w", err)
-	}
-	return nil
+	in("after Touch of another token", func() { s.holds(other) })
 }
 
-func touchForwards[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	token := s.token(instant)
-	if err := s.insertAll(ctx, token); err != nil {
-		return err
-	}
+func touchForwards[ID comparable](s tokenStore[ID]) {
+	token := s.inserted(instant)
 	for _, after := range []time.Duration{5 * time.Second, 4999 * time.Millisecond, 5 * time.Second, -time.Hour, 5001 * time.Millisecond, 0} {
 		at := instant.Add(after)
-		if err := s.Touch(ctx, token.Digest, at); err != nil {
-			return fmt.Errorf("Touch: %w", err)
-		}
-		if at.After(token.LastUsedAt) {
-			token.LastUsedAt = at
-		}
-		if err := s.holds(ctx, token); err != nil {
-			return fmt.Errorf("after Touch with %v: %w", at, err)
-		}
+		s.touch(token.Digest, at)
+		token.LastUsedAt = latest(token.LastUsedAt, at)
+		in(fmt.Sprintf("after Touch with %v", at), func() { s.holds(token) })
 	}
 	// Of concurrent touches the latest stays, whatever their order.
 	for round := range rounds {
 		begin := instant.Add(time.Duration(1+round) * time.Hour)
-		err := concurrently(8, func(i int) error {
-			return s.Touch(ctx, token.Digest, begin.Add(time.Duration((i+3*round)%8)*time.Millisecond))
+		concurrently(8, func(i int) {
+			s.touch(token.Digest, begin.Add(time.Duration((i+3*round)%8)*time.Millisecond))
 		})
-		if err != nil {
-			return fmt.Errorf("Touch: %w", err)
-		}
 		token.LastUsedAt = begin.Add(7 * time.Millisecond)
-		if err := s.holds(ctx, token); err != nil {
-			return fmt.Errorf("after concurrent touches: %w", err)
-		}
+		in("after concurrent touches", func() { s.holds(token) })
 	}
-	return nil
 }
 
-func touchMissing[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	token := s.full(s.newID(), instant)
-	if err := s.insertAll(ctx, token); err != nil {
-		return err
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
-	if _, err := s.Delete(ctx, token.Digest); err != nil {
-		return fmt.Errorf("Delete: %w", err)
-	}
-	for _, digest := range []string{token.Digest, newDigest()} {
-		if err := s.Touch(ctx, digest, instant.Add(time.Hour)); err != nil {
-			return fmt.Errorf("Touch of a missing token returned the error %q, want none", err)
-		}
-		if err := s.lacks(ctx, digest); err != nil {
-			return fmt.Errorf("after Touch of a missing token: %w", err)
-		}
-	}
-	return s.lists(ctx, token.UserID)
+	return a
 }
 
-func touchRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func touchMissing[ID comparable](s tokenStore[ID]) {
+	token := s.insertedFull()
+	s.delete(token.Digest)
+	in("Touch of a missing token", func() {
+		for _, digest := range []string{token.Digest, newDigest()} {
+			s.touch(digest, instant.Add(time.Hour))
+			s.lacks(digest)
+		}
+		s.lists(token.UserID)
+	})
+}
+
+func touchRace[ID comparable](s tokenStore[ID]) {
 	for round := range rounds {
-		token := s.full(s.newID(), instant)
-		if err := s.insertAll(ctx, token); err != nil {
-			return err
-		}
-		err := concurrently(8, func(i int) error {
+		token := s.insertedFull()
+		concurrently(8, func(i int) {
 			if i == 0 {
-				return s.end(ctx, round, token)
+				s.end(round, token)
+				return
 			}
 			for n := range 4 {
-				if err := s.Touch(ctx, token.Digest, instant.Add(time.Hour+time.Duration(i+8*n)*time.Millisecond)); err != nil {
-					return fmt.Errorf("Touch: %w", err)
-				}
+				s.touch(token.Digest, instant.Add(time.Hour+time.Duration(i+8*n)*time.Millisecond))
 			}
-			return nil
 		})
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(s.lacks(ctx, token.Digest), s.lists(ctx, token.UserID)); err != nil {
-			return fmt.Errorf("after touches concurrent with the end of the session: %w", err)
-		}
+		in("after touches concurrent with the end of the session", func() {
+			s.lacks(token.Digest)
+			s.lists(token.UserID)
+		})
 	}
-	return nil
 }
 
 // end ends a session in one of the three ways.
-func (s tokenStore[ID]) end(ctx context.Context, way int, token strategy.AccessToken[ID]) error {
+func (s tokenStore[ID]) end(way int, token strategy.AccessToken[ID]) {
 	switch way % 3 {
 	case 0:
-		if _, err := s.Delete(ctx, token.Digest); err != nil {
-			return fmt.Errorf("Delete: %w", err)
-		}
+		s.delete(token.Digest)
 	case 1:
-		if _, err := s.DeleteSession(ctx, token.UserID, token.ID); err != nil {
-			return fmt.Errorf("DeleteSession: %w", err)
-		}
+		_, err := s.DeleteSession(s.ctx, token.UserID, token.ID)
+		must("DeleteSession", err)
 	default:
-		if n, err := s.DeleteByUser(ctx, token.UserID); err != nil || n != 1 {
-			return fmt.Errorf("DeleteByUser returned %d and the error %v, want 1 and none", n, err)
+		if n, err := s.DeleteByUser(s.ctx, token.UserID); err != nil || n != 1 {
+			fail("DeleteByUser returned %d and the error %v, want 1 and none", n, err)
 		}
 	}
-	return nil
 }
 
-// lists returns an error unless the store lists exactly these tokens of the user, in this
-// order.
-func (s tokenStore[ID]) lists(ctx context.Context, userID ID, want ...strategy.AccessToken[ID]) error {
-	got, err := s.ByUser(ctx, userID, strategy.Position{}, len(want)+1)
-	if err != nil {
-		return fmt.Errorf("ByUser: %w", err)
-	}
-	return sameTokens("ByUser", got, want)
+// lists fails unless the store lists exactly these tokens of the user, in this order.
+func (s tokenStore[ID]) lists(userID ID, want ...strategy.AccessToken[ID]) {
+	s.pageIs(userID, strategy.Position{}, len(want)+1, want)
 }
 
-func sameTokens[ID comparable](op string, got, want []strategy.AccessToken[ID]) error {
+// pageIs fails unless a page of the user's list has exactly these tokens.
+func (s tokenStore[ID]) pageIs(userID ID, after strategy.Position, limit int, want []strategy.AccessToken[ID]) {
+	got, err := s.ByUser(s.ctx, userID, after, limit)
+	op := fmt.Sprintf("ByUser after %v, at most %d", after, limit)
+	must(op, err)
 	if len(got) != len(want) {
-		return fmt.Errorf("%s returned %d tokens, want %d", op, len(got), len(want))
+		fail("%s returned %d tokens, want %d", op, len(got), len(want))
 	}
 	for i := range want {
-		if err := sameToken(fmt.Sprintf("%s, token %d of %d", op, i+1, len(want)), got[i], want[i]); err != nil {
-			return err
-		}
+		sameToken(fmt.Sprintf("%s, token %d of %d", op, i+1, len(want)), got[i], want[i])
 	}
-	return nil
 }
 
-// rotateTo rotates a token. It returns an error unless the store returns and finds want, and
-// does not find the old digest any more.
-func (s tokenStore[ID]) rotateTo(ctx context.Context, old string, to strategy.Rotation, want strategy.AccessToken[ID]) error {
-	got, err := s.Rotate(ctx, old, to)
-	if err != nil {
-		return fmt.Errorf("Rotate: %w", err)
-	}
-	if err := sameToken("Rotate", got, want); err != nil {
-		return err
-	}
-	if err := errors.Join(s.holds(ctx, want), s.lacks(ctx, old)); err != nil {
-		return fmt.Errorf("after Rotate: %w", err)
-	}
-	return nil
+// rotateTo rotates a token. It fails unless the store returns and finds want, and does not
+// find the old digest any more.
+func (s tokenStore[ID]) rotateTo(old string, to strategy.Rotation, want strategy.AccessToken[ID]) {
+	got, err := s.Rotate(s.ctx, old, to)
+	must("Rotate", err)
+	sameToken("Rotate", got, want)
+	in("after Rotate", func() {
+		s.holds(want)
+		s.lacks(old)
+	})
 }
 
-func rotate[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+// rotated gives a token a new digest.
+func (s tokenStore[ID]) rotated(token *strategy.AccessToken[ID]) {
+	old := token.Digest
+	token.Digest = newDigest()
+	s.rotateTo(old, strategy.Rotation{Digest: token.Digest}, *token)
+}
+
+func rotate[ID comparable](s tokenStore[ID]) {
 	user := s.newID()
 	full, bare, other := s.full(user, instant), s.token(instant), s.full(user, instant.Add(-time.Hour))
-	if err := s.insertAll(ctx, full, bare, other); err != nil {
-		return err
-	}
+	s.insert(full, bare, other)
 	for range 2 { // a rotated session can be rotated again
-		for _, token := range []*strategy.AccessToken[ID]{&full, &bare} {
-			old := token.Digest
-			token.Digest = newDigest()
-			if err := s.rotateTo(ctx, old, strategy.Rotation{Digest: token.Digest}, *token); err != nil {
-				return err
-			}
-		}
+		s.rotated(&full)
+		s.rotated(&bare)
 	}
-	return s.lists(ctx, user, full, other)
+	s.lists(user, full, other)
 }
 
-func rotateTimes[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	for _, token := range []strategy.AccessToken[ID]{s.token(instant), s.full(s.newID(), instant)} {
-		if err := s.insertAll(ctx, token); err != nil {
-			return err
-		}
+func rotateTimes[ID comparable](s tokenStore[ID]) {
+	for _, token := range []strategy.AccessToken[ID]{s.inserted(instant), s.insertedFull()} {
 		// Times are given by their distance from instant; 0 is the zero time.
 		for _, to := range []struct{ used, authenticated time.Duration }{
 			{2 * time.Hour, 0},
@@ -250,186 +185,126 @@ func rotateTimes[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 			if to.authenticated != 0 {
 				rotation.AuthenticatedAt = instant.Add(to.authenticated)
 			}
-			if rotation.LastUsedAt.After(token.LastUsedAt) {
-				token.LastUsedAt = rotation.LastUsedAt
-			}
-			if rotation.AuthenticatedAt.After(token.AuthenticatedAt) {
-				token.AuthenticatedAt = rotation.AuthenticatedAt
-			}
-			if err := s.rotateTo(ctx, old, rotation, token); err != nil {
-				return err
-			}
+			token.LastUsedAt = latest(token.LastUsedAt, rotation.LastUsedAt)
+			token.AuthenticatedAt = latest(token.AuthenticatedAt, rotation.AuthenticatedAt)
+			s.rotateTo(old, rotation, token)
 		}
 	}
-	return nil
 }
 
-func rotateVersion[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	for _, token := range []strategy.AccessToken[ID]{s.token(instant), s.full(s.newID(), instant)} {
-		if err := s.insertAll(ctx, token); err != nil {
-			return err
-		}
+func rotateVersion[ID comparable](s tokenStore[ID]) {
+	for _, token := range []strategy.AccessToken[ID]{s.inserted(instant), s.insertedFull()} {
 		for _, version := range []int64{0, 1, 0, 9, 9, 8, 10, math.MaxInt32 + 1, 10, math.MaxInt64, 0} {
-			old := token.Digest
-			token.Digest = newDigest()
-			before := token.TokenVersion
-			token.TokenVersion = max(before, version)
-			if err := s.rotateTo(ctx, old, strategy.Rotation{Digest: token.Digest, TokenVersion: version}, token); err != nil {
-				return fmt.Errorf("a rotation with version %d of a token with version %d: %w", version, before, err)
-			}
+			old, before := token.Digest, token.TokenVersion
+			token.Digest, token.TokenVersion = newDigest(), max(before, version)
+			in(fmt.Sprintf("a rotation with version %d of a token with version %d", version, before), func() {
+				s.rotateTo(old, strategy.Rotation{Digest: token.Digest, TokenVersion: version}, token)
+			})
 		}
 	}
-	return nil
 }
 
-func rotateMissing[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	deleted, old, other := s.full(s.newID(), instant), s.full(s.newID(), instant), s.full(s.newID(), instant)
-	if err := s.insertAll(ctx, deleted, old, other); err != nil {
-		return err
-	}
-	if _, err := s.Delete(ctx, deleted.Digest); err != nil {
-		return fmt.Errorf("Delete: %w", err)
-	}
-	now := old
-	now.Digest = newDigest()
-	if err := s.rotateTo(ctx, old.Digest, strategy.Rotation{Digest: now.Digest}, now); err != nil {
-		return err
-	}
-	for _, missing := range []string{deleted.Digest, old.Digest, newDigest(), ""} {
+func rotateMissing[ID comparable](s tokenStore[ID]) {
+	deleted, now, other := s.insertedFull(), s.insertedFull(), s.insertedFull()
+	s.delete(deleted.Digest)
+	old := now.Digest
+	s.rotated(&now)
+	for _, missing := range []string{deleted.Digest, old, newDigest(), ""} {
 		to := strategy.Rotation{Digest: newDigest(), LastUsedAt: instant.Add(time.Hour), AuthenticatedAt: instant.Add(time.Hour), TokenVersion: 9}
-		got, err := s.Rotate(ctx, missing, to)
-		if err := wantError("Rotate of a missing token", got, err, strategy.ErrTokenNotFound); err != nil {
-			return err
-		}
-		if err := errors.Join(s.lacks(ctx, missing), s.lacks(ctx, to.Digest)); err != nil {
-			return fmt.Errorf("after Rotate of a missing token: %w", err)
-		}
+		got, err := s.Rotate(s.ctx, missing, to)
+		wantError("Rotate of a missing token", got, err, strategy.ErrTokenNotFound)
+		in("after Rotate of a missing token", func() { s.lacks(missing, to.Digest) })
 	}
-	return errors.Join(s.holds(ctx, now), s.holds(ctx, other), s.lists(ctx, deleted.UserID))
+	s.holds(now, other)
+	s.lists(deleted.UserID)
 }
 
-func rotateRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func rotateRace[ID comparable](s tokenStore[ID]) {
 	for range rounds {
-		token := s.full(s.newID(), instant)
-		if err := s.insertAll(ctx, token); err != nil {
-			return err
-		}
+		token := s.insertedFull()
 		digests := make([]string, 8)
 		for i := range digests {
 			digests[i] = newDigest()
 		}
-		winner, err := oneWins("Rotate of a token", len(digests), strategy.ErrTokenNotFound, func(i int) error {
-			_, err := s.Rotate(ctx, token.Digest, strategy.Rotation{Digest: digests[i]})
-			return cmp.Or(s.lacks(ctx, token.Digest), err)
-		})
-		if err != nil {
+		winner := oneWins("Rotate of a token", len(digests), strategy.ErrTokenNotFound, func(i int) error {
+			_, err := s.Rotate(s.ctx, token.Digest, strategy.Rotation{Digest: digests[i]})
+			s.lacks(token.Digest)
 			return err
-		}
-		for i, digest := range digests {
-			if i == winner {
-				continue
-			}
-			if err := s.lacks(ctx, digest); err != nil {
-				return fmt.Errorf("the digest of a rotation that failed: %w", err)
-			}
-		}
+		})
 		token.Digest = digests[winner]
-		if err := errors.Join(s.holds(ctx, token), s.lists(ctx, token.UserID, token)); err != nil {
-			return fmt.Errorf("after concurrent rotations: %w", err)
-		}
+		in("after concurrent rotations", func() {
+			s.lacks(slices.Delete(digests, winner, winner+1)...)
+			s.holds(token)
+			s.lists(token.UserID, token)
+		})
 	}
-	return nil
 }
 
 // rotateWhile rotates a token as 7 concurrent clients would while end runs. Each client
 // rotates up to 4 times and stops when the token is gone. It returns every digest that the
 // token may have had.
-func (s tokenStore[ID]) rotateWhile(ctx context.Context, token strategy.AccessToken[ID], end func() error) (digests []string, err error) {
+func (s tokenStore[ID]) rotateWhile(token strategy.AccessToken[ID], end func()) (digests []string) {
+	digests = []string{token.Digest}
 	var mu sync.Mutex
-	err = concurrently(8, func(i int) error {
+	concurrently(8, func(i int) {
 		if i == 0 {
-			return end()
+			end()
+			return
 		}
 		for from, n := token.Digest, 0; n < 4; n++ {
 			to := newDigest()
 			mu.Lock()
 			digests = append(digests, to)
 			mu.Unlock()
-			_, err := s.Rotate(ctx, from, strategy.Rotation{Digest: to, LastUsedAt: instant.Add(time.Hour)})
+			_, err := s.Rotate(s.ctx, from, strategy.Rotation{Digest: to, LastUsedAt: instant.Add(time.Hour)})
 			if errors.Is(err, strategy.ErrTokenNotFound) {
-				return nil
+				return
 			}
-			if err != nil {
-				return fmt.Errorf("Rotate: %w", err)
-			}
+			must("Rotate", err)
 			from = to
 		}
-		return nil
 	})
-	return append(digests, token.Digest), err
+	return digests
 }
 
-func rotateDeleteRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func rotateDeleteRace[ID comparable](s tokenStore[ID]) {
 	for range rounds {
-		token := s.full(s.newID(), instant)
-		if err := s.insertAll(ctx, token); err != nil {
-			return err
-		}
-		deleted := false
-		digests, err := s.rotateWhile(ctx, token, func() error {
-			_, err := s.Delete(ctx, token.Digest)
-			deleted = err == nil
-			if err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {
-				return fmt.Errorf("Delete: %w", err)
+		token := s.insertedFull()
+		want := 1 // a rotation came first, or Delete found the token
+		digests := s.rotateWhile(token, func() {
+			_, err := s.Delete(s.ctx, token.Digest)
+			if err == nil {
+				want = 0
+			} else if !errors.Is(err, strategy.ErrTokenNotFound) {
+				must("Delete", err)
 			}
-			return nil
 		})
-		if err != nil {
-			return err
-		}
 		found := 0
 		for _, digest := range digests {
-			if s.lacks(ctx, digest) != nil {
+			if s.finds(digest) {
 				found++
 			}
 		}
-		// Either Delete found the token, or a rotation came first.
-		want := 1
-		if deleted {
-			want = 0
-		}
 		if found != want {
-			return fmt.Errorf("after rotations concurrent with Delete, which deleted the token: %v: %d digests are found, want %d", deleted, found, want)
+			fail("after rotations concurrent with Delete, which deleted the token: %v: %d digests are found, want %d", want == 0, found, want)
 		}
 	}
-	return nil
 }
 
-func rotateDeleteSessionRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func rotateDeleteSessionRace[ID comparable](s tokenStore[ID]) {
 	for round := range rounds {
-		token := s.full(s.newID(), instant)
-		if err := s.insertAll(ctx, token); err != nil {
-			return err
-		}
-		digests, err := s.rotateWhile(ctx, token, func() error { return s.end(ctx, 1+round%2, token) })
-		if err != nil {
-			return err
-		}
-		for _, digest := range digests {
-			if err := s.lacks(ctx, digest); err != nil {
-				return fmt.Errorf("after rotations concurrent with the end of the session: %w", err)
-			}
-		}
-		if err := s.lists(ctx, token.UserID); err != nil {
-			return fmt.Errorf("after rotations concurrent with the end of the session: %w", err)
-		}
+		token := s.insertedFull()
+		digests := s.rotateWhile(token, func() { s.end(1+round%2, token) })
+		in("after rotations concurrent with the end of the session", func() {
+			s.lacks(digests...)
+			s.lists(token.UserID)
+		})
 	}
-	return nil
 }
 
 // history inserts tokens of one user, some of them created at the same time, between tokens
 // of other users. It returns the user's tokens, newest first.
-func (s tokenStore[ID]) history(ctx context.Context) (userID ID, newestFirst []strategy.AccessToken[ID], err error) {
+func (s tokenStore[ID]) history() (userID ID, newestFirst []strategy.AccessToken[ID]) {
 	userID = s.newID()
 	var all []strategy.AccessToken[ID]
 	for i, at := range []time.Duration{4, 3, 3, 3, 3, 2, 1, 1} {
@@ -448,61 +323,34 @@ func (s tokenStore[ID]) history(ctx context.Context) (userID ID, newestFirst []s
 	// The tokens 1 to 4 have the same time, and the first bytes 150, 100, 50, 200.
 	newestFirst = []strategy.AccessToken[ID]{all[0], all[4], all[1], all[2], all[3], all[5], all[6], all[7]}
 	for _, i := range []int{3, 7, 0, 4, 2, 6, 1, 5} {
-		other := s.token(all[i].CreatedAt)
-		if err := s.insertAll(ctx, all[i], other); err != nil {
-			return userID, nil, err
-		}
+		s.insert(all[i], s.token(all[i].CreatedAt))
 	}
-	return userID, newestFirst, nil
+	return userID, newestFirst
 }
 
 func position[ID comparable](token strategy.AccessToken[ID]) strategy.Position {
 	return strategy.Position{CreatedAt: token.CreatedAt, ID: token.ID}
 }
 
-func listed[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	user, want, err := s.history(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.lists(ctx, user, want...); err != nil {
-		return err
-	}
-	if err := s.lists(ctx, s.newID()); err != nil {
-		return fmt.Errorf("of a user without tokens: %w", err)
-	}
+func listed[ID comparable](s tokenStore[ID]) {
+	user, want := s.history()
+	s.lists(user, want...)
+	in("of a user without tokens", func() { s.lists(s.newID()) })
 	// The list shows the last write.
-	if _, err := s.Delete(ctx, want[3].Digest); err != nil {
-		return fmt.Errorf("Delete: %w", err)
-	}
-	if err := s.Touch(ctx, want[5].Digest, instant.Add(time.Hour)); err != nil {
-		return fmt.Errorf("Touch: %w", err)
-	}
+	s.delete(want[3].Digest)
+	s.touch(want[5].Digest, instant.Add(time.Hour))
 	want[5].LastUsedAt = instant.Add(time.Hour)
-	old := want[0].Digest
-	want[0].Digest = newDigest()
-	if err := s.rotateTo(ctx, old, strategy.Rotation{Digest: want[0].Digest}, want[0]); err != nil {
-		return err
-	}
-	return s.lists(ctx, user, slices.Delete(want, 3, 4)...)
+	s.rotated(&want[0])
+	s.lists(user, slices.Delete(want, 3, 4)...)
 }
 
-func pages[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	user, want, err := s.history(ctx)
-	if err != nil {
-		return err
-	}
+func pages[ID comparable](s tokenStore[ID]) {
+	user, want := s.history()
 	for limit := 1; limit <= len(want)+1; limit++ {
 		var after strategy.Position
 		for rest := want; ; {
-			got, err := s.ByUser(ctx, user, after, limit)
-			if err != nil {
-				return fmt.Errorf("ByUser: %w", err)
-			}
 			n := min(limit, len(rest))
-			if err := sameTokens(fmt.Sprintf("ByUser after %v, at most %d", after, limit), got, rest[:n]); err != nil {
-				return err
-			}
+			s.pageIs(user, after, limit, rest[:n])
 			if n == 0 {
 				break
 			}
@@ -510,100 +358,63 @@ func pages[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 		}
 	}
 	// A position stays valid when its token is deleted.
-	if _, err := s.Delete(ctx, want[2].Digest); err != nil {
-		return fmt.Errorf("Delete: %w", err)
-	}
-	got, err := s.ByUser(ctx, user, position(want[2]), 2)
-	if err != nil {
-		return fmt.Errorf("ByUser: %w", err)
-	}
-	return sameTokens("ByUser after a deleted token", got, want[3:5])
+	s.delete(want[2].Digest)
+	in("after a deleted token", func() { s.pageIs(user, position(want[2]), 2, want[3:5]) })
 }
 
-func deleteSession[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func deleteSession[ID comparable](s tokenStore[ID]) {
 	user := s.newID()
 	token, neighbour := s.full(user, instant), s.full(user, instant.Add(-time.Second))
-	if err := s.insertAll(ctx, token, neighbour); err != nil {
-		return err
-	}
+	s.insert(token, neighbour)
 	first := token.Digest
-	token.Digest = newDigest()
-	if err := s.rotateTo(ctx, first, strategy.Rotation{Digest: token.Digest}, token); err != nil {
-		return err
-	}
-	got, err := s.DeleteSession(ctx, user, token.ID)
-	if err != nil {
-		return fmt.Errorf("DeleteSession: %w", err)
-	}
-	if err := sameToken("DeleteSession", got, token); err != nil {
-		return err
-	}
-	if err := errors.Join(s.lacks(ctx, first), s.lacks(ctx, token.Digest), s.holds(ctx, neighbour), s.lists(ctx, user, neighbour)); err != nil {
-		return fmt.Errorf("after DeleteSession: %w", err)
-	}
+	s.rotated(&token)
+	got, err := s.DeleteSession(s.ctx, user, token.ID)
+	must("DeleteSession", err)
+	sameToken("DeleteSession", got, token)
+	in("after DeleteSession", func() {
+		s.lacks(first, token.Digest)
+		s.holds(neighbour)
+		s.lists(user, neighbour)
+	})
 	for _, id := range []uuid.UUID{token.ID, uuid.Must(uuid.NewV7()), uuid.Nil} {
-		got, err := s.DeleteSession(ctx, user, id)
-		if err := wantError("DeleteSession of a missing session", got, err, strategy.ErrTokenNotFound); err != nil {
-			return err
-		}
+		got, err := s.DeleteSession(s.ctx, user, id)
+		wantError("DeleteSession of a missing session", got, err, strategy.ErrTokenNotFound)
 	}
-	return s.lists(ctx, user, neighbour)
+	s.lists(user, neighbour)
 }
 
-func deleteSessionOfAnother[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	token, own := s.full(s.newID(), instant), s.token(instant)
-	if err := s.insertAll(ctx, token, own); err != nil {
-		return err
-	}
+func deleteSessionOfAnother[ID comparable](s tokenStore[ID]) {
+	token, own := s.insertedFull(), s.inserted(instant)
 	for _, user := range []ID{own.UserID, s.newID()} {
-		got, err := s.DeleteSession(ctx, user, token.ID)
-		if err := wantError("DeleteSession of another user's session", got, err, strategy.ErrTokenNotFound); err != nil {
-			return err
-		}
+		got, err := s.DeleteSession(s.ctx, user, token.ID)
+		wantError("DeleteSession of another user's session", got, err, strategy.ErrTokenNotFound)
 	}
-	if err := errors.Join(s.holds(ctx, token), s.holds(ctx, own)); err != nil {
-		return fmt.Errorf("after DeleteSession of another user's session: %w", err)
-	}
-	return nil
+	in("after DeleteSession of another user's session", func() { s.holds(token, own) })
 }
 
-func deleteSessionRace[ID comparable](ctx context.Context, s tokenStore[ID]) error {
+func deleteSessionRace[ID comparable](s tokenStore[ID]) {
 	for _, each := range []int{1, 2} { // all deletes are by the ID, or every second one
-		token, err := s.insert(ctx, instant)
-		if err != nil {
-			return err
-		}
-		_, err = oneWins("DeleteSession and Delete of a session", 8, strategy.ErrTokenNotFound, func(i int) error {
-			var err error
+		token := s.inserted(instant)
+		oneWins("DeleteSession and Delete of a session", 8, strategy.ErrTokenNotFound, func(i int) (err error) {
 			if i%each == 0 {
-				_, err = s.DeleteSession(ctx, token.UserID, token.ID)
+				_, err = s.DeleteSession(s.ctx, token.UserID, token.ID)
 			} else {
-				_, err = s.Delete(ctx, token.Digest)
+				_, err = s.Delete(s.ctx, token.Digest)
 			}
-			return cmp.Or(s.lacks(ctx, token.Digest), err)
-		})
-		if err != nil {
+			s.lacks(token.Digest)
 			return err
-		}
+		})
 	}
-	return nil
 }
 
-func deleteByUser[ID comparable](ctx context.Context, s tokenStore[ID]) error {
-	user := s.newID()
-	other := s.full(s.newID(), instant)
+func deleteByUser[ID comparable](s tokenStore[ID]) {
+	user, other := s.newID(), s.insertedFull()
 	var own []strategy.AccessToken[ID]
 	for i := range 6 {
 		own = append(own, s.full(user, instant.Add(-time.Duration(i)*time.Second)))
 	}
-	if err := s.insertAll(ctx, append(own, other)...); err != nil {
-		return err
-	}
-	old := own[4].Digest
-	own[4].Digest = newDigest()
-	if err := s.rotateTo(ctx, old, strategy.Rotation{Digest: own[4].Digest}, own[4]); err != nil {
-		return err
-	}
+	s.insert(own...)
+	s.rotated(&own[4])
 	for _, step := range []struct {
 		except []uuid.UUID
 		n      int64
@@ -615,23 +426,20 @@ func deleteByUser[ID comparable](ctx context.Context, s tokenStore[ID]) error {
 		{nil, 1, nil},
 		{nil, 0, nil},
 	} {
-		n, err := s.DeleteByUser(ctx, user, step.except...)
-		op := fmt.Sprintf("DeleteByUser with %d exceptions", len(step.except))
-		if err != nil {
-			return fmt.Errorf("%s: %w", op, err)
-		}
-		if n != step.n {
-			return fmt.Errorf("%s returned %d, want %d", op, n, step.n)
-		}
-		if err := errors.Join(s.lists(ctx, user, step.left...), s.holds(ctx, other)); err != nil {
-			return fmt.Errorf("after %s: %w", op, err)
-		}
-		for _, token := range own {
-			kept := slices.ContainsFunc(step.left, func(t strategy.AccessToken[ID]) bool { return t.ID == token.ID })
-			if found := s.lacks(ctx, token.Digest) != nil; found != kept {
-				return fmt.Errorf("after %s: a token is found by its digest: %v, want %v", op, found, kept)
+		in(fmt.Sprintf("DeleteByUser with %d exceptions", len(step.except)), func() {
+			n, err := s.DeleteByUser(s.ctx, user, step.except...)
+			must("DeleteByUser", err)
+			if n != step.n {
+				fail("it returned %d, want %d", n, step.n)
 			}
-		}
+			s.lists(user, step.left...)
+			s.holds(other)
+			for _, token := range own {
+				kept := slices.ContainsFunc(step.left, func(t strategy.AccessToken[ID]) bool { return t.ID == token.ID })
+				if found := s.finds(token.Digest); found != kept {
+					fail("a token is found by its digest: %v, want %v", found, kept)
+				}
+			}
+		})
 	}
-	return nil
 }
