@@ -87,14 +87,19 @@ func (s attemptStore) holds(now time.Time, key string, want account.AttemptCount
 
 // hold is holds for many keys.
 func (s attemptStore) hold(now time.Time, keys []string, want ...account.AttemptCounter) {
+	for i, got := range s.counters(now, keys...) {
+		sameCounter(fmt.Sprintf("Counters, key %d", i), got, want[i])
+	}
+}
+
+// counters returns one counter for each key.
+func (s attemptStore) counters(now time.Time, keys ...string) []account.AttemptCounter {
 	got, err := s.Counters(s.ctx, now, keys...)
 	must("Counters", err)
-	if len(got) != len(want) {
+	if len(got) != len(keys) {
 		fail("Counters of %d keys returned %d", len(keys), len(got))
 	}
-	for i := range want {
-		sameCounter(fmt.Sprintf("Counters, key %d", i), got[i], want[i])
-	}
+	return got
 }
 
 var noCounter account.AttemptCounter
@@ -361,10 +366,8 @@ func attemptClearAddRace(s attemptStore) {
 			defer mu.Unlock()
 			numbers = append(numbers, got.Failures)
 		})
-		found, err := s.Counters(s.ctx, future, key)
-		must("Counters", err)
 		// The failures before the clear, and those after it, were counted from 1.
-		after := found[0].Failures
+		after := s.counters(future, key)[0].Failures
 		want := append(upTo(max(0, len(numbers)-after)), upTo(after)...)
 		slices.Sort(numbers)
 		slices.Sort(want)
