@@ -100,12 +100,12 @@ func (a *Attempts) Counters(ctx context.Context, now time.Time, keys ...string) 
 		{Key: "_id", Value: bson.D{{Key: "$in", Value: in}}},
 		{Key: "expires_at", Value: bson.D{{Key: "$gt", Value: now}}},
 	})
-	if err != nil {
-		return nil, fmt.Errorf("mongostore: find the counters: %w", err)
-	}
 	var docs []attemptsDoc
-	if err := cur.All(ctx, &docs); err != nil {
-		return nil, fmt.Errorf("mongostore: find the counters: %w", err)
+	if err == nil {
+		err = cur.All(ctx, &docs)
+	}
+	if err != nil {
+		return nil, wrap("find the counters", err)
 	}
 	counters := make([]account.AttemptCounter, len(keys))
 	for i, key := range keys {
@@ -135,10 +135,7 @@ func (a *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 	err := a.upsert(ctx, key, now, func() error {
 		return a.coll.FindOneAndUpdate(ctx, liveFilter(key, now), update, opts).Decode(&doc)
 	})
-	if err != nil {
-		return account.AttemptCounter{}, fmt.Errorf("mongostore: count the attempt: %w", err)
-	}
-	return doc.counter(), nil
+	return doc.counter(), wrap("count the attempt", err)
 }
 
 // upsert runs an upsert, up to five times if its insert finds the key taken. Then another
@@ -180,20 +177,14 @@ func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n in
 		deleted, err := a.coll.DeleteOne(ctx, having("$lte"))
 		return err != nil || deleted.DeletedCount > 0, err
 	})
-	if err != nil {
-		return fmt.Errorf("mongostore: withdraw attempts: %w", err)
-	}
-	return nil
+	return wrap("withdraw attempts", err)
 }
 
 // Clear implements account.AttemptStore.
 func (a *Attempts) Clear(ctx context.Context, key string) error {
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
-	if err := a.remove(ctx, bson.D{{Key: "_id", Value: key}}); err != nil {
-		return fmt.Errorf("mongostore: clear the counter: %w", err)
-	}
-	return nil
+	return wrap("clear the counter", a.remove(ctx, bson.D{{Key: "_id", Value: key}}))
 }
 
 // remove deletes the document that a filter matches, if there is one.
@@ -217,15 +208,12 @@ func (a *Attempts) Remember(ctx context.Context, key string, now, expires time.T
 		_, err := a.coll.UpdateOne(ctx, bson.D{{Key: "_id", Value: key}}, update, options.UpdateOne().SetUpsert(true))
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("mongostore: remember the device: %w", err)
-	}
-	return nil
+	return wrap("remember the device", err)
 }
 
 // Purge removes the counters that a TTL index would remove, those that expired more than 5
 // minutes ago. It returns their number.
 func (a *Attempts) Purge(ctx context.Context) (int64, error) {
 	expired := a.now().Add(-attemptsGrace)
-	return a.deleteMany(ctx, a.coll, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: expired}}}})
+	return a.purge(ctx, a.coll, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: expired}}}})
 }

@@ -3,6 +3,7 @@ package mongostore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -28,6 +29,14 @@ const (
 	// on a large collection takes minutes.
 	indexTimeout = 5 * time.Minute
 )
+
+// wrap says what failed. It returns nil for nil.
+func wrap(doing string, err error) error {
+	if err != nil {
+		return fmt.Errorf("mongostore: %s: %w", doing, err)
+	}
+	return nil
+}
 
 // bounded returns ctx with a deadline, unless it already has one.
 func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {

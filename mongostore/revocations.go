@@ -36,8 +36,6 @@ var _ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
 //	  at           date, by the server's clock      TTL index
 //	  token        a digest; or instead session_id or user_id
 func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocation[ID]) error {
-	ctx, cancel := t.bounded(ctx)
-	defer cancel()
 	id, err := uuid.NewV7()
 	if err != nil {
 		return fmt.Errorf("mongostore: make an ID: %w", err)
@@ -56,14 +54,10 @@ func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocatio
 	}
 	// The server sets the time, as the clocks of applications differ.
 	update := bson.D{{Key: "$currentDate", Value: bson.D{{Key: "at", Value: true}}}, {Key: "$set", Value: set}}
-	err = retryDeadlock(ctx, func() error {
+	return t.write(ctx, "publish the revocation", func(ctx context.Context) error {
 		_, err := t.revocations.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, update, options.UpdateOne().SetUpsert(true))
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("mongostore: publish the revocation: %w", err)
-	}
-	return nil
 }
 
 // FollowRevocations implements strategy.RevocationLog.
@@ -94,12 +88,12 @@ func (f *revocationFollower[ID]) next(ctx context.Context) ([]strategy.Revocatio
 	}
 	// This does not find documents without a date, which Latchkey did not write.
 	cur, err := f.tokens.revocations.Find(ctx, bson.D{{Key: "at", Value: bson.D{{Key: "$gte", Value: from}}}}, opts)
-	if err != nil {
-		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
-	}
 	var docs []bson.Raw
-	if err := cur.All(ctx, &docs); err != nil {
-		return nil, fmt.Errorf("mongostore: read the revocations: %w", err)
+	if err == nil {
+		err = cur.All(ctx, &docs)
+	}
+	if err != nil {
+		return nil, wrap("read the revocations", err)
 	}
 	var undecoded error
 	tooLate := f.tokens.now().Add(maxClockSkew)
@@ -183,5 +177,5 @@ func parseRevocation[ID comparable](doc bson.Raw, reg *bson.Registry) (r strateg
 func (t *Tokens[ID]) purgeRevocations(ctx context.Context) (int64, error) {
 	// This process's clock may be ahead of the server's.
 	old := t.now().Add(-revocationsKept - maxClockSkew)
-	return t.deleteMany(ctx, t.revocations, bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: old}}}})
+	return t.purge(ctx, t.revocations, bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: old}}}})
 }

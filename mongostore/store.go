@@ -85,15 +85,24 @@ func (s *store) emit(ctx context.Context, e event.Event) {
 	}
 }
 
-// deleteMany deletes the documents that a filter matches, and returns their number.
-func (s *store) deleteMany(ctx context.Context, coll *mongo.Collection, filter bson.D) (int64, error) {
+// write runs a write in the time of a call, repeats it after a deadlock, and says in its
+// error what the store was doing.
+func (s *store) write(ctx context.Context, doing string, do func(context.Context) error) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	res, err := coll.DeleteMany(ctx, filter)
-	if err != nil {
-		return 0, fmt.Errorf("mongostore: purge %s: %w", coll.Name(), err)
-	}
-	return res.DeletedCount, nil
+	return wrap(doing, retryDeadlock(ctx, func() error { return do(ctx) }))
+}
+
+// purge deletes the documents that a filter matches, and returns their number.
+func (s *store) purge(ctx context.Context, coll *mongo.Collection, filter bson.D) (n int64, err error) {
+	err = s.write(ctx, "purge "+coll.Name(), func(ctx context.Context) error {
+		res, err := coll.DeleteMany(ctx, filter)
+		if err == nil {
+			n = res.DeletedCount
+		}
+		return err
+	})
+	return n, err
 }
 
 // EnsureIndexes makes the indexes of the store's collections, if missing; the package's
@@ -171,10 +180,7 @@ func (p *purger) ensureIndexes(ctx context.Context) error {
 			p.start()
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("mongostore: ensure indexes: %w", err)
-	}
-	return nil
+	return wrap("ensure indexes", err)
 }
 
 // verifyIndexes checks the indexes. It accepts the substitute if an interval is set.
@@ -187,10 +193,7 @@ func (p *purger) verifyIndexes(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("mongostore: verify indexes: %w", err)
-	}
-	return nil
+	return wrap("verify indexes", err)
 }
 
 // start starts the periodic purge, once.

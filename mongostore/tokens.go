@@ -166,24 +166,18 @@ func (t *Tokens[ID]) Retention() time.Duration { return t.lifetime }
 
 // Insert implements strategy.Store.
 func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID]) error {
-	ctx, cancel := t.bounded(ctx)
-	defer cancel()
 	doc := tokenDoc[ID]{
 		ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt,
 		LastUsedAt: token.LastUsedAt, AuthenticatedAt: token.AuthenticatedAt, TokenVersion: token.TokenVersion, ExpiresAt: token.ExpiresAt,
 		Scopes: token.Scopes, Name: token.Name, UserAgent: token.UserAgent, ClientIP: token.ClientIP,
 	}
-	err := retryDeadlock(ctx, func() error {
+	return t.write(ctx, "insert the token", func(ctx context.Context) error {
 		_, err := t.coll.InsertOne(ctx, doc)
+		if mongo.IsDuplicateKeyError(err) {
+			return strategy.ErrDuplicateToken
+		}
 		return err
 	})
-	switch {
-	case mongo.IsDuplicateKeyError(err):
-		return fmt.Errorf("mongostore: %w", strategy.ErrDuplicateToken)
-	case err != nil:
-		return fmt.Errorf("mongostore: insert the token: %w", err)
-	}
-	return nil
 }
 
 // ByToken implements strategy.Store.
@@ -199,16 +193,10 @@ func (t *Tokens[ID]) ByToken(ctx context.Context, digest string) (strategy.Acces
 
 // Touch implements strategy.Store.
 func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) error {
-	ctx, cancel := t.bounded(ctx)
-	defer cancel()
-	err := retryDeadlock(ctx, func() error {
+	return t.write(ctx, "touch the token", func(ctx context.Context) error {
 		_, err := t.coll.UpdateOne(ctx, tokenFilter(digest), bson.D{{Key: "$max", Value: bson.D{{Key: "last_used_at", Value: at}}}})
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("mongostore: touch the token: %w", err)
-	}
-	return nil
 }
 
 // Rotate implements strategy.Store. On a collection that is sharded by token it needs
@@ -357,10 +345,7 @@ func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid
 		}
 		return false, err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("mongostore: delete the user's tokens: %w", err)
-	}
-	return n, nil
+	return n, wrap("delete the user's tokens", err)
 }
 
 // delete deletes a row. It returns what can be read of it.
@@ -390,10 +375,7 @@ func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, filter any
 		doc, err = one(run(ctx, filter))
 		return doc != nil, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("mongostore: %s: %w", doing, err)
-	}
-	return doc, nil
+	return doc, wrap(doing, err)
 }
 
 // one returns the document of a result; nil if there is none.
@@ -433,5 +415,5 @@ func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
 	if t.lifetime > 0 {
 		filter = append(filter, bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: ended.Add(-t.lifetime)}}}})
 	}
-	return t.deleteMany(ctx, t.coll, bson.D{{Key: "$or", Value: filter}})
+	return t.purge(ctx, t.coll, bson.D{{Key: "$or", Value: filter}})
 }
