@@ -15,8 +15,8 @@ import (
 )
 
 // Config configures a [Latchkey]. The zero value is usable: tokens that are valid
-// until they are revoked, by bearer header and by cookie. A field that is described
-// here in one line has more to it in the package that it names.
+// until they are revoked, by bearer header and by cookie. For details of a field, see the
+// package that it names.
 type Config struct {
 	// Lifetime is how long a token is valid after the login, to the millisecond.
 	// Default 0: until it is revoked. NIST SP 800-63B-4 §2.2.3 recommends at most 24

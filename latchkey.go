@@ -42,7 +42,8 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // parameters are inferred.
 //
 // New does no I/O: call EnsureIndexes or VerifyIndexes when the application starts,
-// and Close when it ends. It returns an error that names the field where the
+// and Close when it ends. Without the indexes, two accounts can have one e-mail address,
+// and every request scans the collections. New returns an error that names the field where the
 // configuration is wrong, or where Member cannot be stored.
 func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
 	cfg.fillDefaults()
@@ -117,8 +118,8 @@ func inTurn(ctx context.Context, stores ...func(context.Context) error) error {
 }
 
 // Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
-// and waits until it has ended. It is idempotent. The MongoDB client is the
-// application's to disconnect, afterwards.
+// and waits until it has ended. It is idempotent. Disconnect the MongoDB client
+// after Close.
 func (lk *Latchkey[U, ID]) Close() {
 	lk.Sessions.Close()
 	lk.Tokens.Close()
