@@ -58,8 +58,24 @@ func rejectOptions(doc *wirebson.Document, options ...string) error {
 	return nil
 }
 
+// byID reports whether an option is {_id: 1}. Any other value is an error.
+func byID(spec *wirebson.Document, option string) (bool, error) {
+	doc, err := document(spec, option)
+	if err != nil || doc.Len() == 0 {
+		return false, err
+	}
+	if n, ok := number(doc.Get("_id")); doc.Len() != 1 || !ok || n != 1 {
+		return false, rejectOptions(spec, option)
+	}
+	return true, nil
+}
+
 func (s *store) find(c command) (*wirebson.Document, error) {
-	if err := rejectOptions(c.spec, "skip", "projection", "collation"); err != nil {
+	if err := rejectOptions(c.spec, "skip", "collation"); err != nil {
+		return nil, err
+	}
+	idOnly, err := byID(c.spec, "projection")
+	if err != nil {
 		return nil, err
 	}
 	filter, err := document(c.spec, "filter")
@@ -93,7 +109,13 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	}
 	batch := wirebson.MakeArray(len(found))
 	for _, r := range found {
-		if err := batch.Add(r.raw); err != nil {
+		raw := r.raw
+		if idOnly {
+			if raw, err = wirebson.MustDocument("_id", r.doc.Get("_id")).Encode(); err != nil {
+				return nil, err
+			}
+		}
+		if err := batch.Add(raw); err != nil {
 			return nil, err
 		}
 	}
@@ -249,7 +271,10 @@ func (s *store) update(c command) (*wirebson.Document, error) {
 }
 
 func (s *store) findAndModify(c command) (*wirebson.Document, error) {
-	if err := rejectOptions(c.spec, "sort", "fields", "collation", "arrayFilters"); err != nil {
+	if err := rejectOptions(c.spec, "fields", "collation", "arrayFilters"); err != nil {
+		return nil, err
+	}
+	if _, err := byID(c.spec, "sort"); err != nil { // the queries match one document
 		return nil, err
 	}
 	filter, err := document(c.spec, "query")
