@@ -160,7 +160,7 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (e
 	switch {
 	case err != nil || failed != nil:
 		return "", errors.Join(err, failed)
-	case a.HashedPassword == "":
+	case a.HashedPassword.IsZero():
 		return event.ReasonUnusableHash, nil
 	case unusable != nil:
 		return event.ReasonUnusableHash, fmt.Errorf("account: %w", unusable)
@@ -205,7 +205,7 @@ func (m *Manager[U, ID]) pretend(ctx context.Context, password string) (err erro
 // hash hashes a new password.
 func (m *Manager[U, ID]) hash(ctx context.Context, password string) (hash PasswordHash, err error) {
 	if busy := m.semaphore.run(ctx, func() { hash, err = m.hasher.hash(password) }); busy != nil {
-		return "", busy
+		return PasswordHash{}, busy
 	}
 	return hash, err
 }

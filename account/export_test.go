@@ -11,7 +11,7 @@ func Verify(password, hash string) (ok, outdated bool, err error) {
 	if err != nil {
 		return false, false, err
 	}
-	return h.verify(password, PasswordHash(hash))
+	return h.verify(password, NewPasswordHash(hash))
 }
 
 // Semaphore, NewSemaphore and Run give tests the semaphore around hashes.

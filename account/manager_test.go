@@ -21,6 +21,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/sameuser"
 	"github.com/latchkey-go/latchkey/memstore"
 )
 
@@ -140,7 +141,7 @@ func (r *rig) register(t testing.TB) member {
 func (r *rig) withHash(t testing.TB, hash string) member {
 	t.Helper()
 	ann := r.register(t)
-	ann.HashedPassword = account.PasswordHash(hash)
+	ann.HashedPassword = account.NewPasswordHash(hash)
 	r.change(t, ann.ID, func(m *member) { m.HashedPassword = ann.HashedPassword })
 	return ann
 }
@@ -165,7 +166,7 @@ func (r *rig) stored(t testing.TB, id uuid.UUID) member {
 // hash returns the password hash as stored.
 func (r *rig) hash(t testing.TB, id uuid.UUID) string {
 	t.Helper()
-	return string(r.stored(t, id).HashedPassword)
+	return r.stored(t, id).HashedPassword.Reveal()
 }
 
 // authenticate calls Authenticate and checks its error.
@@ -184,7 +185,7 @@ func (r *rig) authenticate(t *testing.T, when, email, password string, want erro
 func TestRegisteredAccountCanLogIn(t *testing.T) {
 	r := newRig(t, account.Config{})
 	stranger := newMember(" Ann@Example.COM ")
-	stranger.Superuser, stranger.Verified, stranger.HashedPassword = true, true, "forged"
+	stranger.Superuser, stranger.Verified, stranger.HashedPassword = true, true, account.NewPasswordHash("forged")
 	stranger.CreatedAt = time.UnixMilli(1)
 
 	got, err := r.Register(t.Context(), stranger, password)
@@ -198,20 +199,20 @@ func TestRegisteredAccountCanLogIn(t *testing.T) {
 		},
 		Name: "Ann",
 	}
-	if !reflect.DeepEqual(got, want) {
+	if !sameuser.Equal(got, want) {
 		t.Errorf("Register: got %+v\nwant %+v", got, want)
 	}
 	if got.ID == uuid.Nil {
 		t.Error("Register: got no ID, want one made by newID")
 	}
-	if !strings.HasPrefix(string(got.HashedPassword), cheapHash) {
-		t.Errorf("the hash begins with %.30q, want the configured parameters, %q", string(got.HashedPassword), cheapHash)
+	if !strings.HasPrefix(got.HashedPassword.Reveal(), cheapHash) {
+		t.Errorf("the hash begins with %.30q, want the configured parameters, %q", got.HashedPassword.Reveal(), cheapHash)
 	}
-	if stored, err := r.store.Users.ByID(t.Context(), got.ID); !reflect.DeepEqual(stored, got) || err != nil {
+	if stored, err := r.store.Users.ByID(t.Context(), got.ID); !sameuser.Equal(stored, got) || err != nil {
 		t.Errorf("the store holds %+v, %v, want %+v", stored, err, got)
 	}
 	for _, email := range []string{"ann@example.com", "ann@example.com\t", "\r\n ANN@EXAMPLE.COM", "Ann@Example.COM"} {
-		if user := r.authenticate(t, "as "+email, email, password, nil); !reflect.DeepEqual(user, got) {
+		if user := r.authenticate(t, "as "+email, email, password, nil); !sameuser.Equal(user, got) {
 			t.Errorf("Authenticate as %q: got %+v, want %+v", email, user, got)
 		}
 	}
@@ -367,8 +368,8 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 	r.register(t)
 	for email, change := range map[string]func(*member){
 		"inactive@example.com":     func(m *member) { m.Active = false },
-		"passwordless@example.com": func(m *member) { m.HashedPassword = "" },
-		"unusable@example.com":     func(m *member) { m.HashedPassword = "garbage" },
+		"passwordless@example.com": func(m *member) { m.HashedPassword = account.PasswordHash{} },
+		"unusable@example.com":     func(m *member) { m.HashedPassword = account.NewPasswordHash("garbage") },
 	} {
 		m, err := r.Register(t.Context(), newMember(email), password)
 		if err != nil {
@@ -501,8 +502,8 @@ func TestOutdatedHashIsReplacedAtLogin(t *testing.T) {
 			if (got != c.hash) != c.replaced || !strings.HasPrefix(got, prefix) {
 				t.Errorf("the store holds %q, want it replaced: %v, with the parameters %q", got, c.replaced, prefix)
 			}
-			if string(user.HashedPassword) != got {
-				t.Errorf("the user has the hash %q, want the stored one, %q", string(user.HashedPassword), got)
+			if user.HashedPassword.Reveal() != got {
+				t.Errorf("the user has the hash %q, want the stored one, %q", user.HashedPassword.Reveal(), got)
 			}
 			want := []event.Kind{event.LoginSucceeded}
 			if c.replaced {
@@ -587,8 +588,8 @@ func TestLoginSucceedsIfTheRehashFails(t *testing.T) {
 	ann := r.withHash(t, old)
 	down := errors.New("down")
 	r.store.replacePassword = failingReplace(down)
-	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); string(got.HashedPassword) != old {
-		t.Errorf("the user has the hash %q, want the stored one, %q", string(got.HashedPassword), old)
+	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); got.HashedPassword.Reveal() != old {
+		t.Errorf("the user has the hash %q, want the stored one, %q", got.HashedPassword.Reveal(), old)
 	}
 	events := r.takeEvents()
 	want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
@@ -601,7 +602,7 @@ func TestHostileHashIsDenied(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	for name, hash := range hostileHashes {
-		r.change(t, ann.ID, func(m *member) { m.HashedPassword = account.PasswordHash(hash) })
+		r.change(t, ann.ID, func(m *member) { m.HashedPassword = account.NewPasswordHash(hash) })
 		r.takeEvents()
 		r.authenticate(t, "with the hash: "+name, ann.Email, password, account.ErrBadCredentials)
 		if got := r.takeEvents(); len(got) != 1 || got[0].Reason != event.ReasonUnusableHash || got[0].UserID != ann.ID {
@@ -630,9 +631,9 @@ func TestChangePassword(t *testing.T) {
 		// The current password is checked first: strangers learn nothing about the rules.
 		{"the current is wrong, the new is weak", "wrong", "weak", nil, account.ErrBadCredentials},
 		{"the account is inactive", password, changed, func(m *member) { m.Active = false }, account.ErrBadCredentials},
-		{"the account has no password", "", changed, func(m *member) { m.HashedPassword = "" }, account.ErrBadCredentials},
+		{"the account has no password", "", changed, func(m *member) { m.HashedPassword = account.PasswordHash{} }, account.ErrBadCredentials},
 		{"the hash is outdated", password, changed, func(m *member) {
-			m.HashedPassword = account.PasswordHash(phc(64, 1, 1, salt, keyOf(password, salt, 16)))
+			m.HashedPassword = account.NewPasswordHash(phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 		}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -656,8 +657,8 @@ func TestChangePassword(t *testing.T) {
 				return
 			}
 			want := ann
-			want.HashedPassword, want.Version = account.PasswordHash(r.hash(t, ann.ID)), 1
-			if stored := r.stored(t, ann.ID); !reflect.DeepEqual(got, want) || !reflect.DeepEqual(stored, want) {
+			want.HashedPassword, want.Version = account.NewPasswordHash(r.hash(t, ann.ID)), 1
+			if stored := r.stored(t, ann.ID); !sameuser.Equal(got, want) || !sameuser.Equal(stored, want) {
 				t.Errorf("got %+v\nstored %+v\nwant %+v", got, stored, want)
 			}
 			r.authenticate(t, "with the new password", ann.Email, c.next, nil)
@@ -707,8 +708,8 @@ func TestLoginKeepsTokenVersion(t *testing.T) {
 	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 	r.change(t, ann.ID, func(m *member) { m.Version = 7 })
 	r.authenticate(t, "with an outdated hash", ann.Email, password, nil)
-	if got := r.stored(t, ann.ID); got.Version != 7 || got.HashedPassword == ann.HashedPassword {
-		t.Errorf("after a rehash: got version %d, rehashed: %v, want 7, true", got.Version, got.HashedPassword != ann.HashedPassword)
+	if got := r.stored(t, ann.ID); got.Version != 7 || got.HashedPassword.Reveal() == ann.HashedPassword.Reveal() {
+		t.Errorf("after a rehash: got version %d, rehashed: %v, want 7, true", got.Version, got.HashedPassword.Reveal() != ann.HashedPassword.Reveal())
 	}
 }
 
@@ -723,9 +724,9 @@ func TestReauthenticate(t *testing.T) {
 		{"no password", "", nil, event.ReasonWrongPassword},
 		{"a password that is too long", strings.Repeat("x", account.MaxPasswordBytes+1), nil, event.ReasonWrongPassword},
 		{"an inactive account", password, func(m *member) { m.Active = false }, event.ReasonUserInactive},
-		{"an account without a password", password, func(m *member) { m.HashedPassword = "" }, event.ReasonUnusableHash},
+		{"an account without a password", password, func(m *member) { m.HashedPassword = account.PasswordHash{} }, event.ReasonUnusableHash},
 		{"an account whose password was changed", password, func(m *member) {
-			m.HashedPassword = account.PasswordHash(phc(64, 1, 1, salt, keyOf("changed", salt, 32)))
+			m.HashedPassword = account.NewPasswordHash(phc(64, 1, 1, salt, keyOf("changed", salt, 32)))
 		}, event.ReasonWrongPassword},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -739,7 +740,7 @@ func TestReauthenticate(t *testing.T) {
 			got, err := r.Reauthenticate(t.Context(), session, c.password)
 			events := r.takeEvents()
 			if c.want == "" {
-				if !reflect.DeepEqual(got, before) || err != nil || len(events) != 1 || events[0].Kind != event.Reauthenticated {
+				if !sameuser.Equal(got, before) || err != nil || len(events) != 1 || events[0].Kind != event.Reauthenticated {
 					t.Errorf("got %+v, %v and the events %+v, want the stored account, %+v, and one login.reauthenticated", got, err, events, before)
 				}
 			} else {
@@ -750,7 +751,7 @@ func TestReauthenticate(t *testing.T) {
 					t.Errorf("got the events %+v, want one login.denied for Ann with the reason %s", events, c.want)
 				}
 			}
-			if after := r.stored(t, session.ID); !reflect.DeepEqual(after, before) {
+			if after := r.stored(t, session.ID); !sameuser.Equal(after, before) {
 				t.Errorf("the store holds %+v, want %+v unchanged", after, before)
 			}
 		})
@@ -770,8 +771,8 @@ func TestReauthenticate(t *testing.T) {
 	r = newRig(t, account.Config{})
 	ann = r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 	got, err = r.Reauthenticate(t.Context(), ann, password)
-	if stored := r.stored(t, ann.ID); err != nil || got.HashedPassword == ann.HashedPassword || !reflect.DeepEqual(got, stored) {
-		t.Errorf("with an outdated hash: got %v, rehashed: %v, want true and the stored account", err, got.HashedPassword != ann.HashedPassword)
+	if stored := r.stored(t, ann.ID); err != nil || got.HashedPassword.Reveal() == ann.HashedPassword.Reveal() || !sameuser.Equal(got, stored) {
+		t.Errorf("with an outdated hash: got %v, rehashed: %v, want true and the stored account", err, got.HashedPassword.Reveal() != ann.HashedPassword.Reveal())
 	}
 }
 
@@ -828,7 +829,7 @@ func TestDeactivatedAccountCannotLogIn(t *testing.T) {
 	}
 	want := ann
 	want.Version = 1 // tokens issued before the deactivation stay invalid
-	if got := r.authenticate(t, "when active again", ann.Email, password, nil); !reflect.DeepEqual(got, want) {
+	if got := r.authenticate(t, "when active again", ann.Email, password, nil); !sameuser.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -866,7 +867,7 @@ func TestOvertakenPasswordChangeIsAConflict(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-		r.change(t, id, func(m *member) { m.HashedPassword = "the other hash" })
+		r.change(t, id, func(m *member) { m.HashedPassword = account.NewPasswordHash("the other hash") })
 		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
 	}
 	if _, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
@@ -1080,7 +1081,7 @@ func TestEvents(t *testing.T) {
 	_, _ = r.ChangePassword(ctx, ann.ID, second, third)
 	_, _ = r.ChangePassword(ctx, ann.ID, password, "weak")
 	_, _ = r.ChangePassword(ctx, ann.ID, password, second)
-	old := account.PasswordHash(phc(64, 1, 1, salt, keyOf(second, salt, 16)))
+	old := account.NewPasswordHash(phc(64, 1, 1, salt, keyOf(second, salt, 16)))
 	r.change(t, ann.ID, func(m *member) { m.HashedPassword = old })
 	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
 	r.change(t, ann.ID, func(m *member) { m.Active = false })
@@ -1135,7 +1136,7 @@ func TestEvents(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	for _, secret := range []string{password, second, third, "weak", "$argon2id$", string(ann.HashedPassword)} {
+	for _, secret := range []string{password, second, third, "weak", "$argon2id$", ann.HashedPassword.Reveal()} {
 		if strings.Contains(shown.String(), secret) {
 			t.Errorf("the events show %q:\n%s", secret, shown.String())
 		}
@@ -1236,6 +1237,8 @@ var makeChange = map[string]func(context.Context, *rig, uuid.UUID) error{
 	"Activate":     func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Activate(ctx, id) },
 }
 
+type contextKey struct{}
+
 // All sessions are told after each change that can end an account's sessions, also if the
 // request was cancelled, and also if the store failed, as the change may have been made.
 func TestSessionsAreToldOfEachChange(t *testing.T) {
@@ -1271,9 +1274,9 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 			var got []told
 			var updated bool
 			record := sessionsFunc(func(ctx context.Context, id uuid.UUID, revoked bool) error {
-				if !updated || ctx.Err() != nil || ctx.Value(member{}) != "a value" {
+				if !updated || ctx.Err() != nil || ctx.Value(contextKey{}) != "a value" {
 					t.Errorf("called with the update made: %v, context error: %v, value: %v, want true, nil and the request's",
-						updated, ctx.Err(), ctx.Value(member{}))
+						updated, ctx.Err(), ctx.Value(contextKey{}))
 				}
 				got = append(got, told{id, revoked})
 				return nil
@@ -1284,7 +1287,7 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 			if !c.known {
 				id = uuid.New()
 			}
-			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), member{}, "a value"))
+			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), contextKey{}, "a value"))
 			defer cancel()
 			good := r.store.Users
 			r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {

@@ -51,10 +51,10 @@ func TestUnicodeFormsOfAPasswordAreEqual(t *testing.T) {
 				for typedAs, p := range typed {
 					r.takeEvents()
 					bob := r.authenticate(t, "typed "+typedAs, "bob@example.com", p, nil)
-					if hash == "" {
+					if hash.IsZero() {
 						hash = bob.HashedPassword
 					}
-					if bob.HashedPassword != hash || !reflect.DeepEqual(kinds(r.takeEvents()), []event.Kind{event.LoginSucceeded}) {
+					if bob.HashedPassword.Reveal() != hash.Reveal() || !reflect.DeepEqual(kinds(r.takeEvents()), []event.Kind{event.LoginSucceeded}) {
 						t.Errorf("typed %s: the hash was replaced", typedAs)
 					}
 					if _, err := r.Reauthenticate(t.Context(), bob, p); err != nil {
@@ -111,8 +111,8 @@ func TestHashOfAPasswordAsTypedIsReplaced(t *testing.T) {
 					t.Errorf("got other events, want %v", want)
 				}
 				fresh := r.hash(t, ann.ID)
-				if fresh == old || !strings.HasPrefix(fresh, cheapHash) || string(got.HashedPassword) != fresh {
-					t.Errorf("the store holds %q and the user %q, want the same new hash with the configured parameters", fresh, string(got.HashedPassword))
+				if fresh == old || !strings.HasPrefix(fresh, cheapHash) || got.HashedPassword.Reveal() != fresh {
+					t.Errorf("the store holds %q and the user %q, want the same new hash with the configured parameters", fresh, got.HashedPassword.Reveal())
 				}
 				for _, p := range []string{composed, decomposed, mixed} {
 					r.authenticate(t, fmt.Sprintf("afterwards with %+q", p), ann.Email, p, nil)
@@ -130,14 +130,14 @@ func TestHashOfAPasswordAsTypedIsReplaced(t *testing.T) {
 	for _, p := range []string{composed, decomposed, mixed} {
 		r.authenticate(t, fmt.Sprintf("with %+q", p), ann.Email, p, nil)
 	}
-	if got := r.hash(t, ann.ID); got != string(ann.HashedPassword) {
-		t.Errorf("the store holds %q, want %q unchanged", got, string(ann.HashedPassword))
+	if got := r.hash(t, ann.ID); got != ann.HashedPassword.Reveal() {
+		t.Errorf("the store holds %q, want %q unchanged", got, ann.HashedPassword.Reveal())
 	}
 	// Reauthenticate replaces the hash, as a login does.
 	r = newRig(t, account.Config{})
 	ann = r.withHash(t, current(decomposed))
-	if got, err := r.Reauthenticate(t.Context(), ann, decomposed); err != nil || got.HashedPassword == ann.HashedPassword {
-		t.Errorf("Reauthenticate: got %v, rehashed %v, want nil, true", err, got.HashedPassword != ann.HashedPassword)
+	if got, err := r.Reauthenticate(t.Context(), ann, decomposed); err != nil || got.HashedPassword.Reveal() == ann.HashedPassword.Reveal() {
+		t.Errorf("Reauthenticate: got %v, rehashed %v, want nil, true", err, got.HashedPassword.Reveal() != ann.HashedPassword.Reveal())
 	}
 }
 
@@ -167,8 +167,8 @@ func TestAllDenialsOfDecomposedPasswordsLookTheSame(t *testing.T) {
 	r := newRig(t, account.Config{Argon2: counted})
 	r.register(t)
 	for email, change := range map[string]func(*member){
-		"passwordless@example.com": func(m *member) { m.HashedPassword = "" },
-		"unusable@example.com":     func(m *member) { m.HashedPassword = "garbage" },
+		"passwordless@example.com": func(m *member) { m.HashedPassword = account.PasswordHash{} },
+		"unusable@example.com":     func(m *member) { m.HashedPassword = account.NewPasswordHash("garbage") },
 		"inactive@example.com":     func(m *member) { m.Active = false },
 	} {
 		m, err := r.Register(t.Context(), newMember(email), password)

@@ -106,7 +106,7 @@ func canonical(password string) string {
 
 func (h *hasher) hash(password string) (PasswordHash, error) {
 	s, err := argon2id.CreateHash(canonical(password), &h.params)
-	return PasswordHash(s), err
+	return NewPasswordHash(s), err
 }
 
 // pretend does the same work as verify with a wrong password.
@@ -135,7 +135,7 @@ var errUnusableHash = errors.New("the stored password hash cannot be read")
 func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, err error) {
 	for i, form := range forms(password) {
 		ok, outdated, err = h.verifyForm(form, hash)
-		if ok && i > 0 && strings.HasPrefix(string(hash), "$argon2id$") {
+		if ok && i > 0 && strings.HasPrefix(hash.Reveal(), "$argon2id$") {
 			outdated = true // verifyForm decides for bcrypt
 		}
 		if ok || err != nil {
@@ -146,7 +146,7 @@ func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, 
 }
 
 func (h *hasher) verifyForm(password string, hash PasswordHash) (ok, outdated bool, err error) {
-	switch s := string(hash); {
+	switch s := hash.Reveal(); {
 	case strings.HasPrefix(s, "$argon2id$"):
 		return h.verifyArgon2(password, s)
 	case strings.HasPrefix(s, "$2a$"), strings.HasPrefix(s, "$2b$"), strings.HasPrefix(s, "$2y$"):

@@ -1,9 +1,6 @@
 package account
 
 import (
-	"fmt"
-	"io"
-	"log/slog"
 	"time"
 
 	"github.com/latchkey-go/latchkey/strategy"
@@ -20,8 +17,7 @@ type User[ID comparable] struct {
 	ID ID `bson:"_id" json:"id"`
 	// Email is unique and normalised; see [NormalizeEmail].
 	Email string `bson:"email" json:"email"`
-	// HashedPassword is the hash of the password as a PHC string, or "" for an account
-	// without a password.
+	// HashedPassword is the hash of the password, or zero for an account without a password.
 	HashedPassword PasswordHash `bson:"hashed_password" json:"-" xml:"-"`
 	// Active says whether the account can log in and use its tokens.
 	Active bool `bson:"is_active" json:"is_active"`
@@ -65,14 +61,3 @@ type Embeds[U any, ID comparable] interface {
 	Account() *User[ID]
 	strategy.User[ID]
 }
-
-// PasswordHash is the hash of a password, as a PHC or bcrypt string. fmt and log/slog print
-// it as "…redacted", except that fmt prints it if it is in an unexported field. Convert it
-// to a string to get the hash.
-type PasswordHash string
-
-// Format implements [fmt.Formatter]. It prints "…redacted".
-func (PasswordHash) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "…redacted") }
-
-// LogValue implements [slog.LogValuer]. It returns "…redacted".
-func (PasswordHash) LogValue() slog.Value { return slog.StringValue("…redacted") }

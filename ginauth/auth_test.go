@@ -21,6 +21,7 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/sameuser"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -30,7 +31,7 @@ func callback(t testing.TB, auth *ginauth.Auth[member], user member, wantErr err
 	r := gin.New()
 	r.GET("/callback", func(c *gin.Context) {
 		issued, err := auth.Login(c, user)
-		if (wantErr == nil) != (issued.Session.User == user) {
+		if (wantErr == nil) != sameuser.Equal(issued.Session.User, user) {
 			t.Errorf("Login: got the session %+v, want the error %v", issued.Session, wantErr)
 		}
 		wantVerdict(t, "Login", err, wantErr)
@@ -194,7 +195,7 @@ func TestChecksRunInOrderUntilOneRejects(t *testing.T) {
 	var ran []string
 	check := func(name string, pass bool) ginauth.Check {
 		return auth.CheckUser(func(_ context.Context, s strategy.Session[member]) (bool, error) {
-			if s.User != h.ann || s.ID == uuid.Nil {
+			if !sameuser.Equal(s.User, h.ann) || s.ID == uuid.Nil {
 				t.Errorf("the check %s: got the session %+v, want one of %+v", name, s, h.ann)
 			}
 			ran = append(ran, name)

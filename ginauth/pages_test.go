@@ -16,6 +16,7 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/sameuser"
 	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -118,7 +119,7 @@ func newPages(t *testing.T, cfg ginauth.Config, tokens strategy.Config) *pages {
 	answer := func(c *gin.Context, issued ginauth.Issued[member], err error) {
 		wantNoAnswer(c)
 		p.err = err
-		if (err == nil) != (issued.Session.User == p.ann) || (err == nil) != (issued.Token.Reveal() != "") {
+		if (err == nil) != sameuser.Equal(issued.Session.User, p.ann) || (err == nil) != (issued.Token.Reveal() != "") {
 			t.Errorf("%s: got %+v and the error %v, want Ann's session or the error", c.Request.URL.Path, issued, err)
 		}
 		switch {

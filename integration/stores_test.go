@@ -137,7 +137,7 @@ func newPerson[ID comparable](newID func() ID) func(email string) person[ID] {
 	return func(email string) person[ID] {
 		return person[ID]{
 			User: account.User[ID]{
-				ID: newID(), Email: email, HashedPassword: "$argon2id$…", Active: true, Verified: true, Superuser: true,
+				ID: newID(), Email: email, HashedPassword: account.NewPasswordHash("$argon2id$…"), Active: true, Verified: true, Superuser: true,
 				CreatedAt: time.Date(2026, 11, 23, 12, 0, 0, 5e6, time.UTC),
 				Version:   7,
 			},
@@ -197,7 +197,7 @@ func id4(id uuid.UUID) bson.Binary {
 func TestUpdateChangesNoOtherField(t *testing.T) {
 	db := database(t)
 	users := newUsers[person[uuid.UUID]](t, db, mongostore.UsersConfig{})
-	p := person[uuid.UUID]{User: account.User[uuid.UUID]{ID: uuid.New(), Email: "jo@example.com", HashedPassword: "old"}}
+	p := person[uuid.UUID]{User: account.User[uuid.UUID]{ID: uuid.New(), Email: "jo@example.com", HashedPassword: account.NewPasswordHash("old")}}
 	if err := users.Insert(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -220,9 +220,13 @@ func TestUpdateChangesNoOtherField(t *testing.T) {
 		update func() error
 		want   bson.M // the changed fields
 	}{
-		{"a rehash", func() error { return users.ReplacePassword(t.Context(), p.ID, "old", "rehashed", false) },
+		{"a rehash", func() error {
+			return users.ReplacePassword(t.Context(), p.ID, account.NewPasswordHash("old"), account.NewPasswordHash("rehashed"), false)
+		},
 			bson.M{"hashed_password": "rehashed"}},
-		{"a change of password", func() error { return users.ReplacePassword(t.Context(), p.ID, "rehashed", "new", true) },
+		{"a change of password", func() error {
+			return users.ReplacePassword(t.Context(), p.ID, account.NewPasswordHash("rehashed"), account.NewPasswordHash("new"), true)
+		},
 			bson.M{"hashed_password": "new", "token_version": int64(1)}},
 		{"a revocation", func() error { return users.Apply(t.Context(), p.ID, account.Change{RevokeTokens: true}) },
 			bson.M{"token_version": int64(2)}},

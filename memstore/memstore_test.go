@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/sameuser"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/storetest"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -43,7 +43,7 @@ type member[ID comparable] struct {
 func newMember[ID comparable](id ID, email string) member[ID] {
 	return member[ID]{
 		User: account.User[ID]{
-			ID: id, Email: email, HashedPassword: "old", Active: true, Verified: true, Superuser: true,
+			ID: id, Email: email, HashedPassword: account.NewPasswordHash("old"), Active: true, Verified: true, Superuser: true,
 			CreatedAt: time.Date(2026, 3, 29, 1, 59, 59, 987e6, time.UTC),
 			Version:   7,
 		},
@@ -85,10 +85,10 @@ func TestUpdateKeepsIDAndEmail(t *testing.T) {
 	want := ann
 	want.Active, want.Name = false, "Anna"
 	for _, want := range []member[int64]{want, bob} {
-		if got, err := users.ByID(t.Context(), want.ID); !reflect.DeepEqual(got, want) || err != nil {
+		if got, err := users.ByID(t.Context(), want.ID); !sameuser.Equal(got, want) || err != nil {
 			t.Errorf("ByID: got %+v, %v, want %+v", got, err, want)
 		}
-		if got, err := users.ByEmail(t.Context(), want.Email); !reflect.DeepEqual(got, want) || err != nil {
+		if got, err := users.ByEmail(t.Context(), want.Email); !sameuser.Equal(got, want) || err != nil {
 			t.Errorf("ByEmail: got %+v, %v, want %+v", got, err, want)
 		}
 	}
@@ -139,7 +139,7 @@ func TestUpdateAndDeleteHonourCancellation(t *testing.T) {
 	if err := users.Delete(cancelled, ann.ID); !errors.Is(err, context.Canceled) {
 		t.Errorf("Delete: got %v, want context.Canceled", err)
 	}
-	if got, err := users.ByID(t.Context(), ann.ID); !reflect.DeepEqual(got, ann) || err != nil {
+	if got, err := users.ByID(t.Context(), ann.ID); !sameuser.Equal(got, ann) || err != nil {
 		t.Errorf("ByID: got %+v, %v, want %+v unchanged", got, err, ann)
 	}
 }

@@ -84,7 +84,7 @@ func (s *users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 func (s *users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
 	err := s.change(ctx, id, func(user *U) error {
 		a := s.of(user)
-		if a.HashedPassword != old {
+		if a.HashedPassword.Reveal() != old.Reveal() {
 			return account.ErrConflict
 		}
 		a.HashedPassword = new

@@ -3,6 +3,7 @@ package mongostore_test
 import (
 	"bytes"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,44 @@ func TestUsersConfigErrorsNameTheField(t *testing.T) {
 	}
 }
 
+// A registry of the application's own must have the codec for password hashes.
+func TestRegistryWithoutHashCodecIsRefused(t *testing.T) {
+	latchkeys := mongostore.NewRegistry()
+	copyCodecs := func(to *bson.Registry, of any, encoder, decoder bool) {
+		typ := reflect.TypeOf(of)
+		if enc, err := latchkeys.LookupEncoder(typ); encoder && err == nil {
+			to.RegisterTypeEncoder(typ, enc)
+		}
+		if dec, err := latchkeys.LookupDecoder(typ); decoder && err == nil {
+			to.RegisterTypeDecoder(typ, dec)
+		}
+	}
+	for _, c := range []struct {
+		name             string
+		encoder, decoder bool
+		ok               bool
+	}{
+		{"no codec", false, false, false},
+		{"only the encoder", true, false, false},
+		{"only the decoder", false, true, false},
+		{"both", true, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			own := bson.NewRegistry()
+			copyCodecs(own, uuid.UUID{}, true, true)
+			copyCodecs(own, account.PasswordHash{}, c.encoder, c.decoder)
+			_, err := mongostore.NewUsers[member](database(t), mongostore.UsersConfig{Registry: own})
+			if c.ok {
+				if err != nil {
+					t.Errorf("got the error %v, want none", err)
+				}
+				return
+			}
+			wantErrorNaming(t, err, "UsersConfig.Registry has no codec for account.PasswordHash: make it with NewRegistry")
+		})
+	}
+}
+
 func TestAttemptsConfigErrorsNameTheField(t *testing.T) {
 	for field, cfg := range map[string]mongostore.AttemptsConfig{
 		"AttemptsConfig.PurgeInterval is negative": {PurgeInterval: -1},
@@ -159,6 +198,62 @@ func TestRegistryWritesAndReadsUUIDs(t *testing.T) {
 		}
 		if err := decode(b, &doc{}); err == nil {
 			t.Errorf("%s was read as a UUID", name)
+		}
+	}
+}
+
+// Documents have the hash as a string, as other programs write it.
+func TestRegistryWritesAndReadsPasswordHashes(t *testing.T) {
+	const phc = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5"
+	type hashed struct {
+		Hash account.PasswordHash `bson:"hashed_password"`
+	}
+	type plain struct {
+		Hash string `bson:"hashed_password"`
+	}
+	write := func(v any) []byte {
+		var buf bytes.Buffer
+		enc := bson.NewEncoder(bson.NewDocumentWriter(&buf))
+		enc.SetRegistry(mongostore.NewRegistry())
+		if err := enc.Encode(v); err != nil {
+			t.Fatal(err)
+		}
+		return buf.Bytes()
+	}
+	read := func(b []byte, v any) error {
+		dec := bson.NewDecoder(bson.NewDocumentReader(bytes.NewReader(b)))
+		dec.SetRegistry(mongostore.NewRegistry())
+		return dec.Decode(v)
+	}
+	for _, hash := range []string{phc, ""} {
+		want := write(plain{hash})
+		if got := write(hashed{account.NewPasswordHash(hash)}); !bytes.Equal(got, want) {
+			t.Errorf("%q is written as %v, want %v", hash, bson.Raw(got), bson.Raw(want))
+		}
+		if got := write(bson.M{"hashed_password": account.NewPasswordHash(hash)}); !bytes.Equal(got, want) {
+			t.Errorf("%q in a map is written as %v, want %v", hash, bson.Raw(got), bson.Raw(want))
+		}
+	}
+	for name, c := range map[string]struct {
+		doc  bson.D
+		want string
+	}{
+		"a string":        {bson.D{{Key: "hashed_password", Value: phc}}, phc},
+		"a symbol":        {bson.D{{Key: "hashed_password", Value: bson.Symbol(phc)}}, phc},
+		"an empty string": {bson.D{{Key: "hashed_password", Value: ""}}, ""},
+		"null":            {bson.D{{Key: "hashed_password", Value: nil}}, ""},
+		"undefined":       {bson.D{{Key: "hashed_password", Value: bson.Undefined{}}}, ""},
+		"no field":        {bson.D{}, ""},
+	} {
+		var got hashed
+		if err := read(write(c.doc), &got); err != nil || got.Hash.Reveal() != c.want || got.Hash.IsZero() != (c.want == "") {
+			t.Errorf("%s: got %q, %v, want %q", name, got.Hash.Reveal(), err, c.want)
+		}
+	}
+	for name, wrong := range map[string]any{"a number": 7, "a flag": true, "a document": bson.D{}, "a date": time.Now()} {
+		var got hashed
+		if err := read(write(bson.D{{Key: "hashed_password", Value: wrong}}), &got); err == nil {
+			t.Errorf("%s was read as a hash", name)
 		}
 	}
 }

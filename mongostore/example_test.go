@@ -1,6 +1,7 @@
 package mongostore_test
 
 import (
+	"bytes"
 	"fmt"
 	"log"
 	"time"
@@ -66,14 +67,20 @@ func ExampleNewUsers() {
 		log.Fatal(err)
 	}
 	created := time.Date(2027, 1, 15, 8, 0, 0, 0, time.UTC)
-	doc, err := bson.MarshalExtJSONIndent(Author{
+	var doc, indented bytes.Buffer
+	enc := bson.NewEncoder(bson.NewExtJSONValueWriter(&doc, false, false))
+	enc.SetRegistry(mongostore.NewRegistry()) // the driver's own does not write password hashes
+	err = enc.Encode(Author{
 		User:    account.User[bson.ObjectID]{ID: id, Email: "jo@example.com", Active: true, CreatedAt: created, Version: 2},
 		PenName: "J. O.",
-	}, false, false, "", "  ")
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(string(doc))
+	if err := bson.IndentExtJSON(&indented, doc.Bytes(), "", "  "); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(indented.String())
 	// Output:
 	// {
 	//   "_id": {

@@ -86,7 +86,7 @@ func TestWritesThatMatchNothingAreRepeatedWhileTheDocumentIsThere(t *testing.T) 
 			return s.users.Apply(t.Context(), id, account.Change{Active: &off, RevokeTokens: true})
 		}, account.ErrUserNotFound},
 		{"ReplacePassword", userDoc(nil), func(s stores) error {
-			return s.users.ReplacePassword(t.Context(), id, "old", "new", true)
+			return s.users.ReplacePassword(t.Context(), id, account.NewPasswordHash("old"), account.NewPasswordHash("new"), true)
 		}, account.ErrConflict},
 	} {
 		t.Run(c.name, func(t *testing.T) {

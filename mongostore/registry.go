@@ -11,21 +11,34 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+
+	"github.com/latchkey-go/latchkey/account"
 )
 
-var uuidType = reflect.TypeFor[uuid.UUID]()
+var (
+	uuidType   = reflect.TypeFor[uuid.UUID]()
+	hashType   = reflect.TypeFor[account.PasswordHash]()
+	stringType = reflect.TypeFor[string]()
+)
 
 // defaultRegistry is the default of the Registry fields.
 var defaultRegistry = NewRegistry()
 
-// NewRegistry returns the driver's default BSON registry with a codec for uuid.UUID as
-// binary subtype 4, BSON's UUID. (The driver alone writes a UUID as bytes of subtype 0.)
+// NewRegistry returns the driver's default BSON registry with codecs for
+//
+//   - uuid.UUID, as binary subtype 4, BSON's UUID (the driver alone writes it as bytes of
+//     subtype 0);
+//   - account.PasswordHash, as a string with the hash in the clear (the driver alone returns
+//     an error). null is no password.
+//
 // An application whose user type needs other codecs adds them before it puts the registry
-// into a Config.
+// into a Config. Use the registry for the database, not to log or show users.
 func NewRegistry() *bson.Registry {
 	reg := bson.NewRegistry()
 	reg.RegisterTypeEncoder(uuidType, bson.ValueEncoderFunc(encodeUUID))
 	reg.RegisterTypeDecoder(uuidType, bson.ValueDecoderFunc(decodeUUID))
+	reg.RegisterTypeEncoder(hashType, bson.ValueEncoderFunc(encodeHash))
+	reg.RegisterTypeDecoder(hashType, bson.ValueDecoderFunc(decodeHash))
 	return reg
 }
 
@@ -52,6 +65,31 @@ func decodeUUID(_ bson.DecodeContext, r bson.ValueReader, v reflect.Value) error
 		return fmt.Errorf("cannot decode binary of subtype %d and %d bytes into a UUID", subtype, len(b))
 	}
 	v.Set(reflect.ValueOf(uuid.UUID(b)))
+	return nil
+}
+
+func encodeHash(_ bson.EncodeContext, w bson.ValueWriter, v reflect.Value) error {
+	hash, ok := v.Interface().(account.PasswordHash)
+	if !ok {
+		return bson.ValueEncoderError{Name: "encodeHash", Types: []reflect.Type{hashType}, Received: v}
+	}
+	return w.WriteString(hash.Reveal())
+}
+
+// decodeHash reads what the driver reads as a string.
+func decodeHash(dc bson.DecodeContext, r bson.ValueReader, v reflect.Value) error {
+	if !v.CanSet() || v.Type() != hashType {
+		return bson.ValueDecoderError{Name: "decodeHash", Types: []reflect.Type{hashType}, Received: v}
+	}
+	decoder, err := dc.LookupDecoder(stringType)
+	if err != nil {
+		return err
+	}
+	var phc string
+	if err := decoder.DecodeValue(dc, r, reflect.ValueOf(&phc).Elem()); err != nil {
+		return err
+	}
+	v.Set(reflect.ValueOf(account.NewPasswordHash(phc)))
 	return nil
 }
 

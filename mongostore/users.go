@@ -25,7 +25,8 @@ type UsersConfig struct {
 	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
 
-	// Registry has the codecs for the user type. Default [NewRegistry].
+	// Registry has the codecs for the user type. Make it with [NewRegistry], which has that
+	// for password hashes, and add others. Default [NewRegistry].
 	Registry *bson.Registry
 
 	// Now is the clock of events. Default [time.Now].
@@ -160,8 +161,8 @@ func (u *Users[U, ID]) read(ctx context.Context, key string, value any) (user U,
 // ReplacePassword implements account.Store.
 func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
 	matched, err := u.update(ctx,
-		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: string(old)}},
-		bson.D{{Key: "hashed_password", Value: string(new)}}, revoke)
+		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: old.Reveal()}},
+		bson.D{{Key: "hashed_password", Value: new.Reveal()}}, revoke)
 	switch {
 	case err != nil:
 		return fmt.Errorf("mongostore: replace the password: %w", err)

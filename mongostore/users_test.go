@@ -115,7 +115,7 @@ func TestRevokingUpdates(t *testing.T) {
 	off := false
 	replace := func(revoke bool) func(*mongostore.Users[member, uuid.UUID]) error {
 		return func(users *mongostore.Users[member, uuid.UUID]) error {
-			return users.ReplacePassword(t.Context(), id, "old", "new", revoke)
+			return users.ReplacePassword(t.Context(), id, account.NewPasswordHash("old"), account.NewPasswordHash("new"), revoke)
 		}
 	}
 	apply := func(change account.Change) func(*mongostore.Users[member, uuid.UUID]) error {

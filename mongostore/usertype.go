@@ -1,6 +1,7 @@
 package mongostore
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -22,7 +23,10 @@ func checkUser[U any, ID comparable](reg *bson.Registry, of func(*U) *account.Us
 	if err := checkFields(reflect.TypeFor[U](), reflect.TypeFor[account.User[ID]]()); err != nil {
 		return err
 	}
-	of(&probe).Email, of(&probe).HashedPassword, of(&probe).Version = "email", "hash", 1
+	if !storesHashes(reg) {
+		return errors.New("mongostore: UsersConfig.Registry has no codec for account.PasswordHash: make it with NewRegistry")
+	}
+	of(&probe).Email, of(&probe).HashedPassword, of(&probe).Version = "email", account.NewPasswordHash("hash"), 1
 	doc, err := encode(reg, probe)
 	if err != nil {
 		return fmt.Errorf("mongostore: %T cannot be stored: %w", probe, err)
@@ -35,6 +39,19 @@ func checkUser[U any, ID comparable](reg *bson.Registry, of func(*U) *account.Us
 		return fmt.Errorf("mongostore: a document of %T lacks _id, email, hashed_password or token_version: embed account.User with the tag `bson:\",inline\"`", probe)
 	}
 	return nil
+}
+
+// storesHashes reports whether password hashes are written as strings and read back.
+func storesHashes(reg *bson.Registry) bool {
+	const field, phc = "hash", "$argon2id$"
+	doc, err := encode(reg, bson.D{{Key: field, Value: account.NewPasswordHash(phc)}})
+	if err != nil {
+		return false
+	}
+	written, _ := doc.Lookup(field).StringValueOK()
+	var read account.PasswordHash
+	err = doc.Lookup(field).UnmarshalWithRegistry(reg, &read)
+	return written == phc && err == nil && read.Reveal() == phc
 }
 
 // checkFields returns an error if another field of the struct user has the Go name or the

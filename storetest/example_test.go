@@ -39,7 +39,7 @@ func ExampleRunUsers() {
 			User: account.User[uuid.UUID]{
 				ID:             uuid.New(),
 				Email:          email,
-				HashedPassword: "a hash",
+				HashedPassword: account.NewPasswordHash("a hash"),
 				Active:         true,
 				Verified:       true,
 				Superuser:      true,

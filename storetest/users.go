@@ -19,7 +19,8 @@ import (
 //   - a value in every other field of account.User and of the application's type,
 //   - times in UTC and whole milliseconds,
 //
-// and must be equal by [reflect.DeepEqual] to what the store returns for it.
+// and must be equal by [reflect.DeepEqual] to what the store returns for it, the password
+// hash aside.
 func RunUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t *testing.T, newUser func(email string) U, open func(testing.TB) account.Store[U, ID]) {
 	t.Helper()
 	userSuite[U, ID, P](newUser, open).run(t)
@@ -61,6 +62,8 @@ type userStore[U any, ID comparable] struct {
 }
 
 const ann = "ann@example.com"
+
+var newHash = account.NewPasswordHash("new")
 
 // insert stores a new user.
 func (s userStore[U, ID]) insert(email string) U {
@@ -105,9 +108,11 @@ func (s userStore[U, ID]) lacksEmail(email string) {
 }
 
 func (s userStore[U, ID]) same(op string, got, want U) {
-	if string(s.of(&got).HashedPassword) != string(s.of(&want).HashedPassword) {
+	if s.of(&got).HashedPassword.Reveal() != s.of(&want).HashedPassword.Reveal() {
 		fail("%s: HashedPassword is not the one that was stored", op)
 	}
+	// Without the hashes, which DeepEqual cannot compare.
+	s.of(&got).HashedPassword, s.of(&want).HashedPassword = account.PasswordHash{}, account.PasswordHash{}
 	if got, want := s.of(&got).Version, s.of(&want).Version; got != want {
 		fail("%s: Version is %d, want %d", op, got, want)
 	}
@@ -129,13 +134,13 @@ func (s userStore[U, ID]) replace(user *U, hash account.PasswordHash, revoke boo
 // conflicts fails unless replacing a password that the user does not have is a conflict.
 func (s userStore[U, ID]) conflicts(user U) {
 	wantError("ReplacePassword of a hash that is not the account's", nil,
-		s.ReplacePassword(s.ctx, s.of(&user).ID, "another", "new", true), account.ErrConflict)
+		s.ReplacePassword(s.ctx, s.of(&user).ID, account.NewPasswordHash("another"), newHash, true), account.ErrConflict)
 }
 
 func userRoundTrip[U any, ID comparable](s userStore[U, ID]) {
 	users := []U{s.newUser(ann), s.newUser("älter.o'neill+tag@bücher.example"), s.newUser("opposite@example.com")}
 	a := s.of(&users[2])
-	a.Active, a.Verified, a.Superuser, a.HashedPassword = !a.Active, !a.Verified, !a.Superuser, ""
+	a.Active, a.Verified, a.Superuser, a.HashedPassword = !a.Active, !a.Verified, !a.Superuser, account.PasswordHash{}
 	for _, version := range []int64{0, 1, math.MaxInt32 + 1, 1<<53 + 1, math.MaxInt64} {
 		user := s.newUser(number(version))
 		s.of(&user).Version = version
@@ -182,7 +187,7 @@ func emailRace[U any, ID comparable](s userStore[U, ID]) {
 
 func replacePassword[U any, ID comparable](s userStore[U, ID]) {
 	user, other := s.insert(ann), s.insert("other@example.com")
-	s.replace(&user, "new", false)
+	s.replace(&user, newHash, false)
 	s.holds(user, other)
 }
 
@@ -198,7 +203,7 @@ func replaceRace[U any, ID comparable](s userStore[U, ID]) {
 	user := s.insert(ann)
 	a := s.of(&user)
 	id, old := a.ID, a.HashedPassword
-	hash := func(i int) account.PasswordHash { return account.PasswordHash(fmt.Sprint("new ", i)) }
+	hash := func(i int) account.PasswordHash { return account.NewPasswordHash(fmt.Sprint("new ", i)) }
 	winner := oneWins("ReplacePassword", 8, account.ErrConflict, func(i int) error {
 		return s.ReplacePassword(s.ctx, id, old, hash(i), i%2 == 0)
 	})
@@ -218,7 +223,7 @@ func replaceRevokes[U any, ID comparable](s userStore[U, ID]) {
 	for _, version := range startVersions {
 		user := s.insertVersion(number(version), version)
 		for i, revoke := range []bool{false, true, true, false, true} {
-			s.replace(&user, account.PasswordHash(fmt.Sprint("new ", i)), revoke)
+			s.replace(&user, account.NewPasswordHash(fmt.Sprint("new ", i)), revoke)
 			in(fmt.Sprintf("after ReplacePassword that revokes: %v", revoke), func() { s.holds(user) })
 		}
 		s.conflicts(user)
@@ -258,10 +263,10 @@ func replaceAtomic[U any, ID comparable](s userStore[U, ID]) {
 		after := before
 		a := s.of(&after)
 		old := a.HashedPassword
-		a.HashedPassword = "new"
+		a.HashedPassword = newHash
 		a.Version++
 		s.becomesVisibleAtOnce(before, after, func() error {
-			return s.ReplacePassword(s.ctx, a.ID, old, "new", true)
+			return s.ReplacePassword(s.ctx, a.ID, old, newHash, true)
 		})
 	}
 }
@@ -344,12 +349,12 @@ func applyRace[U any, ID comparable](s userStore[U, ID]) {
 			case 0:
 				must("Apply", s.Apply(s.ctx, id, account.Change{Active: &no}))
 			case 1:
-				must("ReplacePassword", s.ReplacePassword(s.ctx, id, old, "new", true))
+				must("ReplacePassword", s.ReplacePassword(s.ctx, id, old, newHash, true))
 			default:
 				must("Apply", s.Apply(s.ctx, id, account.Change{RevokeTokens: true}))
 			}
 		})
-		a.Active, a.HashedPassword = false, "new"
+		a.Active, a.HashedPassword = false, newHash
 		a.Version += 5
 		in("after concurrent changes", func() { s.holds(user) })
 	}
@@ -360,15 +365,15 @@ func revokeRace[U any, ID comparable](s userStore[U, ID]) {
 	for round := range int64(rounds) {
 		user := s.insertVersion(number(round), round)
 		a := s.of(&user)
-		id, old := a.ID, a.HashedPassword
+		id, old, rehashed := a.ID, a.HashedPassword, account.NewPasswordHash("rehashed")
 		concurrently(revocations+1, func(i int) {
 			if i == 0 { // a rehash, which revokes nothing
-				must("ReplacePassword", s.ReplacePassword(s.ctx, id, old, "rehashed", false))
+				must("ReplacePassword", s.ReplacePassword(s.ctx, id, old, rehashed, false))
 			} else {
 				must("Apply", s.Apply(s.ctx, id, account.Change{RevokeTokens: true}))
 			}
 		})
-		a.HashedPassword = "rehashed"
+		a.HashedPassword = rehashed
 		a.Version += revocations
 		in(fmt.Sprintf("after %d concurrent revocations", revocations), func() { s.holds(user) })
 	}
@@ -384,7 +389,7 @@ func userCancelled[U any, ID comparable](s userStore[U, ID]) {
 		"ByID":            byID,
 		"ByEmail":         byEmail,
 		"Insert":          s.Insert(dead, s.newUser("late@example.com")),
-		"ReplacePassword": s.ReplacePassword(dead, a.ID, a.HashedPassword, "new", true),
+		"ReplacePassword": s.ReplacePassword(dead, a.ID, a.HashedPassword, newHash, true),
 		"Apply":           s.Apply(dead, a.ID, account.Change{RevokeTokens: true}),
 	})
 	s.holds(user)

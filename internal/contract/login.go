@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
 )
 
 var loginRows = section{"login", []row{
@@ -114,7 +116,7 @@ func badCredentialsLookTheSame(t *testing.T, env environment) {
 	r := env.rig(t)
 	user, inactiveUser := r.user(active), r.user(flags{active: false, verified: true})
 	withoutPassword := r.user(active)
-	withoutPassword.ID, withoutPassword.Email, withoutPassword.HashedPassword = uuid.New(), "bob."+withoutPassword.Email, ""
+	withoutPassword.ID, withoutPassword.Email, withoutPassword.HashedPassword = uuid.New(), "bob."+withoutPassword.Email, account.PasswordHash{}
 	if err := r.backend.Users.Insert(t.Context(), withoutPassword); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func (r *rig) changedPassword(user Member) {
 	if err != nil {
 		r.t.Fatalf("change the password: %v", err)
 	}
-	r.events.keepSecret(string(changed.HashedPassword))
+	r.events.keepSecret(changed.HashedPassword.Reveal())
 }
 
 func passwordChangeEndsSessions(t *testing.T, env environment) {

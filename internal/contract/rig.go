@@ -19,6 +19,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/sameuser"
 	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -244,7 +245,8 @@ func showUser(auth *ginauth.Auth[Member]) gin.HandlerFunc {
 		sessionInContext, hasSessionInContext := strategy.SessionFromContext[Member](ctx)
 		switch {
 		case hasSession != ok || hasUserInContext != ok || hasSessionInContext != ok,
-			session.User != user || userInContext != user || !reflect.DeepEqual(sessionInContext, session):
+			!sameuser.Equal(session.User, user), !sameuser.Equal(userInContext, user),
+			!sameuser.Equal(sessionInContext.User, user), !reflect.DeepEqual(sessionInContext.SessionInfo, session.SessionInfo):
 			c.String(http.StatusInternalServerError, "CurrentUser %+v, CurrentSession %+v, UserFromContext %+v, SessionFromContext %+v",
 				user, session, userInContext, sessionInContext)
 		case !ok:
@@ -267,7 +269,7 @@ func (r *rig) changePassword(auth *ginauth.Auth[Member]) gin.HandlerFunc {
 			c.String(http.StatusBadRequest, "%v", err)
 			return
 		}
-		r.events.keepSecret(string(user.HashedPassword))
+		r.events.keepSecret(user.HashedPassword.Reveal())
 		issued, err := auth.Renew(c, user)
 		if err != nil {
 			auth.Refuse(c, err)
@@ -295,7 +297,7 @@ func (r *rig) user(f flags) Member {
 	if err != nil {
 		r.t.Fatalf("create a user: %v", err)
 	}
-	r.events.keepSecret(string(user.HashedPassword))
+	r.events.keepSecret(user.HashedPassword.Reveal())
 	return user
 }
 

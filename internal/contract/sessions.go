@@ -160,7 +160,7 @@ func sessionsShowNoSecret(t *testing.T, env environment) {
 	user := r.user(active)
 	tokens := r.loginNTimes(user, 3)
 	got := r.get("/auth/sessions", r.withToken(tokens[0]))
-	secrets := append(tokens, password, string(user.HashedPassword), "lk_")
+	secrets := append(tokens, password, user.HashedPassword.Reveal(), "lk_")
 	for _, row := range r.rows(user) {
 		secrets = append(secrets, row.Digest)
 	}

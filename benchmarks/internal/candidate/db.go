@@ -183,7 +183,7 @@ func member(i int, now time.Time) Member {
 		User: account.User[uuid.UUID]{
 			ID:             uuid.New(),
 			Email:          fmt.Sprintf("member%d@example.com", i),
-			HashedPassword: "$argon2id$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+			HashedPassword: account.NewPasswordHash("$argon2id$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
 			Active:         true,
 			CreatedAt:      now,
 		},
