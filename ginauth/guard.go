@@ -77,7 +77,7 @@ func (a *Auth[U]) admit(id *identity[U], r *http.Request, checks []Check) error 
 		}
 	}
 	// Also for a known identity: the method may have changed since the last guard.
-	if a.forged(id.by.transport, r) {
+	if a.forged(id.by, r) {
 		return ErrCrossOrigin
 	}
 	if id.session.Scoped() && !slices.ContainsFunc(checks, func(check Check) bool { return check.scoped }) {
@@ -138,16 +138,16 @@ func (a *Auth[U]) identify(id *identity[U], r *http.Request) error {
 func (a *Auth[U]) read(id *identity[U], t transport, sent carried) error {
 	var valid *strategy.Session[U]
 	var why error
-	var by credential
-	for _, token := range sent.list() {
-		session, err := a.strategy.ReadToken(&id.client, token)
+	var token string
+	for _, s := range sent.list() {
+		session, err := a.strategy.ReadToken(&id.client, s)
 		switch {
 		case errors.Is(err, strategy.ErrInvalidToken):
 			why = err
 		case err != nil:
 			return err
 		case valid == nil:
-			valid, by = session, credential{token, t}
+			valid, token = session, s
 		case session.UserID != valid.UserID:
 			return errSeveralUsers
 		}
@@ -155,7 +155,7 @@ func (a *Auth[U]) read(id *identity[U], t transport, sent carried) error {
 	if valid == nil {
 		return why
 	}
-	id.session, id.sent, id.by = valid, sent, by
+	id.session, id.by, *id.tokens = valid, t, tokens{sent, token}
 	return nil
 }
 

@@ -2,6 +2,8 @@ package ginauth
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -17,15 +19,14 @@ type identity[U User] struct {
 	client  clientContext
 	cfg     *settings
 	session *strategy.Session[U] // read-only, see Strategy.ReadToken; nil if not identified
-	sent    carried              // by the transport
-	by      credential
+	by      transport            // by which the tokens came
+	tokens  *tokens              // a pointer, see Format
 }
 
-// credential is a valid token and the transport by which it came. After a rotation, token
-// is the new token.
-type credential struct {
-	token     string
-	transport transport
+// tokens are the tokens of a request.
+type tokens struct {
+	sent  carried // by the transport
+	valid string  // the session's token; after a rotation, the new one
 }
 
 // identityKey is the context key of the identities of one configuration. Another
@@ -35,7 +36,12 @@ type identityKey struct{ cfg *settings }
 // newIdentity returns an identity without a session. c may be nil if ctx knows the client
 // IP. The caller must call discard.
 func (a *Auth[U]) newIdentity(ctx context.Context, c *gin.Context) *identity[U] {
-	return &identity[U]{client: newClientContext(ctx, c), cfg: a.cfg}
+	var both struct { // share one allocation
+		id     identity[U]
+		tokens tokens
+	}
+	both.id.client, both.id.cfg, both.id.tokens = newClientContext(ctx, c), a.cfg, &both.tokens
+	return &both.id
 }
 
 // attach makes the identity the context of the request.
@@ -56,11 +62,19 @@ func (a *Auth[U]) identity(r *http.Request) *identity[U] {
 	if known == nil {
 		return nil
 	}
-	if sent, err := known.by.transport.carried(r, a.cfg.wellFormed); err != nil || sent != known.sent {
+	if sent, err := known.by.carried(r, a.cfg.wellFormed); err != nil || sent != known.tokens.sent {
 		return nil
 	}
 	return known
 }
+
+// String returns no token. It is part of what the contexts derived from this one print.
+func (id *identity[U]) String() string { return "ginauth.identity" }
+
+// Format implements fmt.Formatter, so that no verb shows the tokens. In an unexported field
+// of another struct, such as http.Request, fmt does not call it, and some verbs look behind
+// one pointer. Therefore the tokens are behind a second one.
+func (id *identity[U]) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, id.String()) }
 
 // info returns what is known of the session.
 func (id *identity[U]) info() strategy.SessionInfo {

@@ -37,11 +37,11 @@ func (a *Auth[U]) Logout(c *gin.Context) error {
 	var ctx context.Context = &id.client
 	err := a.identify(id, r)
 	switch {
-	case err == nil && a.forged(id.by.transport, r):
+	case err == nil && a.forged(id.by, r):
 		err = ErrCrossOrigin
 	case err == nil:
 		if err = a.end(ctx, id); err == nil {
-			id.by.transport.clear(w)
+			id.by.clear(w)
 			return nil
 		}
 	case errors.Is(err, strategy.ErrInvalidToken) || errors.Is(err, ErrNoCredentials):
@@ -60,8 +60,8 @@ func (a *Auth[U]) end(ctx context.Context, id *identity[U]) error {
 	if err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
 		return expected(err)
 	}
-	for _, token := range id.sent.list() {
-		if token == id.by.token {
+	for _, token := range id.tokens.sent.list() {
+		if token == id.tokens.valid {
 			continue
 		}
 		if err := a.strategy.DestroyToken(ctx, token); err != nil {

@@ -86,13 +86,13 @@ func (a *Auth[U]) rotate(w http.ResponseWriter, r *http.Request, current *identi
 	// The old token is invalid once the database has rotated it: finish, even if the
 	// client goes away.
 	ctx := context.WithoutCancel(r.Context())
-	secret, session, err := a.strategy.RotateToken(ctx, current.by.token, strategy.WithReauthentication(user, at))
+	secret, session, err := a.strategy.RotateToken(ctx, current.tokens.valid, strategy.WithReauthentication(user, at))
 	if err != nil {
 		return Issued[U]{}, expected(err, strategy.ErrInvalidToken)
 	}
 	// Concurrent readers of the old identity keep it.
 	next := a.newIdentity(r.Context(), nil)
-	next.session, next.sent, next.by = &session, current.sent, credential{secret.Reveal(), current.by.transport}
+	next.session, next.by, *next.tokens = &session, current.by, tokens{current.tokens.sent, secret.Reveal()}
 	next.attach(r)
-	return a.issue(w, next.by.transport, secret, session, a.cfg.Now()), nil
+	return a.issue(w, next.by, secret, session, a.cfg.Now()), nil
 }

@@ -79,7 +79,7 @@ func (a *Auth[U]) handleEndSession(w http.ResponseWriter, r *http.Request) error
 		return expected(err, strategy.ErrSessionNotFound)
 	}
 	if id == current.session.ID {
-		current.by.transport.clear(w)
+		current.by.clear(w)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -112,7 +112,7 @@ func (a *Auth[U]) handleLogoutAll(w http.ResponseWriter, r *http.Request) error 
 		return expected(err)
 	}
 	if !keep {
-		current.by.transport.clear(w)
+		current.by.clear(w)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
