@@ -333,7 +333,7 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now time.Time
 		if re.user.UserID() != row.UserID {
 			return row, user, fmt.Errorf("strategy: %w: WithReauthentication names another user", ErrInvalidOption)
 		}
-		row.AuthenticatedAt = latest(row.authenticatedAt(), re.at)
+		row.AuthenticatedAt = re.at
 		row.TokenVersion = max(row.TokenVersion, re.user.TokenVersion())
 	}
 	if why := d.invalid(&row, now); why != nil {
