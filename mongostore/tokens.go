@@ -125,7 +125,11 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 		return nil, err
 	}
 	t.indexed(t.coll, tokensIndexSpec(t.lifetime, t.grace), t.Purge)
-	t.revocations = collection(db, cmp.Or(cfg.Revocations, "revocations"), t.registry)
+	revocations := cmp.Or(cfg.Revocations, "revocations")
+	if err := checkName("TokensConfig.Revocations", revocations); err != nil {
+		return nil, err
+	}
+	t.revocations = collection(db, revocations, t.registry)
 	t.indexed(t.revocations, revocationsIndexSpec(), t.purgeRevocations)
 	t.check = t.checkTokens
 	return t, nil
