@@ -106,7 +106,7 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	}
 	var none ID
 	if user.UserID() == none {
-		return Secret{}, Session[U]{}, errors.New("strategy: the user has no ID")
+		return Secret{}, Session[U]{}, errors.New("strategy: the user has no ID: register the account first, or read it from the store")
 	}
 	if !user.IsActive() {
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w", ErrUserInactive)
