@@ -78,24 +78,27 @@ func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	})
 	switch {
 	case mongo.IsDuplicateKeyError(err):
-		return u.duplicate(ctx, u.of(&user).Email, err)
+		return u.duplicate(ctx, "insert the account", bson.D{{Key: "email", Value: u.of(&user).Email}}, err)
 	case err != nil:
 		return fmt.Errorf("mongostore: insert the account: %w", err)
 	}
 	return nil
 }
 
-// duplicate returns ErrEmailTaken if another account has the address, and ErrConflict if the
-// duplicate is another unique key: the ID, or a key of the application. It looks for the
-// address to find out, as servers report the duplicate key in different ways.
-func (u *Users[U, ID]) duplicate(ctx context.Context, email string, cause error) error {
-	switch taken, err := exists(ctx, u.coll, bson.D{{Key: "email", Value: email}}); {
+// duplicate returns the error of a write that failed with cause. That is ErrEmailTaken if an
+// account has the address, which other matches. Otherwise it is ErrConflict if another unique
+// key is a duplicate: the ID, or a key of the application. It looks for the address, as servers
+// report duplicates in different ways.
+func (u *Users[U, ID]) duplicate(ctx context.Context, doing string, other bson.D, cause error) error {
+	switch taken, err := exists(ctx, u.coll, other); {
 	case err != nil:
 		return fmt.Errorf("mongostore: find the account: %w", err)
 	case taken:
 		return fmt.Errorf("mongostore: %w", account.ErrEmailTaken)
+	case mongo.IsDuplicateKeyError(cause):
+		return fmt.Errorf("mongostore: %w: %w", account.ErrConflict, cause)
 	}
-	return fmt.Errorf("mongostore: %w: %w", account.ErrConflict, cause)
+	return fmt.Errorf("mongostore: %s: %w", doing, cause)
 }
 
 // ByID implements account.Store and strategy.UserSource.
@@ -163,8 +166,10 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	filter := filterOf(id, change)
 	matched, err := u.update(ctx, id, change)
 	switch {
-	case change.Email != nil && mongo.IsDuplicateKeyError(err):
-		return u.duplicate(ctx, *change.Email, err)
+	// FerretDB reports a duplicate of an update as an internal error.
+	case change.Email != nil && (mongo.IsDuplicateKeyError(err) || hasCode(err, codeInternalError)):
+		other := bson.D{{Key: "email", Value: *change.Email}, {Key: "_id", Value: bson.D{{Key: "$ne", Value: id}}}}
+		return u.duplicate(ctx, "change the account", other, err)
 	case err != nil:
 		return fmt.Errorf("mongostore: change the account: %w", err)
 	case matched:

@@ -118,11 +118,12 @@ const (
 
 func TestChangesAreOneConditionalUpdate(t *testing.T) {
 	const (
-		incPassword  = `{"q":{"_id":ID,"hashed_password":"old"},"u":{"$set":{"hashed_password":"new"},"$inc":{"token_version":1}}}`
-		nullPassword = `{"q":{"_id":ID,"hashed_password":"old","token_version":{"$type":10}},"u":{"$set":{"hashed_password":"new","token_version":1}}}`
-		inc          = `{"q":{"_id":ID},"u":{"$inc":{"token_version":1}}}`
-		null         = `{"q":{"_id":ID,"token_version":{"$type":10}},"u":{"$set":{"token_version":1}}}`
-		address      = `{"q":{"_id":ID,"email":"old@example.com"},"u":{"$set":{"email":"new@example.com"}}}`
+		incPassword      = `{"q":{"_id":ID,"hashed_password":"old"},"u":{"$set":{"hashed_password":"new"},"$inc":{"token_version":1}}}`
+		nullPassword     = `{"q":{"_id":ID,"hashed_password":"old","token_version":{"$type":10}},"u":{"$set":{"hashed_password":"new","token_version":1}}}`
+		inc              = `{"q":{"_id":ID},"u":{"$inc":{"token_version":1}}}`
+		null             = `{"q":{"_id":ID,"token_version":{"$type":10}},"u":{"$set":{"token_version":1}}}`
+		otherWithAddress = `{"email":"new@example.com","_id":{"$ne":ID}}`
+		address          = `{"q":{"_id":ID,"email":"old@example.com"},"u":{"$set":{"email":"new@example.com"}}}`
 	)
 	type users = *mongostore.Users[member, uuid.UUID]
 	apply := func(change account.Change) func(users) error {
@@ -166,8 +167,17 @@ func TestChangesAreOneConditionalUpdate(t *testing.T) {
 		},
 		{
 			name:   "a new address that another account has",
-			change: newAddress, answers: []bson.D{refused(duplicateKey, "no text to rely on")}, finds: []string{`{"email":"new@example.com"}`},
+			change: newAddress, answers: []bson.D{refused(duplicateKey, "no text to rely on")}, finds: []string{otherWithAddress},
 			sent: []string{address}, err: account.ErrEmailTaken,
+		},
+		{
+			name:   "a new address that another account has, by the code of FerretDB",
+			change: newAddress, answers: []bson.D{refused(1, "constraint failed")}, finds: []string{otherWithAddress},
+			sent: []string{address}, err: account.ErrEmailTaken,
+		},
+		{
+			name:   "a new address, and an internal error",
+			change: newAddress, answers: []bson.D{refused(1, "disk full")}, sent: []string{address}, text: "mongostore: change the account: ",
 		},
 		{
 			name:   "a new address that another account had for a moment",
