@@ -415,22 +415,3 @@ func TestAccountWithoutAPassword(t *testing.T) {
 		}
 	}
 }
-
-// A wrong password and an account without one do the same work, in one turn of the semaphore.
-func TestLoginWithoutAPasswordTakesOneTurn(t *testing.T) {
-	r := newRig(t, account.Config{Argon2: counted, MaxConcurrentHashes: 1, MaxHashWait: 1})
-	ann := r.register(t)
-	bob, err := r.CreateWithHash(t.Context(), newMember("bob@example.com"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, email := range []string{ann.Email, bob.Email} {
-		if n := hashes(func() { r.authenticate(t, "as "+email, email, "a guess", account.ErrBadCredentials) }); n != 1 {
-			t.Errorf("%s: a login took the work of %d hashes, want 1", email, n)
-		}
-		err := r.RunHash(t.Context(), func() { r.authenticate(t, "while another runs, as "+email, email, "a guess", account.ErrBusy) })
-		if err != nil {
-			t.Error(err)
-		}
-	}
-}

@@ -417,7 +417,7 @@ func changeToTakenEmail[U any, ID comparable](s userStore[U, ID]) {
 }
 
 func takeEmailRace[U any, ID comparable](s userStore[U, ID]) {
-	for round := range int64(rounds) {
+	for round := range int64(rounds / 2) {
 		var users []U
 		for i := range int64(8) {
 			users = append(users, s.insert(number(100*round+i)))
