@@ -1,7 +1,9 @@
 package latchkey
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -146,6 +148,22 @@ type Collections struct {
 	AccessTokens  string // default "access_tokens"
 	LoginAttempts string // default "login_attempts"
 	Revocations   string // default "revocations"
+}
+
+// check returns an error if two collections have one name.
+func (c Collections) check() error {
+	fields := map[string]string{}
+	for _, f := range []struct{ field, name, byDefault string }{
+		{"Users", c.Users, "users"}, {"AccessTokens", c.AccessTokens, "access_tokens"},
+		{"LoginAttempts", c.LoginAttempts, "login_attempts"}, {"Revocations", c.Revocations, "revocations"},
+	} {
+		name := cmp.Or(f.name, f.byDefault)
+		if other := fields[name]; other != "" {
+			return fmt.Errorf("latchkey: Config.Collections.%s and %s are both %q: each needs a collection of its own", other, f.field, name)
+		}
+		fields[name] = f.field
+	}
+	return nil
 }
 
 // fillDefaults sets the defaults that the packages below do not have. All others are

@@ -27,6 +27,9 @@
 //
 //	r := gin.New()
 //	r.Use(gin.Logger(), ginauth.Recovery(nil))
+//	if err := r.SetTrustedProxies(nil); err != nil { // nil, or the addresses of your proxy
+//		log.Fatal(err)
+//	}
 //	lk.Auth.Routes(r.Group("/auth")) // POST /auth/login answers with a token in JSON
 //	lk.Web.Routes(r.Group("/web"))   // POST /web/login sets a cookie
 //	r.GET("/me", lk.Auth.RequireUser(), func(c *gin.Context) {

@@ -47,6 +47,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // configuration is wrong, or where Member cannot be stored.
 func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
 	cfg.fillDefaults()
+	if err := cfg.Collections.check(); err != nil {
+		return nil, err
+	}
 	users, err := mongostore.NewUsers[U, ID, P](db, cfg.users())
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)

@@ -80,6 +80,9 @@ func TestConfigurationErrorsNameTheField(t *testing.T) {
 		"TTLGrace":            {TTLGrace: -time.Second},
 		"PurgeInterval":       {PurgeInterval: -time.Second},
 		"Timeout":             {Timeout: -time.Second},
+		// A collection of another store by its default name, and one that MongoDB reserves.
+		"Collections.AccessTokens and Revocations": {Collections: latchkey.Collections{AccessTokens: "revocations"}},
+		"Collection is \"a$b\"":                    {Collections: latchkey.Collections{Users: "a$b"}},
 	} {
 		t.Run(field, func(t *testing.T) {
 			if _, err := latchkey.New[member](db, uuid.New, cfg); err == nil || !strings.Contains(err.Error(), field) {

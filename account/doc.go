@@ -8,6 +8,10 @@
 //		Name                    string `bson:"name"`
 //	}
 //
+//	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
+//	member, err := accounts.Register(ctx, Member{User: account.User[uuid.UUID]{Email: "ann@example.com"}}, password)
+//	member, _, err = accounts.Authenticate(ctx, "ann@example.com", password, "")
+//
 // [Manager] works on any such struct. It keeps accounts in a [Store]: mongostore.Users
 // for MongoDB, memstore.Users for memory.
 //

@@ -997,6 +997,44 @@ func TestConcurrentWrongAttemptsAreLimited(t *testing.T) {
 	})
 }
 
+// The limits hold although all attempts have read the counters before any of them is counted,
+// as instances that share a store do: only counting can tell the attempts apart.
+func TestAttemptsThatReadTheSameCountersAreLimited(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		addr, email func(int) string
+		free        int
+	}{
+		{"on one account", elsewhere, always(annsAddress), 10},
+		{"on many accounts from one network", always(home), strangers, 100},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newLimitedRig(t, account.LimiterConfig{})
+			attempts := c.free + 20
+			instances := make([]*rig, attempts)
+			for i := range instances {
+				instances[i] = newRigWith(t, r.attempts, account.Config{Argon2: tiny, Now: r.clock.now})
+			}
+			var read sync.WaitGroup
+			read.Add(attempts)
+			r.attempts.since(func(_ context.Context, call string, n int) error {
+				if call == "Add" && n <= attempts {
+					read.Done()
+					read.Wait()
+				}
+				return nil
+			})
+			got := concurrently(attempts, func(i int) error {
+				_, _, err := instances[i].Authenticate(from(c.addr(i)), c.email(i), "wrong", "")
+				return err
+			})
+			if want := map[string]int{denied: c.free, "wait": 20}; !reflect.DeepEqual(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
 // A program that logs in many times concurrently with the right password has not failed.
 func TestConcurrentRightLoginsAllSucceed(t *testing.T) {
 	const n = 64

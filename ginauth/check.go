@@ -46,14 +46,21 @@ func allow(ok bool) error {
 	return nil
 }
 
+// maxAhead is the largest difference expected between the clocks of instances.
+const maxAhead = 10 * time.Second
+
 // Fresh admits users who entered their password at most maxAge ago, by the login or by
 // POST reauthenticate. Others get 401 with error="insufficient_user_authentication" (RFC
 // 9470). With 0, only a login of the same millisecond is fresh; with a negative maxAge,
 // none is. A scoped token is not a login and never fresh.
+//
+// A time that is more than 10 seconds ahead of Config.Now is not fresh either: the clock of
+// the instance that wrote it is or was wrong, and the login may be old.
 func Fresh(maxAge time.Duration) Check {
 	return Check{pass: func(_ context.Context, s subject) error {
 		at := s.info.AuthenticatedAt
-		if at.IsZero() || s.now.Truncate(time.Millisecond).Sub(at) > maxAge {
+		age := s.now.Truncate(time.Millisecond).Sub(at)
+		if at.IsZero() || age > maxAge || age < -maxAhead {
 			return &staleError{max(0, int64(maxAge/time.Second))}
 		}
 		return nil

@@ -77,9 +77,9 @@ func (h *rig) auth(t testing.TB, cfg ginauth.Config) *ginauth.Auth[member] {
 }
 
 // token issues a token for Ann.
-func (h *rig) token(t testing.TB) string {
+func (h *rig) token(t testing.TB, opts ...strategy.TokenOption) string {
 	t.Helper()
-	secret, _, err := h.sessions.WriteToken(t.Context(), h.ann)
+	secret, _, err := h.sessions.WriteToken(t.Context(), h.ann, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package ginauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -174,9 +175,22 @@ func TestFreshUsesConfigNow(t *testing.T) {
 	if got := w.Header().Get("WWW-Authenticate"); got != want {
 		t.Errorf("got WWW-Authenticate %q, want %q", got, want)
 	}
-	// A clock behind that of the login makes nothing stale.
-	now = now.Add(-time.Hour)
-	wantCode(t, "an hour before", request(r, "GET", "/", token), http.StatusOK)
+}
+
+func TestLoginFarAheadOfTheClockIsNotFresh(t *testing.T) {
+	h := newRig(t)
+	now := time.Now()
+	auth := h.auth(t, ginauth.Config{Now: func() time.Time { return now }})
+	r := guarded(auth.RequireUser(ginauth.Fresh(time.Minute)))
+	for ahead, want := range map[time.Duration]int{
+		0:                                 http.StatusOK,
+		10 * time.Second:                  http.StatusOK,
+		10*time.Second + time.Millisecond: http.StatusUnauthorized,
+		time.Hour:                         http.StatusUnauthorized,
+	} {
+		at := strategy.WithAuthenticatedAt(now.Add(ahead))
+		wantCode(t, fmt.Sprint(ahead, " ahead"), request(r, "GET", "/", inHeader(h.token(t, at))), want)
+	}
 }
 
 func TestEventsNameTheCheckThatRejected(t *testing.T) {

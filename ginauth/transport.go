@@ -196,9 +196,9 @@ func (k Cookie) prepare() (transport, error) {
 	case !strings.HasPrefix(k.Path, "/"):
 		return nil, fmt.Errorf("Cookie.Path: %q does not begin with /", k.Path)
 	case strings.HasPrefix(name, "__host-") && (!secure || k.Path != "/" || k.Domain != ""):
-		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie with Path / and no Domain", k.Name)
+		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie with Path / and no Domain: set another Name, for example \"latchkey\"", k.Name)
 	case (strings.HasPrefix(name, "__secure-") || strings.HasPrefix(name, "__http-")) && !secure:
-		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie", k.Name)
+		return nil, fmt.Errorf("Cookie.Name: %q requires a Secure cookie: with InsecureHTTP, set another Name, for example \"latchkey\"", k.Name)
 	}
 	return t, nil
 }

@@ -143,7 +143,7 @@ func TestLoggedOutSessionComesBackIfATouchIsAnUpsert(t *testing.T) {
 	}
 }
 
-func TestTenThousandRequestsCauseOneTouch(t *testing.T) {
+func TestManyRequestsCauseOneTouch(t *testing.T) {
 	client, sent := connect(t)
 	issued := time.Now().UTC().Truncate(time.Millisecond)
 	now := issued
@@ -156,7 +156,7 @@ func TestTenThousandRequestsCauseOneTouch(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for range 10_000 / 8 {
+			for range 250 {
 				req := httptest.NewRequest(http.MethodGet, "/me", nil)
 				req.Header.Set("Authorization", "Bearer "+token)
 				w := httptest.NewRecorder()

@@ -100,7 +100,7 @@ func (s *tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	if to.LastUsedAt.After(token.LastUsedAt) {
 		token.LastUsedAt = to.LastUsedAt
 	}
-	if to.AuthenticatedAt.After(token.AuthenticatedAt) {
+	if !to.AuthenticatedAt.IsZero() {
 		token.AuthenticatedAt = to.AuthenticatedAt
 	}
 	token.TokenVersion = max(token.TokenVersion, to.TokenVersion)

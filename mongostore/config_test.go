@@ -52,6 +52,9 @@ func TestTokensConfigErrorsNameTheField(t *testing.T) {
 		"Timeout is negative":                                {Timeout: -1},
 		"TokensConfig.Lifetime and TTLGrace together exceed": {Lifetime: math.MaxInt32 * time.Second, TTLGrace: time.Nanosecond},
 		"TokensConfig.Registry":                              {Registry: bson.NewRegistry()},
+		"TokensConfig.Collection is \"a$b\"":                 {Collection: "a$b"},
+		"TokensConfig.Collection is \"system.tokens\"":       {Collection: "system.tokens"},
+		"TokensConfig.Revocations is \"a\\x00b\"":            {Revocations: "a\x00b"},
 	} {
 		t.Run(field, func(t *testing.T) {
 			_, err := mongostore.NewTokens[string](database(t), cfg)

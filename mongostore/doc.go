@@ -1,6 +1,11 @@
 // Package mongostore keeps access tokens, accounts and login attempts in the
 // application's own MongoDB: [Tokens] is a strategy.Store, [Users] an account.Store and
-// a strategy.UserSource, [Attempts] an account.AttemptStore.
+// a strategy.UserSource, [Attempts] an account.AttemptStore. latchkey.New makes all of them;
+// by hand:
+//
+//	users, err := mongostore.NewUsers[Member](db, mongostore.UsersConfig{})
+//	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: 12 * time.Hour})
+//	attempts, err := mongostore.NewAttempts(db, mongostore.AttemptsConfig{})
 //
 //	access_tokens
 //	  _id            UUIDv7, binary subtype 4: the session's public handle

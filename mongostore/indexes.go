@@ -330,7 +330,11 @@ func (m mongoIndexes) create(ctx context.Context, x index) error {
 	if x.ttl != noTTL {
 		opts.SetExpireAfterSeconds(int32(x.ttl)) // NewTokens checks the range
 	}
-	if _, err := m.coll.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: x.keys, Options: opts}); err != nil {
+	_, err := m.coll.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: x.keys, Options: opts})
+	switch {
+	case mongo.IsDuplicateKeyError(err):
+		return fmt.Errorf("create the index %s: several documents of %s have the same %s; change or remove all but one of them: %w", x.name, m.coll.Name(), x.keys[0].Key, err)
+	case err != nil:
 		return fmt.Errorf("create the index %s: %w", x.name, err)
 	}
 	return nil

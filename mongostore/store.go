@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,9 @@ func (s *store) open(db *mongo.Database, config, name string) error {
 	if err := notNegative(config, duration{"PurgeInterval", s.purgeInterval}, duration{"Timeout", s.timeout}); err != nil {
 		return err
 	}
+	if err := checkName(config+".Collection", name); err != nil {
+		return err
+	}
 	s.timeout = cmp.Or(s.timeout, defaultTimeout)
 	if s.registry == nil {
 		s.registry = defaultRegistry
@@ -50,6 +54,15 @@ func (s *store) open(db *mongo.Database, config, name string) error {
 	}
 	s.coll = collection(db, name, s.registry)
 	s.closing, s.cancel = context.WithCancel(context.Background())
+	return nil
+}
+
+// checkName returns an error if a field of a Config is not the name of a collection that
+// MongoDB lets applications write to.
+func checkName(field, name string) error {
+	if strings.ContainsAny(name, "$\x00") || strings.HasPrefix(name, "system.") || strings.HasPrefix(name, ".") {
+		return fmt.Errorf("mongostore: %s is %q, want a name without $ and NUL that does not begin with \"system.\" or a dot", field, name)
+	}
 	return nil
 }
 

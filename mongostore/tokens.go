@@ -125,7 +125,11 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 		return nil, err
 	}
 	t.indexed(t.coll, tokensIndexSpec(t.lifetime, t.grace), t.Purge)
-	t.revocations = collection(db, cmp.Or(cfg.Revocations, "revocations"), t.registry)
+	revocations := cmp.Or(cfg.Revocations, "revocations")
+	if err := checkName("TokensConfig.Revocations", revocations); err != nil {
+		return nil, err
+	}
+	t.revocations = collection(db, revocations, t.registry)
 	t.indexed(t.revocations, revocationsIndexSpec(), t.purgeRevocations)
 	t.check = t.checkTokens
 	return t, nil
@@ -202,17 +206,18 @@ func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) err
 // Rotate implements strategy.Store. On a collection that is sharded by token it needs
 // retryable writes, the driver's default.
 func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
-	update := bson.D{{Key: "$set", Value: bson.D{{Key: "token", Value: to.Digest}}}}
+	set := bson.D{{Key: "token", Value: to.Digest}}
+	if !to.AuthenticatedAt.IsZero() {
+		set = append(set, bson.E{Key: "authenticated_at", Value: to.AuthenticatedAt})
+	}
 	var raise bson.D
 	if !to.LastUsedAt.IsZero() {
 		raise = append(raise, bson.E{Key: "last_used_at", Value: to.LastUsedAt})
 	}
-	if !to.AuthenticatedAt.IsZero() {
-		raise = append(raise, bson.E{Key: "authenticated_at", Value: to.AuthenticatedAt})
-	}
 	if to.TokenVersion > 0 {
 		raise = append(raise, bson.E{Key: "token_version", Value: to.TokenVersion})
 	}
+	update := bson.D{{Key: "$set", Value: set}}
 	if raise != nil {
 		update = append(update, bson.E{Key: "$max", Value: raise})
 	}

@@ -182,11 +182,11 @@ func rotateTimes[ID comparable](s tokenStore[ID]) {
 			if to.used != 0 {
 				rotation.LastUsedAt = instant.Add(to.used)
 			}
+			token.LastUsedAt = latest(token.LastUsedAt, rotation.LastUsedAt)
 			if to.authenticated != 0 {
 				rotation.AuthenticatedAt = instant.Add(to.authenticated)
+				token.AuthenticatedAt = rotation.AuthenticatedAt
 			}
-			token.LastUsedAt = latest(token.LastUsedAt, rotation.LastUsedAt)
-			token.AuthenticatedAt = latest(token.AuthenticatedAt, rotation.AuthenticatedAt)
 			s.rotateTo(old, rotation, token)
 		}
 	}

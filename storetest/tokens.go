@@ -46,7 +46,7 @@ func tokenSuite[ID comparable](newID func() ID, open func(testing.TB) strategy.S
 			{"a touch of a missing token is no error and creates none", touchMissing[ID]},
 			{"a deleted token stays deleted under concurrent touches", touchRace[ID]},
 			{"a rotation changes the digest and nothing else", rotate[ID]},
-			{"a rotation raises the times that it is given and never lowers them", rotateTimes[ID]},
+			{"a rotation raises the last use, and sets the time of the authentication", rotateTimes[ID]},
 			{"a rotation raises the token version and never lowers it", rotateVersion[ID]},
 			{"a rotation of a missing token is ErrTokenNotFound and creates none", rotateMissing[ID]},
 			{"one of many concurrent rotations of a token succeeds", rotateRace[ID]},

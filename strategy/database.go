@@ -106,7 +106,7 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 	}
 	var none ID
 	if user.UserID() == none {
-		return Secret{}, Session[U]{}, errors.New("strategy: the user has no ID")
+		return Secret{}, Session[U]{}, errors.New("strategy: the user has no ID: register the account first, or read it from the store")
 	}
 	if !user.IsActive() {
 		return Secret{}, Session[U]{}, fmt.Errorf("strategy: %w", ErrUserInactive)
@@ -333,7 +333,7 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now time.Time
 		if re.user.UserID() != row.UserID {
 			return row, user, fmt.Errorf("strategy: %w: WithReauthentication names another user", ErrInvalidOption)
 		}
-		row.AuthenticatedAt = latest(row.authenticatedAt(), re.at)
+		row.AuthenticatedAt = re.at
 		row.TokenVersion = max(row.TokenVersion, re.user.TokenVersion())
 	}
 	if why := d.invalid(&row, now); why != nil {

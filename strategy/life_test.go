@@ -885,6 +885,23 @@ func TestRotationAndTokenVersions(t *testing.T) {
 	}
 }
 
+// A login on an instance whose clock is ahead must not make the session look fresh, or stale,
+// for ever: the latest check of the credentials counts.
+func TestReauthenticationReplacesATimeThatIsAhead(t *testing.T) {
+	r := newRig(t, strategy.Config{})
+	secret, _, err := r.WriteToken(t.Context(), r.ann, strategy.WithAuthenticatedAt(r.now.Add(time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, session, err := r.RotateToken(t.Context(), secret.Reveal(), strategy.WithReauthentication(r.ann, r.now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !session.AuthenticatedAt.Equal(r.now.Truncate(time.Millisecond)) {
+		t.Errorf("got a session authenticated at %v, want %v", session.AuthenticatedAt, r.now)
+	}
+}
+
 // A rotation in flight does not carry a session across a change.
 func TestChangeDuringARotationEndsTheSession(t *testing.T) {
 	for name, again := range map[string]bool{"plain": false, "with reauthentication": true} {

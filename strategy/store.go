@@ -60,9 +60,10 @@ func latest(a, b time.Time) time.Time {
 type Rotation struct {
 	// Digest is the digest of the new token.
 	Digest string
-	// LastUsedAt and AuthenticatedAt replace those of the row if they are later. The zero
-	// time changes nothing.
-	LastUsedAt, AuthenticatedAt time.Time
+	// LastUsedAt replaces that of the row if it is later.
+	LastUsedAt time.Time
+	// AuthenticatedAt replaces that of the row, unless it is zero.
+	AuthenticatedAt time.Time
 	// TokenVersion replaces that of the row if it is greater.
 	TokenVersion int64
 }

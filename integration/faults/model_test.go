@@ -204,7 +204,10 @@ func (m *model) rotate(token string, at time.Time, version int64, now time.Time)
 	if s == nil {
 		return nil
 	}
-	at, version = later(s.authenticated, at), max(s.version, version)
+	if at.IsZero() {
+		at = s.authenticated
+	}
+	version = max(s.version, version)
 	if !m.valid(s, at, version, now) {
 		return nil
 	}
