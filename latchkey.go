@@ -23,7 +23,7 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	// and Web are the same.
 	Web *ginauth.Auth[U]
 
-	// Accounts registers users, checks and changes passwords, and deactivates
+	// Accounts registers users, checks and changes passwords, sets flags, and deletes
 	// accounts.
 	Accounts *account.Manager[U, ID]
 	// Sessions issues, lists and revokes access tokens.

@@ -22,8 +22,8 @@ import (
 //
 // It returns an error wrapping
 //
-//   - [ErrBadCredentials] for an unknown address, a wrong password or an inactive account,
-//     which all take the same time;
+//   - [ErrBadCredentials] for an unknown address, a wrong password, an account without a
+//     password or an inactive account, which all take the same time;
 //   - [ErrTooManyAttempts] if the limiter rejects the attempt, without looking at the
 //     password; the error is a *[TooManyAttemptsError] that tells how long to wait;
 //   - [ErrBusy] if too many passwords are being hashed, or too many attempts on the
@@ -160,8 +160,8 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (e
 	switch {
 	case err != nil || failed != nil:
 		return "", errors.Join(err, failed)
-	case a.HashedPassword.IsZero():
-		return event.ReasonUnusableHash, nil
+	case a.HashedPassword == "":
+		return event.ReasonNoPassword, nil
 	case unusable != nil:
 		return event.ReasonUnusableHash, fmt.Errorf("account: %w", unusable)
 	case !ok:
@@ -179,13 +179,13 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (e
 func (m *Manager[U, ID]) rehash(ctx context.Context, a *User[ID], password string) {
 	hash, err := m.hash(ctx, password)
 	if err == nil {
-		err = m.store.ReplacePassword(ctx, a.ID, a.HashedPassword, hash, false)
+		err = m.store.Apply(ctx, a.ID, Change{IfPassword: &a.HashedPassword, Password: &hash})
 	}
 	switch {
 	case err == nil:
 		a.HashedPassword = hash
-	case errors.Is(err, ErrConflict):
-		return // the password was changed concurrently: the outdated hash is gone
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound):
+		return // the password was changed or the account deleted: the outdated hash is gone
 	case abandoned(ctx):
 		return // the next login replaces the hash
 	default:

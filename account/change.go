@@ -18,46 +18,96 @@ import (
 //   - [ErrBadCredentials] if current is wrong, or there is no such active account;
 //   - [ErrTooManyAttempts] and [ErrBusy], as [Manager.Reauthenticate] does;
 //   - [ErrInvalidPassword] if the new password is rejected;
-//   - [ErrConflict] if the password was changed concurrently.
+//   - [ErrConflict] if the password was changed or the account deleted concurrently.
 func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new string) (U, error) {
 	var none U
 	user, err := m.confirm(ctx, id, current)
 	if err != nil {
 		return none, err
 	}
-	if err := m.checkNewPassword(ctx, new); err != nil {
+	hash, err := m.HashPassword(ctx, new)
+	if err != nil {
 		return none, err
 	}
-	hash, err := m.hash(ctx, new)
-	if err != nil {
-		return none, m.failed(ctx, "hash the password", err)
+	user, err = m.replacePassword(ctx, user, Change{IfPassword: &m.of(&user).HashedPassword, Password: &hash})
+	if errors.Is(err, ErrUserNotFound) {
+		err = fmt.Errorf("account: %w", ErrConflict)
 	}
+	return user, err
+}
+
+// SetPassword sets the password of an account, active or not, without asking for the current
+// one, and returns the account as it is then. It is meant for administrators, and for the first
+// password of an account without one; [Manager.ChangePassword] is for users. The same update
+// raises the account's token version, which invalidates all tokens issued earlier, as
+// ChangePassword does.
+//
+// It returns an error wrapping [ErrUserNotFound] if there is no such account,
+// [ErrInvalidPassword] if the password is rejected, or [ErrBusy].
+func (m *Manager[U, ID]) SetPassword(ctx context.Context, id ID, password string) (U, error) {
+	var none U
+	user, err := m.store.ByID(ctx, id)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		return none, fmt.Errorf("account: %w", err)
+	case err != nil:
+		return none, m.failed(ctx, "look up the account", err)
+	}
+	hash, err := m.HashPassword(ctx, password)
+	if err != nil {
+		return none, err
+	}
+	return m.replacePassword(ctx, user, Change{Password: &hash})
+}
+
+// replacePassword makes a change with a new password, revokes the account's tokens in the same
+// update, and returns the account as it is then. user is the account as it was read.
+func (m *Manager[U, ID]) replacePassword(ctx context.Context, user U, change Change) (U, error) {
+	var none U
 	a := m.of(&user)
-	err = m.store.ReplacePassword(ctx, id, a.HashedPassword, hash, true)
-	err = m.changed(ctx, id, true, "store the password", err, event.Event{Kind: event.PasswordChanged, UserID: id})
+	change.RevokeTokens = true
+	err := m.store.Apply(ctx, a.ID, change)
+	err = m.changed(ctx, a.ID, true, "store the password", err, event.Event{Kind: event.PasswordChanged, UserID: a.ID})
 	if err != nil {
 		return none, err
 	}
-	a.HashedPassword = hash
+	a.HashedPassword = *change.Password
 	// The version that was read, plus 1: if the tokens were revoked in between, the
 	// stored version is greater, and Renew does not keep the session.
 	a.Version++
 	return user, nil
 }
 
-// Deactivate makes an account inactive and revokes all its tokens, in one update. The
-// tokens stay invalid if the account is activated again. It returns an error wrapping
-// [ErrUserNotFound] if there is no such account.
-func (m *Manager[U, ID]) Deactivate(ctx context.Context, id ID) error {
-	active := false
-	return m.apply(ctx, id, Change{Active: &active, RevokeTokens: true}, event.ReasonUserInactive)
+// Flags are new values for the flags of an account. A nil field leaves the flag as it is:
+//
+//	account.Flags{Verified: new(true)}
+type Flags struct {
+	Active    *bool // User.Active; false also revokes all tokens of the account
+	Verified  *bool // User.Verified
+	Superuser *bool // User.Superuser
 }
 
-// Activate makes an account active again. It returns an error wrapping [ErrUserNotFound]
-// if there is no such account.
+// SetFlags sets flags of an account, all in one update. Guards use the new flags from the next
+// request on. An account that is made inactive loses all its tokens in the same update; they
+// stay invalid if the account is made active again. SetFlags returns an error wrapping
+// [ErrUserNotFound] if there is no such account.
+func (m *Manager[U, ID]) SetFlags(ctx context.Context, id ID, flags Flags) error {
+	change := Change{Active: flags.Active, Verified: flags.Verified, Superuser: flags.Superuser}
+	var reason event.Reason
+	if flags.Active != nil && !*flags.Active {
+		change.RevokeTokens, reason = true, event.ReasonUserInactive
+	}
+	return m.apply(ctx, id, change, reason)
+}
+
+// Deactivate makes an account inactive and revokes all its tokens; see [Manager.SetFlags].
+func (m *Manager[U, ID]) Deactivate(ctx context.Context, id ID) error {
+	return m.SetFlags(ctx, id, Flags{Active: new(false)})
+}
+
+// Activate makes an account active again; see [Manager.SetFlags].
 func (m *Manager[U, ID]) Activate(ctx context.Context, id ID) error {
-	active := true
-	return m.apply(ctx, id, Change{Active: &active}, "")
+	return m.SetFlags(ctx, id, Flags{Active: new(true)})
 }
 
 // RevokeTokens logs an account out everywhere, in one update: it raises the token
@@ -65,6 +115,28 @@ func (m *Manager[U, ID]) Activate(ctx context.Context, id ID) error {
 // [ErrUserNotFound] if there is no such account.
 func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 	return m.apply(ctx, id, Change{RevokeTokens: true}, "")
+}
+
+// Delete deletes an account, which ends its sessions: all its tokens are invalid from the next
+// request on, and their rows are deleted. Its address is free for a new account.
+//
+// It returns an error wrapping [ErrUserNotFound] if there is no such account. If it returns
+// another error, the account may be deleted: call it again to delete also what is left of the
+// account's sessions.
+func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
+	err := m.store.Delete(ctx, id)
+	gone := err == nil || errors.Is(err, ErrUserNotFound)
+	switch {
+	case err == nil:
+		m.emit(ctx, event.Event{Kind: event.AccountDeleted, UserID: id})
+	case gone:
+		err = fmt.Errorf("account: %w", err)
+	default:
+		err = m.failed(ctx, "delete the account", err)
+	}
+	// Everything else that belongs to the account is deleted after it, also if it is gone
+	// already: an earlier call may have stopped here.
+	return errors.Join(err, m.tell(ctx, id, gone))
 }
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason event.Reason) error {
@@ -76,14 +148,19 @@ func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason
 // sessions. err is the store's result; if it is a failure, the change may have been made.
 func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked bool, doing string, err error, done event.Event) error {
 	switch {
-	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound):
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound), errors.Is(err, ErrEmailTaken):
 		return fmt.Errorf("account: %w", err)
 	case err != nil:
 		err, revoked = m.failed(ctx, doing, err), false
 	default:
 		m.emit(ctx, done)
 	}
-	// Even if the client has gone: the sessions of another process may have to be ended.
+	return errors.Join(err, m.tell(ctx, id, revoked))
+}
+
+// tell tells the sessions of a change to an account, also if the client has gone: the sessions
+// of another process may have to be ended.
+func (m *Manager[U, ID]) tell(ctx context.Context, id ID, revoked bool) (err error) {
 	ctx = context.WithoutCancel(ctx)
 	for _, s := range m.sessions {
 		if failure := s.UserChanged(ctx, id, revoked); failure != nil {

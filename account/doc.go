@@ -1,5 +1,5 @@
-// Package account manages accounts with passwords: it registers users, authenticates
-// them, changes passwords, and deactivates accounts. It uses neither HTTP nor MongoDB.
+// Package account manages accounts: it registers users, authenticates them by passwords,
+// changes passwords and flags, and deletes accounts. It uses neither HTTP nor MongoDB.
 //
 // An application's user is a struct that embeds [User]:
 //

@@ -30,12 +30,16 @@ var (
 	// which says when to retry.
 	ErrTooManyAttempts = errors.New("too many attempts")
 
+	// ErrUnusableHash means that a password hash cannot be verified: its scheme is unknown,
+	// it is malformed, or it would take too much memory or time. The message says why.
+	ErrUnusableHash = errors.New("unusable password hash")
+
 	// ErrEmailTaken is returned by a [Store] that already has an account with this e-mail
 	// address.
 	ErrEmailTaken = errors.New("e-mail address is taken")
 
-	// ErrConflict is returned by a [Store] if the account was changed concurrently, or if
-	// the ID of a new account is taken.
+	// ErrConflict is returned by a [Store] if a condition of a [Change] does not hold, as
+	// after a concurrent change, or if the ID of a new account is taken.
 	ErrConflict = errors.New("the account was changed concurrently, or its ID is taken")
 
 	// ErrUserNotFound is returned by a [Store] that has no such account. It is the same

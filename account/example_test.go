@@ -78,6 +78,111 @@ func ExampleManager_Create() {
 	// true <nil>
 }
 
+// Import an account with the password hash of another system. Without a hash, the account has
+// no password: its user logs in with OAuth or a passkey.
+func ExampleManager_CreateWithHash() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
+	_, err := accounts.ImportHash("plain text!")
+	fmt.Println(errors.Is(err, account.ErrUnusableHash), err)
+
+	hash, err := accounts.ImportHash("$2b$12$TeeRorSas/1pgjdXTKqnUecb34YCE0mh45gqHgFWpVVbYVqo0KRA6")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ann := Customer{Name: "Ann"}
+	ann.Email, ann.Active = "ann@example.com", true
+	if _, err := accounts.CreateWithHash(ctx, ann, hash); err != nil {
+		log.Fatal(err)
+	}
+	ann, _, err = accounts.Authenticate(ctx, "ann@example.com", "herminetincture", "")
+	fmt.Println(ann.Name, err)
+
+	var none account.PasswordHash
+	bob := Customer{Name: "Bob"}
+	bob.Email, bob.Active = "bob@example.com", true
+	bob, err = accounts.CreateWithHash(ctx, bob, none)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, _, err = accounts.Authenticate(ctx, "bob@example.com", "a guess", "")
+	fmt.Println(bob.Name, err)
+
+	// Output:
+	// true account: unusable password hash: it is neither argon2id nor bcrypt ($2a$, $2b$, $2y$)
+	// Ann <nil>
+	// Bob account: bad credentials
+}
+
+// An administrator sets the password of a user who has lost it. That ends the user's sessions.
+func ExampleManager_SetPassword() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{}, printed{})
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := accounts.SetPassword(ctx, ann.ID, "staple correct horse"); err != nil {
+		log.Fatal(err)
+	}
+	_, _, err = accounts.Authenticate(ctx, "ann@example.com", "staple correct horse", "")
+	fmt.Println(err)
+
+	// Output:
+	// changed, all tokens revoked: true
+	// <nil>
+}
+
+// Write the hash of a password into another program's database.
+func ExampleManager_HashPassword() {
+	hash, err := newManager(account.Config{}).HashPassword(context.Background(), "correct horse battery")
+	fmt.Println(hash, err) // string(hash) is the hash
+
+	// Output:
+	// …redacted <nil>
+}
+
+func ExampleManager_SetFlags() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := accounts.SetFlags(ctx, ann.ID, account.Flags{Verified: new(true), Superuser: new(true)}); err != nil {
+		log.Fatal(err)
+	}
+	ann, _, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", "")
+	fmt.Println("active:", ann.Active, "verified:", ann.Verified, "superuser:", ann.Superuser, err)
+
+	// Output:
+	// active: true verified: true superuser: true <nil>
+}
+
+func ExampleManager_Delete() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{}, printed{})
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := accounts.Delete(ctx, ann.ID); err != nil {
+		log.Fatal(err)
+	}
+	_, _, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", "")
+	fmt.Println(errors.Is(err, account.ErrBadCredentials))
+
+	// Output:
+	// changed, all tokens revoked: true
+	// true
+}
+
 // printed prints what an application's sessions are told.
 type printed struct{}
 

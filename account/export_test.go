@@ -14,6 +14,15 @@ func Verify(password, hash string) (ok, outdated bool, err error) {
 	return h.verify(password, NewPasswordHash(hash))
 }
 
+// Usable returns why Verify cannot verify a hash, or nil.
+func Usable(hash string) error {
+	h, err := newHasher(Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true)
+	if err == nil {
+		_, err = h.parse(hash)
+	}
+	return err
+}
+
 // Semaphore, NewSemaphore and Run give tests the semaphore around hashes.
 type Semaphore = semaphore
 

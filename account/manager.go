@@ -65,8 +65,8 @@ type Config struct {
 	OnEvent func(context.Context, event.Event)
 }
 
-// Manager registers accounts, authenticates their users and changes their passwords
-// and status. Make one with [NewManager]. It is safe for concurrent use.
+// Manager registers accounts, authenticates their users, changes their passwords and
+// status, and deletes them. Make one with [NewManager]. It is safe for concurrent use.
 type Manager[U strategy.User[ID], ID comparable] struct {
 	store     Store[U, ID]
 	newID     func() ID

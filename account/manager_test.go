@@ -37,16 +37,16 @@ func newMember(email string) member {
 // fakeStore is a correct store whose methods can be replaced one by one.
 type fakeStore struct {
 	*memstore.Users[member, uuid.UUID]
-	insert          func(context.Context, member) error
-	byID            func(context.Context, uuid.UUID) (member, error)
-	byEmail         func(context.Context, string) (member, error)
-	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error
-	apply           func(context.Context, uuid.UUID, account.Change) error
+	insert  func(context.Context, member) error
+	byID    func(context.Context, uuid.UUID) (member, error)
+	byEmail func(context.Context, string) (member, error)
+	apply   func(context.Context, uuid.UUID, account.Change) error
+	delete  func(context.Context, uuid.UUID) error
 }
 
 func newFakeStore() *fakeStore {
 	good := memstore.NewUsers[member]()
-	return &fakeStore{good, good.Insert, good.ByID, good.ByEmail, good.ReplacePassword, good.Apply}
+	return &fakeStore{good, good.Insert, good.ByID, good.ByEmail, good.Apply, good.Delete}
 }
 
 func (s *fakeStore) Insert(ctx context.Context, m member) error { return s.insert(ctx, m) }
@@ -56,26 +56,22 @@ func (s *fakeStore) ByID(ctx context.Context, id uuid.UUID) (member, error) {
 func (s *fakeStore) ByEmail(ctx context.Context, email string) (member, error) {
 	return s.byEmail(ctx, email)
 }
-func (s *fakeStore) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-	return s.replacePassword(ctx, id, old, new, revoke)
-}
 func (s *fakeStore) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
 	return s.apply(ctx, id, change)
 }
+func (s *fakeStore) Delete(ctx context.Context, id uuid.UUID) error { return s.delete(ctx, id) }
 
 // failAll makes every method fail.
 func (s *fakeStore) failAll(err error) {
 	s.insert = func(context.Context, member) error { return err }
 	s.byID = func(context.Context, uuid.UUID) (member, error) { return member{}, err }
 	s.byEmail = func(context.Context, string) (member, error) { return member{}, err }
-	s.replacePassword = failingReplace(err)
-	s.apply = func(context.Context, uuid.UUID, account.Change) error { return err }
+	s.apply = failingApply(err)
+	s.delete = func(context.Context, uuid.UUID) error { return err }
 }
 
-func failingReplace(err error) func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
-	return func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
-		return err
-	}
+func failingApply(err error) func(context.Context, uuid.UUID, account.Change) error {
+	return func(context.Context, uuid.UUID, account.Change) error { return err }
 }
 
 // rig is a Manager over a fake store.
@@ -333,6 +329,15 @@ func TestNewPasswordRules(t *testing.T) {
 			_, err = r.ChangePassword(t.Context(), bob.ID, "long enough for all", c.password)
 			check("ChangePassword", err)
 			if c.want != nil {
+				_, err = r.SetPassword(t.Context(), bob.ID, c.password)
+				check("SetPassword", err)
+			}
+			hash, err := r.HashPassword(t.Context(), c.password)
+			check("HashPassword", err)
+			if (hash == "") != (err != nil) {
+				t.Errorf("HashPassword: got a hash: %v, with the error %v", hash != "", err)
+			}
+			if c.want != nil {
 				r.authenticate(t, "after the new password was rejected", "bob@example.com", "long enough for all", nil)
 			}
 		})
@@ -389,7 +394,7 @@ func TestAllDenialsLookTheSame(t *testing.T) {
 		{"an empty address", "", password, 1, event.ReasonUnknownUser},
 		{"an inactive account, the right password", "inactive@example.com", password, 1, event.ReasonUserInactive},
 		{"an inactive account, a wrong password", "inactive@example.com", "wrong", 1, event.ReasonWrongPassword},
-		{"an account without a password", "passwordless@example.com", password, 1, event.ReasonUnusableHash},
+		{"an account without a password", "passwordless@example.com", password, 1, event.ReasonNoPassword},
 		{"an account with a broken hash", "unusable@example.com", password, 1, event.ReasonUnusableHash},
 		// No account has such a password, so rejecting it at once reveals nothing.
 		{"an empty password", "ann@example.com", "", 0, event.ReasonWrongPassword},
@@ -442,6 +447,8 @@ func TestCancelledCallDoesNotHash(t *testing.T) {
 		"Authenticate of an unknown address": func() error { _, _, err := r.Authenticate(cancelled, "bob@example.com", password, ""); return err },
 		"Register":                           func() error { _, err := r.Register(cancelled, newMember("bob@example.com"), password); return err },
 		"ChangePassword":                     func() error { _, err := r.ChangePassword(cancelled, ann.ID, password, "another password"); return err },
+		"SetPassword":                        func() error { _, err := r.SetPassword(cancelled, ann.ID, "another password"); return err },
+		"HashPassword":                       func() error { _, err := r.HashPassword(cancelled, "another password"); return err },
 		"Reauthenticate":                     func() error { _, err := r.Reauthenticate(cancelled, ann, password); return err },
 		"Reauthenticate, wrong password":     func() error { _, err := r.Reauthenticate(cancelled, ann, "wrong"); return err },
 	} {
@@ -463,6 +470,8 @@ func TestHugePasswordIsNotHashed(t *testing.T) {
 		"Authenticate":                   func() error { _, _, err := r.Authenticate(t.Context(), ann.Email, huge, ""); return err },
 		"Register":                       func() error { _, err := r.Register(t.Context(), newMember("bob@example.com"), huge); return err },
 		"ChangePassword from a huge one": func() error { _, err := r.ChangePassword(t.Context(), ann.ID, huge, "another password"); return err },
+		"SetPassword":                    func() error { _, err := r.SetPassword(t.Context(), ann.ID, huge); return err },
+		"HashPassword":                   func() error { _, err := r.HashPassword(t.Context(), huge); return err },
 		"Reauthenticate":                 func() error { _, err := r.Reauthenticate(t.Context(), ann, huge); return err },
 	} {
 		var err error
@@ -565,13 +574,13 @@ func TestRehashDoesNotUndoAPasswordChange(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 	const changed = "the new password"
-	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-		r.store.replacePassword = r.store.Users.ReplacePassword
+	r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+		r.store.apply = r.store.Users.Apply
 		if _, err := r.ChangePassword(ctx, id, password, changed); err != nil {
 			t.Errorf("ChangePassword: %v", err)
 		}
 		r.takeEvents()
-		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
+		return r.store.Users.Apply(ctx, id, change)
 	}
 	r.authenticate(t, "while the password changes", ann.Email, password, nil)
 	events := r.takeEvents()
@@ -587,9 +596,9 @@ func TestLoginSucceedsIfTheRehashFails(t *testing.T) {
 	old := phc(64, 1, 1, salt, keyOf(password, salt, 16))
 	ann := r.withHash(t, old)
 	down := errors.New("down")
-	r.store.replacePassword = failingReplace(down)
-	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); got.HashedPassword.Reveal() != old {
-		t.Errorf("the user has the hash %q, want the stored one, %q", got.HashedPassword.Reveal(), old)
+	r.store.apply = failingApply(down)
+	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); string(got.HashedPassword) != old {
+		t.Errorf("the user has the hash %q, want the stored one, %q", string(got.HashedPassword), old)
 	}
 	events := r.takeEvents()
 	want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
@@ -605,8 +614,12 @@ func TestHostileHashIsDenied(t *testing.T) {
 		r.change(t, ann.ID, func(m *member) { m.HashedPassword = account.NewPasswordHash(hash) })
 		r.takeEvents()
 		r.authenticate(t, "with the hash: "+name, ann.Email, password, account.ErrBadCredentials)
-		if got := r.takeEvents(); len(got) != 1 || got[0].Reason != event.ReasonUnusableHash || got[0].UserID != ann.ID {
-			t.Errorf("%s: got the events %+v, want one for Ann with the reason unusable_hash", name, got)
+		want := event.ReasonUnusableHash
+		if hash == "" {
+			want = event.ReasonNoPassword
+		}
+		if got := r.takeEvents(); len(got) != 1 || got[0].Reason != want || got[0].UserID != ann.ID {
+			t.Errorf("%s: got the events %+v, want one for Ann with the reason %s", name, got, want)
 		}
 		if _, err := r.ChangePassword(t.Context(), ann.ID, password, "another password"); !errors.Is(err, account.ErrBadCredentials) {
 			t.Errorf("%s: ChangePassword: got %v, want ErrBadCredentials", name, err)
@@ -691,11 +704,12 @@ func TestPasswordChangeRaisesTokenVersion(t *testing.T) {
 func TestPasswordChangeReturnsTheVersionItReadPlusOne(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
-	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+	r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+		r.store.apply = r.store.Users.Apply
 		if err := r.RevokeTokens(ctx, id); err != nil {
 			t.Errorf("RevokeTokens: %v", err)
 		}
-		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
+		return r.store.Users.Apply(ctx, id, change)
 	}
 	got, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password")
 	if stored := r.stored(t, ann.ID).Version; err != nil || got.Version != 1 || stored != 2 {
@@ -724,7 +738,7 @@ func TestReauthenticate(t *testing.T) {
 		{"no password", "", nil, event.ReasonWrongPassword},
 		{"a password that is too long", strings.Repeat("x", account.MaxPasswordBytes+1), nil, event.ReasonWrongPassword},
 		{"an inactive account", password, func(m *member) { m.Active = false }, event.ReasonUserInactive},
-		{"an account without a password", password, func(m *member) { m.HashedPassword = account.PasswordHash{} }, event.ReasonUnusableHash},
+		{"an account without a password", password, func(m *member) { m.HashedPassword = "" }, event.ReasonNoPassword},
 		{"an account whose password was changed", password, func(m *member) {
 			m.HashedPassword = account.NewPasswordHash(phc(64, 1, 1, salt, keyOf("changed", salt, 32)))
 		}, event.ReasonWrongPassword},
@@ -776,6 +790,10 @@ func TestReauthenticate(t *testing.T) {
 	}
 }
 
+func setFlags(flags account.Flags) func(*rig, context.Context, uuid.UUID) error {
+	return func(r *rig, ctx context.Context, id uuid.UUID) error { return r.SetFlags(ctx, id, flags) }
+}
+
 func TestStatusChangeIsOneUpdate(t *testing.T) {
 	yes, no := true, false
 	for _, c := range []struct {
@@ -786,6 +804,13 @@ func TestStatusChangeIsOneUpdate(t *testing.T) {
 		{"Deactivate", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Deactivate(ctx, id) }, account.Change{Active: &no, RevokeTokens: true}},
 		{"Activate", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Activate(ctx, id) }, account.Change{Active: &yes}},
 		{"RevokeTokens", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.RevokeTokens(ctx, id) }, account.Change{RevokeTokens: true}},
+		{"SetFlags of none", setFlags(account.Flags{}), account.Change{}},
+		{"SetFlags of Verified", setFlags(account.Flags{Verified: &yes}), account.Change{Verified: &yes}},
+		{"SetFlags of Superuser", setFlags(account.Flags{Superuser: &no}), account.Change{Superuser: &no}},
+		{"SetFlags of all, active", setFlags(account.Flags{Active: &yes, Verified: &no, Superuser: &yes}),
+			account.Change{Active: &yes, Verified: &no, Superuser: &yes}},
+		{"SetFlags of all, inactive", setFlags(account.Flags{Active: &no, Verified: &yes, Superuser: &no}),
+			account.Change{Active: &no, Verified: &yes, Superuser: &no, RevokeTokens: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, account.Config{})
@@ -866,9 +891,9 @@ func TestOneOfConcurrentPasswordChangesSucceeds(t *testing.T) {
 func TestOvertakenPasswordChangeIsAConflict(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
-	r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-		r.change(t, id, func(m *member) { m.HashedPassword = account.NewPasswordHash("the other hash") })
-		return r.store.Users.ReplacePassword(ctx, id, old, new, revoke)
+	r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+		r.change(t, id, func(m *member) { m.HashedPassword = "the other hash" })
+		return r.store.Users.Apply(ctx, id, change)
 	}
 	if _, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
 		t.Errorf("got %v, want ErrConflict", err)
@@ -892,9 +917,11 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 				t.Errorf("%s with the failure %q: got the events %+v, want one store.failed with it", op, cause, events)
 			}
 		}
-		r.store.replacePassword = failingReplace(cause)
+		r.store.apply = failingApply(cause)
+		_, err := r.SetPassword(t.Context(), ann.ID, "another password")
+		check("SetPassword, in Apply", err)
 		got, err := r.ChangePassword(t.Context(), ann.ID, password, "another password")
-		check("ChangePassword, in ReplacePassword", err)
+		check("ChangePassword, in Apply", err)
 		if !reflect.DeepEqual(got, member{}) {
 			t.Errorf("ChangePassword: got the user %+v with an error, want none", got)
 		}
@@ -907,6 +934,12 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 		check("ChangePassword", err)
 		_, err = r.Reauthenticate(t.Context(), ann, password)
 		check("Reauthenticate", err)
+		_, err = r.SetPassword(t.Context(), ann.ID, "another password")
+		check("SetPassword", err)
+		_, err = r.CreateWithHash(t.Context(), newMember("bob@example.com"), "")
+		check("CreateWithHash", err)
+		check("SetFlags", r.SetFlags(t.Context(), ann.ID, account.Flags{}))
+		check("Delete", r.Delete(t.Context(), ann.ID))
 		check("Deactivate", r.Deactivate(t.Context(), ann.ID))
 		check("Activate", r.Activate(t.Context(), ann.ID))
 		check("RevokeTokens", r.RevokeTokens(t.Context(), ann.ID))
@@ -953,6 +986,11 @@ func TestAbandonedCallsAreNoStoreFailures(t *testing.T) {
 							_, err := r.ChangePassword(ctx, ann.ID, password, "another password")
 							return err
 						},
+						"SetPassword": func(ctx context.Context) error {
+							_, err := r.SetPassword(ctx, ann.ID, "another password")
+							return err
+						},
+						"Delete":       func(ctx context.Context) error { return r.Delete(ctx, ann.ID) },
 						"Deactivate":   func(ctx context.Context) error { return r.Deactivate(ctx, ann.ID) },
 						"Activate":     func(ctx context.Context) error { return r.Activate(ctx, ann.ID) },
 						"RevokeTokens": func(ctx context.Context) error { return r.RevokeTokens(ctx, ann.ID) },
@@ -963,6 +1001,7 @@ func TestAbandonedCallsAreNoStoreFailures(t *testing.T) {
 						r.store.byID = func(context.Context, uuid.UUID) (member, error) { return member{}, gone() }
 						r.store.byEmail = func(context.Context, string) (member, error) { return member{}, gone() }
 						r.store.apply = func(context.Context, uuid.UUID, account.Change) error { return gone() }
+						r.store.delete = func(context.Context, uuid.UUID) error { return gone() }
 						r.takeEvents()
 						err := call(ctx)
 						got := 0
@@ -1010,7 +1049,7 @@ func TestAbandonedLoginIsNoFailureOfTheLimiter(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.withHash(t, phc(64, 1, 1, salt, keyOf(password, salt, 16)))
 	ctx, cancel := context.WithCancel(t.Context())
-	r.store.replacePassword = func(context.Context, uuid.UUID, account.PasswordHash, account.PasswordHash, bool) error {
+	r.store.apply = func(context.Context, uuid.UUID, account.Change) error {
 		cancel()
 		return context.Canceled
 	}
@@ -1096,6 +1135,18 @@ func TestEvents(t *testing.T) {
 	_ = r.Deactivate(ctx, uuid.New())
 	_ = r.Activate(ctx, uuid.New())
 	_ = r.RevokeTokens(ctx, uuid.New())
+	_, _ = r.SetPassword(ctx, uuid.New(), third)
+	_, _ = r.SetPassword(ctx, ann.ID, "weak")
+	_, _ = r.SetPassword(ctx, ann.ID, third)
+	_ = r.SetFlags(ctx, ann.ID, account.Flags{Verified: new(true)})
+	bob, err := r.CreateWithHash(ctx, newMember("bob@example.com"), "")
+	if err != nil {
+		t.Fatalf("CreateWithHash: %v", err)
+	}
+	_, _ = r.CreateWithHash(ctx, newMember("eve@example.com"), "plain text!")
+	_, _, _ = r.Authenticate(ctx, "bob@example.com", second, "")
+	_ = r.Delete(ctx, bob.ID)
+	_ = r.Delete(ctx, bob.ID)
 	down := errors.New("down")
 	r.store.failAll(down)
 	_, _, _ = r.Authenticate(ctx, "ann@example.com", second, "")
@@ -1117,6 +1168,11 @@ func TestEvents(t *testing.T) {
 		{Kind: event.LoginDenied, Reason: event.ReasonUnknownUser},
 		{Kind: event.AccountChanged, UserID: ann.ID},
 		{Kind: event.AccountChanged, UserID: ann.ID, Reason: event.ReasonUserInactive},
+		{Kind: event.PasswordChanged, UserID: ann.ID},
+		{Kind: event.AccountChanged, UserID: ann.ID},
+		{Kind: event.AccountRegistered, UserID: bob.ID},
+		{Kind: event.LoginDenied, UserID: bob.ID, Reason: event.ReasonNoPassword},
+		{Kind: event.AccountDeleted, UserID: bob.ID},
 		{Kind: event.StoreFailed, Err: down},
 	}
 	got := r.takeEvents()
@@ -1187,6 +1243,7 @@ func TestRevocationRaisesTokenVersion(t *testing.T) {
 	for name, revoke := range map[string]func(*rig, uuid.UUID) error{
 		"RevokeTokens": func(r *rig, id uuid.UUID) error { return r.RevokeTokens(t.Context(), id) },
 		"Deactivate":   func(r *rig, id uuid.UUID) error { return r.Deactivate(t.Context(), id) },
+		"SetPassword":  func(r *rig, id uuid.UUID) error { _, err := r.SetPassword(t.Context(), id, password); return err },
 	} {
 		r := newRig(t, account.Config{})
 		ann := r.register(t)
@@ -1232,6 +1289,18 @@ var makeChange = map[string]func(context.Context, *rig, uuid.UUID) error{
 		_, _, err := r.Authenticate(ctx, "ann@example.com", password, "")
 		return err
 	},
+	"SetPassword": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.SetPassword(ctx, id, "a better password")
+		return err
+	},
+	"a weak password by an administrator": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.SetPassword(ctx, id, "weak")
+		return err
+	},
+	"SetFlags": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		return r.SetFlags(ctx, id, account.Flags{Verified: new(true), Superuser: new(false)})
+	},
+	"Delete":       func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Delete(ctx, id) },
 	"Deactivate":   func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Deactivate(ctx, id) },
 	"RevokeTokens": func(ctx context.Context, r *rig, id uuid.UUID) error { return r.RevokeTokens(ctx, id) },
 	"Activate":     func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Activate(ctx, id) },
@@ -1254,18 +1323,30 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 		{"Deactivate", nil, true, revoked},
 		{"RevokeTokens", nil, true, revoked},
 		{"Activate", nil, true, changed},
+		{"SetPassword", nil, true, revoked},
+		{"SetFlags", nil, true, changed},
+		{"Delete", nil, true, revoked},
 
 		{"ChangePassword", down, true, changed},
 		{"Deactivate", down, true, changed},
 		{"RevokeTokens", down, true, changed},
 		{"Activate", down, true, changed},
 		{"Deactivate", context.Canceled, true, changed},
+		{"SetPassword", down, true, changed},
+		{"SetFlags", down, true, changed},
+		{"Delete", down, true, changed},
+		{"Delete", context.Canceled, true, changed},
 
 		{"ChangePassword", fmt.Errorf("update: %w", account.ErrConflict), true, nothing},
 		{"ChangePassword", nil, false, nothing},
 		{"Deactivate", nil, false, nothing},
 		{"RevokeTokens", nil, false, nothing},
 		{"Activate", nil, false, nothing},
+		{"SetPassword", nil, false, nothing},
+		{"SetFlags", nil, false, nothing},
+		// An earlier Delete can have left rows behind.
+		{"Delete", nil, false, revoked},
+		{"a weak password by an administrator", nil, true, nothing},
 		{"a wrong password", nil, true, nothing},
 		{"a weak password", nil, true, nothing},
 		{"a login", nil, true, nothing},
@@ -1290,18 +1371,18 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), contextKey{}, "a value"))
 			defer cancel()
 			good := r.store.Users
-			r.store.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-				if !revoke {
-					return good.ReplacePassword(ctx, id, old, new, revoke)
+			r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				if change.Password != nil && !change.RevokeTokens { // a rehash
+					return good.Apply(ctx, id, change)
 				}
 				defer cancel()
 				updated = true
-				return cmp.Or(c.failure, good.ReplacePassword(ctx, id, old, new, revoke))
+				return cmp.Or(c.failure, good.Apply(ctx, id, change))
 			}
-			r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+			r.store.delete = func(ctx context.Context, id uuid.UUID) error {
 				defer cancel()
 				updated = true
-				return cmp.Or(c.failure, good.Apply(ctx, id, change))
+				return cmp.Or(c.failure, good.Delete(ctx, id))
 			}
 			err := makeChange[c.call](ctx, r, id)
 			if c.failure != nil && !errors.Is(err, c.failure) {
@@ -1309,7 +1390,7 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 			}
 			var want []told
 			if c.want != nothing {
-				want = []told{{ann.ID, c.want == revoked}, {ann.ID, c.want == revoked}}
+				want = []told{{id, c.want == revoked}, {id, c.want == revoked}}
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("told %v, want %v", got, want)
@@ -1324,7 +1405,7 @@ func TestErrorsOfSessionsAreReturned(t *testing.T) {
 	failing := func(err error) account.Sessions[uuid.UUID] {
 		return sessionsFunc(func(context.Context, uuid.UUID, bool) error { return err })
 	}
-	for _, call := range []string{"ChangePassword", "Deactivate", "RevokeTokens", "Activate"} {
+	for _, call := range []string{"ChangePassword", "SetPassword", "Deactivate", "RevokeTokens", "Activate"} {
 		t.Run(call, func(t *testing.T) {
 			r := newRig(t, account.Config{}, failing(first), failing(nil), failing(second))
 			ann := r.register(t)

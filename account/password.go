@@ -1,6 +1,7 @@
 package account
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -128,70 +129,119 @@ func forms(password string) []string {
 	return []string{password}
 }
 
-var errUnusableHash = errors.New("the stored password hash cannot be read")
-
 // verify reports whether a password matches a hash, and whether the hash is outdated. It
-// returns errUnusableHash at once if the hash is malformed or too expensive.
+// returns an error wrapping ErrUnusableHash at once if the hash is malformed or too expensive.
 func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, err error) {
-	for i, form := range forms(password) {
-		ok, outdated, err = h.verifyForm(form, hash)
-		if ok && i > 0 && strings.HasPrefix(hash.Reveal(), "$argon2id$") {
-			outdated = true // verifyForm decides for bcrypt
-		}
-		if ok || err != nil {
-			break
-		}
-	}
-	return ok, outdated, err
-}
-
-func (h *hasher) verifyForm(password string, hash PasswordHash) (ok, outdated bool, err error) {
-	switch s := hash.Reveal(); {
-	case strings.HasPrefix(s, "$argon2id$"):
-		return h.verifyArgon2(password, s)
-	case strings.HasPrefix(s, "$2a$"), strings.HasPrefix(s, "$2b$"), strings.HasPrefix(s, "$2y$"):
-		cost, err := bcrypt.Cost([]byte(s))
-		if err != nil || cost > maxBcryptCost {
-			return false, false, errUnusableHash
-		}
-		switch err := bcrypt.CompareHashAndPassword([]byte(s), []byte(password)); {
-		case err == nil && strings.Contains(password, "\x00"):
-			// bcrypt repeats the password and a NUL to fill its key, so that "pw\x00pw"
-			// matches the hash of "pw".
-			return false, false, nil
-		case err == nil:
-			// Only the beginning of a longer password was compared. The rest can be
-			// mistyped, so it must not become part of a new hash.
-			return true, len(password) <= bcryptBytes, nil
-		case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
-			return false, false, nil
-		default:
-			return false, false, errUnusableHash
-		}
-	default:
-		return false, false, errUnusableHash
-	}
-}
-
-func (h *hasher) verifyArgon2(password, hash string) (ok, outdated bool, err error) {
-	p, salt, key, err := argon2id.DecodeHash(hash)
-	if err == nil && uint64(p.Memory) > h.maxKiB {
-		return false, false, fmt.Errorf("%w: it asks for %d KiB of memory, more than Config.MaxConcurrentHashes times Config.Argon2.MemoryKiB, %d", errUnusableHash, p.Memory, h.maxKiB)
-	}
-	// The library does not check the parameters: an empty key would match every password,
-	// and zero passes or lanes would panic.
-	if err != nil ||
-		p.Memory < argon2MinKiB || p.Iterations < 1 || memoryPasses(p.Memory, p.Iterations) > maxMemoryPasses ||
-		p.Parallelism < 1 ||
-		len(salt) < 8 || len(salt) > 64 ||
-		len(key) < 16 || len(key) > 128 {
-		return false, false, errUnusableHash
-	}
-	ok, err = argon2id.ComparePasswordAndHash(password, hash)
+	s := string(hash)
+	params, err := h.parse(s)
 	if err != nil {
-		return false, false, errUnusableHash
+		return false, false, err
 	}
-	return ok, *p != h.params, nil
+	compare := compareBcrypt
+	if isArgon2(s) {
+		compare = compareArgon2
+	}
+	for i, form := range forms(password) {
+		if ok, err = compare(form, s); err != nil {
+			return false, false, err
+		}
+		switch {
+		case !ok:
+		case isArgon2(s):
+			return true, i > 0 || params != h.params, nil
+		default:
+			// bcrypt compares only the beginning of a longer password. The rest can be
+			// mistyped, so it must not become part of a new hash.
+			return true, len(form) <= bcryptBytes, nil
+		}
+	}
+	return false, false, nil
+}
+
+func compareArgon2(password, hash string) (bool, error) {
+	ok, err := argon2id.ComparePasswordAndHash(password, hash)
+	if err != nil {
+		return false, unusable("argon2id")
+	}
+	return ok, nil
+}
+
+func compareBcrypt(password, hash string) (bool, error) {
+	switch err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)); {
+	case err == nil:
+		// bcrypt repeats the password and a NUL to fill its key, so that "pw\x00pw"
+		// matches the hash of "pw".
+		return !strings.Contains(password, "\x00"), nil
+	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+		return false, nil
+	default:
+		return false, unusable("bcrypt")
+	}
+}
+
+// unusable returns an error wrapping ErrUnusableHash. Its text must not show the hash.
+func unusable(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrUnusableHash, fmt.Sprintf(format, args...))
+}
+
+func isArgon2(hash string) bool { return strings.HasPrefix(hash, "$argon2id$") }
+
+// parse returns the parameters of an argon2id hash, and the zero Params for a bcrypt hash. It
+// returns an error wrapping ErrUnusableHash if passwords cannot be compared with the hash.
+func (h *hasher) parse(hash string) (argon2id.Params, error) {
+	switch {
+	case hash == "":
+		return argon2id.Params{}, unusable("it is empty")
+	case isArgon2(hash):
+		return h.parseArgon2(hash)
+	case strings.HasPrefix(hash, "$2a$"), strings.HasPrefix(hash, "$2b$"), strings.HasPrefix(hash, "$2y$"):
+		return argon2id.Params{}, checkBcrypt(hash)
+	default:
+		return argon2id.Params{}, unusable("it is neither argon2id nor bcrypt ($2a$, $2b$, $2y$)")
+	}
+}
+
+func (h *hasher) parseArgon2(hash string) (none argon2id.Params, err error) {
+	p, salt, key, err := argon2id.DecodeHash(hash)
+	// The library ignores what follows a number, such as a parameter that it does not know.
+	if err != nil || !strings.HasPrefix(hash, fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$", p.Memory, p.Iterations, p.Parallelism)) {
+		return none, unusable("not of the form $argon2id$v=19$m=…,t=…,p=…$salt$key")
+	}
+	// Nor does it check the parameters: an empty key would match every password, and zero
+	// passes or lanes would panic.
+	switch {
+	case uint64(p.Memory) > h.maxKiB:
+		return none, unusable("argon2id with %d KiB of memory, more than Config.MaxConcurrentHashes times Config.Argon2.MemoryKiB, %d", p.Memory, h.maxKiB)
+	case p.Memory < argon2MinKiB, p.Iterations < 1, p.Parallelism < 1:
+		return none, unusable("argon2id with %d KiB of memory, %d passes and %d lanes, want at least %d, 1 and 1", p.Memory, p.Iterations, p.Parallelism, argon2MinKiB)
+	case memoryPasses(p.Memory, p.Iterations) > maxMemoryPasses:
+		return none, unusable("argon2id with %d KiB of memory and %d passes, want at most %d KiB times passes", p.Memory, p.Iterations, maxMemoryPasses)
+	case len(salt) < 8, len(salt) > 64, len(key) < 16, len(key) > 128:
+		return none, unusable("argon2id with a salt of %d bytes and a key of %d, want 8 to 64 and 16 to 128", len(salt), len(key))
+	}
+	return *p, nil
+}
+
+// bcryptEncoding is the base64 of bcrypt.
+var bcryptEncoding = base64.NewEncoding("./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789").WithPadding(base64.NoPadding)
+
+// checkBcrypt returns an error wrapping ErrUnusableHash if a hash is not of the form
+// $2b$cost$, 22 characters of salt and 31 of the key, or costs too much.
+func checkBcrypt(hash string) error {
+	cost, err := bcrypt.Cost([]byte(hash))
+	switch {
+	case err != nil || len(hash) != 60:
+		return unusable("bcrypt with a wrong cost, or not 60 characters long")
+	case cost > maxBcryptCost:
+		return unusable("bcrypt of the cost %d, want at most %d", cost, maxBcryptCost)
+	}
+	_, badSalt := bcryptEncoding.DecodeString(hash[7:29])
+	// A key with other bits in its last character would match no password.
+	_, badKey := bcryptEncoding.Strict().DecodeString(hash[29:])
+	if badSalt != nil || badKey != nil {
+		return unusable("bcrypt with a character that does not belong there")
+	}
+	return nil
 }
 
 // checkNewPassword applies the rules for new passwords.

@@ -112,6 +112,10 @@ var (
 		"only bcrypt's scheme":          "$2b$",
 		"bcrypt of an unknown version":  strings.Replace(fastapiBcrypt, "$2b$", "$2x$", 1),
 		"bcrypt with a bad character":   strings.Replace(fastapiBcrypt, "Tee", "T!e", 1),
+		"a bcrypt hash and a character": fastapiBcrypt + "6",
+		"bcrypt with unused bits":       fastapiBcrypt[:59] + "7",
+		"an unknown parameter":          strings.Replace(phc(64, 1, 1, salt, key), "p=1", "p=1,data=eA", 1),
+		"a version and a letter":        strings.Replace(phc(64, 1, 1, salt, key), "v=19", "v=19a", 1),
 		"a hash after a space":          " " + phc(64, 1, 1, salt, key),
 		"NULs":                          strings.Repeat("\x00", 60),
 		"ten megabytes":                 strings.Repeat("$", 10<<20),
@@ -156,6 +160,9 @@ func FuzzVerify(f *testing.F) {
 		ok, _, err := account.Verify(password, hash)
 		if err != nil && ok {
 			t.Errorf("Verify(%q, %q): got true with the error %v", password, hash, err)
+		}
+		if usable := account.Usable(hash); (usable == nil) != (err == nil) {
+			t.Errorf("Verify(%q, %q): got the error %v, and ImportHash %v", password, hash, err, usable)
 		}
 		if !ok {
 			return

@@ -35,14 +35,32 @@ func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) 
 // ID unless that is zero. It is meant for administrators, imports and seeds; use
 // [Manager.Register] for sign-ups. Otherwise it does the same, with the same errors.
 func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U, error) {
+	return m.create(ctx, user, func() (PasswordHash, error) { return m.HashPassword(ctx, password) })
+}
+
+// CreateWithHash does the same as [Manager.Create], with a password hash instead of a
+// password. It is meant for accounts of another system, whose hashes it checks as
+// [Manager.ImportHash] does, with the same error.
+//
+// With the zero PasswordHash the account has no password: its user logs in by other means,
+// such as OAuth or a passkey. A login with a password is denied in the same time as with a
+// wrong one, until [Manager.SetPassword] sets the first one.
+func (m *Manager[U, ID]) CreateWithHash(ctx context.Context, user U, hash PasswordHash) (U, error) {
+	return m.create(ctx, user, func() (PasswordHash, error) {
+		if hash == "" {
+			return hash, nil
+		}
+		return m.ImportHash(string(hash))
+	})
+}
+
+// create stores a new account with the password hash that makeHash returns.
+func (m *Manager[U, ID]) create(ctx context.Context, user U, makeHash func() (PasswordHash, error)) (U, error) {
 	var none U
 	a := m.of(&user)
 	email, err := NormalizeEmail(a.Email)
 	if err != nil {
 		return none, fmt.Errorf("account: %w", err)
-	}
-	if err := m.checkNewPassword(ctx, password); err != nil {
-		return none, err
 	}
 	var zero ID
 	if a.ID == zero && m.newID != nil {
@@ -51,9 +69,9 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 	if a.ID == zero {
 		return none, errors.New("account: the user has no ID, and NewManager got no newID")
 	}
-	hash, err := m.hash(ctx, password)
+	hash, err := makeHash()
 	if err != nil {
-		return none, m.failed(ctx, "hash the password", err)
+		return none, err
 	}
 	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
 	switch err := m.store.Insert(ctx, user); {
@@ -64,6 +82,31 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 	}
 	m.emit(ctx, event.Event{Kind: event.AccountRegistered, UserID: a.ID})
 	return user, nil
+}
+
+// HashPassword checks a new password and returns its hash, for a store or a program that
+// writes accounts by other means. It returns an error wrapping [ErrInvalidPassword] if the
+// password is rejected, or [ErrBusy].
+func (m *Manager[U, ID]) HashPassword(ctx context.Context, password string) (PasswordHash, error) {
+	if err := m.checkNewPassword(ctx, password); err != nil {
+		return "", err
+	}
+	hash, err := m.hash(ctx, password)
+	if err != nil {
+		return "", m.failed(ctx, "hash the password", err)
+	}
+	return hash, nil
+}
+
+// ImportHash returns a password hash of another system if a login can verify it: argon2id as
+// a PHC string, or bcrypt ($2a$, $2b$, $2y$), in the bounds of the Config. Otherwise it
+// returns an error wrapping [ErrUnusableHash] that says why. It does not compute a hash. A hash
+// with other parameters than those of the Config is replaced at the account's next login.
+func (m *Manager[U, ID]) ImportHash(hash string) (PasswordHash, error) {
+	if _, err := m.hasher.parse(hash); err != nil {
+		return "", fmt.Errorf("account: %w", err)
+	}
+	return PasswordHash(hash), nil
 }
 
 func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {

@@ -24,21 +24,41 @@ type Store[U any, ID comparable] interface {
 	// [ErrUserNotFound].
 	ByEmail(ctx context.Context, email string) (U, error)
 
-	// ReplacePassword replaces the account's password hash if it equals old. If revoke is
-	// set, the same update adds 1 to the token version. If there is no such account or its
-	// hash is not old, it must return an error wrapping [ErrConflict] and change nothing:
-	// only one of several concurrent changes may succeed.
-	ReplacePassword(ctx context.Context, id ID, old, new PasswordHash, revoke bool) error
-
-	// Apply changes an account in one update, which leaves all other fields as they are.
-	// If there is no such account, it must return an error wrapping [ErrUserNotFound].
+	// Apply changes an account in one update, which leaves all other fields as they are. It
+	// must change nothing and return an error wrapping
+	//
+	//   - [ErrUserNotFound] if there is no such account;
+	//   - [ErrConflict] if a condition of the change does not hold;
+	//   - [ErrEmailTaken] if another account has the new address.
+	//
+	// The conditions are compared in the same update: of several concurrent changes with a
+	// condition that each of them makes false, only one may succeed. So may only one of
+	// several accounts that take the same address.
 	Apply(ctx context.Context, id ID, change Change) error
+
+	// Delete removes an account. Its address is free then. If there is no such account, it
+	// must return an error wrapping [ErrUserNotFound]: only one of several concurrent calls
+	// may succeed. No concurrent change may bring the account back.
+	Delete(ctx context.Context, id ID) error
 }
 
-// Change is a change to an account. The zero value changes nothing.
+// Change is a change to an account. The zero value has no conditions and changes nothing.
 type Change struct {
-	// Active sets User.Active, unless it is nil.
-	Active *bool
+	// Conditions: the change is made only if the account has these values. A nil field is
+	// not compared.
+
+	IfEmail    *string
+	IfPassword *PasswordHash // the zero PasswordHash: the account has no password
+	IfVersion  *int64
+
+	// New values. A nil field leaves the value as it is.
+
+	Email     *string       // unique and normalised
+	Password  *PasswordHash // the zero PasswordHash: the account has no password any more
+	Active    *bool
+	Verified  *bool
+	Superuser *bool
+
 	// RevokeTokens adds 1 to User.Version, which invalidates every token issued earlier.
 	RevokeTokens bool
 }

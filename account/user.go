@@ -29,8 +29,8 @@ type User[ID comparable] struct {
 	CreatedAt time.Time `bson:"created_at" json:"created_at"`
 	// Version is the token version. A token is valid only while the version that its
 	// login saw equals the account's: raising the version invalidates every token issued
-	// earlier. [Manager.ChangePassword], [Manager.Deactivate] and [Manager.RevokeTokens]
-	// add 1. New accounts have 0.
+	// earlier. [Manager.ChangePassword], [Manager.SetPassword], [Manager.Deactivate] and
+	// [Manager.RevokeTokens] add 1. New accounts have 0.
 	Version int64 `bson:"token_version,omitempty" json:"-" xml:"-"`
 }
 

@@ -66,7 +66,7 @@ const (
 	// Reauthenticated: a logged-in user gave the password again, and it was right. UserID.
 	Reauthenticated Kind = "login.reauthenticated"
 	// LoginDenied: a login or a reauthentication was denied. Reason, UserID if it is known,
-	// and with ReasonUnusableHash Err, unless the account has no password.
+	// and with ReasonUnusableHash Err.
 	LoginDenied Kind = "login.denied"
 	// Overloaded: a password was not checked, because too many checks were in flight. Err.
 	Overloaded Kind = "login.overloaded"
@@ -83,9 +83,13 @@ const (
 const (
 	// AccountRegistered: an account was created. UserID.
 	AccountRegistered Kind = "account.registered"
-	// AccountChanged: an account was changed. UserID, and Reason if it was deactivated.
+	// AccountChanged: the flags of an account were set, or its tokens revoked. UserID, and
+	// Reason if it was deactivated.
 	AccountChanged Kind = "account.changed"
-	// PasswordChanged: a user changed the password. UserID.
+	// AccountDeleted: an account was deleted. UserID.
+	AccountDeleted Kind = "account.deleted"
+	// PasswordChanged: a user changed the password of an account, or the application set it.
+	// UserID.
 	PasswordChanged Kind = "account.password_changed"
 	// PasswordRehashed: a password was hashed with new parameters at a login, which
 	// succeeded. UserID, and Err if the new hash was not stored.
@@ -120,6 +124,7 @@ const (
 const (
 	ReasonUnknownUser   Reason = "unknown_user"   // no account has this name
 	ReasonWrongPassword Reason = "wrong_password" // the password does not match
+	ReasonNoPassword    Reason = "no_password"    // the account has no password
 	ReasonUnusableHash  Reason = "unusable_hash"  // the stored password hash cannot be read, or costs too much
 	ReasonTooMany       Reason = "too_many"       // too many attempts failed; the password was not checked
 )

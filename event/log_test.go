@@ -175,7 +175,7 @@ func TestEventsThatClientsCannotCauseAreAlwaysWritten(t *testing.T) {
 	for _, kind := range []event.Kind{
 		event.TokenIssued, event.TokenRevoked, event.TokensRevoked, event.TokenRotated,
 		event.LoginSucceeded, event.Reauthenticated,
-		event.AccountRegistered, event.AccountChanged, event.PasswordChanged, event.PasswordRehashed,
+		event.AccountRegistered, event.AccountChanged, event.AccountDeleted, event.PasswordChanged, event.PasswordRehashed,
 		"own.kind",
 	} {
 		times(3*perMinute, log, event.Event{Kind: kind, Reason: event.ReasonReplaced})

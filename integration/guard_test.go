@@ -246,22 +246,22 @@ func TestEveryCallHasATimeBound(t *testing.T) {
 	}
 	hash := account.NewPasswordHash("x")
 	for name, call := range map[string]func() error{
-		"Insert":          func() error { return tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{}) },
-		"ByToken":         func() error { _, err := tokens.ByToken(ctx, "x"); return err },
-		"Touch":           func() error { return tokens.Touch(ctx, "x", time.Now()) },
-		"Rotate":          func() error { _, err := tokens.Rotate(ctx, "x", strategy.Rotation{Digest: "y"}); return err },
-		"ByUser":          func() error { _, err := tokens.ByUser(ctx, uuid.New(), strategy.Position{}, 1); return err },
-		"Delete":          func() error { _, err := tokens.Delete(ctx, "x"); return err },
-		"DeleteSession":   func() error { _, err := tokens.DeleteSession(ctx, uuid.New(), uuid.New()); return err },
-		"DeleteByUser":    func() error { _, err := tokens.DeleteByUser(ctx, uuid.New()); return err },
-		"Purge":           func() error { _, err := tokens.Purge(ctx); return err },
-		"EnsureIndexes":   within(tokens.EnsureIndexes),
-		"VerifyIndexes":   within(tokens.VerifyIndexes),
-		"Users.Insert":    func() error { return users.Insert(ctx, contract.Member{}) },
-		"ByID":            func() error { _, err := users.ByID(ctx, uuid.New()); return err },
-		"Apply":           func() error { return users.Apply(ctx, uuid.New(), account.Change{RevokeTokens: true}) },
-		"ByEmail":         func() error { _, err := users.ByEmail(ctx, "x"); return err },
-		"ReplacePassword": func() error { return users.ReplacePassword(ctx, uuid.New(), hash, hash, true) },
+		"Insert":        func() error { return tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{}) },
+		"ByToken":       func() error { _, err := tokens.ByToken(ctx, "x"); return err },
+		"Touch":         func() error { return tokens.Touch(ctx, "x", time.Now()) },
+		"Rotate":        func() error { _, err := tokens.Rotate(ctx, "x", strategy.Rotation{Digest: "y"}); return err },
+		"ByUser":        func() error { _, err := tokens.ByUser(ctx, uuid.New(), strategy.Position{}, 1); return err },
+		"Delete":        func() error { _, err := tokens.Delete(ctx, "x"); return err },
+		"DeleteSession": func() error { _, err := tokens.DeleteSession(ctx, uuid.New(), uuid.New()); return err },
+		"DeleteByUser":  func() error { _, err := tokens.DeleteByUser(ctx, uuid.New()); return err },
+		"Purge":         func() error { _, err := tokens.Purge(ctx); return err },
+		"EnsureIndexes": within(tokens.EnsureIndexes),
+		"VerifyIndexes": within(tokens.VerifyIndexes),
+		"Users.Insert":  func() error { return users.Insert(ctx, contract.Member{}) },
+		"ByID":          func() error { _, err := users.ByID(ctx, uuid.New()); return err },
+		"Apply":         func() error { return users.Apply(ctx, uuid.New(), account.Change{RevokeTokens: true}) },
+		"ByEmail":       func() error { _, err := users.ByEmail(ctx, "x"); return err },
+		"Users.Delete":  func() error { return users.Delete(ctx, uuid.New()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()

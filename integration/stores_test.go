@@ -2,6 +2,8 @@ package integration_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"sync/atomic"
@@ -214,34 +216,95 @@ func TestUpdateChangesNoOtherField(t *testing.T) {
 		return doc
 	}
 	want := read()
-	inactive := false
+	hash := func(s string) *account.PasswordHash { return new(account.PasswordHash(s)) }
 	for _, c := range []struct {
 		name   string
-		update func() error
+		change account.Change
 		want   bson.M // the changed fields
 	}{
-		{"a rehash", func() error {
-			return users.ReplacePassword(t.Context(), p.ID, account.NewPasswordHash("old"), account.NewPasswordHash("rehashed"), false)
-		},
-			bson.M{"hashed_password": "rehashed"}},
-		{"a change of password", func() error {
-			return users.ReplacePassword(t.Context(), p.ID, account.NewPasswordHash("rehashed"), account.NewPasswordHash("new"), true)
-		},
+		{"no change", account.Change{}, nil},
+		{"a rehash", account.Change{IfPassword: hash("old"), Password: hash("rehashed")}, bson.M{"hashed_password": "rehashed"}},
+		{"a change of password", account.Change{IfPassword: hash("rehashed"), Password: hash("new"), RevokeTokens: true},
 			bson.M{"hashed_password": "new", "token_version": int64(1)}},
-		{"a revocation", func() error { return users.Apply(t.Context(), p.ID, account.Change{RevokeTokens: true}) },
-			bson.M{"token_version": int64(2)}},
-		{"a deactivation", func() error {
-			return users.Apply(t.Context(), p.ID, account.Change{Active: &inactive, RevokeTokens: true})
-		},
-			bson.M{"is_active": false, "token_version": int64(3)}},
+		{"a revocation", account.Change{RevokeTokens: true}, bson.M{"token_version": int64(2)}},
+		{"a deactivation", account.Change{Active: new(false), RevokeTokens: true}, bson.M{"is_active": false, "token_version": int64(3)}},
+		{"a verification", account.Change{IfEmail: new("jo@example.com"), Verified: new(true)}, bson.M{"is_verified": true}},
+		{"a change of address", account.Change{IfEmail: new("jo@example.com"), IfVersion: new(int64(3)), Email: new("joe@example.com")},
+			bson.M{"email": "joe@example.com"}},
+		{"other flags", account.Change{Active: new(true), Superuser: new(true)}, bson.M{"is_active": true, "is_superuser": true}},
 	} {
-		if err := c.update(); err != nil {
+		if err := users.Apply(t.Context(), p.ID, c.change); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		maps.Copy(want, c.want)
 		if got := read(); !reflect.DeepEqual(got, want) {
 			t.Errorf("after %s the document is\n%v, want\n%v", c.name, got, want)
 		}
+	}
+}
+
+// Other programs write accounts without a password or a token version, or with null. These
+// count as no password and version 0.
+func TestConditionsOnMissingFieldsHold(t *testing.T) {
+	db := database(t)
+	users := newUsers[account.User[string]](t, db, mongostore.UsersConfig{})
+	coll := db.Collection("users")
+	some := account.PasswordHash("some")
+	for i, fields := range []bson.D{
+		nil,
+		{{Key: "hashed_password", Value: nil}, {Key: "token_version", Value: nil}},
+		{{Key: "hashed_password", Value: ""}, {Key: "token_version", Value: int32(0)}},
+		{{Key: "hashed_password", Value: ""}, {Key: "token_version", Value: float64(0)}},
+	} {
+		id := fmt.Sprint("user ", i)
+		doc := append(bson.D{{Key: "_id", Value: id}, {Key: "email", Value: fmt.Sprintf("user%d@example.com", i)}}, fields...)
+		if _, err := coll.InsertOne(t.Context(), doc); err != nil {
+			t.Fatal(err)
+		}
+		read, err := users.ByID(t.Context(), id)
+		if err != nil || read.HashedPassword != "" || read.Version != 0 {
+			t.Fatalf("%v is read as %+v, %v, want no password and version 0", fields, read, err)
+		}
+		for _, wrong := range []account.Change{{IfPassword: &some}, {IfVersion: new(int64(1))}, {IfPassword: &read.HashedPassword, IfVersion: new(int64(1))}} {
+			wrong.RevokeTokens, wrong.Password = true, &some
+			if err := users.Apply(t.Context(), id, wrong); !errors.Is(err, account.ErrConflict) {
+				t.Errorf("%v, a condition that does not hold: got %v, want ErrConflict", fields, err)
+			}
+		}
+		all := account.Change{IfEmail: &read.Email, IfPassword: &read.HashedPassword, IfVersion: &read.Version}
+		if err := users.Apply(t.Context(), id, all); err != nil {
+			t.Errorf("%v, no change: got %v, want nil", fields, err)
+		}
+		all.Password, all.RevokeTokens = &some, true
+		if err := users.Apply(t.Context(), id, all); err != nil {
+			t.Errorf("%v: got %v, want nil", fields, err)
+		}
+		if got, err := users.ByID(t.Context(), id); err != nil || got.HashedPassword != some || got.Version != 1 {
+			t.Errorf("%v: got %+v, %v, want the new password and version 1", fields, got, err)
+		}
+		if err := users.Apply(t.Context(), id, all); !errors.Is(err, account.ErrConflict) {
+			t.Errorf("%v, again: got %v, want ErrConflict", fields, err)
+		}
+	}
+}
+
+// An account that cannot be read can be deleted, and its address is not free until then.
+func TestUnreadableAccountIsDeleted(t *testing.T) {
+	db := database(t)
+	users := newUsers[account.User[string]](t, db, mongostore.UsersConfig{})
+	broken := bson.D{{Key: "_id", Value: "broken"}, {Key: "email", Value: "jo@example.com"}, {Key: "token_version", Value: "seven"}}
+	if _, err := db.Collection("users").InsertOne(t.Context(), broken); err != nil {
+		t.Fatal(err)
+	}
+	jo := account.User[string]{ID: "jo", Email: "jo@example.com"}
+	if err := users.Insert(t.Context(), jo); !errors.Is(err, account.ErrEmailTaken) {
+		t.Errorf("Insert: got %v, want ErrEmailTaken", err)
+	}
+	if err := users.Delete(t.Context(), "broken"); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if err := users.Insert(t.Context(), jo); err != nil {
+		t.Errorf("Insert of the freed address: %v", err)
 	}
 }
 

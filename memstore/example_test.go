@@ -73,13 +73,13 @@ func ExampleUsers_Update() {
 	if err := users.Insert(ctx, ann); err != nil {
 		log.Fatal(err)
 	}
-	err := users.Update(ctx, ann.ID, func(c *Customer) { c.Verified = true })
+	err := users.Update(ctx, ann.ID, func(c *Customer) { c.Name = "Anna" })
 	if err != nil {
 		log.Fatal(err)
 	}
 	ann, err = users.ByEmail(ctx, "ann@example.com")
-	fmt.Println(ann.Name, ann.Verified, err)
+	fmt.Println(ann.Name, err)
 
 	// Output:
-	// Ann true <nil>
+	// Anna <nil>
 }

@@ -2,7 +2,6 @@ package memstore
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -81,35 +80,58 @@ func (s *users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 	return s.byID[id], nil
 }
 
-func (s *users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
-	err := s.change(ctx, id, func(user *U) error {
-		a := s.of(user)
-		if a.HashedPassword.Reveal() != old.Reveal() {
-			return account.ErrConflict
-		}
-		a.HashedPassword = new
-		if revoke {
-			a.Version++
-		}
-		return nil
-	})
-	if errors.Is(err, account.ErrUserNotFound) {
-		return account.ErrConflict
-	}
-	return err
-}
-
 func (s *users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
 	return s.change(ctx, id, func(user *U) error {
 		a := s.of(user)
-		if change.Active != nil {
-			a.Active = *change.Active
+		if !holds(change, a.Email, a.HashedPassword, a.Version) {
+			return account.ErrConflict
 		}
+		if change.Email != nil && *change.Email != a.Email {
+			if _, taken := s.byEmail[*change.Email]; taken {
+				return account.ErrEmailTaken
+			}
+			delete(s.byEmail, a.Email)
+			s.byEmail[*change.Email] = id
+		}
+		set(&a.Email, change.Email)
+		set(&a.HashedPassword, change.Password)
+		set(&a.Active, change.Active)
+		set(&a.Verified, change.Verified)
+		set(&a.Superuser, change.Superuser)
 		if change.RevokeTokens {
 			a.Version++
 		}
 		return nil
 	})
+}
+
+// holds reports whether an account with these values meets the conditions of a change.
+func holds(c account.Change, email string, password account.PasswordHash, version int64) bool {
+	return (c.IfEmail == nil || *c.IfEmail == email) &&
+		(c.IfPassword == nil || string(*c.IfPassword) == string(password)) &&
+		(c.IfVersion == nil || *c.IfVersion == version)
+}
+
+// set sets a field to a new value, unless that is nil.
+func set[T any](field, value *T) {
+	if value != nil {
+		*field = *value
+	}
+}
+
+func (s *users[U, ID]) Delete(ctx context.Context, id ID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	user, ok := s.byID[id]
+	if !ok {
+		return account.ErrUserNotFound
+	}
+	delete(s.byEmail, s.of(&user).Email)
+	delete(s.byID, id)
+	return nil
 }
 
 // change calls f with a copy of an account and stores the result unless f returns an error.
@@ -131,7 +153,7 @@ func (s *users[U, ID]) change(ctx context.Context, id ID, f func(*U) error) erro
 }
 
 // Update changes an account, as an application or an administrator would directly in its
-// database: for example, to verify it. Update keeps the ID and the e-mail address. It returns
+// database: for example, the application's own fields. Update keeps the ID and the e-mail address. It returns
 // an error wrapping account.ErrUserNotFound if there is no such account.
 func (u *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error {
 	s := u.users
@@ -141,20 +163,4 @@ func (u *Users[U, ID]) Update(ctx context.Context, id ID, change func(*U)) error
 		s.of(user).ID, s.of(user).Email = id, email
 		return nil
 	})
-}
-
-// Delete removes an account, which invalidates its tokens. It returns nil if there is no such
-// account.
-func (u *Users[U, ID]) Delete(ctx context.Context, id ID) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	s := u.users
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if user, ok := s.byID[id]; ok {
-		delete(s.byEmail, s.of(&user).Email)
-		delete(s.byID, id)
-	}
-	return nil
 }

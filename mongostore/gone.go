@@ -26,11 +26,8 @@ func untilGone(ctx context.Context, coll *mongo.Collection, filter any, write fu
 		if err != nil || done {
 			return err
 		}
-		err = coll.FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
-		switch {
-		case errors.Is(err, mongo.ErrNoDocuments):
-			return nil
-		case err != nil:
+		switch there, err := exists(ctx, coll, filter); {
+		case err != nil || !there:
 			return err
 		case try == most:
 			return fmt.Errorf("the server finds the document, but %d writes did not match it", most)
@@ -39,4 +36,13 @@ func untilGone(ctx context.Context, coll *mongo.Collection, filter any, write fu
 			return err
 		}
 	}
+}
+
+// exists reports whether a document matches a filter.
+func exists(ctx context.Context, coll *mongo.Collection, filter any) (bool, error) {
+	err := coll.FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -85,9 +85,7 @@ func TestWritesThatMatchNothingAreRepeatedWhileTheDocumentIsThere(t *testing.T) 
 		{"Apply", userDoc(nil), func(s stores) error {
 			return s.users.Apply(t.Context(), id, account.Change{Active: &off, RevokeTokens: true})
 		}, account.ErrUserNotFound},
-		{"ReplacePassword", userDoc(nil), func(s stores) error {
-			return s.users.ReplacePassword(t.Context(), id, account.NewPasswordHash("old"), account.NewPasswordHash("new"), true)
-		}, account.ErrConflict},
+		{"Delete of an account", userDoc(nil), func(s stores) error { return s.users.Delete(t.Context(), id) }, account.ErrUserNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			write := func(server *blindServer) (sent []command, err error) {

@@ -79,25 +79,27 @@ func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	})
 	switch {
 	case mongo.IsDuplicateKeyError(err):
-		return u.duplicate(ctx, user, err)
+		return u.duplicate(ctx, "insert the account", bson.D{{Key: "email", Value: u.of(&user).Email}}, err)
 	case err != nil:
 		return fmt.Errorf("mongostore: insert the account: %w", err)
 	}
 	return nil
 }
 
-// duplicate returns ErrEmailTaken if another account has the user's address, and
-// ErrConflict if the duplicate is another unique key: the ID, or a key of the application.
-// It reads the account to find out, as servers report the duplicate key in different ways.
-func (u *Users[U, ID]) duplicate(ctx context.Context, user U, cause error) error {
-	switch _, err := u.ByEmail(ctx, u.of(&user).Email); {
-	case err == nil:
+// duplicate returns the error of a write that failed with cause. That is ErrEmailTaken if an
+// account has the address, which other matches. Otherwise it is ErrConflict if another unique
+// key is a duplicate: the ID, or a key of the application. It looks for the address, as servers
+// report duplicates in different ways.
+func (u *Users[U, ID]) duplicate(ctx context.Context, doing string, other bson.D, cause error) error {
+	switch taken, err := exists(ctx, u.coll, other); {
+	case err != nil:
+		return fmt.Errorf("mongostore: find the account: %w", err)
+	case taken:
 		return fmt.Errorf("mongostore: %w", account.ErrEmailTaken)
-	case errors.Is(err, account.ErrUserNotFound):
+	case mongo.IsDuplicateKeyError(cause):
 		return fmt.Errorf("mongostore: %w: %w", account.ErrConflict, cause)
-	default:
-		return err
 	}
+	return fmt.Errorf("mongostore: %s: %w", doing, cause)
 }
 
 // ByID implements account.Store and strategy.UserSource.
@@ -158,69 +160,110 @@ func (u *Users[U, ID]) read(ctx context.Context, key string, value any) (user U,
 	return user, nil, nil
 }
 
-// ReplacePassword implements account.Store.
-func (u *Users[U, ID]) ReplacePassword(ctx context.Context, id ID, old, new account.PasswordHash, revoke bool) error {
-	matched, err := u.update(ctx,
-		bson.D{{Key: "_id", Value: id}, {Key: "hashed_password", Value: old.Reveal()}},
-		bson.D{{Key: "hashed_password", Value: new.Reveal()}}, revoke)
-	switch {
-	case err != nil:
-		return fmt.Errorf("mongostore: replace the password: %w", err)
-	case !matched:
-		return fmt.Errorf("mongostore: %w", account.ErrConflict)
-	}
-	return nil
-}
-
 // Apply implements account.Store.
 func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
-	var set bson.D
-	if change.Active != nil {
-		set = bson.D{{Key: "is_active", Value: *change.Active}}
-	}
-	if set == nil && !change.RevokeTokens {
-		_, err := u.ByID(ctx, id) // servers refuse an empty update
-		return err
-	}
-	matched, err := u.update(ctx, bson.D{{Key: "_id", Value: id}}, set, change.RevokeTokens)
-	switch {
-	case err != nil:
-		return fmt.Errorf("mongostore: change the account: %w", err)
-	case !matched:
-		return fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
-	}
-	return nil
-}
-
-// update sets fields of the account that filter matches and, with revoke, adds 1 to its
-// token version in the same update. It reports whether there was such an account.
-func (u *Users[U, ID]) update(ctx context.Context, filter, set bson.D, revoke bool) (matched bool, err error) {
 	ctx, cancel := u.bounded(ctx)
 	defer cancel()
-	const field = "token_version"
+	filter := filterOf(id, change)
+	matched, err := u.update(ctx, id, change)
+	switch {
+	// FerretDB reports a duplicate of an update as an internal error.
+	case change.Email != nil && (mongo.IsDuplicateKeyError(err) || hasCode(err, codeInternalError)):
+		other := bson.D{{Key: "email", Value: *change.Email}, {Key: "_id", Value: bson.D{{Key: "$ne", Value: id}}}}
+		return u.duplicate(ctx, "change the account", other, err)
+	case err != nil:
+		return fmt.Errorf("mongostore: change the account: %w", err)
+	case matched:
+		return nil
+	case len(filter) == 1: // no conditions
+		return fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+	}
+	switch there, err := exists(ctx, u.coll, filter[:1]); {
+	case err != nil:
+		return fmt.Errorf("mongostore: find the account: %w", err)
+	case there:
+		return fmt.Errorf("mongostore: %w", account.ErrConflict)
+	}
+	return fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+}
+
+// filterOf returns a filter for the account with an ID that meets the conditions of a change.
+func filterOf(id any, c account.Change) bson.D {
+	filter := bson.D{{Key: "_id", Value: id}}
+	if c.IfEmail != nil {
+		filter = append(filter, has("email", *c.IfEmail))
+	}
+	if c.IfPassword != nil {
+		filter = append(filter, has("hashed_password", string(*c.IfPassword)))
+	}
+	if c.IfVersion != nil {
+		filter = append(filter, has(versionField, *c.IfVersion))
+	}
+	return filter
+}
+
+// has matches documents in which a field has a value. A field that is missing or null is read
+// as the zero value, so it has that.
+func has[T comparable](field string, value T) bson.E {
+	var zero T
+	if value == zero {
+		return bson.E{Key: field, Value: bson.D{{Key: "$in", Value: bson.A{zero, nil}}}}
+	}
+	return bson.E{Key: field, Value: value}
+}
+
+// setOf returns the new values of a change.
+func setOf(c account.Change) (set bson.D) {
+	if c.Email != nil {
+		set = append(set, bson.E{Key: "email", Value: *c.Email})
+	}
+	if c.Password != nil {
+		set = append(set, bson.E{Key: "hashed_password", Value: string(*c.Password)})
+	}
+	for _, flag := range []struct {
+		field string
+		value *bool
+	}{{"is_active", c.Active}, {"is_verified", c.Verified}, {"is_superuser", c.Superuser}} {
+		if flag.value != nil {
+			set = append(set, bson.E{Key: flag.field, Value: *flag.value})
+		}
+	}
+	return set
+}
+
+const versionField = "token_version"
+
+// update makes a change in one update. It reports whether an account met the conditions.
+func (u *Users[U, ID]) update(ctx context.Context, id ID, change account.Change) (matched bool, err error) {
+	filter, set := filterOf(id, change), setOf(change)
 	var update bson.D
 	if len(set) > 0 {
 		update = append(update, bson.E{Key: "$set", Value: set})
 	}
-	if !revoke {
+	switch {
+	case change.RevokeTokens:
+		update = append(update, bson.E{Key: "$inc", Value: bson.D{{Key: versionField, Value: int64(1)}}})
+	case len(set) > 0:
 		return u.updateOne(ctx, filter, update)
+	default:
+		return exists(ctx, u.coll, filter) // servers refuse an empty update
 	}
-	update = append(update, bson.E{Key: "$inc", Value: bson.D{{Key: field, Value: int64(1)}}})
 	matched, err = u.updateOne(ctx, filter, update)
-	if !hasCode(err, codeTypeMismatch) {
+	if !hasCode(err, codeTypeMismatch) || change.IfVersion != nil && *change.IfVersion != 0 {
 		return matched, err
 	}
 	// $inc refuses null, which counts as 0.
-	isNull := bson.E{Key: field, Value: bson.D{{Key: "$type", Value: int32(bson.TypeNull)}}}
-	matched, err = u.updateOne(ctx, append(filter[:len(filter):len(filter)], isNull),
-		bson.D{{Key: "$set", Value: append(set[:len(set):len(set)], bson.E{Key: field, Value: int64(1)})}})
+	change.IfVersion = nil
+	isNull := bson.E{Key: versionField, Value: bson.D{{Key: "$type", Value: int32(bson.TypeNull)}}}
+	matched, err = u.updateOne(ctx, append(filterOf(id, change), isNull),
+		bson.D{{Key: "$set", Value: append(set[:len(set):len(set)], bson.E{Key: versionField, Value: int64(1)})}})
 	if matched || err != nil {
 		return matched, err
 	}
 	// It is not null, unless another update has just made it a number.
 	matched, err = u.updateOne(ctx, filter, update)
 	if hasCode(err, codeTypeMismatch) {
-		err = fmt.Errorf("the field %s is not a number: %w", field, err)
+		err = fmt.Errorf("the field %s is not a number: %w", versionField, err)
 	}
 	return matched, err
 }
@@ -235,4 +278,25 @@ func (u *Users[U, ID]) updateOne(ctx context.Context, filter, update bson.D) (ma
 		return matched, err
 	})
 	return matched, err
+}
+
+// Delete implements account.Store.
+func (u *Users[U, ID]) Delete(ctx context.Context, id ID) error {
+	ctx, cancel := u.bounded(ctx)
+	defer cancel()
+	filter, deleted := bson.D{{Key: "_id", Value: id}}, false
+	err := untilGone(ctx, u.coll, filter, func() (done bool, err error) {
+		res, err := u.coll.DeleteOne(ctx, filter)
+		if err == nil {
+			deleted = res.DeletedCount > 0
+		}
+		return deleted, err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("mongostore: delete the account: %w", err)
+	case !deleted:
+		return fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+	}
+	return nil
 }

@@ -93,7 +93,17 @@ func (c command) update() string {
 	if len(c.docs) != 1 {
 		return ""
 	}
-	b, err := bson.MarshalExtJSON(c.docs[0], false, false)
+	return extJSON(c.docs[0])
+}
+
+// filterOf is the filter of a find.
+func filterOf(c command) string { return extJSON(c.body.Lookup("filter").Document()) }
+
+// onlyID is the filter that finds the account whatever its values are.
+var onlyID = []string{`{"_id":ID}`}
+
+func extJSON(doc bson.Raw) string {
+	b, err := bson.MarshalExtJSON(doc, false, false)
 	if err != nil {
 		return err.Error()
 	}
@@ -101,30 +111,35 @@ func (c command) update() string {
 }
 
 const (
+	duplicateKey = 11000
 	typeMismatch = 14
 	cannotInc    = "Cannot apply $inc to a value of non-numeric type string"
 )
 
-func TestRevokingUpdates(t *testing.T) {
+func TestChangesAreOneConditionalUpdate(t *testing.T) {
 	const (
-		incPassword  = `{"q":{"_id":ID,"hashed_password":"old"},"u":{"$set":{"hashed_password":"new"},"$inc":{"token_version":1}}}`
-		nullPassword = `{"q":{"_id":ID,"hashed_password":"old","token_version":{"$type":10}},"u":{"$set":{"hashed_password":"new","token_version":1}}}`
-		inc          = `{"q":{"_id":ID},"u":{"$inc":{"token_version":1}}}`
-		null         = `{"q":{"_id":ID,"token_version":{"$type":10}},"u":{"$set":{"token_version":1}}}`
+		incPassword      = `{"q":{"_id":ID,"hashed_password":"old"},"u":{"$set":{"hashed_password":"new"},"$inc":{"token_version":1}}}`
+		nullPassword     = `{"q":{"_id":ID,"hashed_password":"old","token_version":{"$type":10}},"u":{"$set":{"hashed_password":"new","token_version":1}}}`
+		inc              = `{"q":{"_id":ID},"u":{"$inc":{"token_version":1}}}`
+		null             = `{"q":{"_id":ID,"token_version":{"$type":10}},"u":{"$set":{"token_version":1}}}`
+		otherWithAddress = `{"email":"new@example.com","_id":{"$ne":ID}}`
+		address          = `{"q":{"_id":ID,"email":"old@example.com"},"u":{"$set":{"email":"new@example.com"}}}`
 	)
+	type users = *mongostore.Users[member, uuid.UUID]
+	apply := func(change account.Change) func(users) error {
+		return func(users users) error { return users.Apply(t.Context(), id, change) }
+	}
+	oldHash, newHash, none := account.PasswordHash("old"), account.PasswordHash("new"), account.PasswordHash("")
+	replace := func(revoke bool) func(users) error {
+		return apply(account.Change{IfPassword: &oldHash, Password: &newHash, RevokeTokens: revoke})
+	}
+	newAddress := apply(account.Change{IfEmail: new("old@example.com"), Email: new("new@example.com")})
 	off := false
-	replace := func(revoke bool) func(*mongostore.Users[member, uuid.UUID]) error {
-		return func(users *mongostore.Users[member, uuid.UUID]) error {
-			return users.ReplacePassword(t.Context(), id, account.NewPasswordHash("old"), account.NewPasswordHash("new"), revoke)
-		}
-	}
-	apply := func(change account.Change) func(*mongostore.Users[member, uuid.UUID]) error {
-		return func(users *mongostore.Users[member, uuid.UUID]) error { return users.Apply(t.Context(), id, change) }
-	}
 	for _, c := range []struct {
 		name    string
-		change  func(*mongostore.Users[member, uuid.UUID]) error
-		answers []bson.D // the last one is repeated
+		change  func(users) error
+		answers []bson.D // to updates; the last one is repeated
+		finds   []string // the filters of finds that find an account
 		sent    []string
 		err     error  // with errors.Is
 		text    string // in the error
@@ -140,7 +155,75 @@ func TestRevokingUpdates(t *testing.T) {
 		},
 		{
 			name:   "another password is a conflict",
-			change: replace(true), answers: []bson.D{updated(0)}, sent: []string{incPassword}, err: account.ErrConflict,
+			change: replace(true), answers: []bson.D{updated(0)}, finds: onlyID, sent: []string{incPassword}, err: account.ErrConflict,
+		},
+		{
+			name:   "a condition on an account that is missing",
+			change: replace(true), answers: []bson.D{updated(0)}, sent: []string{incPassword}, err: account.ErrUserNotFound,
+		},
+		{
+			name:   "a new address",
+			change: newAddress, answers: []bson.D{updated(1)}, sent: []string{address},
+		},
+		{
+			name:   "a new address that another account has",
+			change: newAddress, answers: []bson.D{refused(duplicateKey, "no text to rely on")}, finds: []string{otherWithAddress},
+			sent: []string{address}, err: account.ErrEmailTaken,
+		},
+		{
+			name:   "a new address that another account has, by the code of FerretDB",
+			change: newAddress, answers: []bson.D{refused(1, "constraint failed")}, finds: []string{otherWithAddress},
+			sent: []string{address}, err: account.ErrEmailTaken,
+		},
+		{
+			name:   "a new address, and an internal error",
+			change: newAddress, answers: []bson.D{refused(1, "disk full")}, sent: []string{address}, text: "mongostore: change the account: ",
+		},
+		{
+			name:   "a new address that another account had for a moment",
+			change: newAddress, answers: []bson.D{refused(duplicateKey, "no text to rely on")}, sent: []string{address}, err: account.ErrConflict,
+		},
+		{
+			name:   "a duplicate of another key",
+			change: apply(account.Change{Active: &off}), answers: []bson.D{refused(duplicateKey, "only one inactive account")},
+			sent: []string{`{"q":{"_id":ID},"u":{"$set":{"is_active":false}}}`}, text: "mongostore: change the account: ",
+		},
+		{
+			name:   "a deadlock, then a new address",
+			change: newAddress, answers: []bson.D{refused(16908292, "deadlock detected"), updated(1)}, sent: []string{address, address},
+		},
+		{
+			name: "everything at once",
+			change: apply(account.Change{
+				IfEmail: new("old@example.com"), IfPassword: &oldHash, IfVersion: new(int64(7)), Email: new("new@example.com"), Password: &newHash,
+				Active: &off, Verified: new(true), Superuser: &off, RevokeTokens: true,
+			}), answers: []bson.D{updated(1)},
+			sent: []string{`{"q":{"_id":ID,"email":"old@example.com","hashed_password":"old","token_version":7},"u":{"$set":{"email":"new@example.com","hashed_password":"new","is_active":false,"is_verified":true,"is_superuser":false},"$inc":{"token_version":1}}}`},
+		},
+		{
+			name:   "no password may be missing or null",
+			change: apply(account.Change{IfPassword: &none, Password: &newHash}), answers: []bson.D{updated(1)},
+			sent: []string{`{"q":{"_id":ID,"hashed_password":{"$in":["",null]}},"u":{"$set":{"hashed_password":"new"}}}`},
+		},
+		{
+			name:   "the password is removed",
+			change: apply(account.Change{Password: &none}), answers: []bson.D{updated(1)},
+			sent: []string{`{"q":{"_id":ID},"u":{"$set":{"hashed_password":""}}}`},
+		},
+		{
+			name:   "version 0 may be missing or null",
+			change: apply(account.Change{IfVersion: new(int64(0)), Verified: new(true)}), answers: []bson.D{updated(1)},
+			sent: []string{`{"q":{"_id":ID,"token_version":{"$in":[0,null]}},"u":{"$set":{"is_verified":true}}}`},
+		},
+		{
+			name:   "version 0 that is null becomes 1",
+			change: apply(account.Change{IfVersion: new(int64(0)), RevokeTokens: true}), answers: []bson.D{refused(typeMismatch, cannotInc), updated(1)},
+			sent: []string{`{"q":{"_id":ID,"token_version":{"$in":[0,null]}},"u":{"$inc":{"token_version":1}}}`, null},
+		},
+		{
+			name:   "another version is never compared with null",
+			change: apply(account.Change{IfVersion: new(int64(7)), RevokeTokens: true}), answers: []bson.D{refused(typeMismatch, cannotInc)},
+			sent: []string{`{"q":{"_id":ID,"token_version":7},"u":{"$inc":{"token_version":1}}}`}, text: cannotInc,
 		},
 		{
 			name:   "revoking adds 1",
@@ -177,7 +260,7 @@ func TestRevokingUpdates(t *testing.T) {
 		},
 		{
 			name:   "null, and another update has replaced the password",
-			change: replace(true), answers: []bson.D{refused(typeMismatch, cannotInc), updated(0), updated(0)},
+			change: replace(true), answers: []bson.D{refused(typeMismatch, cannotInc), updated(0), updated(0)}, finds: onlyID,
 			sent: []string{incPassword, nullPassword, incPassword}, err: account.ErrConflict,
 		},
 		{
@@ -200,6 +283,9 @@ func TestRevokingUpdates(t *testing.T) {
 			var answered int
 			r := newRig(t, func(sent command) bson.D {
 				if sent.name == "find" { // after an update that matched nothing
+					if slices.Contains(c.finds, filterOf(sent)) {
+						return found(userDoc(nil))
+					}
 					return found()
 				}
 				answered++
@@ -229,12 +315,40 @@ func TestRevokingUpdates(t *testing.T) {
 }
 
 func TestAnEmptyChangeOnlyReads(t *testing.T) {
-	r := newRig(t, func(command) bson.D { return found(userDoc(1)) })
-	if err := usersIn(t, r).Apply(t.Context(), id, account.Change{}); err != nil {
-		t.Error(err)
-	}
-	if sent := r.sent(); len(sent) != 1 || sent[0].name != "find" {
-		t.Errorf("sent %v, want one find", sent)
+	condition := account.Change{IfEmail: new("jo@example.com")}
+	for _, c := range []struct {
+		name   string
+		change account.Change
+		finds  []string // the filters that find the account
+		sent   []string
+		want   error
+	}{
+		{"no conditions", account.Change{}, onlyID, onlyID, nil},
+		{"no conditions, and no account", account.Change{}, nil, onlyID, account.ErrUserNotFound},
+		{"a condition that holds", condition, []string{`{"_id":ID,"email":"jo@example.com"}`}, []string{`{"_id":ID,"email":"jo@example.com"}`}, nil},
+		{"a condition that does not hold", condition, onlyID, []string{`{"_id":ID,"email":"jo@example.com"}`, `{"_id":ID}`}, account.ErrConflict},
+		{"a condition, and no account", condition, nil, []string{`{"_id":ID,"email":"jo@example.com"}`, `{"_id":ID}`}, account.ErrUserNotFound},
+	} {
+		r := newRig(t, func(sent command) bson.D {
+			if slices.Contains(c.finds, filterOf(sent)) {
+				return found(userDoc(1))
+			}
+			return found()
+		})
+		if err := usersIn(t, r).Apply(t.Context(), id, c.change); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+		}
+		var sent []string
+		for _, command := range r.sent() {
+			if command.name != "find" {
+				t.Errorf("%s: sent %s, want only finds", c.name, command.name)
+				continue
+			}
+			sent = append(sent, filterOf(command))
+		}
+		if !slices.Equal(sent, c.sent) {
+			t.Errorf("%s: looked for %v, want %v", c.name, sent, c.sent)
+		}
 	}
 }
 

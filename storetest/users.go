@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -37,17 +38,22 @@ func userSuite[U any, ID comparable, P account.Embeds[U, ID]](newUser func(email
 			{"a taken address is ErrEmailTaken and changes nothing", emailTaken[U, ID]},
 			{"a taken ID is ErrConflict and changes nothing", userIDTaken[U, ID]},
 			{"one of many concurrent inserts of an address succeeds", emailRace[U, ID]},
-			{"replacing a password changes nothing else", replacePassword[U, ID]},
-			{"replacing a password that has changed is ErrConflict", replaceConflict[U, ID]},
-			{"one of many concurrent replacements of a password succeeds", replaceRace[U, ID]},
-			{"replacing a password adds 1 to the token version if it revokes", replaceRevokes[U, ID]},
-			{"a new password and its token version become visible together", replaceAtomic[U, ID]},
 			{"a change is made and changes nothing else", apply[U, ID]},
+			{"a change whose conditions hold is made", conditionsHold[U, ID]},
+			{"a change with a condition that does not hold is ErrConflict and changes nothing", conflicts[U, ID]},
+			{"one of many concurrent changes with the same condition succeeds", conditionRace[U, ID]},
+			{"a new address replaces the old one, which is free then", changeEmail[U, ID]},
+			{"a change to a taken address is ErrEmailTaken and changes nothing", changeToTakenEmail[U, ID]},
+			{"one of many accounts that take an address concurrently gets it", takeEmailRace[U, ID]},
 			{"revoking adds exactly 1 to the token version", applyRevokes[U, ID]},
-			{"an inactive account and its token version become visible together", applyAtomic[U, ID]},
+			{"all parts of a change become visible together", applyAtomic[U, ID]},
 			{"a change to a missing account is ErrUserNotFound and creates none", applyMissing[U, ID]},
 			{"concurrent changes do not undo each other", applyRace[U, ID]},
 			{"concurrent revocations add up", revokeRace[U, ID]},
+			{"a deleted account is gone, and its address is free", deleteUser[U, ID]},
+			{"deleting a missing account is ErrUserNotFound and changes nothing", deleteMissingUser[U, ID]},
+			{"one of many concurrent deletes of an account succeeds", deleteUserRace[U, ID]},
+			{"a concurrent change does not bring a deleted account back", noUserResurrection[U, ID]},
 			{"a cancelled context stops every method", userCancelled[U, ID]},
 		},
 	}
@@ -121,20 +127,51 @@ func (s userStore[U, ID]) same(op string, got, want U) {
 	}
 }
 
-// replace replaces a user's password, in the store and in user.
-func (s userStore[U, ID]) replace(user *U, hash account.PasswordHash, revoke bool) {
-	a := s.of(user)
-	must("ReplacePassword", s.ReplacePassword(s.ctx, a.ID, a.HashedPassword, hash, revoke))
-	a.HashedPassword = hash
-	if revoke {
+// hash returns a password hash that differs for each number.
+func hash(i int) *account.PasswordHash { return new(account.PasswordHash(fmt.Sprint("new ", i))) }
+
+// applied returns the account that a change makes of user.
+func (s userStore[U, ID]) applied(user U, c account.Change) U {
+	a := s.of(&user)
+	set(&a.Email, c.Email)
+	set(&a.HashedPassword, c.Password)
+	set(&a.Active, c.Active)
+	set(&a.Verified, c.Verified)
+	set(&a.Superuser, c.Superuser)
+	if c.RevokeTokens {
 		a.Version++
+	}
+	return user
+}
+
+// set sets a field to a new value, unless that is nil.
+func set[T any](field, value *T) {
+	if value != nil {
+		*field = *value
 	}
 }
 
-// conflicts fails unless replacing a password that the user does not have is a conflict.
-func (s userStore[U, ID]) conflicts(user U) {
-	wantError("ReplacePassword of a hash that is not the account's", nil,
-		s.ReplacePassword(s.ctx, s.of(&user).ID, account.NewPasswordHash("another"), newHash, true), account.ErrConflict)
+// describe names the fields of a change that are set.
+func describe(c account.Change) string {
+	text := "Apply of"
+	v := reflect.ValueOf(c)
+	for i := range v.NumField() {
+		if f := v.Field(i); !f.IsZero() {
+			text += " " + v.Type().Field(i).Name
+			if flag, ok := f.Interface().(*bool); ok {
+				text += fmt.Sprintf(":%v", *flag)
+			}
+		}
+	}
+	return text
+}
+
+// apply makes a change, and returns the account as the store must hold it then.
+func (s userStore[U, ID]) apply(user U, change account.Change) U {
+	must(describe(change), s.Apply(s.ctx, s.of(&user).ID, change))
+	user = s.applied(user, change)
+	in("after "+describe(change), func() { s.holds(user) })
+	return user
 }
 
 func userRoundTrip[U any, ID comparable](s userStore[U, ID]) {
@@ -185,51 +222,9 @@ func emailRace[U any, ID comparable](s userStore[U, ID]) {
 	s.holds(users[winner])
 }
 
-func replacePassword[U any, ID comparable](s userStore[U, ID]) {
-	user, other := s.insert(ann), s.insert("other@example.com")
-	s.replace(&user, newHash, false)
-	s.holds(user, other)
-}
-
-func replaceConflict[U any, ID comparable](s userStore[U, ID]) {
-	user, stranger := s.insert(ann), s.newUser("stranger@example.com")
-	s.conflicts(user)
-	s.conflicts(stranger)
-	s.holds(user)
-	s.lacks(stranger)
-}
-
-func replaceRace[U any, ID comparable](s userStore[U, ID]) {
-	user := s.insert(ann)
-	a := s.of(&user)
-	id, old := a.ID, a.HashedPassword
-	hash := func(i int) account.PasswordHash { return account.NewPasswordHash(fmt.Sprint("new ", i)) }
-	winner := oneWins("ReplacePassword", 8, account.ErrConflict, func(i int) error {
-		return s.ReplacePassword(s.ctx, id, old, hash(i), i%2 == 0)
-	})
-	a.HashedPassword = hash(winner)
-	if winner%2 == 0 {
-		a.Version++
-	}
-	s.holds(user)
-}
-
 // startVersions are token versions before a revocation: missing, present, and close to the
 // limit of 32 bits.
 var startVersions = []int64{0, 1, 41, math.MaxInt32 - 1}
-
-func replaceRevokes[U any, ID comparable](s userStore[U, ID]) {
-	other := s.insertVersion("other@example.com", 5)
-	for _, version := range startVersions {
-		user := s.insertVersion(number(version), version)
-		for i, revoke := range []bool{false, true, true, false, true} {
-			s.replace(&user, account.NewPasswordHash(fmt.Sprint("new ", i)), revoke)
-			in(fmt.Sprintf("after ReplacePassword that revokes: %v", revoke), func() { s.holds(user) })
-		}
-		s.conflicts(user)
-		in("after a conflict", func() { s.holds(user, other) })
-	}
-}
 
 // becomesVisibleAtOnce makes a change to an account while other goroutines read it. Each read
 // must return the account before or after the change, never with a part of it.
@@ -248,6 +243,9 @@ func (s userStore[U, ID]) becomesVisibleAtOnce(before, after U, change func() er
 			} else {
 				got, err = s.ByEmail(s.ctx, email)
 			}
+			if n%2 == 1 && email != s.of(&after).Email && errors.Is(err, account.ErrUserNotFound) {
+				continue // after the change
+			}
 			must("a concurrent read", err)
 			if try(func() { s.same("", got, before) }) != nil && try(func() { s.same("", got, after) }) != nil {
 				fail("a concurrent read returned\n%+v, want the account before the change\n%+v, or after it\n%+v", got, before, after)
@@ -257,84 +255,217 @@ func (s userStore[U, ID]) becomesVisibleAtOnce(before, after U, change func() er
 	s.holds(after)
 }
 
-func replaceAtomic[U any, ID comparable](s userStore[U, ID]) {
-	for round := range int64(rounds) {
-		before := s.insertVersion(number(round), round)
-		after := before
-		a := s.of(&after)
-		old := a.HashedPassword
-		a.HashedPassword = newHash
-		a.Version++
-		s.becomesVisibleAtOnce(before, after, func() error {
-			return s.ReplacePassword(s.ctx, a.ID, old, newHash, true)
-		})
-	}
-}
-
 func applyAtomic[U any, ID comparable](s userStore[U, ID]) {
 	for round := range int64(rounds) {
-		before := s.insertVersion(number(round), round)
-		after, no := before, false
-		a := s.of(&after)
-		a.Active = false
-		a.Version++
-		s.becomesVisibleAtOnce(before, after, func() error {
-			return s.Apply(s.ctx, a.ID, account.Change{Active: &no, RevokeTokens: true})
-		})
-	}
-}
-
-// applyAll makes changes one after the other. After each, the account must have the change,
-// and nothing else may be different.
-func (s userStore[U, ID]) applyAll(user U, changes ...account.Change) {
-	a := s.of(&user)
-	for _, change := range changes {
-		op := fmt.Sprintf("Apply of RevokeTokens: %v", change.RevokeTokens)
-		if change.Active != nil {
-			a.Active = *change.Active
-			op = fmt.Sprintf("%s, Active: %v", op, a.Active)
+		user := s.insertVersion(number(round), round)
+		for _, change := range []account.Change{
+			{Active: new(false), RevokeTokens: true},
+			{IfPassword: &s.of(&user).HashedPassword, Password: hash(0), RevokeTokens: true},
+			{Email: new("new" + number(round)), Verified: new(!s.of(&user).Verified), Superuser: new(!s.of(&user).Superuser), Password: hash(1)},
+		} {
+			after := s.applied(user, change)
+			in(describe(change), func() {
+				s.becomesVisibleAtOnce(user, after, func() error { return s.Apply(s.ctx, s.of(&user).ID, change) })
+			})
+			user = after
 		}
-		if change.RevokeTokens {
-			a.Version++
-		}
-		must(op, s.Apply(s.ctx, a.ID, change))
-		in("after "+op, func() { s.holds(user) })
 	}
 }
 
 func apply[U any, ID comparable](s userStore[U, ID]) {
 	other := s.insertVersion("other@example.com", 5)
-	yes, no := true, false
+	yes, no := new(true), new(false)
 	for _, version := range []int64{0, 41} {
-		s.applyAll(s.insertVersion(number(version), version),
-			account.Change{},
-			account.Change{Active: &no},
-			account.Change{Active: &no},
-			account.Change{Active: &yes},
-			account.Change{RevokeTokens: true},
-			account.Change{Active: &no, RevokeTokens: true},
-			account.Change{RevokeTokens: true},
-			account.Change{Active: &yes, RevokeTokens: true},
-			account.Change{},
-		)
+		user := s.insertVersion(number(version), version)
+		for _, change := range []account.Change{
+			{},
+			{Active: no},
+			{Active: no},
+			{Active: yes},
+			{RevokeTokens: true},
+			{Active: no, RevokeTokens: true},
+			{RevokeTokens: true},
+			{Active: yes, RevokeTokens: true},
+			{},
+			{Verified: no}, {Verified: yes}, {Verified: no},
+			{Superuser: no}, {Superuser: yes}, {Superuser: no},
+			{Password: hash(1)},
+			{Password: hash(2), RevokeTokens: true},
+			{Password: new(account.PasswordHash)},
+			{Password: hash(3)},
+			{Email: new("new" + number(version))},
+			{Active: no, Verified: yes, Superuser: yes, Password: hash(4), Email: new(number(version)), RevokeTokens: true},
+			{Active: yes, Verified: no, Superuser: no},
+		} {
+			user = s.apply(user, change)
+		}
 		s.holds(other)
+	}
+}
+
+// values are the values of an account as the conditions of a change.
+func (s userStore[U, ID]) values(user U) account.Change {
+	a := s.of(&user)
+	return account.Change{IfEmail: new(a.Email), IfPassword: new(a.HashedPassword), IfVersion: new(a.Version)}
+}
+
+func conditionsHold[U any, ID comparable](s userStore[U, ID]) {
+	other := s.insertVersion("other@example.com", 5)
+	for i, version := range startVersions {
+		user := s.insertVersion(number(version), version)
+		for round := range 3 {
+			all := s.values(user)
+			user = s.apply(user, account.Change{IfPassword: all.IfPassword, Password: hash(10*i + round)})
+			user = s.apply(user, account.Change{IfVersion: all.IfVersion, RevokeTokens: true})
+			user = s.apply(user, account.Change{IfEmail: all.IfEmail, Verified: new(round%2 == 0)})
+			all = s.values(user)
+			user = s.apply(user, all) // changes nothing
+			all.Active, all.RevokeTokens = new(round%2 == 0), true
+			user = s.apply(user, all)
+			all = s.values(user)
+			all.Email, all.Password, all.RevokeTokens = new(fmt.Sprint(round, number(version))), hash(10*i+round+5), true
+			user = s.apply(user, all)
+		}
+		// An account without a password.
+		user = s.apply(user, account.Change{IfPassword: s.values(user).IfPassword, Password: new(account.PasswordHash)})
+		s.apply(user, account.Change{IfPassword: new(account.PasswordHash), Password: hash(10*i + 9)})
+	}
+	s.holds(other)
+}
+
+func conflicts[U any, ID comparable](s userStore[U, ID]) {
+	other := s.insert("other@example.com")
+	for _, version := range startVersions {
+		user := s.insertVersion(number(version), version)
+		for _, without := range []bool{false, true} {
+			if without {
+				user = s.apply(user, account.Change{Password: new(account.PasswordHash)})
+			}
+			id, right := s.of(&user).ID, s.values(user)
+			wrong := account.Change{IfEmail: new("other@example.com"), IfPassword: hash(0), IfVersion: new(version + 1)}
+			for name, c := range map[string]account.Change{
+				"IfEmail":                              {IfEmail: wrong.IfEmail},
+				"IfPassword":                           {IfPassword: wrong.IfPassword},
+				"IfVersion":                            {IfVersion: wrong.IfVersion},
+				"IfVersion, lower":                     {IfVersion: new(version - 1)},
+				"IfEmail beside values that hold":      {IfEmail: wrong.IfEmail, IfPassword: right.IfPassword, IfVersion: right.IfVersion},
+				"IfPassword beside values that hold":   {IfEmail: right.IfEmail, IfPassword: wrong.IfPassword, IfVersion: right.IfVersion},
+				"IfVersion beside values that hold":    {IfEmail: right.IfEmail, IfPassword: right.IfPassword, IfVersion: wrong.IfVersion},
+				"IfPassword of an account without one": {IfPassword: new(account.PasswordHash)},
+			} {
+				if without && name == "IfPassword of an account without one" {
+					continue
+				}
+				for _, change := range []account.Change{
+					{},
+					{RevokeTokens: true},
+					{Password: hash(1), RevokeTokens: true},
+					{Email: new("new" + number(version)), Active: new(false), Verified: new(false), Superuser: new(false)},
+					{Email: new("other@example.com")}, // taken, too
+				} {
+					change.IfEmail, change.IfPassword, change.IfVersion = c.IfEmail, c.IfPassword, c.IfVersion
+					wantError(describe(change)+" with another "+name, nil, s.Apply(s.ctx, id, change), account.ErrConflict)
+				}
+				in("after a conflict of "+name, func() { s.holds(user, other) })
+			}
+		}
+		s.lacksEmail("new" + number(version))
+	}
+}
+
+func conditionRace[U any, ID comparable](s userStore[U, ID]) {
+	for round := range int64(rounds) {
+		user := s.insertVersion(number(round), round)
+		id, is := s.of(&user).ID, s.values(user)
+		change := func(i int) account.Change {
+			switch round % 3 {
+			case 0:
+				return account.Change{IfPassword: is.IfPassword, Password: hash(i), RevokeTokens: i%2 == 0}
+			case 1:
+				return account.Change{IfVersion: is.IfVersion, Password: hash(i), RevokeTokens: true}
+			default:
+				return account.Change{IfEmail: is.IfEmail, Email: new(fmt.Sprint("new", i, number(round))), Verified: new(i%2 == 0)}
+			}
+		}
+		winner := oneWins(describe(change(0)), 8, account.ErrConflict, func(i int) error {
+			return s.Apply(s.ctx, id, change(i))
+		})
+		s.holds(s.applied(user, change(winner)))
+	}
+}
+
+func changeEmail[U any, ID comparable](s userStore[U, ID]) {
+	user, other := s.insert(ann), s.insert("other@example.com")
+	user = s.apply(user, account.Change{Email: new(ann)}) // its own
+	user = s.apply(user, account.Change{Email: new("new@example.com")})
+	s.lacksEmail(ann)
+	second := s.insert(ann)
+	s.holds(user, other, second)
+	other = s.apply(other, account.Change{Email: new("älter.o'neill+tag@bücher.example")})
+	second = s.apply(second, account.Change{Email: new("other@example.com")})
+	user = s.apply(user, account.Change{Email: new(ann)})
+	s.holds(user, other, second)
+	s.lacksEmail("new@example.com")
+}
+
+func changeToTakenEmail[U any, ID comparable](s userStore[U, ID]) {
+	user, other := s.insert(ann), s.insert("other@example.com")
+	for _, change := range []account.Change{
+		{},
+		{IfEmail: new(ann), Verified: new(false)},
+		{Password: hash(0), Active: new(false), Superuser: new(false), RevokeTokens: true},
+	} {
+		change.Email = new("other@example.com")
+		wantError(describe(change)+", which is taken", nil, s.Apply(s.ctx, s.of(&user).ID, change), account.ErrEmailTaken)
+		s.holds(user, other)
+	}
+}
+
+func takeEmailRace[U any, ID comparable](s userStore[U, ID]) {
+	for round := range int64(rounds / 2) {
+		var users []U
+		for i := range int64(8) {
+			users = append(users, s.insert(number(100*round+i)))
+		}
+		change := account.Change{Email: new("new" + number(round)), RevokeTokens: round%2 == 0}
+		winner := oneWins("Apply of one address", len(users), account.ErrEmailTaken, func(i int) error {
+			return s.Apply(s.ctx, s.of(&users[i]).ID, change)
+		})
+		users[winner] = s.applied(users[winner], change)
+		s.holds(users...)
 	}
 }
 
 func applyRevokes[U any, ID comparable](s userStore[U, ID]) {
 	for _, version := range startVersions {
-		revoke := account.Change{RevokeTokens: true}
 		in(fmt.Sprintf("from version %d", version), func() {
-			s.applyAll(s.insertVersion(number(version), version), revoke, revoke, revoke, account.Change{}, revoke)
+			user := s.insertVersion(number(version), version)
+			for i, revoke := range []bool{true, true, true, false, true} {
+				user = s.apply(user, account.Change{RevokeTokens: revoke})
+				user = s.apply(user, account.Change{IfPassword: &s.of(&user).HashedPassword, Password: hash(i), RevokeTokens: revoke})
+			}
 		})
 	}
 }
 
 func applyMissing[U any, ID comparable](s userStore[U, ID]) {
-	user, stranger, yes := s.insert(ann), s.newUser("stranger@example.com"), true
-	for _, change := range []account.Change{{Active: &yes, RevokeTokens: true}, {Active: &yes}, {RevokeTokens: true}, {}} {
-		wantError("Apply to a missing account", nil, s.Apply(s.ctx, s.of(&stranger).ID, change), account.ErrUserNotFound)
+	user, stranger := s.insert(ann), s.newUser("stranger@example.com")
+	all := s.values(stranger)
+	all.Email, all.Password, all.RevokeTokens = new("stranger@example.com"), hash(0), true
+	for _, change := range []account.Change{
+		{Active: new(true), RevokeTokens: true},
+		{Active: new(true)},
+		{RevokeTokens: true},
+		{Password: hash(0)},
+		{Email: new("stranger@example.com")},
+		{Email: new(ann)},
+		s.values(stranger),
+		all,
+		{},
+	} {
+		wantError(describe(change)+" to a missing account", nil, s.Apply(s.ctx, s.of(&stranger).ID, change), account.ErrUserNotFound)
 		s.lacks(stranger)
+		s.lacksEmail("stranger@example.com")
 	}
 	s.holds(user)
 }
@@ -342,20 +473,20 @@ func applyMissing[U any, ID comparable](s userStore[U, ID]) {
 func applyRace[U any, ID comparable](s userStore[U, ID]) {
 	for round := range int64(rounds) {
 		user := s.insertVersion(number(round), round)
-		a := s.of(&user)
-		id, old, no := a.ID, a.HashedPassword, false
-		concurrently(6, func(i int) {
-			switch i {
-			case 0:
-				must("Apply", s.Apply(s.ctx, id, account.Change{Active: &no}))
-			case 1:
-				must("ReplacePassword", s.ReplacePassword(s.ctx, id, old, newHash, true))
-			default:
-				must("Apply", s.Apply(s.ctx, id, account.Change{RevokeTokens: true}))
-			}
-		})
-		a.Active, a.HashedPassword = false, newHash
-		a.Version += 5
+		id := s.of(&user).ID
+		changes := []account.Change{
+			{Active: new(false)},
+			{IfPassword: s.values(user).IfPassword, Password: hash(0), RevokeTokens: true},
+			{IfEmail: s.values(user).IfEmail, Verified: new(!s.of(&user).Verified)},
+			{Superuser: new(!s.of(&user).Superuser)},
+			{RevokeTokens: true},
+			{RevokeTokens: true},
+			{RevokeTokens: true},
+		}
+		concurrently(len(changes), func(i int) { must(describe(changes[i]), s.Apply(s.ctx, id, changes[i])) })
+		for _, change := range changes {
+			user = s.applied(user, change)
+		}
 		in("after concurrent changes", func() { s.holds(user) })
 	}
 }
@@ -365,17 +496,79 @@ func revokeRace[U any, ID comparable](s userStore[U, ID]) {
 	for round := range int64(rounds) {
 		user := s.insertVersion(number(round), round)
 		a := s.of(&user)
-		id, old, rehashed := a.ID, a.HashedPassword, account.NewPasswordHash("rehashed")
+		id, rehash := a.ID, account.Change{IfPassword: new(a.HashedPassword), Password: hash(0)}
 		concurrently(revocations+1, func(i int) {
-			if i == 0 { // a rehash, which revokes nothing
-				must("ReplacePassword", s.ReplacePassword(s.ctx, id, old, rehashed, false))
+			if i == 0 { // revokes nothing
+				must(describe(rehash), s.Apply(s.ctx, id, rehash))
 			} else {
 				must("Apply", s.Apply(s.ctx, id, account.Change{RevokeTokens: true}))
 			}
 		})
-		a.HashedPassword = rehashed
+		a.HashedPassword = *rehash.Password
 		a.Version += revocations
 		in(fmt.Sprintf("after %d concurrent revocations", revocations), func() { s.holds(user) })
+	}
+}
+
+func deleteUser[U any, ID comparable](s userStore[U, ID]) {
+	user, other := s.insert(ann), s.insert("other@example.com")
+	must("Delete", s.Delete(s.ctx, s.of(&user).ID))
+	s.lacks(user)
+	s.lacksEmail(ann)
+	s.holds(other)
+	other = s.apply(other, account.Change{Email: new(ann)})
+	s.holds(other)
+	// The ID is free, too.
+	s.of(&user).Email = "again@example.com"
+	must("Insert of a deleted ID", s.Insert(s.ctx, user))
+	s.holds(user, other)
+}
+
+func deleteMissingUser[U any, ID comparable](s userStore[U, ID]) {
+	user, stranger := s.insert(ann), s.newUser("stranger@example.com")
+	wantError("Delete of a missing account", nil, s.Delete(s.ctx, s.of(&stranger).ID), account.ErrUserNotFound)
+	s.holds(user)
+	must("Delete", s.Delete(s.ctx, s.of(&user).ID))
+	second := s.insert(ann)
+	wantError("the second Delete", nil, s.Delete(s.ctx, s.of(&user).ID), account.ErrUserNotFound)
+	s.holds(second)
+}
+
+func deleteUserRace[U any, ID comparable](s userStore[U, ID]) {
+	for round := range int64(rounds) {
+		user := s.insert(number(round))
+		oneWins("Delete of an account", 8, account.ErrUserNotFound, func(int) error {
+			err := s.Delete(s.ctx, s.of(&user).ID)
+			s.lacks(user)
+			return err
+		})
+		s.lacks(user)
+	}
+}
+
+// noUserResurrection catches stores that write back what they have read.
+func noUserResurrection[U any, ID comparable](s userStore[U, ID]) {
+	for round := range int64(rounds) {
+		user := s.insertVersion(number(round), round)
+		id := s.of(&user).ID
+		concurrently(6, func(i int) {
+			if i == 0 {
+				must("Delete", s.Delete(s.ctx, id))
+				return
+			}
+			change := account.Change{Active: new(false), Password: hash(i), RevokeTokens: true}
+			if i%2 == 0 {
+				change = account.Change{Email: new(fmt.Sprint("new", i, number(round)))}
+			}
+			if err := s.Apply(s.ctx, id, change); !errors.Is(err, account.ErrUserNotFound) {
+				must(describe(change), err)
+			}
+		})
+		s.lacks(user)
+		s.lacksEmail(number(round))
+		for i := range 6 {
+			s.lacksEmail(fmt.Sprint("new", i, number(round)))
+		}
 	}
 }
 
@@ -386,11 +579,12 @@ func userCancelled[U any, ID comparable](s userStore[U, ID]) {
 	_, byID := s.ByID(dead, a.ID)
 	_, byEmail := s.ByEmail(dead, a.Email)
 	wantErrors(context.Canceled, map[string]error{
-		"ByID":            byID,
-		"ByEmail":         byEmail,
-		"Insert":          s.Insert(dead, s.newUser("late@example.com")),
-		"ReplacePassword": s.ReplacePassword(dead, a.ID, a.HashedPassword, newHash, true),
-		"Apply":           s.Apply(dead, a.ID, account.Change{RevokeTokens: true}),
+		"ByID":           byID,
+		"ByEmail":        byEmail,
+		"Insert":         s.Insert(dead, s.newUser("late@example.com")),
+		"Apply":          s.Apply(dead, a.ID, account.Change{RevokeTokens: true}),
+		"an empty Apply": s.Apply(dead, a.ID, account.Change{}),
+		"Delete":         s.Delete(dead, a.ID),
 	})
 	s.holds(user)
 	s.lacksEmail("late@example.com")

@@ -36,16 +36,16 @@ func newMember(email string) member {
 // users is a store without a fault, until a test replaces one of its methods.
 type users struct {
 	*memstore.Users[member, uuid.UUID]
-	insert          func(context.Context, member) error
-	byID            func(context.Context, uuid.UUID) (member, error)
-	byEmail         func(context.Context, string) (member, error)
-	replacePassword func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error
-	apply           func(context.Context, uuid.UUID, account.Change) error
+	insert  func(context.Context, member) error
+	byID    func(context.Context, uuid.UUID) (member, error)
+	byEmail func(context.Context, string) (member, error)
+	apply   func(context.Context, uuid.UUID, account.Change) error
+	delete  func(context.Context, uuid.UUID) error
 }
 
 func newUsers(testing.TB) *users {
 	good := memstore.NewUsers[member]()
-	return &users{good, good.Insert, good.ByID, good.ByEmail, good.ReplacePassword, good.Apply}
+	return &users{good, good.Insert, good.ByID, good.ByEmail, good.Apply, good.Delete}
 }
 
 func (s *users) Insert(ctx context.Context, m member) error             { return s.insert(ctx, m) }
@@ -53,21 +53,10 @@ func (s *users) ByID(ctx context.Context, id uuid.UUID) (member, error) { return
 func (s *users) ByEmail(ctx context.Context, email string) (member, error) {
 	return s.byEmail(ctx, email)
 }
-func (s *users) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-	return s.replacePassword(ctx, id, old, new, revoke)
-}
 func (s *users) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
 	return s.apply(ctx, id, change)
 }
-
-// replacing replaces ReplacePassword by f.
-func replacing(f func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error) func(*users) {
-	return func(s *users) {
-		s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-			return f(s, ctx, id, old, new, revoke)
-		}
-	}
-}
+func (s *users) Delete(ctx context.Context, id uuid.UUID) error { return s.delete(ctx, id) }
 
 // applyingBy replaces Apply by f.
 func applyingBy(f func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error) func(*users) {
@@ -88,26 +77,30 @@ func (s *users) delayReads() {
 	}
 }
 
-// missingIsConflict returns the error of ReplacePassword for an error of ByID.
-func missingIsConflict(err error) error {
-	if errors.Is(err, account.ErrUserNotFound) {
-		return account.ErrConflict
+// deletingBy replaces Delete by f.
+func deletingBy(f func(s *users, ctx context.Context, id uuid.UUID) error) func(*users) {
+	return func(s *users) {
+		s.delete = func(ctx context.Context, id uuid.UUID) error { return f(s, ctx, id) }
 	}
-	return err
 }
+
+// meets reports whether an account meets the conditions of a change.
+func (m member) meets(c account.Change) bool {
+	return (c.IfEmail == nil || *c.IfEmail == m.Email) && (c.IfVersion == nil || *c.IfVersion == m.Version) &&
+		(c.IfPassword == nil || string(*c.IfPassword) == string(m.HashedPassword))
+}
+
+// without returns a change without its conditions.
+func without(c account.Change) account.Change {
+	c.IfEmail, c.IfPassword, c.IfVersion = nil, nil, nil
+	return c
+}
+
+// isRehash reports whether a change replaces the password and keeps the tokens.
+func isRehash(c account.Change) bool { return c.Password != nil && !c.RevokeTokens }
 
 // betweenReads waits while reads that [users.delayReads] delays happen.
 func betweenReads() { time.Sleep(5 * time.Millisecond / 2) }
-
-// set replaces a hash, whatever the old one is.
-func (s *users) set(ctx context.Context, id uuid.UUID, hash account.PasswordHash, revoke bool) error {
-	return s.Update(ctx, id, func(m *member) {
-		m.HashedPassword = hash
-		if revoke {
-			m.Version++
-		}
-	})
-}
 
 // inserting makes Insert change the account before it stores it.
 func inserting(change func(*member)) func(*users) {
@@ -126,17 +119,22 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 		taken         = "a taken address is ErrEmailTaken and changes nothing"
 		takenID       = "a taken ID is ErrConflict and changes nothing"
 		insertRace    = "one of many concurrent inserts of an address succeeds"
-		replaces      = "replacing a password changes nothing else"
-		conflict      = "replacing a password that has changed is ErrConflict"
-		replaceRace   = "one of many concurrent replacements of a password succeeds"
-		replaceAdds   = "replacing a password adds 1 to the token version if it revokes"
-		replaceAtomic = "a new password and its token version become visible together"
 		applies       = "a change is made and changes nothing else"
+		condition     = "a change whose conditions hold is made"
+		conflict      = "a change with a condition that does not hold is ErrConflict and changes nothing"
+		conditionRace = "one of many concurrent changes with the same condition succeeds"
+		newEmail      = "a new address replaces the old one, which is free then"
+		takenEmail    = "a change to a taken address is ErrEmailTaken and changes nothing"
+		emailRace     = "one of many accounts that take an address concurrently gets it"
 		applyAdds     = "revoking adds exactly 1 to the token version"
-		applyAtomic   = "an inactive account and its token version become visible together"
+		applyAtomic   = "all parts of a change become visible together"
 		noAccount     = "a change to a missing account is ErrUserNotFound and creates none"
 		changeRace    = "concurrent changes do not undo each other"
 		revokeRace    = "concurrent revocations add up"
+		deletes       = "a deleted account is gone, and its address is free"
+		deleteMissing = "deleting a missing account is ErrUserNotFound and changes nothing"
+		deleteRace    = "one of many concurrent deletes of an account succeeds"
+		resurrection  = "a concurrent change does not bring a deleted account back"
 		cancelled     = "a cancelled context stops every method"
 	)
 	// applying makes Apply change the change before it makes it.
@@ -155,13 +153,24 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			return s.Update(ctx, id, func(m *member) { f(m, change) })
 		})
 	}
-	// alsoReplacing makes ReplacePassword change the account by f as well.
-	alsoReplacing := func(f func(m *member, revoke bool)) func(*users) {
-		return replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-			if err := s.Users.ReplacePassword(ctx, id, old, new, revoke); err != nil {
-				return err
+	// onErrorOf makes Apply call f if it fails with an error, and return what f returns.
+	onErrorOf := func(cause error, f func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error) func(*users) {
+		return applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			err := s.Users.Apply(ctx, id, change)
+			if errors.Is(err, cause) {
+				return f(s, ctx, id, change)
 			}
-			return s.Update(ctx, id, func(m *member) { f(m, revoke) })
+			return err
+		})
+	}
+	// byReading makes Apply read the account and check the conditions before it makes the change.
+	byReading := func(condition func(account.Change) bool) func(*users) {
+		return applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			if m, err := s.Users.ByID(ctx, id); err == nil && m.meets(change) && condition(change) {
+				pause()
+				change = without(change)
+			}
+			return s.Users.Apply(ctx, id, change)
 		})
 	}
 	mustCatch(t, newUsers, func(open func(testing.TB) *users) storetest.Suite {
@@ -251,81 +260,183 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 				return s.Users.Insert(ctx, m)
 			}
 		}},
-		{"loses a field with the password", replaces, alsoReplacing(func(m *member, _ bool) { m.Name = "" })},
-		{"reports a replacement without making it", replaces, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, _ account.PasswordHash, revoke bool) error {
-			return s.Users.ReplacePassword(ctx, id, old, old, revoke)
-		})},
-		{"ignores the old password", conflict, replacing(func(s *users, ctx context.Context, id uuid.UUID, _, new account.PasswordHash, revoke bool) error {
-			if err := s.set(ctx, id, new, revoke); !errors.Is(err, account.ErrUserNotFound) {
-				return err
-			}
-			return account.ErrConflict
-		})},
-		{"returns no error for the password of a missing account", conflict, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-			err := s.Users.ReplacePassword(ctx, id, old, new, revoke)
-			if _, none := s.Users.ByID(ctx, id); errors.Is(none, account.ErrUserNotFound) {
-				return nil
-			}
-			return err
-		})},
-		{"creates a missing account with the password", conflict, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-			err := s.Users.ReplacePassword(ctx, id, old, new, revoke)
-			if _, none := s.Users.ByID(ctx, id); errors.Is(none, account.ErrUserNotFound) {
-				_ = s.Users.Insert(ctx, member{User: account.User[uuid.UUID]{ID: id, HashedPassword: new}})
-			}
-			return err
-		})},
-		{"reads the old password, then replaces it", replaceRace, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-			if m, err := s.Users.ByID(ctx, id); err == nil && m.HashedPassword.Reveal() == old.Reveal() {
-				pause()
-				return s.set(ctx, id, new, revoke)
-			}
-			return s.Users.ReplacePassword(ctx, id, old, new, revoke)
-		})},
 		{"makes every account active", roundTrip, inserting(func(m *member) { m.Active = true })},
 		{"forgets the token version", roundTrip, inserting(func(m *member) { m.Version = 0 })},
 		{"keeps 32 bits of the token version", roundTrip, inserting(func(m *member) { m.Version = int64(int32(m.Version)) })},
 		{"keeps the token version as a float", roundTrip, inserting(func(m *member) { m.Version = int64(float64(m.Version)) })},
 		{"starts the token version at 1", roundTrip, inserting(func(m *member) { m.Version = max(1, m.Version) })},
 
-		{"does not revoke with the password", replaceAdds, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, _ bool) error {
-			return s.Users.ReplacePassword(ctx, id, old, new, false)
-		})},
-		{"revokes with a rehash", replaceAdds, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, _ bool) error {
-			return s.Users.ReplacePassword(ctx, id, old, new, true)
-		})},
-		{"adds 2 to the token version with the password", replaceAdds, alsoReplacing(func(m *member, revoke bool) {
-			if revoke {
-				m.Version++
+		{"ignores IfEmail", conflict, applying(func(c *account.Change) { c.IfEmail = nil })},
+		{"ignores IfPassword", conflict, applying(func(c *account.Change) { c.IfPassword = nil })},
+		{"ignores IfVersion", conflict, applying(func(c *account.Change) { c.IfVersion = nil })},
+		{"ignores the condition that an account has no password", conflict, applying(func(c *account.Change) {
+			if c.IfPassword != nil && *c.IfPassword == "" {
+				c.IfPassword = nil
 			}
 		})},
-		{"sets the token version to 1 with the password", replaceAdds, alsoReplacing(func(m *member, revoke bool) {
-			if revoke {
-				m.Version = 1
+		{"ignores the conditions of an empty change", conflict, applying(func(c *account.Change) {
+			if without(*c) == (account.Change{}) {
+				*c = account.Change{}
 			}
 		})},
-		{"removes the token version with a rehash", replaceAdds, alsoReplacing(func(m *member, revoke bool) {
-			if !revoke {
+		{"finds no account without a password", condition, applying(func(c *account.Change) {
+			if c.IfPassword != nil && *c.IfPassword == "" {
+				c.IfPassword = new(account.PasswordHash("none"))
+			}
+		})},
+		{"finds no version 0", condition, applying(func(c *account.Change) {
+			if c.IfVersion != nil && *c.IfVersion == 0 {
+				c.IfVersion = new(int64(-1))
+			}
+		})},
+		{"compares versions in 32 bits", condition, applying(func(c *account.Change) {
+			if c.IfVersion != nil {
+				c.IfVersion = new(int64(int32(*c.IfVersion)))
+			}
+		})},
+		{"accepts a version that is at least that of the condition", conflict, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			if m, err := s.Users.ByID(ctx, id); err == nil && change.IfVersion != nil && m.Version >= *change.IfVersion {
+				change.IfVersion = nil
+			}
+			return s.Users.Apply(ctx, id, change)
+		})},
+		{"takes any one condition for all", conflict, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			m, err := s.Users.ByID(ctx, id)
+			for _, one := range []account.Change{{IfEmail: change.IfEmail}, {IfPassword: change.IfPassword}, {IfVersion: change.IfVersion}} {
+				if err == nil && one != (account.Change{}) && m.meets(one) {
+					change = without(change)
+				}
+			}
+			return s.Users.Apply(ctx, id, change)
+		})},
+		{"returns no error for a conflict", conflict, onErrorOf(account.ErrConflict, func(*users, context.Context, uuid.UUID, account.Change) error { return nil })},
+		{"reports a conflict as a missing account", conflict, onErrorOf(account.ErrConflict, func(*users, context.Context, uuid.UUID, account.Change) error {
+			return account.ErrUserNotFound
+		})},
+		{"revokes in spite of a conflict", conflict, onErrorOf(account.ErrConflict, func(s *users, ctx context.Context, id uuid.UUID, _ account.Change) error {
+			_ = s.Users.Apply(ctx, id, account.Change{RevokeTokens: true})
+			return account.ErrConflict
+		})},
+		{"reports a conflict as a taken address", conflict, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			if change.Email != nil {
+				if other, err := s.Users.ByEmail(ctx, *change.Email); err == nil && other.ID != id {
+					return account.ErrEmailTaken
+				}
+			}
+			return s.Users.Apply(ctx, id, change)
+		})},
+		{"reads the password, then replaces it", conditionRace, byReading(func(c account.Change) bool { return c.IfPassword != nil })},
+		{"reads the version, then raises it", conditionRace, byReading(func(c account.Change) bool { return c.IfVersion != nil })},
+		{"reads the address, then replaces it", conditionRace, byReading(func(c account.Change) bool { return c.IfEmail != nil })},
+
+		{"does not change the address", applies, applying(func(c *account.Change) { c.Email = nil })},
+		{"keeps the old address taken", newEmail, func(s *users) {
+			var mu sync.Mutex
+			old := make(map[string]bool)
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				before, _ := s.Users.ByID(ctx, id)
+				err := s.Users.Apply(ctx, id, change)
+				if err == nil && change.Email != nil && *change.Email != before.Email {
+					mu.Lock()
+					defer mu.Unlock()
+					old[before.Email] = true
+				}
+				return err
+			}
+			s.insert = func(ctx context.Context, m member) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if old[m.Email] {
+					return account.ErrEmailTaken
+				}
+				return s.Users.Insert(ctx, m)
+			}
+		}},
+		{"finds an account by its old address too", newEmail, func(s *users) {
+			var mu sync.Mutex
+			old := make(map[string]uuid.UUID)
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				before, _ := s.Users.ByID(ctx, id)
+				err := s.Users.Apply(ctx, id, change)
+				if err == nil && change.Email != nil && *change.Email != before.Email {
+					mu.Lock()
+					defer mu.Unlock()
+					old[before.Email] = id
+				}
+				return err
+			}
+			s.byEmail = func(ctx context.Context, email string) (member, error) {
+				m, err := s.Users.ByEmail(ctx, email)
+				mu.Lock()
+				defer mu.Unlock()
+				if id, ok := old[email]; err != nil && ok {
+					return s.Users.ByID(ctx, id)
+				}
+				return m, err
+			}
+		}},
+		{"takes an account's own address for taken", newEmail, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			if change.Email != nil {
+				if _, err := s.Users.ByEmail(ctx, *change.Email); err == nil {
+					return account.ErrEmailTaken
+				}
+			}
+			return s.Users.Apply(ctx, id, change)
+		})},
+		{"returns no error for a change to a taken address", takenEmail, onErrorOf(account.ErrEmailTaken, func(*users, context.Context, uuid.UUID, account.Change) error { return nil })},
+		{"reports a change to a taken address as a conflict", takenEmail, onErrorOf(account.ErrEmailTaken, func(*users, context.Context, uuid.UUID, account.Change) error {
+			return account.ErrConflict
+		})},
+		{"takes an address from another account", takenEmail, onErrorOf(account.ErrEmailTaken, func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			if other, err := s.Users.ByEmail(ctx, *change.Email); err == nil {
+				_ = s.Users.Delete(ctx, other.ID)
+			}
+			return s.Users.Apply(ctx, id, change)
+		})},
+		{"makes the rest of a change to a taken address", takenEmail, onErrorOf(account.ErrEmailTaken, func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			change.Email = nil
+			_ = s.Users.Apply(ctx, id, change)
+			return account.ErrEmailTaken
+		})},
+		{"checks whether an address is taken, then takes it", emailRace, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			if change.Email == nil {
+				return s.Users.Apply(ctx, id, change)
+			}
+			if other, err := s.Users.ByEmail(ctx, *change.Email); err == nil && other.ID != id {
+				return account.ErrEmailTaken
+			}
+			pause()
+			return unless(s.Users.Apply(ctx, id, change), account.ErrEmailTaken)
+		})},
+
+		{"does not change the password", applies, applying(func(c *account.Change) { c.Password = nil })},
+		{"does not remove the password", applies, applying(func(c *account.Change) {
+			if c.Password != nil && *c.Password == "" {
+				c.Password = nil
+			}
+		})},
+		{"does not verify", applies, applying(func(c *account.Change) { c.Verified = nil })},
+		{"does not make superusers", applies, applying(func(c *account.Change) { c.Superuser = nil })},
+		{"verifies with every change", applies, also(func(m *member, _ account.Change) { m.Verified = true })},
+		{"verifies a new address", applies, also(func(m *member, c account.Change) { m.Verified = m.Verified || c.Email != nil })},
+		{"changes the password of all accounts without one", applies, also(func(m *member, _ account.Change) {
+			if m.HashedPassword == "" {
+				m.HashedPassword = "changed"
+			}
+		})},
+		{"does not revoke with the password", applyAdds, applying(func(c *account.Change) { c.RevokeTokens = c.RevokeTokens && c.Password == nil })},
+		{"revokes with a rehash", applyAdds, applying(func(c *account.Change) { c.RevokeTokens = c.RevokeTokens || c.Password != nil })},
+		{"removes the token version with a rehash", applyAdds, also(func(m *member, c account.Change) {
+			if isRehash(c) {
 				m.Version = 0
 			}
 		})},
-		{"does not revoke with the password of an account without a token version", replaceAdds, alsoReplacing(func(m *member, revoke bool) {
-			if revoke && m.Version == 1 {
-				m.Version = 0
-			}
-		})},
-		{"counts passwords in 32 bits", replaceAdds, alsoReplacing(func(m *member, _ bool) { m.Version = int64(int32(m.Version)) })},
-		{"revokes with a password that has changed", conflict, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-			err := s.Users.ReplacePassword(ctx, id, old, new, revoke)
-			if errors.Is(err, account.ErrConflict) && revoke {
-				_ = s.Users.Apply(ctx, id, account.Change{RevokeTokens: true})
-			}
-			return err
-		})},
-		{"replaces the password, then revokes", replaceAtomic, func(s *users) {
+		{"replaces the password, then revokes", applyAtomic, func(s *users) {
 			s.delayReads()
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-				err := s.Users.ReplacePassword(ctx, id, old, new, false)
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				revoke := change.RevokeTokens
+				change.RevokeTokens = false
+				err := s.Users.Apply(ctx, id, change)
 				if err == nil && revoke {
 					betweenReads()
 					err = s.Users.Apply(ctx, id, account.Change{RevokeTokens: true})
@@ -333,16 +444,31 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 				return err
 			}
 		}},
-		{"revokes, then replaces the password", replaceAtomic, func(s *users) {
+		{"revokes, then replaces the password", applyAtomic, func(s *users) {
 			s.delayReads()
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-				if m, err := s.Users.ByID(ctx, id); err == nil && m.HashedPassword.Reveal() == old.Reveal() && revoke {
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				if m, err := s.Users.ByID(ctx, id); err == nil && m.meets(change) && change.RevokeTokens {
 					if err := s.Users.Apply(ctx, id, account.Change{RevokeTokens: true}); err != nil {
 						return err
 					}
 					betweenReads()
+					change.RevokeTokens, change.IfVersion = false, nil
 				}
-				return s.Users.ReplacePassword(ctx, id, old, new, false)
+				return s.Users.Apply(ctx, id, change)
+			}
+		}},
+		{"changes the address, then the rest", applyAtomic, func(s *users) {
+			s.delayReads()
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				if change.Email == nil {
+					return s.Users.Apply(ctx, id, change)
+				}
+				if err := s.Users.Apply(ctx, id, account.Change{IfEmail: change.IfEmail, Email: change.Email}); err != nil {
+					return err
+				}
+				betweenReads()
+				change.Email, change.IfEmail = nil, nil
+				return s.Users.Apply(ctx, id, change)
 			}
 		}},
 
@@ -440,24 +566,31 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 				}
 			})
 		})},
-		{"reads the token version, then writes it with the password", changeRace, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+		{"reads the token version, then writes it with the password", changeRace, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
 			read, err := s.Users.ByID(ctx, id)
 			if err != nil {
-				return missingIsConflict(err)
+				return err
+			}
+			if change.Password == nil || !change.RevokeTokens {
+				return s.Users.Apply(ctx, id, change)
 			}
 			pause()
-			if err := s.Users.ReplacePassword(ctx, id, old, new, false); err != nil || !revoke {
+			change.RevokeTokens = false
+			if err := s.Users.Apply(ctx, id, change); err != nil {
 				return err
 			}
 			return s.Update(ctx, id, func(m *member) { m.Version = read.Version + 1 })
 		})},
-		{"writes the token version back with a rehash", revokeRace, replacing(func(s *users, ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
+		{"writes the token version back with a rehash", revokeRace, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
 			read, err := s.Users.ByID(ctx, id)
 			if err != nil {
-				return missingIsConflict(err)
+				return err
+			}
+			if !isRehash(change) {
+				return s.Users.Apply(ctx, id, change)
 			}
 			pause()
-			if err := s.Users.ReplacePassword(ctx, id, old, new, revoke); err != nil || revoke {
+			if err := s.Users.Apply(ctx, id, change); err != nil {
 				return err
 			}
 			return s.Update(ctx, id, func(m *member) { m.Version = read.Version })
@@ -555,10 +688,106 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 				return s.Users.ByEmail(context.WithoutCancel(ctx), email)
 			}
 		}},
-		{"replaces passwords despite a cancelled context", cancelled, func(s *users) {
-			s.replacePassword = func(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-				return s.Users.ReplacePassword(context.WithoutCancel(ctx), id, old, new, revoke)
+		{"deletes despite a cancelled context", cancelled, deletingBy(func(s *users, ctx context.Context, id uuid.UUID) error {
+			return s.Users.Delete(context.WithoutCancel(ctx), id)
+		})},
+		{"accepts an empty change despite a cancelled context", cancelled, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			if change == (account.Change{}) {
+				ctx = context.WithoutCancel(ctx)
+			}
+			return s.Users.Apply(ctx, id, change)
+		})},
+
+		{"reports a deletion without making it", deletes, deletingBy(func(s *users, ctx context.Context, id uuid.UUID) error {
+			_, err := s.Users.ByID(ctx, id)
+			return err
+		})},
+		{"deactivates instead of deleting", deletes, deletingBy(func(s *users, ctx context.Context, id uuid.UUID) error {
+			return s.Users.Apply(ctx, id, account.Change{Active: new(false), RevokeTokens: true})
+		})},
+		{"keeps the address of a deleted account taken", deletes, func(s *users) {
+			var mu sync.Mutex
+			deleted := make(map[string]bool)
+			s.delete = func(ctx context.Context, id uuid.UUID) error {
+				m, _ := s.Users.ByID(ctx, id)
+				err := s.Users.Delete(ctx, id)
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					deleted[m.Email] = true
+				}
+				return err
+			}
+			s.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if change.Email != nil && deleted[*change.Email] {
+					return account.ErrEmailTaken
+				}
+				return s.Users.Apply(ctx, id, change)
 			}
 		}},
+		{"hides a deleted ID forever", deletes, func(s *users) {
+			var mu sync.Mutex
+			deleted := make(map[uuid.UUID]bool)
+			s.delete = func(ctx context.Context, id uuid.UUID) error {
+				err := s.Users.Delete(ctx, id)
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					deleted[id] = true
+				}
+				return err
+			}
+			s.insert = func(ctx context.Context, m member) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if deleted[m.ID] {
+					return account.ErrConflict
+				}
+				return s.Users.Insert(ctx, m)
+			}
+		}},
+		{"reports success for the deletion of a missing account", deleteMissing, deletingBy(func(s *users, ctx context.Context, id uuid.UUID) error {
+			return unless(s.Users.Delete(ctx, id), account.ErrUserNotFound)
+		})},
+		{"deletes the account with the address of one that is gone", deleteMissing, func(s *users) {
+			var mu sync.Mutex
+			emails := make(map[uuid.UUID]string)
+			s.insert = func(ctx context.Context, m member) error {
+				mu.Lock()
+				defer mu.Unlock()
+				emails[m.ID] = m.Email
+				return s.Users.Insert(ctx, m)
+			}
+			s.delete = func(ctx context.Context, id uuid.UUID) error {
+				mu.Lock()
+				defer mu.Unlock()
+				err := s.Users.Delete(ctx, id)
+				if m, gone := s.Users.ByEmail(ctx, emails[id]); err != nil && gone == nil {
+					_ = s.Users.Delete(ctx, m.ID)
+				}
+				return err
+			}
+		}},
+		{"reads an account, then deletes it", deleteRace, deletingBy(func(s *users, ctx context.Context, id uuid.UUID) error {
+			if _, err := s.Users.ByID(ctx, id); err != nil {
+				return err
+			}
+			pause()
+			return unless(s.Users.Delete(ctx, id), account.ErrUserNotFound)
+		})},
+		{"writes a deleted account back with a change", resurrection, applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
+			read, err := s.Users.ByID(ctx, id)
+			if err != nil {
+				return err
+			}
+			pause()
+			err = s.Users.Apply(ctx, id, change)
+			if errors.Is(err, account.ErrUserNotFound) {
+				return s.Users.Insert(ctx, read)
+			}
+			return err
+		})},
 	})
 }

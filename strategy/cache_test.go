@@ -178,11 +178,19 @@ var endings = []ending{
 	{"Manager.Deactivate", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		return r.manager(t, r).Deactivate(t.Context(), r.ann.ID)
 	}},
+	{"Manager.SetPassword", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+		_, err := r.manager(t, r).SetPassword(t.Context(), r.ann.ID, changed)
+		return err
+	}},
+	{"Manager.Delete", func(t *testing.T, r *cachingRig, _ string, _ row) error {
+		return r.manager(t, r).Delete(t.Context(), r.ann.ID)
+	}},
 	{"Manager.RevokeTokens", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		return r.manager(t, r).RevokeTokens(t.Context(), r.ann.ID)
 	}},
 	{"UserChanged after the password was changed by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		err := r.users.ReplacePassword(t.Context(), r.ann.ID, r.ann.HashedPassword, account.NewPasswordHash("new"), true)
+		changed := account.PasswordHash("new")
+		err := r.users.Apply(t.Context(), r.ann.ID, account.Change{Password: &changed, RevokeTokens: true})
 		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
 	}},
 	{"UserChanged after the tokens were revoked by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {

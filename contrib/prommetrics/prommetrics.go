@@ -81,13 +81,14 @@ var known = map[event.Kind][]event.Reason{
 	event.Reauthenticated: {""},
 	event.LoginDenied: {
 		event.ReasonUnknownUser, event.ReasonWrongPassword, event.ReasonUserInactive, event.ReasonUserUnverified,
-		event.ReasonUnusableHash, event.ReasonTooMany, event.ReasonOverLimit, event.ReasonCrossOrigin,
+		event.ReasonNoPassword, event.ReasonUnusableHash, event.ReasonTooMany, event.ReasonOverLimit, event.ReasonCrossOrigin,
 	},
 	event.Overloaded:         {""},
 	event.LimiterFailed:      {""},
 	event.ProxyMisconfigured: {""},
 	event.AccountRegistered:  {""},
 	event.AccountChanged:     {"", event.ReasonUserInactive},
+	event.AccountDeleted:     {""},
 	event.PasswordChanged:    {""},
 	event.PasswordRehashed:   {""},
 

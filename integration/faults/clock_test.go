@@ -323,11 +323,6 @@ func (s *interrupted) interrupt() {
 	}
 }
 
-func (s *interrupted) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, revoke bool) error {
-	s.interrupt()
-	return s.userStore.ReplacePassword(ctx, id, old, new, revoke)
-}
-
 func (s *interrupted) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
 	s.interrupt()
 	return s.userStore.Apply(ctx, id, change)

@@ -1143,12 +1143,13 @@ func (s endsSessionsOfOthers) DeleteSession(ctx context.Context, _, id uuid.UUID
 	return s.tokenStore.DeleteSession(ctx, s.owner[id], id)
 }
 
-func (s keepsVersionOfPasswords) ReplacePassword(ctx context.Context, id uuid.UUID, old, new account.PasswordHash, _ bool) error {
-	return s.userStore.ReplacePassword(ctx, id, old, new, false)
+func (s keepsVersionOfPasswords) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
+	change.RevokeTokens = change.RevokeTokens && change.Password == nil
+	return s.userStore.Apply(ctx, id, change)
 }
 
 func (s keepsVersion) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
-	change.RevokeTokens = false
+	change.RevokeTokens = change.RevokeTokens && change.Password != nil
 	return s.userStore.Apply(ctx, id, change)
 }
 
@@ -1157,8 +1158,9 @@ func (s neverDeactivates) Apply(ctx context.Context, id uuid.UUID, change accoun
 	return s.userStore.Apply(ctx, id, change)
 }
 
-func (s keepsPasswords) ReplacePassword(ctx context.Context, id uuid.UUID, _, _ account.PasswordHash, revoke bool) error {
-	return s.Apply(ctx, id, account.Change{RevokeTokens: revoke})
+func (s keepsPasswords) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
+	change.Password = nil
+	return s.userStore.Apply(ctx, id, change)
 }
 
 // naiveCache caches sessions. Only DestroyToken with the same token, on this instance,
