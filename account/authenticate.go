@@ -160,7 +160,7 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (e
 	switch {
 	case err != nil || failed != nil:
 		return "", errors.Join(err, failed)
-	case a.HashedPassword == "":
+	case a.HashedPassword.IsZero():
 		return event.ReasonNoPassword, nil
 	case unusable != nil:
 		return event.ReasonUnusableHash, fmt.Errorf("account: %w", unusable)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/sameuser"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -27,8 +28,8 @@ func TestSetPassword(t *testing.T) {
 	}{
 		{"an account with another password", nil, set, nil},
 		{"the same password again", nil, password, nil},
-		{"the first password of an account", func(m *member) { m.HashedPassword = "" }, set, nil},
-		{"an account whose hash cannot be verified", func(m *member) { m.HashedPassword = "garbage" }, set, nil},
+		{"the first password of an account", func(m *member) { m.HashedPassword = account.PasswordHash{} }, set, nil},
+		{"an account whose hash cannot be verified", func(m *member) { m.HashedPassword = account.NewPasswordHash("garbage") }, set, nil},
 		{"an inactive account", func(m *member) { m.Active = false }, set, nil},
 		{"a weak password", nil, "weak", account.ErrInvalidPassword},
 		{"no password", nil, "", account.ErrInvalidPassword},
@@ -43,14 +44,14 @@ func TestSetPassword(t *testing.T) {
 			got, err := r.SetPassword(t.Context(), ann.ID, c.next)
 			after := r.stored(t, ann.ID)
 			if c.want != nil {
-				if !errors.Is(err, c.want) || !reflect.DeepEqual(got, member{}) || !reflect.DeepEqual(after, before) {
+				if !errors.Is(err, c.want) || !sameuser.Equal(got, member{}) || !sameuser.Equal(after, before) {
 					t.Errorf("got %+v, %v and stored %+v, want only %v", got, err, after, c.want)
 				}
 				return
 			}
 			want := before
 			want.HashedPassword, want.Version = after.HashedPassword, 1
-			if err != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(after, want) {
+			if err != nil || !sameuser.Equal(got, want) || !sameuser.Equal(after, want) {
 				t.Errorf("got %+v, %v\nstored %+v\nwant %+v", got, err, after, want)
 			}
 			if got := kinds(r.takeEvents()); !reflect.DeepEqual(got, []event.Kind{event.PasswordChanged}) {
@@ -73,7 +74,7 @@ func TestSetPassword(t *testing.T) {
 	r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
 		return errors.Join(r.store.Users.Delete(ctx, id), r.store.Users.Apply(ctx, id, change))
 	}
-	if got, err := r.SetPassword(t.Context(), ann.ID, set); !errors.Is(err, account.ErrUserNotFound) || !reflect.DeepEqual(got, member{}) {
+	if got, err := r.SetPassword(t.Context(), ann.ID, set); !errors.Is(err, account.ErrUserNotFound) || !sameuser.Equal(got, member{}) {
 		t.Errorf("an account that is deleted meanwhile: got %+v, %v, want only ErrUserNotFound", got, err)
 	}
 }
@@ -149,7 +150,7 @@ func TestSetFlagsChangesOnlyTheFlagsGiven(t *testing.T) {
 			if err := r.SetFlags(t.Context(), ann.ID, c.flags); err != nil {
 				t.Fatal(err)
 			}
-			if got := r.stored(t, ann.ID); !reflect.DeepEqual(got, want) {
+			if got := r.stored(t, ann.ID); !sameuser.Equal(got, want) {
 				t.Errorf("stored %+v, want %+v", got, want)
 			}
 			reason := event.Reason("")
@@ -302,8 +303,8 @@ func TestImportHash(t *testing.T) {
 	for name, hash := range usableHashes {
 		var got account.PasswordHash
 		var err error
-		if n := hashes(func() { got, err = r.ImportHash(hash) }); n != 0 || err != nil || string(got) != hash {
-			t.Errorf("%s: got the same hash: %v, %v, after %d hashes, want true, nil and none", name, string(got) == hash, err, n)
+		if n := hashes(func() { got, err = r.ImportHash(hash) }); n != 0 || err != nil || got.Reveal() != hash {
+			t.Errorf("%s: got the same hash: %v, %v, after %d hashes, want true, nil and none", name, got.Reveal() == hash, err, n)
 		}
 		if ok, _, err := account.Verify(password, hash); !ok || err != nil {
 			t.Errorf("%s: a login gets %v, %v, want true", name, ok, err)
@@ -315,16 +316,16 @@ func TestImportHash(t *testing.T) {
 	}
 	for name, hash := range refused {
 		got, err := r.ImportHash(hash)
-		if got != "" || !errors.Is(err, account.ErrUnusableHash) {
-			t.Errorf("%s: got a hash: %v, %v, want none and ErrUnusableHash", name, got != "", err)
+		if !got.IsZero() || !errors.Is(err, account.ErrUnusableHash) {
+			t.Errorf("%s: got a hash: %v, %v, want none and ErrUnusableHash", name, !got.IsZero(), err)
 			continue
 		}
 		why := strings.TrimPrefix(err.Error(), "account: unusable password hash: ")
 		if why == err.Error() || why == "" || len(hash) > 20 && strings.Contains(why, hash) {
 			t.Errorf("%s: got the error %q, want one that says why and does not show the hash", name, err)
 		}
-		created, err := r.CreateWithHash(t.Context(), newMember("eve@example.com"), account.PasswordHash(hash))
-		if hash != "" && (!errors.Is(err, account.ErrUnusableHash) || !reflect.DeepEqual(created, member{})) {
+		created, err := r.CreateWithHash(t.Context(), newMember("eve@example.com"), account.NewPasswordHash(hash))
+		if hash != "" && (!errors.Is(err, account.ErrUnusableHash) || !sameuser.Equal(created, member{})) {
 			t.Errorf("%s: CreateWithHash: got %+v, %v, want only ErrUnusableHash", name, created, err)
 		}
 	}
@@ -333,8 +334,8 @@ func TestImportHash(t *testing.T) {
 func TestHashPasswordMakesAHashThatCanBeImported(t *testing.T) {
 	r := newRig(t, account.Config{})
 	hash, err := r.HashPassword(t.Context(), password)
-	if err != nil || !strings.HasPrefix(string(hash), cheapHash) {
-		t.Fatalf("HashPassword: got a hash that begins with %.30q, %v, want the parameters %q", string(hash), err, cheapHash)
+	if err != nil || !strings.HasPrefix(hash.Reveal(), cheapHash) {
+		t.Fatalf("HashPassword: got a hash that begins with %.30q, %v, want the parameters %q", hash.Reveal(), err, cheapHash)
 	}
 	ann := newMember("ann@example.com")
 	ann.Active = true
@@ -350,18 +351,18 @@ func TestImportedAccountsCanLogIn(t *testing.T) {
 		r := newRig(t, account.Config{})
 		imported := newMember(" Ann@Example.com ")
 		imported.ID, imported.Active, imported.Superuser, imported.Version = uuid.New(), true, true, 7
-		got, err := r.CreateWithHash(t.Context(), imported, account.PasswordHash(hash))
+		got, err := r.CreateWithHash(t.Context(), imported, account.NewPasswordHash(hash))
 		if err != nil {
 			t.Errorf("%s: CreateWithHash: %v", name, err)
 			continue
 		}
 		want := imported
-		want.Email, want.HashedPassword, want.CreatedAt = "ann@example.com", account.PasswordHash(hash), got.CreatedAt
-		if stored := r.stored(t, got.ID); !reflect.DeepEqual(got, want) || !reflect.DeepEqual(stored, want) {
+		want.Email, want.HashedPassword, want.CreatedAt = "ann@example.com", account.NewPasswordHash(hash), got.CreatedAt
+		if stored := r.stored(t, got.ID); !sameuser.Equal(got, want) || !sameuser.Equal(stored, want) {
 			t.Errorf("%s: got %+v\nstored %+v\nwant %+v", name, got, stored, want)
 		}
 		r.authenticate(t, "with the imported hash: "+name, "ann@example.com", password, nil)
-		_, err = r.CreateWithHash(t.Context(), newMember("ann@example.com"), account.PasswordHash(hash))
+		_, err = r.CreateWithHash(t.Context(), newMember("ann@example.com"), account.NewPasswordHash(hash))
 		if !errors.Is(err, account.ErrEmailTaken) {
 			t.Errorf("%s: a taken address: got %v, want ErrEmailTaken", name, err)
 		}
@@ -375,10 +376,10 @@ func TestAccountWithoutAPassword(t *testing.T) {
 	bob := newMember("bob@example.com")
 	bob.Active = true
 	var err error
-	if n := hashes(func() { bob, err = r.CreateWithHash(t.Context(), bob, "") }); n != 0 || err != nil {
+	if n := hashes(func() { bob, err = r.CreateWithHash(t.Context(), bob, account.PasswordHash{}) }); n != 0 || err != nil {
 		t.Fatalf("CreateWithHash: got %v after %d hashes, want nil and none", err, n)
 	}
-	if stored := r.stored(t, bob.ID); stored.HashedPassword != "" || !reflect.DeepEqual(stored, bob) {
+	if stored := r.stored(t, bob.ID); !stored.HashedPassword.IsZero() || !sameuser.Equal(stored, bob) {
 		t.Errorf("stored %+v, want %+v without a password", stored, bob)
 	}
 	if _, err := r.Create(t.Context(), newMember("eve@example.com"), ""); !errors.Is(err, account.ErrInvalidPassword) {

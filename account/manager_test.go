@@ -334,8 +334,8 @@ func TestNewPasswordRules(t *testing.T) {
 			}
 			hash, err := r.HashPassword(t.Context(), c.password)
 			check("HashPassword", err)
-			if (hash == "") != (err != nil) {
-				t.Errorf("HashPassword: got a hash: %v, with the error %v", hash != "", err)
+			if (hash.IsZero()) != (err != nil) {
+				t.Errorf("HashPassword: got a hash: %v, with the error %v", !hash.IsZero(), err)
 			}
 			if c.want != nil {
 				r.authenticate(t, "after the new password was rejected", "bob@example.com", "long enough for all", nil)
@@ -597,8 +597,8 @@ func TestLoginSucceedsIfTheRehashFails(t *testing.T) {
 	ann := r.withHash(t, old)
 	down := errors.New("down")
 	r.store.apply = failingApply(down)
-	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); string(got.HashedPassword) != old {
-		t.Errorf("the user has the hash %q, want the stored one, %q", string(got.HashedPassword), old)
+	if got := r.authenticate(t, "while the store fails", ann.Email, password, nil); got.HashedPassword.Reveal() != old {
+		t.Errorf("the user has the hash %q, want the stored one, %q", got.HashedPassword.Reveal(), old)
 	}
 	events := r.takeEvents()
 	want := []event.Kind{event.PasswordRehashed, event.LoginSucceeded}
@@ -738,7 +738,7 @@ func TestReauthenticate(t *testing.T) {
 		{"no password", "", nil, event.ReasonWrongPassword},
 		{"a password that is too long", strings.Repeat("x", account.MaxPasswordBytes+1), nil, event.ReasonWrongPassword},
 		{"an inactive account", password, func(m *member) { m.Active = false }, event.ReasonUserInactive},
-		{"an account without a password", password, func(m *member) { m.HashedPassword = "" }, event.ReasonNoPassword},
+		{"an account without a password", password, func(m *member) { m.HashedPassword = account.PasswordHash{} }, event.ReasonNoPassword},
 		{"an account whose password was changed", password, func(m *member) {
 			m.HashedPassword = account.NewPasswordHash(phc(64, 1, 1, salt, keyOf("changed", salt, 32)))
 		}, event.ReasonWrongPassword},
@@ -892,7 +892,7 @@ func TestOvertakenPasswordChangeIsAConflict(t *testing.T) {
 	r := newRig(t, account.Config{})
 	ann := r.register(t)
 	r.store.apply = func(ctx context.Context, id uuid.UUID, change account.Change) error {
-		r.change(t, id, func(m *member) { m.HashedPassword = "the other hash" })
+		r.change(t, id, func(m *member) { m.HashedPassword = account.NewPasswordHash("the other hash") })
 		return r.store.Users.Apply(ctx, id, change)
 	}
 	if _, err := r.ChangePassword(t.Context(), ann.ID, password, "a better password"); !errors.Is(err, account.ErrConflict) {
@@ -936,7 +936,7 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 		check("Reauthenticate", err)
 		_, err = r.SetPassword(t.Context(), ann.ID, "another password")
 		check("SetPassword", err)
-		_, err = r.CreateWithHash(t.Context(), newMember("bob@example.com"), "")
+		_, err = r.CreateWithHash(t.Context(), newMember("bob@example.com"), account.PasswordHash{})
 		check("CreateWithHash", err)
 		check("SetFlags", r.SetFlags(t.Context(), ann.ID, account.Flags{}))
 		check("Delete", r.Delete(t.Context(), ann.ID))
@@ -1139,11 +1139,11 @@ func TestEvents(t *testing.T) {
 	_, _ = r.SetPassword(ctx, ann.ID, "weak")
 	_, _ = r.SetPassword(ctx, ann.ID, third)
 	_ = r.SetFlags(ctx, ann.ID, account.Flags{Verified: new(true)})
-	bob, err := r.CreateWithHash(ctx, newMember("bob@example.com"), "")
+	bob, err := r.CreateWithHash(ctx, newMember("bob@example.com"), account.PasswordHash{})
 	if err != nil {
 		t.Fatalf("CreateWithHash: %v", err)
 	}
-	_, _ = r.CreateWithHash(ctx, newMember("eve@example.com"), "plain text!")
+	_, _ = r.CreateWithHash(ctx, newMember("eve@example.com"), account.NewPasswordHash("plain text!"))
 	_, _, _ = r.Authenticate(ctx, "bob@example.com", second, "")
 	_ = r.Delete(ctx, bob.ID)
 	_ = r.Delete(ctx, bob.ID)

@@ -132,7 +132,7 @@ func forms(password string) []string {
 // verify reports whether a password matches a hash, and whether the hash is outdated. It
 // returns an error wrapping ErrUnusableHash at once if the hash is malformed or too expensive.
 func (h *hasher) verify(password string, hash PasswordHash) (ok, outdated bool, err error) {
-	s := string(hash)
+	s := hash.Reveal()
 	params, err := h.parse(s)
 	if err != nil {
 		return false, false, err

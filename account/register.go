@@ -47,10 +47,10 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 // wrong one, until [Manager.SetPassword] sets the first one.
 func (m *Manager[U, ID]) CreateWithHash(ctx context.Context, user U, hash PasswordHash) (U, error) {
 	return m.create(ctx, user, func() (PasswordHash, error) {
-		if hash == "" {
+		if hash.IsZero() {
 			return hash, nil
 		}
-		return m.ImportHash(string(hash))
+		return m.ImportHash(hash.Reveal())
 	})
 }
 
@@ -89,11 +89,11 @@ func (m *Manager[U, ID]) create(ctx context.Context, user U, makeHash func() (Pa
 // password is rejected, or [ErrBusy].
 func (m *Manager[U, ID]) HashPassword(ctx context.Context, password string) (PasswordHash, error) {
 	if err := m.checkNewPassword(ctx, password); err != nil {
-		return "", err
+		return PasswordHash{}, err
 	}
 	hash, err := m.hash(ctx, password)
 	if err != nil {
-		return "", m.failed(ctx, "hash the password", err)
+		return PasswordHash{}, m.failed(ctx, "hash the password", err)
 	}
 	return hash, nil
 }
@@ -104,9 +104,9 @@ func (m *Manager[U, ID]) HashPassword(ctx context.Context, password string) (Pas
 // with other parameters than those of the Config is replaced at the account's next login.
 func (m *Manager[U, ID]) ImportHash(hash string) (PasswordHash, error) {
 	if _, err := m.hasher.parse(hash); err != nil {
-		return "", fmt.Errorf("account: %w", err)
+		return PasswordHash{}, fmt.Errorf("account: %w", err)
 	}
-	return PasswordHash(hash), nil
+	return NewPasswordHash(hash), nil
 }
 
 func (m *Manager[U, ID]) checkNewPassword(ctx context.Context, password string) error {

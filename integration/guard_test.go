@@ -244,7 +244,6 @@ func TestEveryCallHasATimeBound(t *testing.T) {
 			return call(ctx)
 		}
 	}
-	hash := account.NewPasswordHash("x")
 	for name, call := range map[string]func() error{
 		"Insert":        func() error { return tokens.Insert(ctx, strategy.AccessToken[uuid.UUID]{}) },
 		"ByToken":       func() error { _, err := tokens.ByToken(ctx, "x"); return err },

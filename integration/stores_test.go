@@ -216,7 +216,7 @@ func TestUpdateChangesNoOtherField(t *testing.T) {
 		return doc
 	}
 	want := read()
-	hash := func(s string) *account.PasswordHash { return new(account.PasswordHash(s)) }
+	hash := func(s string) *account.PasswordHash { return new(account.NewPasswordHash(s)) }
 	for _, c := range []struct {
 		name   string
 		change account.Change
@@ -249,7 +249,7 @@ func TestConditionsOnMissingFieldsHold(t *testing.T) {
 	db := database(t)
 	users := newUsers[account.User[string]](t, db, mongostore.UsersConfig{})
 	coll := db.Collection("users")
-	some := account.PasswordHash("some")
+	some := account.NewPasswordHash("some")
 	for i, fields := range []bson.D{
 		nil,
 		{{Key: "hashed_password", Value: nil}, {Key: "token_version", Value: nil}},
@@ -262,7 +262,7 @@ func TestConditionsOnMissingFieldsHold(t *testing.T) {
 			t.Fatal(err)
 		}
 		read, err := users.ByID(t.Context(), id)
-		if err != nil || read.HashedPassword != "" || read.Version != 0 {
+		if err != nil || !read.HashedPassword.IsZero() || read.Version != 0 {
 			t.Fatalf("%v is read as %+v, %v, want no password and version 0", fields, read, err)
 		}
 		for _, wrong := range []account.Change{{IfPassword: &some}, {IfVersion: new(int64(1))}, {IfPassword: &read.HashedPassword, IfVersion: new(int64(1))}} {
@@ -279,7 +279,7 @@ func TestConditionsOnMissingFieldsHold(t *testing.T) {
 		if err := users.Apply(t.Context(), id, all); err != nil {
 			t.Errorf("%v: got %v, want nil", fields, err)
 		}
-		if got, err := users.ByID(t.Context(), id); err != nil || got.HashedPassword != some || got.Version != 1 {
+		if got, err := users.ByID(t.Context(), id); err != nil || got.HashedPassword.Reveal() != some.Reveal() || got.Version != 1 {
 			t.Errorf("%v: got %+v, %v, want the new password and version 1", fields, got, err)
 		}
 		if err := users.Apply(t.Context(), id, all); !errors.Is(err, account.ErrConflict) {

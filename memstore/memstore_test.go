@@ -109,7 +109,7 @@ func TestUpdateHonoursCancellation(t *testing.T) {
 	if err := users.Update(cancelled, ann.ID, func(m *member[int64]) { m.Active = false }); !errors.Is(err, context.Canceled) {
 		t.Errorf("Update: got %v, want context.Canceled", err)
 	}
-	if got, err := users.ByID(t.Context(), ann.ID); !reflect.DeepEqual(got, ann) || err != nil {
+	if got, err := users.ByID(t.Context(), ann.ID); !sameuser.Equal(got, ann) || err != nil {
 		t.Errorf("ByID: got %+v, %v, want %+v unchanged", got, err, ann)
 	}
 }

@@ -108,7 +108,7 @@ func (s *users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 // holds reports whether an account with these values meets the conditions of a change.
 func holds(c account.Change, email string, password account.PasswordHash, version int64) bool {
 	return (c.IfEmail == nil || *c.IfEmail == email) &&
-		(c.IfPassword == nil || string(*c.IfPassword) == string(password)) &&
+		(c.IfPassword == nil || c.IfPassword.Reveal() == password.Reveal()) &&
 		(c.IfVersion == nil || *c.IfVersion == version)
 }
 

@@ -194,7 +194,7 @@ func filterOf(id any, c account.Change) bson.D {
 		filter = append(filter, has("email", *c.IfEmail))
 	}
 	if c.IfPassword != nil {
-		filter = append(filter, has("hashed_password", string(*c.IfPassword)))
+		filter = append(filter, has("hashed_password", c.IfPassword.Reveal()))
 	}
 	if c.IfVersion != nil {
 		filter = append(filter, has(versionField, *c.IfVersion))
@@ -218,7 +218,7 @@ func setOf(c account.Change) (set bson.D) {
 		set = append(set, bson.E{Key: "email", Value: *c.Email})
 	}
 	if c.Password != nil {
-		set = append(set, bson.E{Key: "hashed_password", Value: string(*c.Password)})
+		set = append(set, bson.E{Key: "hashed_password", Value: c.Password.Reveal()})
 	}
 	for _, flag := range []struct {
 		field string

@@ -129,7 +129,7 @@ func TestChangesAreOneConditionalUpdate(t *testing.T) {
 	apply := func(change account.Change) func(users) error {
 		return func(users users) error { return users.Apply(t.Context(), id, change) }
 	}
-	oldHash, newHash, none := account.PasswordHash("old"), account.PasswordHash("new"), account.PasswordHash("")
+	oldHash, newHash, none := account.NewPasswordHash("old"), account.NewPasswordHash("new"), account.NewPasswordHash("")
 	replace := func(revoke bool) func(users) error {
 		return apply(account.Change{IfPassword: &oldHash, Password: &newHash, RevokeTokens: revoke})
 	}

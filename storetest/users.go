@@ -128,7 +128,7 @@ func (s userStore[U, ID]) same(op string, got, want U) {
 }
 
 // hash returns a password hash that differs for each number.
-func hash(i int) *account.PasswordHash { return new(account.PasswordHash(fmt.Sprint("new ", i))) }
+func hash(i int) *account.PasswordHash { return new(account.NewPasswordHash(fmt.Sprint("new ", i))) }
 
 // applied returns the account that a change makes of user.
 func (s userStore[U, ID]) applied(user U, c account.Change) U {

@@ -87,7 +87,7 @@ func deletingBy(f func(s *users, ctx context.Context, id uuid.UUID) error) func(
 // meets reports whether an account meets the conditions of a change.
 func (m member) meets(c account.Change) bool {
 	return (c.IfEmail == nil || *c.IfEmail == m.Email) && (c.IfVersion == nil || *c.IfVersion == m.Version) &&
-		(c.IfPassword == nil || string(*c.IfPassword) == string(m.HashedPassword))
+		(c.IfPassword == nil || c.IfPassword.Reveal() == m.HashedPassword.Reveal())
 }
 
 // without returns a change without its conditions.
@@ -270,7 +270,7 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 		{"ignores IfPassword", conflict, applying(func(c *account.Change) { c.IfPassword = nil })},
 		{"ignores IfVersion", conflict, applying(func(c *account.Change) { c.IfVersion = nil })},
 		{"ignores the condition that an account has no password", conflict, applying(func(c *account.Change) {
-			if c.IfPassword != nil && *c.IfPassword == "" {
+			if c.IfPassword != nil && c.IfPassword.IsZero() {
 				c.IfPassword = nil
 			}
 		})},
@@ -280,8 +280,8 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			}
 		})},
 		{"finds no account without a password", condition, applying(func(c *account.Change) {
-			if c.IfPassword != nil && *c.IfPassword == "" {
-				c.IfPassword = new(account.PasswordHash("none"))
+			if c.IfPassword != nil && c.IfPassword.IsZero() {
+				c.IfPassword = new(account.NewPasswordHash("none"))
 			}
 		})},
 		{"finds no version 0", condition, applying(func(c *account.Change) {
@@ -411,7 +411,7 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 
 		{"does not change the password", applies, applying(func(c *account.Change) { c.Password = nil })},
 		{"does not remove the password", applies, applying(func(c *account.Change) {
-			if c.Password != nil && *c.Password == "" {
+			if c.Password != nil && c.Password.IsZero() {
 				c.Password = nil
 			}
 		})},
@@ -420,8 +420,8 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 		{"verifies with every change", applies, also(func(m *member, _ account.Change) { m.Verified = true })},
 		{"verifies a new address", applies, also(func(m *member, c account.Change) { m.Verified = m.Verified || c.Email != nil })},
 		{"changes the password of all accounts without one", applies, also(func(m *member, _ account.Change) {
-			if m.HashedPassword == "" {
-				m.HashedPassword = "changed"
+			if m.HashedPassword.IsZero() {
+				m.HashedPassword = account.NewPasswordHash("changed")
 			}
 		})},
 		{"does not revoke with the password", applyAdds, applying(func(c *account.Change) { c.RevokeTokens = c.RevokeTokens && c.Password == nil })},

@@ -189,7 +189,7 @@ var endings = []ending{
 		return r.manager(t, r).RevokeTokens(t.Context(), r.ann.ID)
 	}},
 	{"UserChanged after the password was changed by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
-		changed := account.PasswordHash("new")
+		changed := account.NewPasswordHash("new")
 		err := r.users.Apply(t.Context(), r.ann.ID, account.Change{Password: &changed, RevokeTokens: true})
 		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
 	}},
