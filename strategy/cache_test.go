@@ -1160,7 +1160,7 @@ func BenchmarkCacheEntry(b *testing.B) {
 	for i := range tokens {
 		tokens[i] = newSecret().Reveal()
 	}
-	made := &fakeTokens{byToken: func(_ context.Context, digest string) (row, error) {
+	made := &fakeTokens{store: memstore.NewTokens[uuid.UUID](), byToken: func(_ context.Context, digest string) (row, error) {
 		return row{
 			ID: uuid.Must(uuid.NewV7()), Digest: strings.Clone(digest), UserID: uuid.New(), CreatedAt: time.Now(),
 			UserAgent: strings.Clone("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"), ClientIP: strings.Clone("203.0.113.195"),
