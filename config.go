@@ -124,8 +124,8 @@ type Config struct {
 	// TTL indexes. Default 1 minute. Servers with TTL indexes delete them themselves.
 	PurgeInterval time.Duration
 
-	// Timeout bounds each database call whose context has no deadline. Default 3
-	// seconds.
+	// Timeout bounds each login, log-out and guard as a whole, and every other database
+	// call whose context has no deadline. Default 3 seconds.
 	Timeout time.Duration
 
 	// Registry has the BSON codecs of the user and ID types. Default
@@ -220,7 +220,7 @@ func (c *Config) ginauth() ginauth.Config {
 		Transports:      []ginauth.Transport{c.Bearer, c.Cookie},
 		RequireVerified: c.RequireVerified, BriefLifetime: c.BriefLifetime,
 		TrustedOrigins: c.TrustedOrigins, OnUnauthorized: c.OnUnauthorized, BodyTimeout: c.BodyTimeout,
-		OmitUserAgent: c.OmitUserAgent, OmitClientIP: c.OmitClientIP,
+		OmitUserAgent: c.OmitUserAgent, OmitClientIP: c.OmitClientIP, Timeout: c.Timeout,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/deadline"
 	"github.com/latchkey-go/latchkey/internal/token"
 )
 
@@ -256,7 +257,7 @@ func (a *attempt) run(ctx context.Context, check func() error) (err error) {
 			return
 		}
 		err = errors.New("account: the store panicked") // the outcome if check does not return
-		defer func() { a.end(context.WithoutCancel(ctx), err) }()
+		defer func() { a.end(ctx, err) }()
 		err = check()
 	})
 	switch {
@@ -317,9 +318,12 @@ func (a *attempt) begin(ctx context.Context) error {
 	return nil
 }
 
-// end ends an attempt that was begun. outcome is nil for a success, and wraps
-// ErrBadCredentials for a failure; after any other error the attempt does not count.
+// end ends an attempt that was begun, also if the client has gone. outcome is nil for a
+// success, and wraps ErrBadCredentials for a failure; after any other error the attempt does
+// not count.
 func (a *attempt) end(ctx context.Context, outcome error) {
+	ctx, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
 	switch {
 	case outcome != nil && !errors.Is(outcome, ErrBadCredentials):
 		a.takeBack(ctx)
@@ -348,13 +352,23 @@ func (a *attempt) succeeded(ctx context.Context) error {
 	return nil
 }
 
-// takeBack makes the attempt not count as a failure.
+// takeBack makes the attempt not count as a failure. If the time of the login is over, it goes
+// on behind the answer, in the time that the store allows.
 func (a *attempt) takeBack(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
-	if err := a.withdraw(ctx, a.counted); err != nil {
-		_ = a.failed(ctx, "take the attempt back", err)
-	}
+	counted := a.counted
 	a.counted = nil
+	withdraw := func(ctx context.Context) {
+		if err := a.withdraw(ctx, counted); err != nil {
+			_ = a.failed(ctx, "take the attempt back", err)
+		}
+	}
+	if len(counted) > 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		go withdraw(context.WithoutCancel(ctx))
+		return
+	}
+	free, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
+	withdraw(free)
 }
 
 // withdraw subtracts the attempt from the counters. It goes on if one of them fails.

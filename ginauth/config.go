@@ -109,6 +109,13 @@ type Config struct {
 	// http.Server.ReadTimeout is set. Default 10 seconds.
 	BodyTimeout time.Duration
 
+	// Timeout bounds how long an operation waits for the database and for its turn to hash:
+	// a login, a log-out, or what a guard has to read and to check. An operation that takes
+	// longer fails, and is answered with 503. The handler behind a guard is not bounded, nor
+	// is the reading of a body. What must be taken back goes on behind the answer. Default 3
+	// seconds.
+	Timeout time.Duration
+
 	// OmitUserAgent and OmitClientIP keep the client's user agent and IP out of the
 	// session. Default false: users see both in the list of their sessions. Events
 	// name the client IP either way. The IP is Gin's ClientIP: behind a proxy, call
@@ -166,6 +173,12 @@ func New[U User](s Strategy[U], login Authenticator[U], cfg Config) (*Auth[U], e
 	}
 	if cfg.BodyTimeout == 0 {
 		cfg.BodyTimeout = 10 * time.Second
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("ginauth: Config.Timeout is negative: %v", cfg.Timeout)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 3 * time.Second
 	}
 	if cfg.BriefLifetime < 0 {
 		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is negative: %v", cfg.BriefLifetime)

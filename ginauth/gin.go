@@ -11,14 +11,24 @@ import (
 // http.ResponseWriter and *http.Request, and passes *gin.Context on at most.
 
 // handle adapts one of the package's handlers to Gin. The request that the handler sees
-// knows the client IP and the path values; its body is bounded in time, also if the handler
-// does not read it. handle answers the handler's error.
+// knows the client IP and the path values; its context is bounded by Config.Timeout, and its
+// body by Config.BodyTimeout, also if the handler does not read it. handle answers the
+// handler's error.
 func (a *Auth[U]) handle(handler func(http.ResponseWriter, *http.Request) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		for _, p := range c.Params {
 			c.Request.SetPathValue(p.Key, p.Value)
 		}
-		setContext(c.Request, requestContext(c))
+		ctx := requestContext(c)
+		bounded := a.bounded(ctx)
+		if id := a.identity(c.Request); id != nil {
+			bounded.timeout -= id.reading.spent // the guard is part of the operation
+		}
+		defer func() {
+			setContext(c.Request, ctx) // for middleware that goes on after the handler
+			bounded.end()
+		}()
+		setContext(c.Request, bounded)
 		a.boundBody(c.Writer, c.Request)
 		if err := handler(c.Writer, c.Request); err != nil {
 			a.Refuse(c, err)

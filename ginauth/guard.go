@@ -1,6 +1,7 @@
 package ginauth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -83,12 +84,21 @@ func (a *Auth[U]) admit(id *identity[U], r *http.Request, checks []Check) error 
 	if id.session.Scoped() && !slices.ContainsFunc(checks, func(check Check) bool { return check.scoped }) {
 		return &scopeError{}
 	}
+	var ctx context.Context
+	if len(checks) > 0 {
+		reading := id.reading
+		if known { // the reading of the guard before has ended
+			reading = a.bounded(&id.client)
+			defer reading.end()
+		}
+		ctx = &checking{reading, id}
+	}
 	for _, check := range checks {
 		if check.pass == nil {
 			return a.checkFailed(id, errors.New("the zero Check"))
 		}
 		s := subject{user: id.session.User, info: &id.session.SessionInfo, now: a.cfg.Now(), session: id.session}
-		if err := check.pass(id, s); err != nil {
+		if err := check.pass(ctx, s); err != nil {
 			if reason(err) == "" {
 				err = a.checkFailed(id, err)
 			}
@@ -101,9 +111,21 @@ func (a *Auth[U]) admit(id *identity[U], r *http.Request, checks []Check) error 
 	return nil
 }
 
+// checking is the context of a guard's checks: bounded in time, with the session.
+type checking struct {
+	*bound
+	values context.Context
+}
+
+// Value implements context.Context.
+func (c *checking) Value(key any) any { return c.values.Value(key) }
+
 // checkFailed reports a check that could not decide.
 func (a *Auth[U]) checkFailed(id *identity[U], err error) error {
 	err = fmt.Errorf("ginauth: check the user: %w", cause(err))
+	if errors.Is(id.Err(), context.Canceled) {
+		return errUnavailable // the client has gone, which is no failure
+	}
 	a.emit(id, event.Event{Kind: event.StoreFailed, UserID: id.session.UserID, SessionID: id.session.ID, Err: err})
 	return errUnavailable
 }
@@ -140,7 +162,7 @@ func (a *Auth[U]) read(id *identity[U], t transport, sent carried) error {
 	var why error
 	var token string
 	for _, s := range sent.list() {
-		session, err := a.strategy.ReadToken(&id.client, s)
+		session, err := a.strategy.ReadToken(id.reading, s)
 		switch {
 		case errors.Is(err, strategy.ErrInvalidToken):
 			why = err

@@ -21,6 +21,7 @@ type identity[U User] struct {
 	session *strategy.Session[U] // read-only, see Strategy.ReadToken; nil if not identified
 	by      transport            // by which the tokens came
 	tokens  *tokens              // a pointer, see Format
+	reading *bound               // the context in which a guard finds out; ended by discard
 }
 
 // tokens are the tokens of a request.
@@ -36,12 +37,15 @@ type identityKey struct{ cfg *settings }
 // newIdentity returns an identity without a session. c may be nil if ctx knows the client
 // IP. The caller must call discard.
 func (a *Auth[U]) newIdentity(ctx context.Context, c *gin.Context) *identity[U] {
-	var both struct { // share one allocation
-		id     identity[U]
-		tokens tokens
+	var parts struct { // share one allocation
+		id      identity[U]
+		tokens  tokens
+		reading bound
 	}
-	both.id.client, both.id.cfg, both.id.tokens = newClientContext(ctx, c), a.cfg, &both.tokens
-	return &both.id
+	id := &parts.id
+	id.client, id.cfg, id.tokens, id.reading = newClientContext(ctx, c), a.cfg, &parts.tokens, &parts.reading
+	id.reading.Context, id.reading.timeout = &id.client, a.cfg.Timeout
+	return id
 }
 
 // attach makes the identity the context of the request.
@@ -50,9 +54,12 @@ func (id *identity[U]) attach(r *http.Request) {
 	setContext(r, id)
 }
 
-// discard ends the use of the gin.Context, also after attach. Rejected requests skip
-// resolving the client IP, which takes longer than rejecting a malformed token.
-func (id *identity[U]) discard() { id.client.discard() }
+// discard ends the reading and the use of the gin.Context, also after attach. Rejected requests
+// skip resolving the client IP, which takes longer than rejecting a malformed token.
+func (id *identity[U]) discard() {
+	id.client.discard()
+	id.reading.end()
+}
 
 // identity returns what a guard found out about the request, or nil. An application can
 // use the context of one request for another, for example in a batch. Therefore an identity

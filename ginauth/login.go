@@ -76,7 +76,8 @@ func (a *Auth[U]) LoginWithPassword(c *gin.Context, username, password string, r
 		return Issued[U]{}, errors.New("ginauth: LoginWithPassword needs an Authenticator")
 	}
 	a.checkProxy(c)
-	ctx := requestContext(c)
+	ctx := a.bounded(requestContext(c))
+	defer ctx.end()
 	if err := a.sameOrigin(ctx, c.Request); err != nil {
 		return Issued[U]{}, err
 	}
@@ -126,7 +127,8 @@ func (a *Auth[U]) logIn(ctx context.Context, w http.ResponseWriter, r *http.Requ
 // request; see [Auth.LoginCrossOrigin]. Any other error is a failure; answer it with 503.
 // [Auth.Refuse] answers all of them.
 func (a *Auth[U]) Login(c *gin.Context, user U, opts ...strategy.TokenOption) (Issued[U], error) {
-	ctx := requestContext(c)
+	ctx := a.bounded(requestContext(c))
+	defer ctx.end()
 	if err := a.sameOrigin(ctx, c.Request); err != nil {
 		noStore(c.Writer)
 		return Issued[U]{}, err
@@ -140,7 +142,9 @@ func (a *Auth[U]) Login(c *gin.Context, user U, opts ...strategy.TokenOption) (I
 // the login; otherwise other sites can log its user in as somebody else. Callbacks by GET
 // do not need it. The session of a cookie that the request carries does not end.
 func (a *Auth[U]) LoginCrossOrigin(c *gin.Context, user U, opts ...strategy.TokenOption) (Issued[U], error) {
-	return a.begin(requestContext(c), c.Writer, c.Request, user, false, opts...)
+	ctx := a.bounded(requestContext(c))
+	defer ctx.end()
+	return a.begin(ctx, c.Writer, c.Request, user, false, opts...)
 }
 
 // begin begins a session and issues its token.

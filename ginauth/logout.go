@@ -32,9 +32,9 @@ func (a *Auth[U]) Logout(c *gin.Context) error {
 	a.boundBody(w, r)
 	id := a.newIdentity(r.Context(), c)
 	defer id.discard()
-	// The log-out goes on if the client goes away; the store bounds its time.
+	// The log-out goes on if the client goes away.
 	id.client.Context = context.WithoutCancel(id.client.Context)
-	var ctx context.Context = &id.client
+	ctx := id.reading
 	err := a.identify(id, r)
 	switch {
 	case err == nil && a.forged(id.by, r):

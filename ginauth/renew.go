@@ -8,6 +8,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/latchkey-go/latchkey/internal/deadline"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -20,7 +21,7 @@ func (a *Auth[U]) handleReauthenticate(w http.ResponseWriter, r *http.Request) e
 	if err := f.done(); err != nil {
 		return err
 	}
-	issued, err := a.reauthenticate(w, r, password)
+	issued, err := a.reauthenticate(r.Context(), w, r, password)
 	if err != nil {
 		return err
 	}
@@ -38,21 +39,23 @@ func (a *Auth[U]) handleReauthenticate(w http.ResponseWriter, r *http.Request) e
 // meanwhile. Any other error is a failure; answer it with 503. [Auth.Refuse] answers all
 // of them. New must have been given an Authenticator.
 func (a *Auth[U]) Reauthenticate(c *gin.Context, password string) (Issued[U], error) {
-	return a.reauthenticate(c.Writer, c.Request, password)
+	ctx := a.bounded(c.Request.Context())
+	defer ctx.end()
+	return a.reauthenticate(ctx, c.Writer, c.Request, password)
 }
 
-func (a *Auth[U]) reauthenticate(w http.ResponseWriter, r *http.Request, password string) (Issued[U], error) {
+func (a *Auth[U]) reauthenticate(ctx context.Context, w http.ResponseWriter, r *http.Request, password string) (Issued[U], error) {
 	noStore(w)
 	current := a.identity(r)
 	if a.login == nil || current == nil {
 		return Issued[U]{}, errors.New("ginauth: Reauthenticate needs a guard before it, and an Authenticator")
 	}
 	at := a.cfg.Now() // before the password is checked: see strategy.WithReauthentication
-	user, err := a.login.Reauthenticate(r.Context(), current.session.User, password)
+	user, err := a.login.Reauthenticate(ctx, current.session.User, password)
 	if err != nil {
 		return Issued[U]{}, passwordRefused(err)
 	}
-	return a.rotate(w, r, current, user, at)
+	return a.rotate(ctx, w, r, current, user, at)
 }
 
 // Renew keeps the session of a user who has just changed their password: it gives the
@@ -72,20 +75,25 @@ func (a *Auth[U]) Renew(c *gin.Context, user U) (Issued[U], error) {
 	if current == nil {
 		return Issued[U]{}, errors.New("ginauth: Renew needs a guard before it")
 	}
-	issued, err := a.rotate(w, r, current, user, a.cfg.Now())
+	ctx := a.bounded(r.Context())
+	defer ctx.end()
+	issued, err := a.rotate(ctx, w, r, current, user, a.cfg.Now())
 	if err != nil {
 		return Issued[U]{}, err
 	}
 	// The strategy reports a failure.
-	_ = a.strategy.Of(user).DestroyAll(context.WithoutCancel(r.Context()), issued.Session.ID)
+	free, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
+	_ = a.strategy.Of(user).DestroyAll(free, issued.Session.ID)
 	return issued, nil
 }
 
 // rotate gives the session a new token after its user was authenticated again.
-func (a *Auth[U]) rotate(w http.ResponseWriter, r *http.Request, current *identity[U], user U, at time.Time) (Issued[U], error) {
+func (a *Auth[U]) rotate(ctx context.Context, w http.ResponseWriter, r *http.Request, current *identity[U], user U, at time.Time) (Issued[U], error) {
 	// The old token is invalid once the database has rotated it: finish, even if the
 	// client goes away.
-	ctx := context.WithoutCancel(r.Context())
+	ctx, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
 	secret, session, err := a.strategy.RotateToken(ctx, current.tokens.valid, strategy.WithReauthentication(user, at))
 	if err != nil {
 		return Issued[U]{}, expected(err, strategy.ErrInvalidToken)

@@ -1,7 +1,6 @@
 package ginauth
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/internal/deadline"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -74,7 +74,8 @@ func (a *Auth[U]) handleEndSession(w http.ResponseWriter, r *http.Request) error
 	if !ok {
 		return strategy.ErrSessionNotFound
 	}
-	ctx := context.WithoutCancel(r.Context())
+	ctx, cancel := deadline.Uncancelled(r.Context())
+	defer cancel()
 	if err := a.strategy.Of(current.session.User).Destroy(ctx, id); err != nil {
 		return expected(err, strategy.ErrSessionNotFound)
 	}
@@ -107,7 +108,8 @@ func (a *Auth[U]) handleLogoutAll(w http.ResponseWriter, r *http.Request) error 
 	if keep {
 		except = append(except, current.session.ID)
 	}
-	ctx := context.WithoutCancel(r.Context())
+	ctx, cancel := deadline.Uncancelled(r.Context())
+	defer cancel()
 	if err := a.strategy.Of(current.session.User).DestroyAll(ctx, except...); err != nil {
 		return expected(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/deadline"
 	"github.com/latchkey-go/latchkey/internal/token"
 )
 
@@ -183,7 +184,7 @@ func (d *Database[U, ID]) insert(ctx context.Context, user U, row AccessToken[ID
 			return err
 		}
 	}
-	ctx, cancel := uncancelled(ctx)
+	ctx, cancel := deadline.Uncancelled(ctx)
 	defer cancel()
 	for _, old := range replaced {
 		if err := d.end(ctx, old, event.ReasonReplaced); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/deadline"
 )
 
 // A store's answer can be lost after the store has done what it was asked to. This file
@@ -14,20 +15,11 @@ import (
 // recoveryTimeout bounds what follows a lost answer if the context has no deadline.
 const recoveryTimeout = 3 * time.Second
 
-// uncancelled returns a context that is not cancelled with ctx, but has its deadline.
-func uncancelled(ctx context.Context) (context.Context, context.CancelFunc) {
-	free := context.WithoutCancel(ctx)
-	if deadline, ok := ctx.Deadline(); ok {
-		return context.WithDeadline(free, deadline)
-	}
-	return free, func() {}
-}
-
 // firstTry returns ctx with half of the time until its deadline, so that the other half is
 // left to find out what happened.
 func firstTry(ctx context.Context) (context.Context, context.CancelFunc) {
-	if deadline, ok := ctx.Deadline(); ok {
-		return context.WithTimeout(ctx, time.Until(deadline)/2)
+	if end, ok := ctx.Deadline(); ok {
+		return context.WithTimeout(ctx, time.Until(end)/2)
 	}
 	return ctx, func() {}
 }
@@ -35,7 +27,7 @@ func firstTry(ctx context.Context) (context.Context, context.CancelFunc) {
 // secondTry returns a context for finding out. It is not cancelled with ctx: if the client
 // has gone, the session still gets into a known state.
 func secondTry(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := uncancelled(ctx)
+	ctx, cancel := deadline.Uncancelled(ctx)
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, cancel
 	}
@@ -96,7 +88,7 @@ func (d *Database[U, ID]) end(ctx context.Context, row AccessToken[ID], why even
 // is over, it calls do behind the answer.
 func (d *Database[U, ID]) finish(ctx context.Context, doing string, do func(context.Context) error) {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		bounded, cancel := uncancelled(ctx)
+		bounded, cancel := deadline.Uncancelled(ctx)
 		err := do(bounded)
 		late := errors.Is(bounded.Err(), context.DeadlineExceeded)
 		cancel()

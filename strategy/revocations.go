@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/deadline"
 )
 
 // Revocation tells a [Cache] what it must read again. Exactly one field is set.
@@ -82,7 +83,7 @@ func (d *Database[U, ID]) announceBy(ctx context.Context, by ID, r Revocation[ID
 // publish publishes a revocation that took place, even if the client has gone. If the
 // operation's time is over before that, it returns an error and goes on behind the answer.
 func (d *Database[U, ID]) publish(ctx context.Context, r Revocation[ID]) error {
-	bounded, cancel := uncancelled(ctx)
+	bounded, cancel := deadline.Uncancelled(ctx)
 	defer cancel()
 	err := d.log.PublishRevocation(bounded, r)
 	if err != nil && errors.Is(bounded.Err(), context.DeadlineExceeded) {
