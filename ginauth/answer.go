@@ -1,6 +1,7 @@
 package ginauth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -20,6 +22,7 @@ import (
 type answer struct {
 	code   int
 	detail string      // a code of the contract
+	reason string      // why, for people; "" for none
 	fields fieldErrors // the invalid fields, in place of detail
 	// challenge asks for a WWW-Authenticate header, and params are its parameters
 	// after the realm.
@@ -73,6 +76,17 @@ func statusOfRest(err error) answer {
 		return answer{code: http.StatusBadRequest, detail: "LOGIN_BAD_CREDENTIALS"}
 	case errors.Is(err, ErrNotVerified):
 		return answer{code: http.StatusBadRequest, detail: "LOGIN_USER_NOT_VERIFIED"}
+	case errors.Is(err, account.ErrEmailTaken):
+		return answer{code: http.StatusBadRequest, detail: "REGISTER_USER_ALREADY_EXISTS"}
+	case errors.Is(err, account.ErrInvalidPassword):
+		_, why, _ := strings.Cut(err.Error(), account.ErrInvalidPassword.Error()+": ")
+		return answer{code: http.StatusBadRequest, detail: "REGISTER_INVALID_PASSWORD", reason: cmp.Or(why, err.Error())}
+	case errors.Is(err, account.ErrInvalidEmail):
+		return answer{code: http.StatusUnprocessableEntity, fields: fieldErrors{{Loc: []string{"body", "email"}, Msg: "Input should be an e-mail address", Type: "value_error"}}}
+	case errors.Is(err, account.ErrUserNotFound):
+		return answer{code: http.StatusNotFound, detail: "NOT_FOUND"}
+	case errors.Is(err, account.ErrConflict):
+		return answer{code: http.StatusConflict, detail: "CONFLICT"}
 	case errors.As(err, &tooMany):
 		return answer{code: http.StatusTooManyRequests, detail: "TOO_MANY_ATTEMPTS", retryAfter: max(tooMany.RetryAfter, time.Second)}
 	case errors.As(err, &invalid):
@@ -89,9 +103,14 @@ func statusOfRest(err error) answer {
 
 // Refuse writes the contract's answer to an error, and keeps the handlers that follow from
 // running. It answers 503 to an error that does not wrap one of this package, strategy or
-// account.
+// account: a failure, which the package that met it has reported as an event. If a handler
+// called a method of this package where it cannot work, such as [Auth.Renew] without a guard,
+// Refuse emits an event of the kind event.StoreFailed that says so.
 func (a *Auth[U]) Refuse(c *gin.Context, err error) {
 	abort(c)
+	if errors.Is(err, errMisuse) {
+		a.emit(c.Request.Context(), event.Event{Kind: event.StoreFailed, Err: err})
+	}
 	a.refuse(c.Writer, c.Request, err)
 }
 
@@ -107,6 +126,10 @@ func (a *Auth[U]) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if ans.fields != nil {
 		writeJSON(w, ans.code, map[string]any{"detail": ans.fields})
+		return
+	}
+	if ans.reason != "" {
+		writeJSON(w, ans.code, map[string]any{"detail": map[string]string{"code": ans.detail, "reason": ans.reason}})
 		return
 	}
 	writeEncoded(w, ans.code, `{"detail":"`, ans.detail, `"}`) // no code needs escaping

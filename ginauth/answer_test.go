@@ -1,10 +1,12 @@
 package ginauth_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -33,6 +36,10 @@ func TestRefuseAnswersAndAborts(t *testing.T) {
 		{strategy.ErrSessionNotFound, 404, "NOT_FOUND", ""},
 		{&account.TooManyAttemptsError{RetryAfter: time.Minute}, 429, "TOO_MANY_ATTEMPTS", ""},
 		{fmt.Errorf("my page: %w", account.ErrBadCredentials), 400, "LOGIN_BAD_CREDENTIALS", ""},
+		{account.ErrEmailTaken, 400, "REGISTER_USER_ALREADY_EXISTS", ""},
+		{account.ErrUserNotFound, 404, "NOT_FOUND", ""},
+		{account.ErrConflict, 409, "CONFLICT", ""},
+		{account.ErrBusy, 503, "SERVICE_UNAVAILABLE", ""},
 		{errDown, 503, "SERVICE_UNAVAILABLE", ""},
 		{nil, 503, "SERVICE_UNAVAILABLE", ""},
 	} {
@@ -48,6 +55,67 @@ func TestRefuseAnswersAndAborts(t *testing.T) {
 		if got := w.Header().Get("Content-Type"); got != "application/json; charset=utf-8" {
 			t.Errorf("%v: got Content-Type %q, want JSON", c.err, got)
 		}
+	}
+}
+
+// The accounts reject input with errors that say why.
+func TestRefuseSaysWhatIsInvalid(t *testing.T) {
+	h := newRig(t)
+	auth := h.auth(t, ginauth.Config{})
+	for _, c := range []struct {
+		name, email, password string
+		code                  int
+		body                  string
+	}{
+		{"a short password", "bob@example.com", "short", 400, `{"detail":{"code":"REGISTER_INVALID_PASSWORD","reason":"shorter than 8 characters"}}`},
+		{"no address", "bob", password, 422, `{"detail":[{"loc":["body","email"],"msg":"Input should be an e-mail address","type":"value_error"}]}`},
+		{"a taken address", "ann@example.com", password, 400, `{"detail":"REGISTER_USER_ALREADY_EXISTS"}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := h.accounts.Register(t.Context(), member{Email: c.email}, c.password)
+			w := request(guarded(func(g *gin.Context) { auth.Refuse(g, err) }), "GET", "/")
+			wantCode(t, c.name, w, c.code)
+			if got := w.Body.String(); got != c.body {
+				t.Errorf("got the body %s, want %s", got, c.body)
+			}
+		})
+	}
+}
+
+func TestWrongUseIsAnEvent(t *testing.T) {
+	h := newRig(t)
+	var heard []event.Event
+	auth := h.auth(t, ginauth.Config{OnEvent: func(_ context.Context, e event.Event) { heard = append(heard, e) }})
+	for name, handler := range map[string]gin.HandlerFunc{
+		"Renew":          func(c *gin.Context) { _, err := auth.Renew(c, h.ann); auth.Refuse(c, err) },
+		"Reauthenticate": func(c *gin.Context) { _, err := auth.Reauthenticate(c, password); auth.Refuse(c, err) },
+		"Answer":         func(c *gin.Context) { auth.Answer(c, ginauth.Issued[member]{}) },
+	} {
+		heard = nil
+		wantCode(t, name, request(guarded(handler), "GET", "/"), http.StatusServiceUnavailable)
+		if len(heard) != 1 || heard[0].Kind != event.StoreFailed || !strings.Contains(fmt.Sprint(heard[0].Err), name) {
+			t.Errorf("%s: got the events %+v, want one that names the method", name, heard)
+		}
+	}
+}
+
+// A client that goes away while a check reads the database is no failure of the database.
+func TestAbandonedCheckIsNoFailure(t *testing.T) {
+	h := newRig(t)
+	var heard []event.Event
+	auth := h.auth(t, ginauth.Config{OnEvent: func(_ context.Context, e event.Event) { heard = append(heard, e) }})
+	ctx, leave := context.WithCancel(t.Context())
+	r := guarded(auth.RequireUser(auth.CheckUser(func(ctx context.Context, _ strategy.Session[member]) (bool, error) {
+		leave()
+		return false, ctx.Err()
+	})))
+	req := httptest.NewRequestWithContext(ctx, "GET", "/", nil)
+	req.Header.Set("Authorization", "Bearer "+h.token(t))
+	w := httptest.NewRecorder()
+	r.ServeHTTP(w, req)
+	wantCode(t, "abandoned", w, http.StatusServiceUnavailable)
+	if len(heard) != 0 {
+		t.Errorf("got the events %+v, want none", heard)
 	}
 }
 

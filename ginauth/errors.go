@@ -31,6 +31,7 @@ var (
 	errBodyTooLarge = errors.New("body too large")
 	errBodyTooSlow  = errors.New("body too slow")
 	errUnavailable  = errors.New("unavailable")
+	errMisuse       = errors.New("ginauth: wrong use") // of a method, by a handler
 	errSeveralUsers = fmt.Errorf("%w: cookies of several users", strategy.ErrInvalidToken)
 )
 
@@ -39,6 +40,7 @@ var verdicts = []error{
 	ErrNoCredentials, ErrNotFresh, ErrCrossOrigin, ErrNotVerified, errBadRequest, errForbidden,
 	strategy.ErrInvalidToken, strategy.ErrSessionNotFound, strategy.ErrUserInactive,
 	account.ErrBadCredentials, account.ErrTooManyAttempts,
+	account.ErrEmailTaken, account.ErrInvalidEmail, account.ErrInvalidPassword, account.ErrConflict, account.ErrUserNotFound,
 }
 
 // staleError means that the route requires a more recent login (RFC 9470).

@@ -3,6 +3,7 @@ package ginauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -31,7 +32,7 @@ type Issued[U any] struct {
 // value.
 func (a *Auth[U]) Answer(c *gin.Context, issued Issued[U]) {
 	if issued.transport == nil {
-		a.Refuse(c, errors.New("ginauth: Answer: nothing was issued"))
+		a.Refuse(c, fmt.Errorf("%w: Answer got the zero Issued", errMisuse))
 		return
 	}
 	a.answer(c.Writer, issued)
@@ -73,7 +74,7 @@ func (a *Auth[U]) handleLogin(w http.ResponseWriter, r *http.Request) error {
 func (a *Auth[U]) LoginWithPassword(c *gin.Context, username, password string, remember bool) (Issued[U], error) {
 	noStore(c.Writer)
 	if a.login == nil {
-		return Issued[U]{}, errors.New("ginauth: LoginWithPassword needs an Authenticator")
+		return Issued[U]{}, fmt.Errorf("%w: LoginWithPassword needs an Authenticator", errMisuse)
 	}
 	a.checkProxy(c)
 	ctx := a.bounded(requestContext(c))

@@ -2,7 +2,7 @@ package ginauth
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -48,7 +48,7 @@ func (a *Auth[U]) reauthenticate(ctx context.Context, w http.ResponseWriter, r *
 	noStore(w)
 	current := a.identity(r)
 	if a.login == nil || current == nil {
-		return Issued[U]{}, errors.New("ginauth: Reauthenticate needs a guard before it, and an Authenticator")
+		return Issued[U]{}, fmt.Errorf("%w: Reauthenticate needs a guard before it, and an Authenticator", errMisuse)
 	}
 	at := a.cfg.Now() // before the password is checked: see strategy.WithReauthentication
 	user, err := a.login.Reauthenticate(ctx, current.session.User, password)
@@ -73,7 +73,7 @@ func (a *Auth[U]) Renew(c *gin.Context, user U) (Issued[U], error) {
 	noStore(w)
 	current := a.identity(r)
 	if current == nil {
-		return Issued[U]{}, errors.New("ginauth: Renew needs a guard before it")
+		return Issued[U]{}, fmt.Errorf("%w: Renew needs a guard before it", errMisuse)
 	}
 	ctx := a.bounded(r.Context())
 	defer ctx.end()
