@@ -401,6 +401,7 @@ func TestErrorsOutOfPlaceAre503(t *testing.T) {
 		strategy.ErrUserNotFound, strategy.ErrUserInactive, account.ErrBadCredentials,
 		strategy.ErrSessionNotFound, strategy.ErrInvalidCursor, strategy.ErrInvalidOption,
 		ginauth.ErrNoCredentials, ginauth.ErrNotFresh, ginauth.ErrCrossOrigin, ginauth.ErrNotVerified,
+		account.ErrEmailTaken, account.ErrInvalidEmail, account.ErrInvalidPassword, account.ErrConflict,
 		context.Canceled, context.DeadlineExceeded, http.ErrNoCookie,
 	} {
 		t.Run(sentinel.Error(), func(t *testing.T) {

@@ -24,6 +24,8 @@ import (
 
 // verdicts are the errors that an application's own pages tell apart.
 var verdicts = []error{
+	account.ErrEmailTaken, account.ErrInvalidEmail, account.ErrInvalidPassword, account.ErrConflict, account.ErrUserNotFound,
+
 	ginauth.ErrNoCredentials, ginauth.ErrNotFresh, ginauth.ErrCrossOrigin, ginauth.ErrNotVerified,
 	strategy.ErrInvalidToken, strategy.ErrSessionNotFound, strategy.ErrUserInactive,
 	account.ErrBadCredentials, account.ErrTooManyAttempts,
