@@ -45,4 +45,8 @@ var (
 	// ErrUserNotFound is returned by a [Store] that has no such account. It is the same
 	// error as strategy.ErrUserNotFound, because a Store is also a strategy.UserSource.
 	ErrUserNotFound = strategy.ErrUserNotFound
+
+	// ErrOneTimeTokenNotFound is returned by a [OneTimeTokenStore] that has no such token:
+	// it was never issued, or it was used, replaced or removed.
+	ErrOneTimeTokenNotFound = errors.New("one-time token not found")
 )

@@ -32,6 +32,17 @@ func TestTokensSatisfyTheContract(t *testing.T) {
 
 func openTokens[ID comparable](testing.TB) strategy.Store[ID] { return memstore.NewTokens[ID]() }
 
+func TestOneTimeTokensSatisfyTheContract(t *testing.T) {
+	t.Run("uuid", func(t *testing.T) { storetest.RunOneTimeTokens(t, uuid.New, openOneTimeTokens[uuid.UUID]) })
+	t.Run("object ID", func(t *testing.T) { storetest.RunOneTimeTokens(t, bson.NewObjectID, openOneTimeTokens[bson.ObjectID]) })
+	t.Run("string", func(t *testing.T) { storetest.RunOneTimeTokens(t, nextString, openOneTimeTokens[string]) })
+	t.Run("int64", func(t *testing.T) { storetest.RunOneTimeTokens(t, nextInt, openOneTimeTokens[int64]) })
+}
+
+func openOneTimeTokens[ID comparable](testing.TB) account.OneTimeTokenStore[ID] {
+	return memstore.NewOneTimeTokens[ID]()
+}
+
 // member is the user type of an application.
 type member[ID comparable] struct {
 	account.User[ID]

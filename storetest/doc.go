@@ -5,6 +5,7 @@
 //   - [RunRevocations]: strategy.RevocationLog, which a strategy.Store may be too
 //   - [RunUsers]: account.Store
 //   - [RunAttempts]: account.AttemptStore
+//   - [RunOneTimeTokens]: account.OneTimeTokenStore
 //
 // A test of a store is one call:
 //

@@ -72,6 +72,16 @@ func ExampleRunAttempts() {
 	// Output: passes: true
 }
 
+func ExampleRunOneTimeTokens() {
+	TestOneTimeTokens := func(t *testing.T) {
+		storetest.RunOneTimeTokens(t, uuid.New, func(testing.TB) account.OneTimeTokenStore[uuid.UUID] {
+			return memstore.NewOneTimeTokens[uuid.UUID]()
+		})
+	}
+	fmt.Println("passes:", passes(TestOneTimeTokens))
+	// Output: passes: true
+}
+
 func ExampleRunRevocations() {
 	TestRevocations := func(t *testing.T) {
 		storetest.RunRevocations(t, uuid.New, func(testing.TB) strategy.RevocationLog[uuid.UUID] {
