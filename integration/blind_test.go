@@ -61,6 +61,12 @@ func TestStoresKeepTheContractOnAServerThatMissesDocuments(t *testing.T) {
 			return newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{})
 		})
 	})
+	t.Run("OneTimeTokens", func(t *testing.T) {
+		storetest.RunOneTimeTokens(t, uuid.New, func(tb testing.TB) account.OneTimeTokenStore[uuid.UUID] {
+			db, _ := blindDatabase(tb)
+			return newOneTimeTokens[uuid.UUID](tb, db, mongostore.OneTimeTokensConfig{})
+		})
+	})
 	t.Run("Users", func(t *testing.T) {
 		storetest.RunUsers(t, newPerson(uuid.New), func(tb testing.TB) account.Store[person[uuid.UUID], uuid.UUID] {
 			db, _ := blindDatabase(tb)

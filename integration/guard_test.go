@@ -235,6 +235,10 @@ func TestEveryCallHasATimeBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	mails, err := mongostore.NewOneTimeTokens[uuid.UUID](client.Database("none"), mongostore.OneTimeTokensConfig{Timeout: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx := t.Context()
 	// Index calls wait 10 s for a server, but no longer than the context's deadline.
 	within := func(call func(context.Context) error) func() error {
@@ -261,6 +265,12 @@ func TestEveryCallHasATimeBound(t *testing.T) {
 		"Apply":         func() error { return users.Apply(ctx, uuid.New(), account.Change{RevokeTokens: true}) },
 		"ByEmail":       func() error { _, err := users.ByEmail(ctx, "x"); return err },
 		"Users.Delete":  func() error { return users.Delete(ctx, uuid.New()) },
+
+		"OneTimeTokens.Insert":       func() error { return mails.Insert(ctx, oneTimeToken(uuid.New(), time.Now()), 3) },
+		"OneTimeTokens.Find":         func() error { _, err := mails.Find(ctx, "x", "x"); return err },
+		"OneTimeTokens.Take":         func() error { _, err := mails.Take(ctx, "x", "x"); return err },
+		"OneTimeTokens.DeleteByUser": func() error { return mails.DeleteByUser(ctx, uuid.New(), "") },
+		"OneTimeTokens.Purge":        func() error { _, err := mails.Purge(ctx); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()

@@ -158,6 +158,19 @@ func TestAttemptsKeepTheContract(t *testing.T) {
 	})
 }
 
+func TestOneTimeTokensKeepTheContract(t *testing.T) {
+	t.Run("uuid.UUID", func(t *testing.T) { testOneTimeTokens(t, uuid.New) })
+	t.Run("bson.ObjectID", func(t *testing.T) { testOneTimeTokens(t, bson.NewObjectID) })
+	t.Run("string", func(t *testing.T) { testOneTimeTokens(t, uuid.NewString) })
+	t.Run("int64", func(t *testing.T) { testOneTimeTokens(t, counter()) })
+}
+
+func testOneTimeTokens[ID comparable](t *testing.T, newID func() ID) {
+	storetest.RunOneTimeTokens(t, newID, func(tb testing.TB) account.OneTimeTokenStore[ID] {
+		return newOneTimeTokens[ID](tb, database(tb), mongostore.OneTimeTokensConfig{})
+	})
+}
+
 func TestRevocationsKeepTheContract(t *testing.T) {
 	storetest.RunRevocations(t, uuid.New, func(tb testing.TB) strategy.RevocationLog[uuid.UUID] {
 		return newTokens[uuid.UUID](tb, database(tb), mongostore.TokensConfig{})

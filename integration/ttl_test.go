@@ -24,6 +24,19 @@ func TestServerDeletesExpiredTokens(t *testing.T) {
 	}
 }
 
+func TestServerDeletesExpiredOneTimeTokens(t *testing.T) {
+	testserver.Require(t, server.Capabilities.TTL, "ttl")
+	t.Parallel()
+	db := database(t)
+	tokens := newOneTimeTokens[uuid.UUID](t, db, mongostore.OneTimeTokensConfig{})
+	now := time.Now()
+	expired, live := addOneTime(t, tokens, now.Add(-time.Hour)), addOneTime(t, tokens, now.Add(time.Hour))
+	eventually(t, server.TTLWait(), "the expired token is deleted", func() bool { return !storedOneTime(t, db, expired) })
+	if !storedOneTime(t, db, live) {
+		t.Error("the live token was deleted")
+	}
+}
+
 func TestServerDeletesExpiredAttempts(t *testing.T) {
 	testserver.Require(t, server.Capabilities.TTL, "ttl")
 	t.Parallel()

@@ -83,3 +83,32 @@ func ExampleUsers_Update() {
 	// Output:
 	// Anna <nil>
 }
+
+// A user has a few tokens of a purpose at a time, and each can be taken once.
+func ExampleNewOneTimeTokens() {
+	ctx := context.Background()
+	store := memstore.NewOneTimeTokens[int64]()
+	now := time.Date(2027, 1, 15, 8, 0, 0, 0, time.UTC)
+	for i, digest := range []string{"first", "second", "third", "fourth"} {
+		err := store.Insert(ctx, account.OneTimeToken[int64]{
+			Digest: digest, Purpose: account.PurposePasswordReset, UserID: 7,
+			SentTo: "ann@example.com", Email: "ann@example.com",
+			CreatedAt: now.Add(time.Duration(i) * time.Minute), ExpiresAt: now.Add(time.Hour),
+		}, 3) // at most 3 remain
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	_, err := store.Find(ctx, account.PurposePasswordReset, "first")
+	fmt.Println("the oldest is gone:", errors.Is(err, account.ErrOneTimeTokenNotFound))
+
+	token, err := store.Take(ctx, account.PurposePasswordReset, "fourth")
+	fmt.Println("taken:", token.UserID, token.SentTo, err)
+	_, err = store.Take(ctx, account.PurposePasswordReset, "fourth")
+	fmt.Println("again:", err)
+
+	// Output:
+	// the oldest is gone: true
+	// taken: 7 ann@example.com <nil>
+	// again: one-time token not found
+}

@@ -37,10 +37,6 @@ type AttemptsConfig struct {
 	OnEvent func(context.Context, event.Event)
 }
 
-// attemptsGrace is how long an expired counter is kept: the server removes counters by its
-// own clock.
-const attemptsGrace = 5 * time.Minute
-
 // Attempts stores the counters of the login limiter (see account.LimiterConfig) in a
 // MongoDB collection, so that all instances of an application share them:
 //
@@ -77,9 +73,7 @@ func NewAttempts(db *mongo.Database, cfg AttemptsConfig) (*Attempts, error) {
 	if err := a.open(db, "AttemptsConfig", cmp.Or(cfg.Collection, "login_attempts")); err != nil {
 		return nil, err
 	}
-	a.indexed(a.coll, indexSpec{ttl: index{
-		name: "expires_at_1", keys: bson.D{{Key: "expires_at", Value: 1}}, ttl: int64(attemptsGrace / time.Second),
-	}}, a.Purge)
+	a.indexed(a.coll, indexSpec{ttl: expiryIndex()}, a.Purge)
 	return a, nil
 }
 
@@ -213,7 +207,4 @@ func (a *Attempts) Remember(ctx context.Context, key string, now, expires time.T
 
 // Purge removes the counters that a TTL index would remove, those that expired more than 5
 // minutes ago. It returns their number.
-func (a *Attempts) Purge(ctx context.Context) (int64, error) {
-	expired := a.now().Add(-attemptsGrace)
-	return a.purge(ctx, a.coll, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: expired}}}})
-}
+func (a *Attempts) Purge(ctx context.Context) (int64, error) { return a.purgeExpired(ctx) }

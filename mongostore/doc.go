@@ -1,11 +1,12 @@
-// Package mongostore keeps access tokens, accounts and login attempts in the
+// Package mongostore keeps access tokens, accounts, login attempts and one-time tokens in the
 // application's own MongoDB: [Tokens] is a strategy.Store, [Users] an account.Store and
-// a strategy.UserSource, [Attempts] an account.AttemptStore. latchkey.New makes all of them;
-// by hand:
+// a strategy.UserSource, [Attempts] an account.AttemptStore, [OneTimeTokens] an
+// account.OneTimeTokenStore. latchkey.New makes all of them but the last; by hand:
 //
 //	users, err := mongostore.NewUsers[Member](db, mongostore.UsersConfig{})
 //	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: 12 * time.Hour})
 //	attempts, err := mongostore.NewAttempts(db, mongostore.AttemptsConfig{})
+//	mails, err := mongostore.NewOneTimeTokens[uuid.UUID](db, mongostore.OneTimeTokensConfig{})
 //
 //	access_tokens
 //	  _id            UUIDv7, binary subtype 4: the session's public handle
@@ -21,6 +22,8 @@
 //	  token_version  number; missing means 0
 //	                 and the application's own fields
 //	login_attempts   see Attempts                          TTL index {expires_at: 1}
+//	one_time_tokens  see OneTimeTokens                     TTL index {expires_at: 1}
+//	                                                       index {user_id: 1, purpose: 1, created_at: -1}
 //	revocations      see Tokens.PublishRevocation          TTL index {at: 1}
 //
 // A token_version may be a number of any BSON type, as shells and other drivers write

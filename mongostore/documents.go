@@ -14,12 +14,23 @@ import (
 
 // invalid reports a document that cannot be read. userID is nil if it is unknown.
 func (s *store) invalid(ctx context.Context, doc bson.Raw, userID any, cause error) {
-	id := doc.Lookup("_id").String()
-	const most = 100
+	id, most := doc.Lookup("_id").String(), 100
+	if _, ok := doc.Lookup("_id").StringValueOK(); ok && s.digestIDs {
+		most = 9 // a quotation mark and 8 characters
+	}
 	if len(id) > most {
 		id = id[:most] + "…"
 	}
 	s.emit(ctx, event.Event{Kind: event.InvalidDocument, UserID: userID, Err: fmt.Errorf("mongostore: the document of %s with the _id %s is invalid: %w", s.coll.Name(), id, cause)})
+}
+
+// known returns a user's ID, or nil for the zero ID.
+func known[ID comparable](userID ID) any {
+	var none ID
+	if userID == none {
+		return nil
+	}
+	return userID
 }
 
 const (

@@ -124,3 +124,21 @@ func ExampleNewAttempts() {
 	fmt.Println("ready")
 	// Output: ready
 }
+
+// The store of the tokens in mails, for all instances of an application. It needs indexes of
+// its own: call EnsureIndexes when the application starts.
+func ExampleNewOneTimeTokens() {
+	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://127.0.0.1:27017"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mails, err := mongostore.NewOneTimeTokens[bson.ObjectID](client.Database("app"), mongostore.OneTimeTokensConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer mails.Close()
+	var store account.OneTimeTokenStore[bson.ObjectID] = mails
+	_ = store // mails.EnsureIndexes(ctx)
+	fmt.Println("ready")
+	// Output: ready
+}

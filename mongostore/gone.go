@@ -46,3 +46,49 @@ func exists(ctx context.Context, coll *mongo.Collection, filter any) (bool, erro
 	}
 	return err == nil, err
 }
+
+// findAndModify runs a command that changes or deletes the document that a filter matches, and
+// returns the document; nil if there is none.
+func (s *store) findAndModify(ctx context.Context, doing string, filter any, run func(ctx context.Context, filter any) *mongo.SingleResult) (doc bson.Raw, err error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	err = untilGone(ctx, s.coll, filter, func() (done bool, err error) {
+		doc, err = one(run(ctx, filter))
+		return doc != nil, err
+	})
+	return doc, wrap(doing, err)
+}
+
+// deleteOne deletes the document that a filter matches, and returns it; nil if there is none.
+func (s *store) deleteOne(ctx context.Context, doing string, filter any) (bson.Raw, error) {
+	// Without a sort, a findAndModify by one field after one by another crashes a process
+	// of DocumentDB 0.106.
+	opts := options.FindOneAndDelete().SetSort(bson.D{{Key: "_id", Value: 1}})
+	return s.findAndModify(ctx, doing, filter, func(ctx context.Context, filter any) *mongo.SingleResult {
+		return s.coll.FindOneAndDelete(ctx, filter, opts)
+	})
+}
+
+// deleteAll deletes all documents that a filter matches, and returns their number.
+func (s *store) deleteAll(ctx context.Context, doing string, filter any) (n int64, err error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	// A delete that removed some documents can have missed others, so a read follows each.
+	err = untilGone(ctx, s.coll, filter, func() (done bool, err error) {
+		res, err := s.coll.DeleteMany(ctx, filter)
+		if err == nil {
+			n += res.DeletedCount
+		}
+		return false, err
+	})
+	return n, wrap(doing, err)
+}
+
+// one returns the document of a result; nil if there is none.
+func one(found *mongo.SingleResult) (bson.Raw, error) {
+	doc, err := found.Raw()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return nil, nil
+	}
+	return doc, err
+}

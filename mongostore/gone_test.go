@@ -53,6 +53,7 @@ func TestWritesThatMatchNothingAreRepeatedWhileTheDocumentIsThere(t *testing.T) 
 	type stores struct {
 		tokens *mongostore.Tokens[uuid.UUID]
 		users  *mongostore.Users[member, uuid.UUID]
+		mails  *mongostore.OneTimeTokens[uuid.UUID]
 	}
 	for _, c := range []struct {
 		name    string
@@ -82,6 +83,16 @@ func TestWritesThatMatchNothingAreRepeatedWhileTheDocumentIsThere(t *testing.T) 
 			_, err := s.tokens.Rotate(t.Context(), "digest", strategy.Rotation{Digest: "new"})
 			return err
 		}, strategy.ErrTokenNotFound},
+		{"Take", oneTimeDoc(), func(s stores) error {
+			got, err := s.mails.Take(t.Context(), account.PurposeEmailChange, oneTimeDigest)
+			if err == nil && got != oneTime() {
+				t.Errorf("Take returned %+v, want the token", got)
+			}
+			return err
+		}, account.ErrOneTimeTokenNotFound},
+		{"DeleteByUser of one-time tokens", oneTimeDoc(), func(s stores) error {
+			return s.mails.DeleteByUser(t.Context(), id, account.PurposeEmailChange)
+		}, nil},
 		{"Apply", userDoc(nil), func(s stores) error {
 			return s.users.Apply(t.Context(), id, account.Change{Active: &off, RevokeTokens: true})
 		}, account.ErrUserNotFound},
@@ -90,7 +101,7 @@ func TestWritesThatMatchNothingAreRepeatedWhileTheDocumentIsThere(t *testing.T) 
 		t.Run(c.name, func(t *testing.T) {
 			write := func(server *blindServer) (sent []command, err error) {
 				r := newRig(t, server.answer)
-				err = c.write(stores{tokensIn(t, r), usersIn(t, r)})
+				err = c.write(stores{tokensIn(t, r), usersIn(t, r), oneTimeTokensIn(t, r)})
 				return r.sent(), err
 			}
 			for misses := range 5 {
@@ -123,6 +134,9 @@ func TestDeletesOfOneRowHaveASort(t *testing.T) {
 	}
 	if _, err := tokens.DeleteSession(t.Context(), id, id); err != nil {
 		t.Error(err)
+	}
+	if _, err := oneTimeTokensIn(t, r).Take(t.Context(), account.PurposeEmailChange, oneTimeDigest); !errors.Is(err, account.ErrOneTimeTokenNotFound) {
+		t.Error(err) // the row is none of one_time_tokens
 	}
 	for _, c := range r.sent() {
 		if got := c.body.Lookup("sort").String(); got != `{"_id": {"$numberInt":"1"}}` {

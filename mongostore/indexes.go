@@ -268,6 +268,20 @@ func revocationsIndexSpec() indexSpec {
 	return indexSpec{ttl: index{name: "at_1", keys: bson.D{{Key: "at", Value: 1}}, ttl: int64(revocationsKept / time.Second)}}
 }
 
+// expiryIndex returns the TTL index of documents that have a time of expiry each.
+func expiryIndex() index {
+	return index{name: "expires_at_1", keys: bson.D{{Key: "expires_at", Value: 1}}, ttl: int64(expiryGrace / time.Second)}
+}
+
+// oneTimeTokensIndexSpec returns the indexes of one_time_tokens.
+func oneTimeTokensIndexSpec() indexSpec {
+	keys := bson.D{{Key: "user_id", Value: 1}, {Key: "purpose", Value: 1}, {Key: "created_at", Value: -1}}
+	return indexSpec{
+		plain: []index{{name: "user_id_1_purpose_1_created_at_-1", keys: keys, ttl: noTTL}},
+		ttl:   expiryIndex(),
+	}
+}
+
 // usersIndexSpec returns the index of users.
 func usersIndexSpec() indexSpec {
 	return indexSpec{

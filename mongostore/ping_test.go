@@ -53,13 +53,19 @@ func TestIndexCallsNameTheAddressIfNoServerAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	oneTime, err := mongostore.NewOneTimeTokens[uuid.UUID](db, mongostore.OneTimeTokensConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, call := range map[string]func(context.Context) error{
-		"Tokens.EnsureIndexes":   tokens.EnsureIndexes,
-		"Tokens.VerifyIndexes":   tokens.VerifyIndexes,
-		"Users.EnsureIndexes":    users.EnsureIndexes,
-		"Users.VerifyIndexes":    users.VerifyIndexes,
-		"Attempts.EnsureIndexes": attempts.EnsureIndexes,
-		"Attempts.VerifyIndexes": attempts.VerifyIndexes,
+		"OneTimeTokens.EnsureIndexes": oneTime.EnsureIndexes,
+		"OneTimeTokens.VerifyIndexes": oneTime.VerifyIndexes,
+		"Tokens.EnsureIndexes":        tokens.EnsureIndexes,
+		"Tokens.VerifyIndexes":        tokens.VerifyIndexes,
+		"Users.EnsureIndexes":         users.EnsureIndexes,
+		"Users.VerifyIndexes":         users.VerifyIndexes,
+		"Attempts.EnsureIndexes":      attempts.EnsureIndexes,
+		"Attempts.VerifyIndexes":      attempts.VerifyIndexes,
 	} {
 		err := call(t.Context())
 		want := "mongostore: no MongoDB server answers at " + address + ": "

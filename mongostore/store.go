@@ -24,6 +24,7 @@ type store struct {
 	registry      *bson.Registry
 	now           func() time.Time
 	onEvent       func(context.Context, event.Event) // nil means no events
+	digestIDs     bool                               // the _id is a token's digest, which no event may show
 
 	purgers []*purger                 // one for each collection of the store
 	check   func(ctx context.Context) // reports invalid documents; can be nil
@@ -116,6 +117,17 @@ func (s *store) purge(ctx context.Context, coll *mongo.Collection, filter bson.D
 		return err
 	})
 	return n, err
+}
+
+// expiryGrace is how long an expired counter or one-time token is kept: the server removes
+// them by its own clock.
+const expiryGrace = 5 * time.Minute
+
+// purgeExpired deletes the documents that the TTL index of expiryIndex would remove, and
+// returns their number.
+func (s *store) purgeExpired(ctx context.Context) (int64, error) {
+	expired := s.now().Add(-expiryGrace)
+	return s.purge(ctx, s.coll, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: expired}}}})
 }
 
 // EnsureIndexes makes the indexes of the store's collections, if missing; the package's

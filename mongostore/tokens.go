@@ -335,32 +335,16 @@ func (t *Tokens[ID]) deleteSharded(ctx context.Context, session bson.D) (strateg
 
 // DeleteByUser implements strategy.Store.
 func (t *Tokens[ID]) DeleteByUser(ctx context.Context, userID ID, except ...uuid.UUID) (int64, error) {
-	ctx, cancel := t.bounded(ctx)
-	defer cancel()
 	filter := bson.D{{Key: "user_id", Value: userID}}
 	if len(except) > 0 {
 		filter = append(filter, bson.E{Key: "_id", Value: bson.D{{Key: "$nin", Value: except}}})
 	}
-	var n int64
-	// A delete that removed some rows can have missed others, so a read follows each.
-	err := untilGone(ctx, t.coll, filter, func() (done bool, err error) {
-		res, err := t.coll.DeleteMany(ctx, filter)
-		if err == nil {
-			n += res.DeletedCount
-		}
-		return false, err
-	})
-	return n, wrap("delete the user's tokens", err)
+	return t.deleteAll(ctx, "delete the user's tokens", filter)
 }
 
 // delete deletes a row. It returns what can be read of it.
 func (t *Tokens[ID]) delete(ctx context.Context, doing string, filter any) (token strategy.AccessToken[ID], err error) {
-	// Without a sort, a findAndModify by one field after one by another crashes a process
-	// of DocumentDB 0.106.
-	opts := options.FindOneAndDelete().SetSort(bson.D{{Key: "_id", Value: 1}})
-	doc, err := t.findAndModify(ctx, doing, filter, func(ctx context.Context, filter any) *mongo.SingleResult {
-		return t.coll.FindOneAndDelete(ctx, filter, opts)
-	})
+	doc, err := t.deleteOne(ctx, doing, filter)
 	switch {
 	case err != nil:
 		return token, err
@@ -371,27 +355,6 @@ func (t *Tokens[ID]) delete(ctx context.Context, doing string, filter any) (toke
 	return token, nil
 }
 
-// findAndModify runs a command that changes or deletes the row that a filter matches, and
-// returns the row; nil if there is none.
-func (t *Tokens[ID]) findAndModify(ctx context.Context, doing string, filter any, run func(ctx context.Context, filter any) *mongo.SingleResult) (doc bson.Raw, err error) {
-	ctx, cancel := t.bounded(ctx)
-	defer cancel()
-	err = untilGone(ctx, t.coll, filter, func() (done bool, err error) {
-		doc, err = one(run(ctx, filter))
-		return doc != nil, err
-	})
-	return doc, wrap(doing, err)
-}
-
-// one returns the document of a result; nil if there is none.
-func one(found *mongo.SingleResult) (bson.Raw, error) {
-	doc, err := found.Raw()
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return nil, nil
-	}
-	return doc, err
-}
-
 // valid returns the token of a row. It returns an error wrapping ErrTokenNotFound if the row
 // is nil or invalid.
 func (t *Tokens[ID]) valid(ctx context.Context, doc bson.Raw) (strategy.AccessToken[ID], error) {
@@ -400,12 +363,7 @@ func (t *Tokens[ID]) valid(ctx context.Context, doc bson.Raw) (strategy.AccessTo
 	}
 	token, err := parseToken[ID](doc, t.registry)
 	if err != nil {
-		var userID any
-		var noUser ID
-		if token.UserID != noUser {
-			userID = token.UserID
-		}
-		t.invalid(ctx, doc, userID, err)
+		t.invalid(ctx, doc, known(token.UserID), err)
 		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: %w: %w", strategy.ErrTokenNotFound, err)
 	}
 	return token, nil

@@ -69,14 +69,8 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 		case "client_ip":
 			t.ClientIP, ok = v.StringValueOK()
 		}
-		switch {
-		case !ok && v.Type == bson.TypeDateTime:
-			cause = errors.New("the date is not in the years 0 to 9999")
-		case !ok:
-			cause = fmt.Errorf("unexpected type %v", v.Type)
-		}
-		if cause != nil && err == nil {
-			err = fmt.Errorf("decode the field %s: %w", key, cause)
+		if err == nil {
+			err = fieldError(key, v, ok, cause)
 		}
 	}
 	var noUser ID
@@ -89,6 +83,21 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 		}
 	}
 	return t, err
+}
+
+// fieldError returns the error of a field: that of cause, or if it is not ok, that its value
+// has another type. Otherwise it returns nil.
+func fieldError(key string, v bson.RawValue, ok bool, cause error) error {
+	switch {
+	case !ok && v.Type == bson.TypeDateTime:
+		cause = errors.New("the date is not in the years 0 to 9999")
+	case !ok:
+		cause = fmt.Errorf("unexpected type %v", v.Type)
+	}
+	if cause != nil {
+		return fmt.Errorf("decode the field %s: %w", key, cause)
+	}
+	return nil
 }
 
 func uuidOf(v bson.RawValue) (uuid.UUID, bool) {
