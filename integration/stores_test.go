@@ -85,7 +85,7 @@ func newManager[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb t
 func newManagerOn[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], attempts account.AttemptStore, cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *account.Manager[U, uuid.UUID] {
 	tb.Helper()
 	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
-	accounts, err := account.NewManager[U, uuid.UUID, P](users, attempts, uuid.New, cfg, sessions...)
+	accounts, err := account.NewManager[U, uuid.UUID, P](users, nil, attempts, uuid.New, cfg, sessions...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -119,6 +119,34 @@ type person[ID comparable] struct {
 	Settings         map[string]string `bson:"settings"`
 	Born             time.Time         `bson:"born"`
 	Team             uuid.UUID         `bson:"team"`
+}
+
+func TestOneTimeTokensKeepTheContract(t *testing.T) {
+	t.Run("uuid.UUID", func(t *testing.T) { testOneTimeTokens(t, uuid.New) })
+	t.Run("bson.ObjectID", func(t *testing.T) { testOneTimeTokens(t, bson.NewObjectID) })
+	t.Run("int64", func(t *testing.T) { testOneTimeTokens(t, counter()) })
+}
+
+func testOneTimeTokens[ID comparable](t *testing.T, newID func() ID) {
+	storetest.RunOneTimeTokens(t, newID, func(tb testing.TB) account.OneTimeTokenStore[ID] {
+		return newOneTimeTokens[ID](tb, database(tb), mongostore.OneTimeTokensConfig{})
+	})
+}
+
+func newOneTimeTokens[ID comparable](tb testing.TB, db *mongo.Database, cfg mongostore.OneTimeTokensConfig) *mongostore.OneTimeTokens[ID] {
+	tb.Helper()
+	if cfg.PurgeInterval == 0 {
+		cfg.PurgeInterval = time.Hour
+	}
+	tokens, err := mongostore.NewOneTimeTokens[ID](db, cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(tokens.Close)
+	if err := tokens.EnsureIndexes(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return tokens
 }
 
 func TestUsersKeepTheContract(t *testing.T) {

@@ -1,6 +1,7 @@
 // Package mongostore keeps access tokens, accounts and login attempts in the
 // application's own MongoDB: [Tokens] is a strategy.Store, [Users] an account.Store and
-// a strategy.UserSource, [Attempts] an account.AttemptStore. latchkey.New makes all of them;
+// a strategy.UserSource, [Attempts] an account.AttemptStore, [OneTimeTokens] an
+// account.OneTimeTokenStore. latchkey.New makes all of them;
 // by hand:
 //
 //	users, err := mongostore.NewUsers[Member](db, mongostore.UsersConfig{})
@@ -21,6 +22,7 @@
 //	  token_version  number; missing means 0
 //	                 and the application's own fields
 //	login_attempts   see Attempts                          TTL index {expires_at: 1}
+//	one_time_tokens  see OneTimeTokens                     TTL index {expires_at: 1}
 //	revocations      see Tokens.PublishRevocation          TTL index {at: 1}
 //
 // A token_version may be a number of any BSON type, as shells and other drivers write

@@ -38,3 +38,8 @@ func Attempts(open func(testing.TB) account.AttemptStore) Suite { return attempt
 func Revocations[ID comparable](newID func() ID, open func(testing.TB) strategy.RevocationLog[ID]) Suite {
 	return revocationSuite(newID, open)
 }
+
+// OneTimeTokens is the suite of [RunOneTimeTokens].
+func OneTimeTokens[ID comparable](newID func() ID, open func(testing.TB) account.OneTimeTokenStore[ID]) Suite {
+	return oneTimeSuite(newID, open)
+}
