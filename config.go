@@ -90,6 +90,10 @@ type Config struct {
 	// MaxHashWait is how long a login waits for its turn to hash. Default 3 seconds.
 	MaxHashWait time.Duration
 
+	// Mail sends messages that verify addresses, reset passwords and change addresses.
+	// Default: none are sent; see account.MailConfig.
+	Mail account.MailConfig
+
 	// TouchInterval is how often a session's last use is stored, at most. Default a
 	// tenth of IdleTimeout; see strategy.Config.
 	TouchInterval time.Duration
@@ -148,6 +152,7 @@ type Collections struct {
 	AccessTokens  string // default "access_tokens"
 	LoginAttempts string // default "login_attempts"
 	Revocations   string // default "revocations"
+	OneTimeTokens string // default "one_time_tokens"
 }
 
 // check returns an error if two collections have one name.
@@ -156,6 +161,7 @@ func (c Collections) check() error {
 	for _, f := range []struct{ field, name, byDefault string }{
 		{"Users", c.Users, "users"}, {"AccessTokens", c.AccessTokens, "access_tokens"},
 		{"LoginAttempts", c.LoginAttempts, "login_attempts"}, {"Revocations", c.Revocations, "revocations"},
+		{"OneTimeTokens", c.OneTimeTokens, "one_time_tokens"},
 	} {
 		name := cmp.Or(f.name, f.byDefault)
 		if other := fields[name]; other != "" {
@@ -196,12 +202,19 @@ func (c *Config) attempts() mongostore.AttemptsConfig {
 	}
 }
 
+func (c *Config) oneTimeTokens() mongostore.OneTimeTokensConfig {
+	return mongostore.OneTimeTokensConfig{
+		Collection: c.Collections.OneTimeTokens, PurgeInterval: c.PurgeInterval,
+		Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
 func (c *Config) accounts() account.Config {
 	return account.Config{
 		Argon2: c.Argon2, InsecureArgon2: c.InsecureArgon2,
 		MaxConcurrentHashes: c.MaxConcurrentHashes, MaxHashWait: c.MaxHashWait,
 		Limiter: c.Limiter, InsecureNoLimiter: c.InsecureNoLimiter,
-		MinPasswordLength: c.MinPasswordLength, CheckPassword: c.CheckPassword,
+		MinPasswordLength: c.MinPasswordLength, CheckPassword: c.CheckPassword, Mail: c.Mail,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

@@ -29,11 +29,12 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	// Sessions issues, lists and revokes access tokens.
 	Sessions *strategy.Database[U, ID]
 
-	// Users, Tokens and Attempts are the stores behind Accounts, Sessions and the
-	// login limits.
-	Users    *mongostore.Users[U, ID]
-	Tokens   *mongostore.Tokens[ID]
-	Attempts *mongostore.Attempts
+	// Users, Tokens, Attempts and OneTimeTokens are the stores behind Accounts, Sessions,
+	// the login limits and the messages.
+	Users         *mongostore.Users[U, ID]
+	Tokens        *mongostore.Tokens[ID]
+	Attempts      *mongostore.Attempts
+	OneTimeTokens *mongostore.OneTimeTokens[ID]
 }
 
 // New returns a Latchkey on a database: New[Member](db, uuid.New, cfg), for a struct
@@ -62,12 +63,16 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
+	oneTime, err := mongostore.NewOneTimeTokens[ID](db, cfg.oneTimeTokens())
+	if err != nil {
+		return nil, fmt.Errorf("latchkey: %w", err)
+	}
 	sessions, err := strategy.NewDatabase(tokens, users, cfg.sessions())
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts}
-	lk.Accounts, err = account.NewManager[U, ID, P](users, attempts, newID, cfg.accounts(), sessions)
+	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime}
+	lk.Accounts, err = account.NewManager[U, ID, P](users, oneTime, attempts, newID, cfg.accounts(), sessions)
 	if err == nil {
 		lk.Auth, err = ginauth.New(sessions, lk.Accounts, cfg.ginauth())
 	}
@@ -75,6 +80,9 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		lk.Web, err = lk.Auth.AnswerLoginsWith(cfg.Cookie)
 	}
 	if err != nil {
+		if lk.Accounts != nil {
+			lk.Accounts.Close()
+		}
 		sessions.Close()
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
@@ -91,14 +99,14 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	return inTurn(ctx, lk.Users.EnsureIndexes, lk.Tokens.EnsureIndexes, lk.Attempts.EnsureIndexes)
+	return inTurn(ctx, lk.Users.EnsureIndexes, lk.Tokens.EnsureIndexes, lk.Attempts.EnsureIndexes, lk.OneTimeTokens.EnsureIndexes)
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	return inTurn(ctx, lk.Users.VerifyIndexes, lk.Tokens.VerifyIndexes, lk.Attempts.VerifyIndexes)
+	return inTurn(ctx, lk.Users.VerifyIndexes, lk.Tokens.VerifyIndexes, lk.Attempts.VerifyIndexes, lk.OneTimeTokens.VerifyIndexes)
 }
 
 // inTurn calls the stores' functions in turn, and reports all index problems together.
@@ -121,10 +129,12 @@ func inTurn(ctx context.Context, stores ...func(context.Context) error) error {
 }
 
 // Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
-// and waits until it has ended. It is idempotent. Disconnect the MongoDB client
-// after Close.
+// and waits until it has ended; for queued messages it waits as long as Config.Mail.Drain
+// says. It is idempotent. Disconnect the MongoDB client after Close.
 func (lk *Latchkey[U, ID]) Close() {
+	lk.Accounts.Close()
 	lk.Sessions.Close()
 	lk.Tokens.Close()
 	lk.Attempts.Close()
+	lk.OneTimeTokens.Close()
 }

@@ -80,6 +80,8 @@ func TestConfigurationErrorsNameTheField(t *testing.T) {
 		"TTLGrace":            {TTLGrace: -time.Second},
 		"PurgeInterval":       {PurgeInterval: -time.Second},
 		"Timeout":             {Timeout: -time.Second},
+		"Mail.ResetLifetime":  {Mail: account.MailConfig{ResetLifetime: 2 * time.Hour}},
+		"Mail.Queue":          {Mail: account.MailConfig{Queue: -1}},
 		// A collection of another store by its default name, and one that MongoDB reserves.
 		"Collections.AccessTokens and Revocations": {Collections: latchkey.Collections{AccessTokens: "revocations"}},
 		"Collection is \"a$b\"":                    {Collections: latchkey.Collections{Users: "a$b"}},
@@ -104,13 +106,13 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		OnUnauthorized: func(*gin.Context, error) {}, Cache: strategy.Cache{MaxEntries: 1},
 		Limiter: account.LimiterConfig{FailClosed: true}, InsecureNoLimiter: true, MinPasswordLength: 1,
 		CheckPassword: func(context.Context, string) error { return nil }, Argon2: account.Argon2{Iterations: 1},
-		InsecureArgon2: true, MaxConcurrentHashes: 1, MaxHashWait: 1, TouchInterval: 1, NotBefore: time.Unix(1, 0),
+		InsecureArgon2: true, MaxConcurrentHashes: 1, MaxHashWait: 1, Mail: account.MailConfig{Workers: 1}, TouchInterval: 1, NotBefore: time.Unix(1, 0),
 		TokenPrefix: "a", PublishRevocations: true, BodyTimeout: 1, OmitUserAgent: true, OmitClientIP: true,
 		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,
 		OnEvent: func(context.Context, event.Event) {},
 	}
 	none := latchkey.Config{}.Parts()
-	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}} {
+	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}} {
 		if reflect.DeepEqual(latchkey.Config{Collections: c}.Parts(), none) {
 			t.Errorf("%+v reaches no package", c)
 		}

@@ -122,7 +122,7 @@ func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 //
 // It returns an error wrapping [ErrUserNotFound] if there is no such account. If it returns
 // another error, the account may be deleted: call it again to delete also what is left of the
-// account's sessions.
+// account's sessions and one-time tokens.
 func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 	err := m.store.Delete(ctx, id)
 	gone := err == nil || errors.Is(err, ErrUserNotFound)
@@ -136,6 +136,11 @@ func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 	}
 	// Everything else that belongs to the account is deleted after it, also if it is gone
 	// already: an earlier call may have stopped here.
+	if gone && m.oneTime != nil {
+		if failure := m.oneTime.DeleteByUser(context.WithoutCancel(ctx), id, ""); failure != nil {
+			err = errors.Join(err, m.failed(ctx, "delete the one-time tokens", failure))
+		}
+	}
 	return errors.Join(err, m.tell(ctx, id, gone))
 }
 

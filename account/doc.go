@@ -8,7 +8,7 @@
 //		Name                    string `bson:"name"`
 //	}
 //
-//	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
+//	accounts, err := account.NewManager(users, nil, attempts, uuid.New, account.Config{}, sessions)
 //	member, err := accounts.Register(ctx, Member{User: account.User[uuid.UUID]{Email: "ann@example.com"}}, password)
 //	member, _, err = accounts.Authenticate(ctx, "ann@example.com", password, "")
 //
@@ -18,6 +18,9 @@
 // Passwords are hashed with argon2id (RFC 9106). The number of concurrent hashes is
 // limited. Hashes that fastapi-users made (argon2id, and bcrypt before that) are valid,
 // and are replaced at the next login if their scheme or parameters are outdated.
+//
+// Users verify their address, set a forgotten password and change their address with one-time
+// tokens, which a [Mailer] of the application sends; see [MailConfig].
 //
 // Failed logins are limited by account and by network; see [LimiterConfig]. The counters
 // are in an [AttemptStore].

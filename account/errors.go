@@ -42,6 +42,18 @@ var (
 	// after a concurrent change, or if the ID of a new account is taken.
 	ErrConflict = errors.New("the account was changed concurrently, or its ID is taken")
 
+	// ErrBadOneTimeToken means that a one-time token is malformed, unknown, used or expired, or
+	// that the account has changed since it was issued. Clients must not learn which; an event
+	// tells the application.
+	ErrBadOneTimeToken = errors.New("bad one-time token")
+
+	// ErrAlreadyVerified means that the account is verified already.
+	ErrAlreadyVerified = errors.New("the account is verified already")
+
+	// ErrNoMailer means that a method needs a Mailer and a store of one-time tokens, but
+	// Config.Mail has none.
+	ErrNoMailer = errors.New("Config.Mail has no Mailer")
+
 	// ErrUserNotFound is returned by a [Store] that has no such account. It is the same
 	// error as strategy.ErrUserNotFound, because a Store is also a strategy.UserSource.
 	ErrUserNotFound = strategy.ErrUserNotFound

@@ -28,7 +28,7 @@ func newManager(cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *ac
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(memstore.NewUsers[Customer](), attempts, uuid.New, cfg, sessions...)
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), nil, attempts, uuid.New, cfg, sessions...)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -278,4 +278,42 @@ func ExampleLimiterConfig() {
 	// account: bad credentials
 	// retry in 1m0s
 	// Ann: <nil>
+}
+
+// A user who forgot the password gets a message with a token, and sets a new password with it.
+func ExampleManager_ResetPassword() {
+	ctx := context.Background()
+	mails := make(chan account.Message, 1)
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), memstore.NewOneTimeTokens[uuid.UUID](), attempts, uuid.New, account.Config{
+		Mail: account.MailConfig{Mailer: account.MailerFunc(func(_ context.Context, m account.Message) error {
+			// An application sends a mail with a link to its page, which posts the token.
+			mails <- m
+			return nil
+		})},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer accounts.Close()
+	if _, err := accounts.Register(ctx, Customer{User: account.User[uuid.UUID]{Email: "ann@example.com"}}, "correct horse battery"); err != nil {
+		log.Fatal(err)
+	}
+
+	if err := accounts.RequestPasswordReset(ctx, "ann@example.com"); err != nil {
+		log.Fatal(err)
+	}
+	m := <-mails
+	fmt.Println(m.Kind, "to", m.To)
+	if _, err := accounts.ResetPassword(ctx, m.Token.Reveal(), "staple on a new horse"); err != nil {
+		log.Fatal(err)
+	}
+	_, err = accounts.ResetPassword(ctx, m.Token.Reveal(), "staple on a new horse")
+	fmt.Println("again:", err)
+	// Output:
+	// password_reset to ann@example.com
+	// again: account: bad one-time token
 }

@@ -1514,7 +1514,7 @@ func TestLimiterConfigErrorsNameTheField(t *testing.T) {
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
-			m, err := account.NewManager(memstore.NewUsers[member](), newAttempts(t), uuid.New, account.Config{Limiter: c.cfg})
+			m, err := account.NewManager(memstore.NewUsers[member](), nil, newAttempts(t), uuid.New, account.Config{Limiter: c.cfg})
 			if c.want == "" {
 				if m == nil || err != nil {
 					t.Errorf("got %v, %v, want a Manager", m, err)
@@ -1541,7 +1541,7 @@ func TestLimiterIsOnByDefault(t *testing.T) {
 	register := func(t *testing.T, attempts account.AttemptStore, cfg account.Config) *account.Manager[member, uuid.UUID] {
 		t.Helper()
 		cfg.Argon2, cfg.InsecureArgon2 = tiny, true
-		m, err := account.NewManager(memstore.NewUsers[member](), attempts, uuid.New, cfg)
+		m, err := account.NewManager(memstore.NewUsers[member](), nil, attempts, uuid.New, cfg)
 		if err != nil {
 			t.Fatalf("NewManager: %v", err)
 		}

@@ -203,7 +203,7 @@ func TestDeleteRemovesTheSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, newAttempts(t), uuid.New, account.Config{Argon2: cheap, InsecureArgon2: true}, sessions)
+	accounts, err := account.NewManager(users, nil, newAttempts(t), uuid.New, account.Config{Argon2: cheap, InsecureArgon2: true}, sessions)
 	if err != nil {
 		t.Fatal(err)
 	}

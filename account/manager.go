@@ -57,6 +57,9 @@ type Config struct {
 	// further check.
 	CheckPassword func(ctx context.Context, password string) error
 
+	// Mail configures the messages with one-time tokens. The zero value sends none.
+	Mail MailConfig
+
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
 
@@ -69,6 +72,9 @@ type Config struct {
 // status, and deletes them. Make one with [NewManager]. It is safe for concurrent use.
 type Manager[U strategy.User[ID], ID comparable] struct {
 	store     Store[U, ID]
+	oneTime   OneTimeTokenStore[ID] // can be nil without a Mailer
+	attempts  AttemptStore          // can be nil, see NewManager
+	mail      *mailQueue            // nil without a Mailer
 	newID     func() ID
 	of        func(*U) *User[ID]
 	hasher    *hasher
@@ -79,6 +85,9 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 }
 
 // NewManager returns a Manager of the accounts in store.
+//
+// oneTime keeps the one-time tokens of [Manager.RequestVerification] and its kin. It can be
+// nil without a Config.Mail.Mailer. With one, call Close when the application ends.
 //
 // attempts keeps the counters of failed logins: mongostore.NewAttempts, which all
 // instances of an application share, or memstore.NewAttempts for a single process. It
@@ -93,7 +102,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 //
 // All type parameters are inferred. NewManager returns an error that names the field if
 // the configuration is invalid.
-func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], attempts AttemptStore, newID func() ID, cfg Config, sessions ...Sessions[ID]) (*Manager[U, ID], error) {
+func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store[U, ID], oneTime OneTimeTokenStore[ID], attempts AttemptStore, newID func() ID, cfg Config, sessions ...Sessions[ID]) (*Manager[U, ID], error) {
 	if store == nil {
 		return nil, errors.New("account: store is nil")
 	}
@@ -121,6 +130,12 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Mail.Mailer != nil && oneTime == nil {
+		return nil, errors.New("account: Config.Mail.Mailer is set, but oneTime is nil: pass mongostore.NewOneTimeTokens")
+	}
+	if err := cfg.Mail.fillDefaults(); err != nil {
+		return nil, err
+	}
 	hasher, err := newHasher(cfg.Argon2, cfg.InsecureArgon2)
 	if err != nil {
 		return nil, err
@@ -134,8 +149,10 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		return nil, err
 	}
 	const queuePerHash = 32
-	return &Manager[U, ID]{
+	m := &Manager[U, ID]{
 		store:     store,
+		oneTime:   oneTime,
+		attempts:  attempts,
 		newID:     newID,
 		of:        func(u *U) *User[ID] { return P(u).Account() },
 		hasher:    hasher,
@@ -143,7 +160,11 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		limiter:   limiter,
 		cfg:       cfg,
 		sessions:  slices.Clone(sessions),
-	}, nil
+	}
+	if cfg.Mail.Mailer != nil {
+		m.mail = newMailQueue(cfg.Mail.Workers, cfg.Mail.Queue, cfg.Mail.Timeout)
+	}
+	return m, nil
 }
 
 // checkOwnID returns an error if U embeds User and has an ID field of its own. That field

@@ -107,7 +107,7 @@ func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config,
 		r.events = append(r.events, e)
 	}
 	var err error
-	if r.Manager, err = account.NewManager(r.store, attempts, uuid.New, cfg, sessions...); err != nil {
+	if r.Manager, err = account.NewManager(r.store, nil, attempts, uuid.New, cfg, sessions...); err != nil {
 		t.Fatalf("NewManager: %v", err)
 	}
 	return r
@@ -254,7 +254,7 @@ func TestTakenAddressIsRejected(t *testing.T) {
 
 func TestAccountWithoutAnIDIsRejected(t *testing.T) {
 	users := memstore.NewUsers[member]()
-	m, err := account.NewManager(users, newAttempts(t), nil, account.Config{Argon2: cheap, InsecureArgon2: true})
+	m, err := account.NewManager(users, nil, newAttempts(t), nil, account.Config{Argon2: cheap, InsecureArgon2: true})
 	if err != nil {
 		t.Fatalf("NewManager without newID: %v", err)
 	}
@@ -1085,7 +1085,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"a negative wait for a hash", users, attempts, account.Config{MaxHashWait: -1}, "Config.MaxHashWait"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, err := account.NewManager(c.store, c.attempts, uuid.New, c.cfg)
+			m, err := account.NewManager(c.store, nil, c.attempts, uuid.New, c.cfg)
 			if c.want == "" {
 				if m == nil || err != nil {
 					t.Errorf("got %v, %v, want a Manager", m, err)
@@ -1098,7 +1098,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 }
 
 func TestNilSessionsAreAnError(t *testing.T) {
-	m, err := account.NewManager(memstore.NewUsers[member](), newAttempts(t), uuid.New, account.Config{}, nil)
+	m, err := account.NewManager(memstore.NewUsers[member](), nil, newAttempts(t), uuid.New, account.Config{}, nil)
 	if m != nil || err == nil || !strings.Contains(err.Error(), "sessions") {
 		t.Errorf("got %v, %v, want an error that names sessions", m, err)
 	}
@@ -1201,7 +1201,7 @@ func TestEvents(t *testing.T) {
 
 // BenchmarkAuthenticate measures logins with the default parameters.
 func BenchmarkAuthenticate(b *testing.B) {
-	m, err := account.NewManager(memstore.NewUsers[member](), newAttempts(b), uuid.New, account.Config{})
+	m, err := account.NewManager(memstore.NewUsers[member](), nil, newAttempts(b), uuid.New, account.Config{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -35,8 +35,8 @@ type OneTimeToken[ID comparable] struct {
 	CreatedAt, ExpiresAt time.Time
 }
 
-// OneTimeTokenStore keeps one-time tokens. It does not judge them: the caller compares the
-// expiry, the address and the token version.
+// OneTimeTokenStore keeps one-time tokens. It does not judge them: the [Manager] compares
+// the expiry, the address and the token version.
 //
 // Every method must be safe for concurrent use, must honour the cancellation of its
 // context, and must be bounded in time, by its own timeout if the context has no deadline.

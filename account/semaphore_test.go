@@ -76,7 +76,7 @@ func TestFloodOfLoginsFailsAlike(t *testing.T) {
 	users := memstore.NewUsers[member]()
 	var mu sync.Mutex
 	kinds := map[event.Kind]int{}
-	m, err := account.NewManager(users, newAttempts(t), uuid.New, account.Config{
+	m, err := account.NewManager(users, nil, newAttempts(t), uuid.New, account.Config{
 		Argon2:              account.Argon2{MemoryKiB: 8192, Iterations: 1, Parallelism: 1},
 		InsecureArgon2:      true,
 		MaxConcurrentHashes: 1,

@@ -53,13 +53,13 @@ type deeplyEmbeddedOnly struct{ member }
 
 func TestOwnIDFieldIsRejected(t *testing.T) {
 	const want = "has an ID field of its own"
-	if _, err := account.NewManager(memstore.NewUsers[shadowedID](), newAttempts(t), uuid.New, account.Config{}); err == nil || !strings.Contains(err.Error(), "shadowedID "+want) {
+	if _, err := account.NewManager(memstore.NewUsers[shadowedID](), nil, newAttempts(t), uuid.New, account.Config{}); err == nil || !strings.Contains(err.Error(), "shadowedID "+want) {
 		t.Errorf("an ID beside account.User: got %v, want an error that names the type", err)
 	}
-	if _, err := account.NewManager(memstore.NewUsers[deeplyEmbedded](), newAttempts(t), uuid.New, account.Config{}); err == nil || !strings.Contains(err.Error(), "deeplyEmbedded "+want) {
+	if _, err := account.NewManager(memstore.NewUsers[deeplyEmbedded](), nil, newAttempts(t), uuid.New, account.Config{}); err == nil || !strings.Contains(err.Error(), "deeplyEmbedded "+want) {
 		t.Errorf("an ID beside a struct that embeds account.User: got %v, want an error that names the type", err)
 	}
-	if _, err := account.NewManager(memstore.NewUsers[deeplyEmbeddedOnly](), newAttempts(t), uuid.New, account.Config{}); err != nil {
+	if _, err := account.NewManager(memstore.NewUsers[deeplyEmbeddedOnly](), nil, newAttempts(t), uuid.New, account.Config{}); err != nil {
 		t.Errorf("no other ID: got %v, want nil", err)
 	}
 }

@@ -92,6 +92,28 @@ const (
 	// PasswordChanged: a user changed the password of an account, or the application set it.
 	// UserID.
 	PasswordChanged Kind = "account.password_changed"
+	// AccountVerified: a user proved to own the e-mail address. UserID.
+	AccountVerified Kind = "account.verified"
+	// EmailChanged: a user proved to own a new e-mail address, which is the account's now.
+	// UserID.
+	EmailChanged Kind = "account.email_changed"
+	// PasswordReset: a user set a new password with a one-time token. UserID.
+	PasswordReset Kind = "account.password_reset"
+	// VerificationRequested: a client asked for a message that verifies an address. UserID if
+	// it is known, and Reason if no message is sent.
+	VerificationRequested Kind = "verification.requested"
+	// PasswordResetRequested: a client asked for a message that resets a password. UserID if
+	// it is known, and Reason if no message is sent.
+	PasswordResetRequested Kind = "password.reset_requested"
+	// EmailChangeRequested: a user asked for a change of address. UserID, and Reason if no
+	// message is sent.
+	EmailChangeRequested Kind = "email.change_requested"
+	// OneTimeTokenDenied: a one-time token was refused. Reason, and UserID if it is known.
+	OneTimeTokenDenied Kind = "one_time_token.denied"
+	// MailSent: the Mailer sent a message. UserID.
+	MailSent Kind = "mail.sent"
+	// MailFailed: a message was not sent. UserID if it is known, Err.
+	MailFailed Kind = "mail.failed"
 	// PasswordRehashed: a password was hashed with new parameters at a login, which
 	// succeeded. UserID, and Err if the new hash was not stored.
 	PasswordRehashed Kind = "account.password_rehashed"
@@ -135,6 +157,7 @@ const (
 	ReasonNoCredentials  Reason = "no_credentials"  // the request carried no token
 	ReasonBadRequest     Reason = "bad_request"     // the request carried contradictory credentials
 	ReasonCrossOrigin    Reason = "cross_origin"    // a page of another origin sent the cookie
+	ReasonUserVerified   Reason = "user_verified"   // the user is verified already
 	ReasonUserUnverified Reason = "user_unverified" // the user is not verified, and the route requires it
 	ReasonScope          Reason = "scope"           // the token's scopes do not cover the route
 	ReasonNotFresh       Reason = "not_fresh"       // the route requires a more recent login

@@ -204,7 +204,7 @@ func newStallingRig(t *testing.T) (*rig, *ginauth.Auth[member], *stalling) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.accounts, err = account.NewManager(users, stallingAttempts{attempts, s}, uuid.New, account.Config{
+	h.accounts, err = account.NewManager(users, nil, stallingAttempts{attempts, s}, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 	}, h.sessions)
 	if err != nil {

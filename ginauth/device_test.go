@@ -201,7 +201,7 @@ func TestDeviceTokenIsInNoEventAndNoError(t *testing.T) {
 	h := newRig(t)
 	var seen strings.Builder
 	listen := func(_ context.Context, e event.Event) { fmt.Fprintf(&seen, "%+v %v\n", e, e.Err) }
-	accounts, err := account.NewManager(h.users, brokenAttempts{}, uuid.New, account.Config{
+	accounts, err := account.NewManager(h.users, nil, brokenAttempts{}, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, OnEvent: listen,
 	})
 	if err != nil {

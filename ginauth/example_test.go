@@ -40,7 +40,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
+	accounts, err := account.NewManager(users, nil, attempts, uuid.New, account.Config{}, sessions)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -425,7 +425,7 @@ func newApp(cfg ginauth.Config) *app {
 	if a.sessions, err = strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour, Now: cfg.Now}); err != nil {
 		log.Fatal(err)
 	}
-	if a.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{
+	if a.accounts, err = account.NewManager(users, nil, attempts, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, // fast examples
 		Now: cfg.Now,
 	}, a.sessions); err != nil {

@@ -76,7 +76,7 @@ func TestLoginFloodTakesBoundedMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{MaxConcurrentHashes: floodHashes}, sessions)
+	accounts, err := account.NewManager(users, nil, attempts, uuid.New, account.Config{MaxConcurrentHashes: floodHashes}, sessions)
 	if err != nil {
 		t.Fatal(err)
 	}

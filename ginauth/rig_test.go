@@ -52,7 +52,7 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.accounts, err = account.NewManager(h.users, attempts, uuid.New, account.Config{
+	h.accounts, err = account.NewManager(h.users, nil, attempts, uuid.New, account.Config{
 		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
 		InsecureArgon2: true,
 	}, h.sessions)

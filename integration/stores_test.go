@@ -85,7 +85,7 @@ func newManager[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb t
 func newManagerOn[U strategy.User[uuid.UUID], P account.Embeds[U, uuid.UUID]](tb testing.TB, users account.Store[U, uuid.UUID], attempts account.AttemptStore, cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *account.Manager[U, uuid.UUID] {
 	tb.Helper()
 	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
-	accounts, err := account.NewManager[U, uuid.UUID, P](users, attempts, uuid.New, cfg, sessions...)
+	accounts, err := account.NewManager[U, uuid.UUID, P](users, nil, attempts, uuid.New, cfg, sessions...)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -5,5 +5,5 @@
 //	users := memstore.NewUsers[Member]()
 //	attempts, err := memstore.NewAttempts(0)
 //	sessions, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{})
-//	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
+//	accounts, err := account.NewManager(users, nil, attempts, uuid.New, account.Config{}, sessions)
 package memstore

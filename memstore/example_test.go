@@ -32,7 +32,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, attempts, uuid.New, account.Config{}, sessions)
+	accounts, err := account.NewManager(users, nil, attempts, uuid.New, account.Config{}, sessions)
 	if err != nil {
 		log.Fatal(err)
 	}

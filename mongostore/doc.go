@@ -1,7 +1,7 @@
 // Package mongostore keeps access tokens, accounts, login attempts and one-time tokens in the
 // application's own MongoDB: [Tokens] is a strategy.Store, [Users] an account.Store and
 // a strategy.UserSource, [Attempts] an account.AttemptStore, [OneTimeTokens] an
-// account.OneTimeTokenStore. latchkey.New makes all of them but the last; by hand:
+// account.OneTimeTokenStore. latchkey.New makes all of them; by hand:
 //
 //	users, err := mongostore.NewUsers[Member](db, mongostore.UsersConfig{})
 //	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: 12 * time.Hour})

@@ -60,7 +60,7 @@ func ExampleNewUsers() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_ = users // users.EnsureIndexes(ctx), account.NewManager(users, …)
+	_ = users // users.EnsureIndexes(ctx), account.NewManager(users, nil, …)
 
 	id, err := bson.ObjectIDFromHex("65a1b2c3d4e5f60718293a4b")
 	if err != nil {
@@ -116,7 +116,7 @@ func ExampleNewAttempts() {
 	}
 	defer attempts.Close()
 
-	accounts, err := account.NewManager(users, attempts, bson.NewObjectID, account.Config{})
+	accounts, err := account.NewManager(users, nil, attempts, bson.NewObjectID, account.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}

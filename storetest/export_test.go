@@ -34,12 +34,12 @@ func Users[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](newUser 
 // Attempts is the suite of [RunAttempts].
 func Attempts(open func(testing.TB) account.AttemptStore) Suite { return attemptSuite(open) }
 
-// OneTimeTokens is the suite of [RunOneTimeTokens].
-func OneTimeTokens[ID comparable](newID func() ID, open func(testing.TB) account.OneTimeTokenStore[ID]) Suite {
-	return oneTimeSuite(newID, open)
-}
-
 // Revocations is the suite of [RunRevocations].
 func Revocations[ID comparable](newID func() ID, open func(testing.TB) strategy.RevocationLog[ID]) Suite {
 	return revocationSuite(newID, open)
+}
+
+// OneTimeTokens is the suite of [RunOneTimeTokens].
+func OneTimeTokens[ID comparable](newID func() ID, open func(testing.TB) account.OneTimeTokenStore[ID]) Suite {
+	return oneTimeSuite(newID, open)
 }

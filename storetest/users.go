@@ -69,7 +69,6 @@ type userStore[U any, ID comparable] struct {
 
 const ann = "ann@example.com"
 
-
 // insert stores a new user.
 func (s userStore[U, ID]) insert(email string) U {
 	user := s.newUser(email)

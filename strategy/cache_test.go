@@ -121,7 +121,7 @@ func (r *cachingRig) read(ctx context.Context, token string) <-chan error {
 
 // hashed returns a hash of password.
 var hashed = sync.OnceValue(func() account.PasswordHash {
-	m, err := account.NewManager(memstore.NewUsers[user](), nil, uuid.New, account.Config{
+	m, err := account.NewManager(memstore.NewUsers[user](), nil, nil, uuid.New, account.Config{
 		InsecureNoLimiter: true, Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 	})
 	if err != nil {

@@ -657,7 +657,7 @@ func TestSessionTextsAreTruncated(t *testing.T) {
 // sessions it leaves the rows of revoked tokens in place.
 func (r *rig) manager(t testing.TB, sessions ...account.Sessions[uuid.UUID]) *account.Manager[user, uuid.UUID] {
 	t.Helper()
-	m, err := account.NewManager(r.users.Users, nil, nil, account.Config{
+	m, err := account.NewManager(r.users.Users, nil, nil, nil, account.Config{
 		InsecureNoLimiter: true, Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		Now: func() time.Time { return r.now },
 	}, sessions...)

@@ -211,7 +211,7 @@ var elsewhere = []struct {
 
 func (c *cluster) manager(t testing.TB, by *instance) *account.Manager[user, uuid.UUID] {
 	t.Helper()
-	m, err := account.NewManager(c.users, nil, nil, account.Config{
+	m, err := account.NewManager(c.users, nil, nil, nil, account.Config{
 		InsecureNoLimiter: true, Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 	}, by)
 	if err != nil {

@@ -315,7 +315,7 @@ func newInstance(data candidate.Data) (*instance, error) {
 	if err != nil {
 		return i, err
 	}
-	i.accounts, err = account.NewManager(users, attempts, uuid.New, account.Config{}, i.sessions)
+	i.accounts, err = account.NewManager(users, nil, attempts, uuid.New, account.Config{}, i.sessions)
 	return i, err
 }
 

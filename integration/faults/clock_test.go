@@ -60,7 +60,7 @@ func (c *clockRig) at(at time.Time, cfg strategy.Config) *clockInstance {
 	c.t.Helper()
 	i := &clockInstance{rig: c, t: c.t, clock: &fakeClock{at: at}}
 	var err error
-	i.accounts, err = account.NewManager(c.users, c.attempts, uuid.New, account.Config{
+	i.accounts, err = account.NewManager(c.users, nil, c.attempts, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		InsecureNoLimiter: c.noLimiter, Now: i.clock.now,
 	}, &c.caches)

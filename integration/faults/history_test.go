@@ -291,7 +291,7 @@ func tickingClock() func() time.Time {
 // same stores.
 func newHistoryRig(t *testing.T, tokens tokenStore, users userStore, cfgs ...strategy.Config) historyRig {
 	t.Helper()
-	accounts, err := account.NewManager(users, nil, uuid.New, account.Config{
+	accounts, err := account.NewManager(users, nil, nil, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, InsecureNoLimiter: true,
 	})
 	if err != nil {

@@ -453,7 +453,7 @@ func newInstance(t *rapid.T, of *comparison, tokens tokenStore, users userStore,
 	if of.wrap != nil {
 		i.subject = of.wrap(sessions, i.clock.now)
 	}
-	i.accounts, err = account.NewManager(users, nil, uuid.New, account.Config{
+	i.accounts, err = account.NewManager(users, nil, nil, uuid.New, account.Config{
 		Argon2: account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}, InsecureArgon2: true,
 		InsecureNoLimiter: true, Now: i.clock.now,
 	}, told)

@@ -191,13 +191,13 @@ func (r *rig) newManager(cfg rigConfig) (*account.Manager[member, uuid.UUID], er
 	}
 	if cfg.limiter != nil {
 		accounts.Limiter = *cfg.limiter
-		return account.NewManager(r.users, r.attempts, uuid.New, accounts, r.sessions)
+		return account.NewManager(r.users, nil, r.attempts, uuid.New, accounts, r.sessions)
 	}
 	attempts, err := memstore.NewAttempts(0)
 	if err != nil {
 		return nil, err
 	}
-	return account.NewManager(r.users, attempts, uuid.New, accounts, r.sessions)
+	return account.NewManager(r.users, nil, attempts, uuid.New, accounts, r.sessions)
 }
 
 func (r *rig) serve(cfg rigConfig) error {

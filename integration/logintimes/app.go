@@ -96,7 +96,7 @@ func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := account.NewManager(s.users, s.attempts, uuid.New, account.Config{
+	accounts, err := account.NewManager(s.users, nil, s.attempts, uuid.New, account.Config{
 		Argon2: h.argon2, InsecureArgon2: h.argon2 != account.Argon2{}, MaxConcurrentHashes: h.concurrent,
 		Limiter: account.LimiterConfig{Account: limit},
 	}, sessions)

@@ -119,7 +119,7 @@ func (env environment) rig(t *testing.T, options ...func(*settings)) *rig {
 	}
 	// Without the sessions, which would delete the rows of revoked tokens: the contract shows
 	// that the token versions alone make them invalid.
-	r.accounts, err = account.NewManager(users, set.attempts, uuid.New, account.Config{
+	r.accounts, err = account.NewManager(users, nil, set.attempts, uuid.New, account.Config{
 		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
 		InsecureArgon2: true,
 		Limiter:        set.limiter,

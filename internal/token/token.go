@@ -45,6 +45,8 @@ type Format struct {
 var (
 	// Default is the format of access tokens with the default prefix.
 	Default = Format{"lk_"}
+	// OneTime is the format of one-time tokens, which are sent by e-mail.
+	OneTime = Format{"lko_"}
 	// Device is the format of device tokens.
 	Device = Format{"lkd_"}
 )

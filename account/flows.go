@@ -1,0 +1,292 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/token"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// maxOneTimeTokens is how many valid one-time tokens a user can have for one purpose. The
+// oldest go first.
+const maxOneTimeTokens = 3
+
+// RequestVerification sends a message with a token for [Manager.Verify] to the account with
+// this address, if there is one, it is active and not verified. It returns before it has
+// looked: neither its result nor its time tells whether there is an account. Requests beyond
+// the limits of [MailConfig] are dropped with an event.
+//
+// It returns an error wrapping [ErrInvalidEmail], or [ErrNoMailer] if there is no Mailer.
+func (m *Manager[U, ID]) RequestVerification(ctx context.Context, email string) error {
+	return m.request(ctx, email, event.VerificationRequested, func(ctx context.Context, user *U) (event.Reason, error) {
+		if m.of(user).Verified {
+			return event.ReasonUserVerified, nil
+		}
+		return "", m.mailToken(ctx, user, PurposeVerification, MessageVerification, m.of(user).Email, m.cfg.Mail.VerificationLifetime)
+	})
+}
+
+// RequestPasswordReset sends a message with a token for [Manager.ResetPassword] to the
+// account with this address, if there is one and it is active. An account without a password
+// gets its first one this way. Otherwise it is like [Manager.RequestVerification].
+func (m *Manager[U, ID]) RequestPasswordReset(ctx context.Context, email string) error {
+	return m.request(ctx, email, event.PasswordResetRequested, func(ctx context.Context, user *U) (event.Reason, error) {
+		return "", m.mailToken(ctx, user, PurposePasswordReset, MessagePasswordReset, m.of(user).Email, m.cfg.Mail.ResetLifetime)
+	})
+}
+
+// request looks an account up and calls do with it if it is active, all behind the answer.
+func (m *Manager[U, ID]) request(ctx context.Context, email string, kind event.Kind, do func(context.Context, *U) (event.Reason, error)) error {
+	name, err := NormalizeEmail(email)
+	if err != nil {
+		return fmt.Errorf("account: %w", err)
+	}
+	return m.later(ctx, func(ctx context.Context) {
+		if !m.mailAllowed(ctx, name) {
+			m.emit(ctx, event.Event{Kind: kind, Reason: event.ReasonTooMany})
+			return
+		}
+		user, err := m.store.ByEmail(ctx, name)
+		switch {
+		case errors.Is(err, ErrUserNotFound):
+			m.emit(ctx, event.Event{Kind: kind, Reason: event.ReasonUnknownUser})
+			return
+		case err != nil:
+			_ = m.failed(ctx, "look up the account", err)
+			return
+		}
+		id := m.of(&user).ID
+		if !user.IsActive() {
+			m.emit(ctx, event.Event{Kind: kind, UserID: id, Reason: event.ReasonUserInactive})
+			return
+		}
+		switch reason, err := do(ctx, &user); {
+		case err != nil: // reported
+		default:
+			m.emit(ctx, event.Event{Kind: kind, UserID: id, Reason: reason})
+		}
+	})
+}
+
+// mailToken issues a one-time token and sends it. An error has been reported.
+func (m *Manager[U, ID]) mailToken(ctx context.Context, user *U, purpose Purpose, kind MessageKind, to string, lifetime time.Duration) error {
+	secret, expires, err := m.issue(ctx, user, purpose, to, lifetime)
+	if err != nil {
+		return err
+	}
+	m.send(ctx, user, Message{Kind: kind, To: to, Token: secret, ExpiresAt: expires})
+	return nil
+}
+
+// issue stores a new one-time token.
+func (m *Manager[U, ID]) issue(ctx context.Context, user *U, purpose Purpose, to string, lifetime time.Duration) (strategy.Secret, time.Time, error) {
+	a := m.of(user)
+	secret, digest := token.OneTime.New()
+	now := m.now()
+	row := OneTimeToken[ID]{
+		Digest: digest, Purpose: purpose, UserID: a.ID, SentTo: to, Email: a.Email, TokenVersion: a.Version,
+		CreatedAt: now, ExpiresAt: now.Add(lifetime).Truncate(time.Millisecond),
+	}
+	if err := m.oneTime.Insert(ctx, row, maxOneTimeTokens); err != nil {
+		return strategy.Secret{}, time.Time{}, m.failed(ctx, "store the one-time token", err)
+	}
+	return strategy.NewSecret(secret), row.ExpiresAt, nil
+}
+
+// badToken returns ErrBadOneTimeToken and reports why. A digest is never part of it.
+func (m *Manager[U, ID]) badToken(ctx context.Context, id any, reason event.Reason) error {
+	m.emit(ctx, event.Event{Kind: event.OneTimeTokenDenied, UserID: id, Reason: reason})
+	return fmt.Errorf("account: %w", ErrBadOneTimeToken)
+}
+
+// redeemable returns the digest, the row and the account of a one-time token that is good for
+// a purpose: not expired, and issued for the account's present address. It does not use the
+// token.
+func (m *Manager[U, ID]) redeemable(ctx context.Context, purpose Purpose, secret string) (row OneTimeToken[ID], user U, err error) {
+	if m.oneTime == nil {
+		return row, user, fmt.Errorf("account: %w", ErrNoMailer)
+	}
+	digest, ok := token.OneTime.Digest(secret)
+	if !ok {
+		return row, user, m.badToken(ctx, nil, event.ReasonMalformed)
+	}
+	row, err = m.oneTime.Find(ctx, purpose, digest)
+	switch {
+	case errors.Is(err, ErrOneTimeTokenNotFound):
+		return row, user, m.badToken(ctx, nil, event.ReasonUnknown)
+	case err != nil:
+		return row, user, m.failed(ctx, "look up the one-time token", err)
+	case m.now().After(row.ExpiresAt):
+		return row, user, m.badToken(ctx, row.UserID, event.ReasonExpired)
+	}
+	user, err = m.store.ByID(ctx, row.UserID)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		return row, user, m.badToken(ctx, row.UserID, event.ReasonUserGone)
+	case err != nil:
+		return row, user, m.failed(ctx, "look up the account", err)
+	case !user.IsActive():
+		return row, user, m.badToken(ctx, row.UserID, event.ReasonUserInactive)
+	case m.of(&user).Email != row.Email,
+		row.Purpose != PurposeVerification && m.of(&user).Version != row.TokenVersion:
+		return row, user, m.badToken(ctx, row.UserID, event.ReasonSuperseded)
+	}
+	return row, user, nil
+}
+
+// redeem uses a token and makes its change to the account, on the condition that the account
+// is as it was when the token was issued. One of several concurrent calls succeeds. If the
+// store fails, the token is good again.
+func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], change Change, done event.Event) error {
+	if _, err := m.oneTime.Take(ctx, row.Purpose, row.Digest); err != nil {
+		if errors.Is(err, ErrOneTimeTokenNotFound) {
+			return m.badToken(ctx, row.UserID, event.ReasonUnknown)
+		}
+		return m.failed(ctx, "use the one-time token", err)
+	}
+	change.IfEmail = &row.Email
+	if row.Purpose != PurposeVerification {
+		change.IfVersion = &row.TokenVersion
+	}
+	done.UserID = row.UserID
+	err := m.store.Apply(ctx, row.UserID, change)
+	switch {
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound):
+		return m.badToken(ctx, row.UserID, event.ReasonSuperseded)
+	case errors.Is(err, ErrEmailTaken):
+		return fmt.Errorf("account: %w", err)
+	}
+	if err = m.changed(ctx, row.UserID, change.RevokeTokens, "change the account", err, done); err != nil {
+		// The change may have been made. Its conditions keep the token from being used again.
+		m.restore(ctx, row)
+		return err
+	}
+	// A failure leaves tokens that are good until they expire, for an account that is verified,
+	// or that the conditions keep from being used.
+	if err := m.oneTime.DeleteByUser(ctx, row.UserID, row.Purpose); err != nil {
+		_ = m.failed(ctx, "delete the one-time tokens", err)
+	}
+	return nil
+}
+
+// restore puts a token back that was taken, but may not have been used.
+func (m *Manager[U, ID]) restore(ctx context.Context, row OneTimeToken[ID]) {
+	if err := m.oneTime.Insert(context.WithoutCancel(ctx), row, maxOneTimeTokens); err != nil {
+		_ = m.failed(ctx, "restore the one-time token", err)
+	}
+}
+
+// Verify marks the account verified that a token of [Manager.RequestVerification] was sent
+// to, and returns it. It returns an error wrapping [ErrBadOneTimeToken] if the token is
+// malformed, unknown, used or expired, or if the account is gone, inactive or has another
+// address by now; and one wrapping [ErrAlreadyVerified] if there is nothing to do.
+func (m *Manager[U, ID]) Verify(ctx context.Context, secret string) (U, error) {
+	var none U
+	row, user, err := m.redeemable(ctx, PurposeVerification, secret)
+	if err != nil {
+		return none, err
+	}
+	if m.of(&user).Verified {
+		return none, fmt.Errorf("account: %w", ErrAlreadyVerified)
+	}
+	yes := true
+	if err := m.redeem(ctx, row, Change{Verified: &yes}, event.Event{Kind: event.AccountVerified}); err != nil {
+		return none, err
+	}
+	m.of(&user).Verified = true
+	return user, nil
+}
+
+// ResetPassword sets the password of the account that a token of
+// [Manager.RequestPasswordReset] was sent to. The same update ends all sessions. It does not
+// log in (ASVS 6.4.1).
+//
+// It returns an error wrapping [ErrBadOneTimeToken] as [Manager.Verify] does, and also if the
+// password was changed or the tokens were revoked since the request; [ErrInvalidPassword], and
+// then the token stays good; or [ErrBusy].
+func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password string) (U, error) {
+	var none U
+	row, user, err := m.redeemable(ctx, PurposePasswordReset, secret)
+	if err != nil {
+		return none, err
+	}
+	if err := m.checkNewPassword(ctx, password); err != nil {
+		return none, err
+	}
+	hash, err := m.hash(ctx, password)
+	if err != nil {
+		return none, m.failed(ctx, "hash the password", err)
+	}
+	err = m.redeem(ctx, row, Change{Password: &hash, RevokeTokens: true}, event.Event{Kind: event.PasswordReset})
+	if err != nil {
+		return none, err
+	}
+	a := m.of(&user)
+	a.HashedPassword = hash
+	a.Version++
+	return user, nil
+}
+
+// RequestEmailChange sends a message with a token for [Manager.ConfirmEmailChange] to a new
+// address of an account, and a notice to the present one. The address does not change yet.
+// Call it only after a fresh login or a check of the password (ASVS 7.5.1).
+//
+// It returns an error wrapping [ErrInvalidEmail], [ErrEmailTaken] (also if the address is the
+// account's own), [ErrUserNotFound], or [ErrNoMailer] if there is no Mailer.
+func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, id ID, email string) error {
+	if m.mail == nil {
+		return fmt.Errorf("account: %w", ErrNoMailer)
+	}
+	to, err := NormalizeEmail(email)
+	if err != nil {
+		return fmt.Errorf("account: %w", err)
+	}
+	user, err := m.store.ByID(ctx, id)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		return fmt.Errorf("account: %w", err)
+	case err != nil:
+		return m.failed(ctx, "look up the account", err)
+	}
+	switch _, err := m.store.ByEmail(ctx, to); {
+	case err == nil:
+		return fmt.Errorf("account: %w", ErrEmailTaken)
+	case !errors.Is(err, ErrUserNotFound):
+		return m.failed(ctx, "look up the address", err)
+	}
+	return m.later(ctx, func(ctx context.Context) {
+		if !m.mailAllowed(ctx, to) {
+			m.emit(ctx, event.Event{Kind: event.EmailChangeRequested, UserID: id, Reason: event.ReasonTooMany})
+			return
+		}
+		m.send(ctx, &user, Message{Kind: MessageEmailChanging, To: m.of(&user).Email})
+		if m.mailToken(ctx, &user, PurposeEmailChange, MessageEmailChange, to, m.cfg.Mail.VerificationLifetime) == nil {
+			m.emit(ctx, event.Event{Kind: event.EmailChangeRequested, UserID: id})
+		}
+	})
+}
+
+// ConfirmEmailChange gives an account the address that a token of
+// [Manager.RequestEmailChange] was sent to, marks it verified, and returns the account. Its
+// sessions go on. It returns an error wrapping [ErrBadOneTimeToken] as
+// [Manager.ResetPassword] does, or [ErrEmailTaken] if another account got the address
+// meanwhile.
+func (m *Manager[U, ID]) ConfirmEmailChange(ctx context.Context, secret string) (U, error) {
+	var none U
+	row, user, err := m.redeemable(ctx, PurposeEmailChange, secret)
+	if err != nil {
+		return none, err
+	}
+	yes := true
+	err = m.redeem(ctx, row, Change{Email: &row.SentTo, Verified: &yes}, event.Event{Kind: event.EmailChanged})
+	if err != nil {
+		return none, err
+	}
+	a := m.of(&user)
+	a.Email, a.Verified = row.SentTo, true
+	return user, nil
+}
