@@ -138,7 +138,7 @@ func ExampleManager_SetPassword() {
 // Write the hash of a password into another program's database.
 func ExampleManager_HashPassword() {
 	hash, err := newManager(account.Config{}).HashPassword(context.Background(), "correct horse battery")
-	fmt.Println(hash, err) // string(hash) is the hash
+	fmt.Println(hash, err) // hash.Reveal() is the hash
 
 	// Output:
 	// …redacted <nil>
