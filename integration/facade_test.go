@@ -249,7 +249,7 @@ func TestFacadeCreatesAndVerifiesAllIndexes(t *testing.T) {
 	}
 	defer lk.Close()
 	err = lk.VerifyIndexes(t.Context())
-	for _, collection := range []string{"users", "access_tokens", "login_attempts", "revocations"} {
+	for _, collection := range []string{"users", "access_tokens", "login_attempts", "one_time_tokens", "revocations"} {
 		if err == nil || !strings.Contains(err.Error(), collection) {
 			t.Errorf("before EnsureIndexes: got the error %v, want one that names %s", err, collection)
 		}
@@ -266,6 +266,7 @@ func TestFacadeCreatesAndVerifiesAllIndexes(t *testing.T) {
 	}
 	for collection, want := range map[string]string{
 		"users": "_id_, email_1 unique", "access_tokens": tokens, "login_attempts": attempts, "revocations": revocations,
+		"one_time_tokens": attempts + ", user_id_1_purpose_1_created_at_-1",
 	} {
 		if got := names(indexes(t, db.Collection(collection))); got != want {
 			t.Errorf("%s has the indexes %s, want %s", collection, got, want)

@@ -142,10 +142,10 @@ func (s *store) purgeExpired(ctx context.Context) (int64, error) {
 // server without TTL indexes it returns [ErrTTLUnsupported], or starts the purge; see the
 // Config's PurgeInterval.
 //
-// It also looks for tokens and accounts that cannot be read, and reports each as an event of
-// the kind event.InvalidDocument; that is no error. It finds, a few at a time, documents in
-// which an indexed field has another type, and accounts in which another field has. The
-// latter have no index, so it looks for them for at most 1 second.
+// It also looks for tokens, one-time tokens and accounts that cannot be read, and reports each
+// as an event of the kind event.InvalidDocument; that is no error. It finds, a few at a time,
+// documents in which an indexed field has another type, and accounts in which another field
+// has. The latter have no index, so it looks for them for at most 1 second.
 func (s *store) EnsureIndexes(ctx context.Context) error {
 	return s.eachIndex(ctx, indexTimeout, (*purger).ensureIndexes)
 }
