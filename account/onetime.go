@@ -67,7 +67,7 @@ type OneTimeTokenStore[ID comparable] interface {
 	// Take removes the token with this digest and this purpose and returns it. If there is
 	// none, it must return an error wrapping [ErrOneTimeTokenNotFound], and a token of
 	// another purpose must stay. It must be atomic: only one of several concurrent calls
-	// may succeed. A removed token must never come back.
+	// may succeed. A removed token must not come back, unless it is inserted again.
 	Take(ctx context.Context, purpose Purpose, digest string) (OneTimeToken[ID], error)
 
 	// DeleteByUser removes the user's tokens of a purpose, or of every purpose if it is "".
