@@ -2,6 +2,8 @@ package ginauth
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,9 +57,25 @@ var ended = func() context.Context {
 	return ctx
 }()
 
+// String returns a fixed text; see Format.
+func (b *bound) String() string { return "ginauth.bound" }
+
+// Format implements fmt.Formatter: fmt would otherwise read the fields while another goroutine
+// changes them.
+func (b *bound) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, b.String()) }
+
 // Deadline and Done implement context.Context.
 func (b *bound) Deadline() (time.Time, bool) { return b.begin().Deadline() }
 func (b *bound) Done() <-chan struct{}       { return b.begin().Done() }
+
+// Value implements context.Context. Once the time has begun, package context finds the timer by
+// it, so that contexts derived from this one need no goroutine.
+func (b *bound) Value(key any) any {
+	if b.begun.Load() && b.timed != ended {
+		return b.timed.Value(key)
+	}
+	return b.Context.Value(key)
+}
 
 // Err implements context.Context. It does not begin the time.
 func (b *bound) Err() error {

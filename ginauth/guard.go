@@ -114,11 +114,16 @@ func (a *Auth[U]) admit(id *identity[U], r *http.Request, checks []Check) error 
 // checking is the context of a guard's checks: bounded in time, with the session.
 type checking struct {
 	*bound
-	values context.Context
+	id interface{ own(key any) any }
 }
 
 // Value implements context.Context.
-func (c *checking) Value(key any) any { return c.values.Value(key) }
+func (c *checking) Value(key any) any {
+	if own := c.id.own(key); own != nil {
+		return own
+	}
+	return c.bound.Value(key)
+}
 
 // checkFailed reports a check that could not decide.
 func (a *Auth[U]) checkFailed(id *identity[U], err error) error {

@@ -98,6 +98,14 @@ func (id *identity[U]) Err() error                  { return id.client.Err() }
 
 // Value implements context.Context.
 func (id *identity[U]) Value(key any) any {
+	if own := id.own(key); own != nil {
+		return own
+	}
+	return id.client.Value(key)
+}
+
+// own returns the value of a key that the guard adds to the request, or nil.
+func (id *identity[U]) own(key any) any {
 	if id.session != nil {
 		switch key {
 		case identityKey{id.cfg}:
@@ -106,5 +114,5 @@ func (id *identity[U]) Value(key any) any {
 			return id.session
 		}
 	}
-	return id.client.Value(key)
+	return nil
 }

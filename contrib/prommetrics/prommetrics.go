@@ -91,6 +91,20 @@ var known = map[event.Kind][]event.Reason{
 	event.AccountDeleted:     {""},
 	event.PasswordChanged:    {""},
 	event.PasswordRehashed:   {""},
+	event.AccountVerified:    {""},
+	event.EmailChanged:       {""},
+	event.PasswordReset:      {""},
+	event.VerificationRequested: {
+		"", event.ReasonUnknownUser, event.ReasonUserInactive, event.ReasonUserVerified, event.ReasonTooMany,
+	},
+	event.PasswordResetRequested: {"", event.ReasonUnknownUser, event.ReasonUserInactive, event.ReasonTooMany},
+	event.EmailChangeRequested:   {"", event.ReasonTooMany},
+	event.OneTimeTokenDenied: {
+		event.ReasonMalformed, event.ReasonUnknown, event.ReasonExpired,
+		event.ReasonSuperseded, event.ReasonUserGone, event.ReasonUserInactive,
+	},
+	event.MailSent:   {""},
+	event.MailFailed: {""},
 
 	event.AccessDenied: {
 		event.ReasonNoCredentials, event.ReasonBadRequest, event.ReasonCrossOrigin,

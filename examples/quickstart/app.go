@@ -28,10 +28,10 @@ type app struct {
 
 // settings are the values of the flags that configure Latchkey.
 type settings struct {
-	lifetime, remember, idleTimeout time.Duration
-	maxSessions                     int
-	cacheStaleness                  time.Duration
-	loginLimit, maxHashes           int
+	lifetime, remember, idleTimeout, timeout time.Duration
+	maxSessions                              int
+	cacheStaleness                           time.Duration
+	loginLimit, maxHashes                    int
 }
 
 // newApp builds Latchkey on a database and makes its indexes.
@@ -39,6 +39,7 @@ func newApp(ctx context.Context, db *mongo.Database, s settings) (*app, error) {
 	cfg := latchkey.Config{
 		Lifetime:    s.lifetime,
 		IdleTimeout: s.idleTimeout,
+		Timeout:     s.timeout,
 		MaxSessions: s.maxSessions,
 		Cache:       strategy.Cache{MaxStaleness: s.cacheStaleness},
 		Limiter: account.LimiterConfig{

@@ -31,7 +31,7 @@ func newRig(t *testing.T, args ...string) *rig {
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := run(ctx, append([]string{"-addr", "127.0.0.1:0"}, args...), w, io.Discard)
+		err := run(ctx, append([]string{"-addr", "127.0.0.1:0", "-timeout", "1m"}, args...), w, io.Discard) // hashing is slow with the race detector
 		_ = w.CloseWithError(io.EOF)
 		done <- err
 	}()
