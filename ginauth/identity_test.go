@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
@@ -232,11 +233,15 @@ func TestGuardAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 		var sent http.Request
-		return testing.AllocsPerRun(100, func() {
-			clear(w.header)
-			sent = *req
-			route.ServeHTTP(w, &sent)
-		})
+		least := math.Inf(1)
+		for range 10 { // with the race detector, pools lose some of what is put into them
+			least = min(least, testing.AllocsPerRun(20, func() {
+				clear(w.header)
+				sent = *req
+				route.ServeHTTP(w, &sent)
+			}))
+		}
+		return least
 	}
 	bare := measure()
 	if got := measure(auth.RequireUser()) - bare; got > 2 {
