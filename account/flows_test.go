@@ -179,7 +179,7 @@ func TestVerification(t *testing.T) {
 	})
 }
 
-// Requests for messages end alike, whoever asks for whom; what happened is an event.
+// The result of a request does not depend on the account. An event says what happened.
 func TestRequestsDoNotTellWhoHasAnAccount(t *testing.T) {
 	for _, c := range []struct {
 		name, email string

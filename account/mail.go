@@ -26,9 +26,6 @@ const (
 	// MessageEmailChanging tells the user, at the present address, that a new one was
 	// requested (ASVS 6.3.7). It has no token.
 	MessageEmailChanging MessageKind = "email_changing"
-	// MessageAlreadyRegistered tells the owner of an account that somebody tried to register
-	// its address; see [Manager.RegisterConcealed]. It has no token.
-	MessageAlreadyRegistered MessageKind = "already_registered"
 )
 
 // Message is what a [Mailer] sends to a user. The application chooses the words and the link.
