@@ -159,6 +159,9 @@ func (q *mailQueue) run(closing context.Context, job mailJob) {
 	defer cancel()
 	stop := context.AfterFunc(closing, cancel)
 	defer stop()
+	if closing.Err() != nil {
+		cancel() // AfterFunc calls it in a goroutine, which may be late
+	}
 	job.do(ctx)
 }
 
@@ -210,7 +213,14 @@ func (m *Manager[U, ID]) later(ctx context.Context, do func(ctx context.Context)
 	}
 	// The client IP is resolved now: the request is over when the job begins.
 	ctx = event.ContextWithClientIP(context.WithoutCancel(ctx), event.ClientIP(ctx))
-	if err := m.mail.add(ctx, do); err != nil {
+	err := m.mail.add(ctx, func(ctx context.Context) {
+		if err := ctx.Err(); err != nil {
+			m.emit(ctx, event.Event{Kind: event.MailFailed, Err: fmt.Errorf("account: not sent before Close ended: %w", err)})
+			return
+		}
+		do(ctx)
+	})
+	if err != nil {
 		m.emit(ctx, event.Event{Kind: event.MailFailed, Err: err})
 	}
 	return nil
