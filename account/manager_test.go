@@ -1082,6 +1082,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"a minimum of 64", users, attempts, account.Config{MinPasswordLength: 64}, ""},
 		{"weak hashing", users, attempts, account.Config{Argon2: cheap}, "Config.Argon2"},
 		{"negative concurrent hashes", users, attempts, account.Config{MaxConcurrentHashes: -1}, "Config.MaxConcurrentHashes"},
+		{"a negative timeout", users, attempts, account.Config{Timeout: -1}, "Config.Timeout"},
 		{"a negative wait for a hash", users, attempts, account.Config{MaxHashWait: -1}, "Config.MaxHashWait"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
