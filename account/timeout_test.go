@@ -191,3 +191,45 @@ func TestCallsOfOneOperationShareOneDeadline(t *testing.T) {
 		}
 	})
 }
+
+// slowTake answers once the operation's time is over.
+type slowTake struct {
+	account.OneTimeTokenStore[uuid.UUID]
+	slow *bool
+}
+
+func (s slowTake) Take(ctx context.Context, purpose account.Purpose, digest string) (account.OneTimeToken[uuid.UUID], error) {
+	if *s.slow {
+		_ = hang(ctx)
+	}
+	return s.OneTimeTokenStore.Take(context.WithoutCancel(ctx), purpose, digest)
+}
+
+func (s slowTake) Insert(ctx context.Context, row account.OneTimeToken[uuid.UUID], most int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.OneTimeTokenStore.Insert(ctx, row, most)
+}
+
+func TestOneTimeTokenIsRestoredBehindTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := false
+		r := newMailRig(t, account.MailConfig{}, func(s account.OneTimeTokenStore[uuid.UUID]) account.OneTimeTokenStore[uuid.UUID] {
+			return slowTake{s, &slow}
+		})
+		r.want("request", r.RequestVerification(t.Context(), annsAddress), nil)
+		secret := r.one(account.MessageVerification, annsAddress).Token.Reveal()
+		slow = true
+		start := time.Now()
+		_, err := r.Verify(t.Context(), secret)
+		r.want("verify while the store is slow", err, context.DeadlineExceeded)
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("it took %v, want 3 s", took)
+		}
+		synctest.Wait()
+		slow = false
+		_, err = r.Verify(t.Context(), secret)
+		r.want("verify again", err, nil)
+	})
+}
