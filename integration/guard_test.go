@@ -44,7 +44,8 @@ type rig struct {
 	member   contract.Member
 }
 
-// newRig returns a rig. timeout is the stores' time bound; 0 means the default.
+// newRig returns a rig. timeout is the time bound of the stores and of the operations; 0 means
+// the default.
 func newRig(t testing.TB, db *mongo.Database, timeout time.Duration, cfg strategy.Config) *rig {
 	t.Helper()
 	return newRigOn(t, db, timeout, newTokens[uuid.UUID](t, db, mongostore.TokensConfig{Lifetime: cfg.Lifetime, Timeout: timeout, OnEvent: cfg.OnEvent}), cfg)
@@ -65,7 +66,7 @@ func newRigOn(t testing.TB, db *mongo.Database, timeout time.Duration, tokens st
 		t.Fatal(err)
 	}
 	auth, err := ginauth.New(sessions, accounts, ginauth.Config{
-		Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}, Now: cfg.Now, OnEvent: cfg.OnEvent,
+		Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}, Timeout: timeout, Now: cfg.Now, OnEvent: cfg.OnEvent,
 	})
 	if err != nil {
 		t.Fatal(err)

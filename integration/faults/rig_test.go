@@ -201,7 +201,7 @@ func (r *rig) newManager(cfg rigConfig) (*account.Manager[member, uuid.UUID], er
 }
 
 func (r *rig) serve(cfg rigConfig) error {
-	auth, err := ginauth.New(r.sessions, r.accounts, ginauth.Config{Now: cfg.sessions.Now})
+	auth, err := ginauth.New(r.sessions, r.accounts, ginauth.Config{Timeout: 3 * cfg.timeout, Now: cfg.sessions.Now})
 	if err != nil {
 		return err
 	}
