@@ -163,9 +163,8 @@ var tiny = account.Argon2{MemoryKiB: 8, Iterations: 1, Parallelism: 1}
 
 func newLimitedRig(t testing.TB, cfg account.LimiterConfig) *limitedRig {
 	t.Helper()
-	// The semaphore must not limit the tests' concurrent attempts, nor Timeout how long they
-	// wait for each other.
-	return newLimitedRigWith(t, cfg, account.Config{Argon2: tiny, MaxConcurrentHashes: 100, Timeout: time.Hour})
+	// The semaphore must not limit the tests' concurrent attempts.
+	return newLimitedRigWith(t, cfg, account.Config{Argon2: tiny, MaxConcurrentHashes: 100})
 }
 
 func newLimitedRigWith(t testing.TB, cfg account.LimiterConfig, managers account.Config) *limitedRig {

@@ -100,6 +100,9 @@ func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config,
 	if cfg.Argon2 == (account.Argon2{}) {
 		cfg.Argon2 = cheap
 	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Hour // under the race detector, hashes of full strength take seconds
+	}
 	cfg.InsecureArgon2 = true
 	cfg.OnEvent = func(_ context.Context, e event.Event) {
 		r.mu.Lock()

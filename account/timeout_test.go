@@ -28,7 +28,7 @@ func timeoutRig(t *testing.T) *limitedRig {
 	r := &limitedRig{clock: newClock()}
 	r.attempts = newRecorder(t, r.clock)
 	sessions := sessionsFunc(func(ctx context.Context, _ uuid.UUID, _ bool) error { return hang(ctx) })
-	r.rig = newRigWith(t, r.attempts, account.Config{Argon2: tiny, Now: r.clock.now}, sessions)
+	r.rig = newRigWith(t, r.attempts, account.Config{Argon2: tiny, Now: r.clock.now, Timeout: 3 * time.Second}, sessions)
 	r.ann = r.register(t)
 	r.store.insert = func(ctx context.Context, _ member) error { return hang(ctx) }
 	r.store.byID = func(ctx context.Context, _ uuid.UUID) (member, error) { return member{}, hang(ctx) }
@@ -133,7 +133,7 @@ func TestFailuresAreClearedBehindTheAnswer(t *testing.T) {
 
 func TestAttemptThatCannotBeCountedInTimeIsNotMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newLimitedRigWith(t, account.LimiterConfig{}, account.Config{Argon2: tiny})
+		r := newLimitedRigWith(t, account.LimiterConfig{}, account.Config{Argon2: tiny, Timeout: 3 * time.Second})
 		r.takeEvents()
 		r.attempts.since(func(ctx context.Context, _ string, _ int) error { return hang(ctx) })
 		_, _, err := r.Authenticate(from(home), annsAddress, "wrong", "")
