@@ -128,8 +128,9 @@ type Config struct {
 	// TTL indexes. Default 1 minute. Servers with TTL indexes delete them themselves.
 	PurgeInterval time.Duration
 
-	// Timeout bounds each login, log-out and guard as a whole, and every other database
-	// call whose context has no deadline. Default 3 seconds.
+	// Timeout bounds each login, log-out and guard as a whole, each method of Accounts
+	// whose context has no deadline, and every other database call whose context has no
+	// deadline. Default 3 seconds.
 	Timeout time.Duration
 
 	// Registry has the BSON codecs of the user and ID types. Default
@@ -212,7 +213,7 @@ func (c *Config) oneTimeTokens() mongostore.OneTimeTokensConfig {
 func (c *Config) accounts() account.Config {
 	return account.Config{
 		Argon2: c.Argon2, InsecureArgon2: c.InsecureArgon2,
-		MaxConcurrentHashes: c.MaxConcurrentHashes, MaxHashWait: c.MaxHashWait,
+		MaxConcurrentHashes: c.MaxConcurrentHashes, MaxHashWait: c.MaxHashWait, Timeout: c.Timeout,
 		Limiter: c.Limiter, InsecureNoLimiter: c.InsecureNoLimiter,
 		MinPasswordLength: c.MinPasswordLength, CheckPassword: c.CheckPassword, Mail: c.Mail,
 		Now: c.Now, OnEvent: c.OnEvent,

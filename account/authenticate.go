@@ -34,6 +34,8 @@ import (
 // The limiter counts by device, or by account and client IP in ctx; see
 // event.ContextWithClientIP.
 func (m *Manager[U, ID]) Authenticate(ctx context.Context, email, password, device string) (U, string, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	var user, none U
 	if !plausible(password) {
 		return none, "", m.denied(ctx, event.ReasonWrongPassword, nil, nil)
@@ -79,6 +81,8 @@ func (m *Manager[U, ID]) authenticate(ctx context.Context, name, password string
 // [Manager.Authenticate]. Its attempts have a counter of their own: failed logins do not
 // count, so that attackers without a session cannot block it.
 func (m *Manager[U, ID]) Reauthenticate(ctx context.Context, user U, password string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	confirmed, err := m.confirm(ctx, user.UserID(), password)
 	if err == nil {
 		m.emit(ctx, event.Event{Kind: event.Reauthenticated, UserID: confirmed.UserID()})

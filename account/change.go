@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/deadline"
 )
 
 // ChangePassword replaces the password of an active account if current is right, and
@@ -20,6 +21,8 @@ import (
 //   - [ErrInvalidPassword] if the new password is rejected;
 //   - [ErrConflict] if the password was changed or the account deleted concurrently.
 func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	var none U
 	user, err := m.confirm(ctx, id, current)
 	if err != nil {
@@ -45,6 +48,8 @@ func (m *Manager[U, ID]) ChangePassword(ctx context.Context, id ID, current, new
 // It returns an error wrapping [ErrUserNotFound] if there is no such account,
 // [ErrInvalidPassword] if the password is rejected, or [ErrBusy].
 func (m *Manager[U, ID]) SetPassword(ctx context.Context, id ID, password string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	var none U
 	user, err := m.store.ByID(ctx, id)
 	switch {
@@ -124,6 +129,8 @@ func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 // another error, the account may be deleted: call it again to delete also what is left of the
 // account's sessions and one-time tokens.
 func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	err := m.store.Delete(ctx, id)
 	gone := err == nil || errors.Is(err, ErrUserNotFound)
 	switch {
@@ -137,7 +144,9 @@ func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 	// Everything else that belongs to the account is deleted after it, also if it is gone
 	// already: an earlier call may have stopped here.
 	if gone && m.oneTime != nil {
-		if failure := m.oneTime.DeleteByUser(context.WithoutCancel(ctx), id, ""); failure != nil {
+		free, cancel := deadline.Uncancelled(ctx)
+		defer cancel()
+		if failure := m.oneTime.DeleteByUser(free, id, ""); failure != nil {
 			err = errors.Join(err, m.failed(ctx, "delete the one-time tokens", failure))
 		}
 	}
@@ -145,6 +154,8 @@ func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 }
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason event.Reason) error {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	err := m.store.Apply(ctx, id, change)
 	return m.changed(ctx, id, change.RevokeTokens, "change the account", err, event.Event{Kind: event.AccountChanged, UserID: id, Reason: reason})
 }
@@ -166,7 +177,8 @@ func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked bool, doing
 // tell tells the sessions of a change to an account, also if the client has gone: the sessions
 // of another process may have to be ended.
 func (m *Manager[U, ID]) tell(ctx context.Context, id ID, revoked bool) (err error) {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
 	for _, s := range m.sessions {
 		if failure := s.UserChanged(ctx, id, revoked); failure != nil {
 			err = errors.Join(err, fmt.Errorf("account: tell the sessions of the change: %w", failure))

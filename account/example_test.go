@@ -28,6 +28,7 @@ func newManager(cfg account.Config, sessions ...account.Sessions[uuid.UUID]) *ac
 	if err != nil {
 		log.Fatal(err)
 	}
+	cfg.Timeout = time.Minute // under the race detector, hashes take seconds
 	accounts, err := account.NewManager(memstore.NewUsers[Customer](), nil, attempts, uuid.New, cfg, sessions...)
 	if err != nil {
 		log.Fatal(err)

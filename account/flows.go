@@ -175,9 +175,11 @@ func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], chang
 
 // restore puts a token back that was taken, but may not have been used.
 func (m *Manager[U, ID]) restore(ctx context.Context, row OneTimeToken[ID]) {
-	if err := m.oneTime.Insert(context.WithoutCancel(ctx), row, maxOneTimeTokens); err != nil {
-		_ = m.failed(ctx, "restore the one-time token", err)
-	}
+	finish(ctx, func(ctx context.Context) {
+		if err := m.oneTime.Insert(ctx, row, maxOneTimeTokens); err != nil {
+			_ = m.failed(ctx, "restore the one-time token", err)
+		}
+	})
 }
 
 // Verify marks the account verified that a token of [Manager.RequestVerification] was sent
@@ -185,6 +187,8 @@ func (m *Manager[U, ID]) restore(ctx context.Context, row OneTimeToken[ID]) {
 // malformed, unknown, used or expired, or if the account is gone, inactive or has another
 // address by now; and one wrapping [ErrAlreadyVerified] if there is nothing to do.
 func (m *Manager[U, ID]) Verify(ctx context.Context, secret string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	var none U
 	row, user, err := m.redeemable(ctx, PurposeVerification, secret)
 	if err != nil {
@@ -209,6 +213,8 @@ func (m *Manager[U, ID]) Verify(ctx context.Context, secret string) (U, error) {
 // password was changed or the tokens were revoked since the request; [ErrInvalidPassword], and
 // then the token stays good; or [ErrBusy].
 func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	var none U
 	row, user, err := m.redeemable(ctx, PurposePasswordReset, secret)
 	if err != nil {
@@ -238,6 +244,8 @@ func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password str
 // It returns an error wrapping [ErrInvalidEmail], [ErrEmailTaken] (also if the address is the
 // account's own), [ErrUserNotFound], or [ErrNoMailer] if there is no Mailer.
 func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, id ID, email string) error {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	if m.mail == nil {
 		return fmt.Errorf("account: %w", ErrNoMailer)
 	}
@@ -276,6 +284,8 @@ func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, id ID, email st
 // [Manager.ResetPassword] does, or [ErrEmailTaken] if another account got the address
 // meanwhile.
 func (m *Manager[U, ID]) ConfirmEmailChange(ctx context.Context, secret string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	var none U
 	row, user, err := m.redeemable(ctx, PurposeEmailChange, secret)
 	if err != nil {

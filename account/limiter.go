@@ -9,10 +9,11 @@ import (
 	"math"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
-	"github.com/latchkey-go/latchkey/internal/deadline"
+	"github.com/latchkey-go/latchkey/internal/reported"
 	"github.com/latchkey-go/latchkey/internal/token"
 )
 
@@ -209,8 +210,8 @@ type attempt struct {
 	known  bool   // the device must be known already
 
 	at         time.Time
-	counted    []rule // the rules whose counters include the attempt
-	remembered bool
+	counted    []rule      // the rules whose counters include the attempt
+	remembered atomic.Bool // atomic, as finish may go on behind the answer
 }
 
 // errUnknownDevice means that a device token is not valid for the account.
@@ -236,7 +237,7 @@ func (l *limiter) login(ctx context.Context, name, device string, check func() e
 		a.rules = append(a.rules, rule{digest("network", network), limit, false})
 		limit.Failures = 10 * min(limit.Failures, math.MaxInt/10)
 	}
-	if err := a.run(ctx, check); err != nil || !a.remembered {
+	if err := a.run(ctx, check); err != nil || !a.remembered.Load() {
 		return "", err
 	}
 	return newDevice, nil
@@ -322,15 +323,15 @@ func (a *attempt) begin(ctx context.Context) error {
 // success, and wraps ErrBadCredentials for a failure; after any other error the attempt does
 // not count.
 func (a *attempt) end(ctx context.Context, outcome error) {
-	ctx, cancel := deadline.Uncancelled(ctx)
-	defer cancel()
 	switch {
 	case outcome != nil && !errors.Is(outcome, ErrBadCredentials):
 		a.takeBack(ctx)
 	case outcome == nil && len(a.counted) > 0: // else the store failed in begin
-		if err := a.succeeded(ctx); err != nil {
-			_ = a.failed(ctx, "clear the counters", err)
-		}
+		finish(ctx, func(ctx context.Context) {
+			if err := a.succeeded(ctx); err != nil {
+				_ = a.failed(ctx, "clear the counters", err)
+			}
+		})
 	}
 }
 
@@ -347,7 +348,7 @@ func (a *attempt) succeeded(ctx context.Context) error {
 		if err := a.store.Remember(ctx, a.device, a.at, a.at.Add(a.cfg.DeviceLifetime)); err != nil {
 			return err
 		}
-		a.remembered = true
+		a.remembered.Store(true)
 	}
 	return nil
 }
@@ -357,18 +358,14 @@ func (a *attempt) succeeded(ctx context.Context) error {
 func (a *attempt) takeBack(ctx context.Context) {
 	counted := a.counted
 	a.counted = nil
-	withdraw := func(ctx context.Context) {
+	if len(counted) == 0 {
+		return
+	}
+	finish(ctx, func(ctx context.Context) {
 		if err := a.withdraw(ctx, counted); err != nil {
 			_ = a.failed(ctx, "take the attempt back", err)
 		}
-	}
-	if len(counted) > 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		go withdraw(context.WithoutCancel(ctx))
-		return
-	}
-	free, cancel := deadline.Uncancelled(ctx)
-	defer cancel()
-	withdraw(free)
+	})
 }
 
 // withdraw subtracts the attempt from the counters. It goes on if one of them fails.
@@ -380,14 +377,16 @@ func (a *attempt) withdraw(ctx context.Context, from []rule) error {
 	return errors.Join(errs...)
 }
 
-// failed reports a failure of the store. It returns it with FailClosed, and nil otherwise.
+// failed reports a failure of the store. It returns it with FailClosed, or if the operation's
+// time is over, so that no attempt goes on unlimited because it waited too long. Otherwise it
+// returns nil.
 func (l *limiter) failed(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("limit attempts: %s: %w", doing, err)
 	if l.onEvent != nil && !abandoned(ctx) {
 		l.onEvent(ctx, event.Event{Kind: event.LimiterFailed, Time: l.now(), ClientIP: event.ClientIP(ctx), Err: fmt.Errorf("account: %w", err)})
 	}
-	if l.cfg.FailClosed {
-		return err
+	if l.cfg.FailClosed || ctx.Err() != nil {
+		return reported.Mark(err)
 	}
 	return nil
 }

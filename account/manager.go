@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/reported"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -38,6 +39,11 @@ type Config struct {
 	// wait longer, or that finds the queue full, fails with [ErrBusy]. Default 3 seconds.
 	MaxHashWait time.Duration
 
+	// Timeout bounds each method of the Manager whose context has no deadline, as a whole.
+	// Waiting for earlier attempts and for a turn to hash counts. What must be done although
+	// a method has failed may go on behind its return. Default 3 seconds.
+	Timeout time.Duration
+
 	// Limiter limits failed logins. The zero value has safe defaults; see its fields.
 	Limiter LimiterConfig
 
@@ -53,8 +59,8 @@ type Config struct {
 
 	// CheckPassword can reject a new password, for example one on a list of breached
 	// passwords. It gets the password in Unicode normalization form C. Its error is
-	// returned to the caller, wrapped together with [ErrInvalidPassword]. nil means no
-	// further check.
+	// returned to the caller, wrapped together with [ErrInvalidPassword]; ginauth's Refuse
+	// shows its text to the client. nil means no further check.
 	CheckPassword func(ctx context.Context, password string) error
 
 	// Mail configures the messages with one-time tokens. The zero value sends none.
@@ -126,6 +132,12 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	}
 	if cfg.MaxHashWait == 0 {
 		cfg.MaxHashWait = 3 * time.Second
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("account: Config.Timeout is negative: %v", cfg.Timeout)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 3 * time.Second
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -217,7 +229,7 @@ func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) er
 	case !abandoned(ctx):
 		m.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
 	}
-	return err
+	return reported.Mark(err)
 }
 
 // abandoned reports whether the caller of an operation has gone. An error is then no

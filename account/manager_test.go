@@ -100,6 +100,9 @@ func newRigWith(t testing.TB, attempts account.AttemptStore, cfg account.Config,
 	if cfg.Argon2 == (account.Argon2{}) {
 		cfg.Argon2 = cheap
 	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Hour // under the race detector, hashes of full strength take seconds
+	}
 	cfg.InsecureArgon2 = true
 	cfg.OnEvent = func(_ context.Context, e event.Event) {
 		r.mu.Lock()
@@ -1082,6 +1085,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"a minimum of 64", users, attempts, account.Config{MinPasswordLength: 64}, ""},
 		{"weak hashing", users, attempts, account.Config{Argon2: cheap}, "Config.Argon2"},
 		{"negative concurrent hashes", users, attempts, account.Config{MaxConcurrentHashes: -1}, "Config.MaxConcurrentHashes"},
+		{"a negative timeout", users, attempts, account.Config{Timeout: -1}, "Config.Timeout"},
 		{"a negative wait for a hash", users, attempts, account.Config{MaxHashWait: -1}, "Config.MaxHashWait"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

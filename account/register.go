@@ -35,6 +35,8 @@ func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) 
 // ID unless that is zero. It is meant for administrators, imports and seeds; use
 // [Manager.Register] for sign-ups. Otherwise it does the same, with the same errors.
 func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	return m.create(ctx, user, func() (PasswordHash, error) { return m.HashPassword(ctx, password) })
 }
 
@@ -56,6 +58,8 @@ func (m *Manager[U, ID]) CreateWithHash(ctx context.Context, user U, hash Passwo
 
 // create stores a new account with the password hash that makeHash returns.
 func (m *Manager[U, ID]) create(ctx context.Context, user U, makeHash func() (PasswordHash, error)) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	var none U
 	a := m.of(&user)
 	email, err := NormalizeEmail(a.Email)

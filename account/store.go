@@ -68,7 +68,8 @@ type Sessions[ID comparable] interface {
 	// UserChanged is called after every change to an account that can end its sessions.
 	// revoked is set if the change invalidated all tokens of the account; their rows can be
 	// deleted then. It is not set if the store failed, as nothing may have changed. The
-	// context has the values of the request, but is not cancelled with it.
+	// context has the values and the deadline of the operation, but is not cancelled with the
+	// request. The deadline can have passed; what must be done goes on behind the answer then.
 	//
 	// UserChanged must be safe for concurrent use and bounded in time. Its error is returned
 	// by the method of the [Manager] that made the change.

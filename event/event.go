@@ -45,9 +45,10 @@ const (
 
 // Stores and caches.
 const (
-	// StoreFailed: a store, a user source or a guard's check failed, or a handler called a
-	// method of ginauth where it cannot work. Nothing was granted, and nobody was logged out.
-	// Err.
+	// StoreFailed: a store, a user source or a guard's check failed, a handler called a
+	// method of ginauth where it cannot work, or ginauth's Refuse got an error that it does
+	// not know and no event has reported. Nothing was granted, and nobody was logged out.
+	// Err, and UserID and SessionID if they are known.
 	StoreFailed Kind = "store.failed"
 	// InvalidDocument: the database holds a document that the store cannot read, because
 	// another program wrote it or changed it. A token's counts as missing; a user's is a

@@ -14,7 +14,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/latchkey-go/latchkey/account"
-	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -103,13 +102,18 @@ func statusOfRest(err error) answer {
 
 // Refuse writes the contract's answer to an error, and keeps the handlers that follow from
 // running. It answers 503 to an error that does not wrap one of this package, strategy or
-// account: a failure, which the package that met it has reported as an event. If a handler
-// called a method of this package where it cannot work, such as [Auth.Renew] without a guard,
-// Refuse emits an event of the kind event.StoreFailed that says so.
+// account: a failure, or a method of this package that a handler called where it cannot work,
+// such as [Auth.Renew] without a guard. Unless an event has reported the error already, Refuse
+// emits one of the kind event.StoreFailed.
 func (a *Auth[U]) Refuse(c *gin.Context, err error) {
 	abort(c)
-	if errors.Is(err, errMisuse) {
-		a.emit(c.Request.Context(), event.Event{Kind: event.StoreFailed, Err: err})
+	if status(err).code == http.StatusServiceUnavailable {
+		if err == nil {
+			err = fmt.Errorf("%w: Refuse got no error", errMisuse)
+		}
+		ctx := requestContext(c)
+		session, _ := strategy.SessionFromContext[U](ctx)
+		a.failed(ctx, session.SessionInfo, err)
 	}
 	a.refuse(c.Writer, c.Request, err)
 }

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -98,6 +100,65 @@ func TestWrongUseIsAnEvent(t *testing.T) {
 		}
 	}
 }
+
+func TestFailuresAreReportedOnce(t *testing.T) {
+	h := newRig(t)
+	var heard []event.Event
+	hear := func(_ context.Context, e event.Event) { heard = append(heard, e) }
+	sessions, err := strategy.NewDatabase(&faults{Tokens: h.tokens.Tokens, write: errDown}, h.users, strategy.Config{OnEvent: hear})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := ginauth.New(sessions, h.accounts, ginauth.Config{OnEvent: hear})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accounts, err := account.NewManager(downUsers{h.users}, nil, nil, uuid.New, account.Config{InsecureNoLimiter: true, OnEvent: hear})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, fail := range map[string]func(c *gin.Context) error{
+		"an unknown error": func(*gin.Context) error { return errDown },
+		"no error":         func(*gin.Context) error { return nil },
+		"an option that the strategy rejects": func(c *gin.Context) error {
+			_, err := auth.Login(c, h.ann, strategy.WithScopes())
+			return err
+		},
+		"a failure that the strategy reported": func(c *gin.Context) error {
+			_, err := auth.Login(c, h.ann)
+			return fmt.Errorf("my page: %w", err)
+		},
+		"a failure that the accounts reported": func(c *gin.Context) error {
+			return accounts.RevokeTokens(c.Request.Context(), h.ann.ID)
+		},
+		"a failure that a check got from the accounts": func(c *gin.Context) error {
+			auth.RequireUser(auth.CheckUser(func(ctx context.Context, s strategy.Session[member]) (bool, error) {
+				return true, accounts.RevokeTokens(ctx, s.User.ID)
+			}))(c)
+			return context.Canceled // the guard has answered
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			heard = nil
+			r := guarded(func(c *gin.Context) {
+				if err := fail(c); !c.IsAborted() {
+					auth.Refuse(c, err)
+				}
+			})
+			wantCode(t, "the answer", request(r, "GET", "/", inHeader(h.token(t))), http.StatusServiceUnavailable)
+			if len(heard) != 1 || heard[0].Kind != event.StoreFailed || heard[0].Err == nil {
+				t.Errorf("got the events %+v, want one %s with the error", heard, event.StoreFailed)
+			}
+		})
+	}
+}
+
+// downUsers cannot change accounts.
+type downUsers struct {
+	*memstore.Users[member, uuid.UUID]
+}
+
+func (downUsers) Apply(context.Context, uuid.UUID, account.Change) error { return errDown }
 
 // A client that goes away while a check reads the database is no failure of the database.
 func TestAbandonedCheckIsNoFailure(t *testing.T) {

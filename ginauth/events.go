@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/reported"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -38,6 +39,15 @@ func reason(err error) event.Reason {
 		return event.ReasonBadRequest
 	}
 	return ""
+}
+
+// failed reports a failure, unless an event has reported it already. A client that has gone
+// is no failure.
+func (a *Auth[U]) failed(ctx context.Context, session strategy.SessionInfo, err error) {
+	if errors.Is(ctx.Err(), context.Canceled) || reported.Is(err) {
+		return
+	}
+	a.emit(ctx, event.Event{Kind: event.StoreFailed, UserID: session.UserID, SessionID: session.ID, Err: err})
 }
 
 func (a *Auth[U]) emit(ctx context.Context, e event.Event) {

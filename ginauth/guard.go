@@ -9,7 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/reported"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -128,11 +128,8 @@ func (c *checking) Value(key any) any {
 // checkFailed reports a check that could not decide.
 func (a *Auth[U]) checkFailed(id *identity[U], err error) error {
 	err = fmt.Errorf("ginauth: check the user: %w", cause(err))
-	if errors.Is(id.Err(), context.Canceled) {
-		return errUnavailable // the client has gone, which is no failure
-	}
-	a.emit(id, event.Event{Kind: event.StoreFailed, UserID: id.session.UserID, SessionID: id.session.ID, Err: err})
-	return errUnavailable
+	a.failed(id, id.info(), err)
+	return &unavailable{reported.Mark(err)}
 }
 
 // identify reads the tokens that a request carries until one is valid. If none is, it

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/internal/deadline"
+	"github.com/latchkey-go/latchkey/internal/reported"
 	"github.com/latchkey-go/latchkey/internal/token"
 )
 
@@ -486,7 +487,7 @@ func (d *Database[U, ID]) failed(ctx context.Context, doing string, err error) e
 	if !gone(ctx) {
 		d.emit(ctx, event.Event{Kind: event.StoreFailed, Err: err})
 	}
-	return err
+	return reported.Mark(err)
 }
 
 // gone reports whether a context was cancelled, as that of a request is when the client goes
