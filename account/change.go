@@ -83,36 +83,86 @@ func (m *Manager[U, ID]) replacePassword(ctx context.Context, user U, change Cha
 	return user, nil
 }
 
-// Flags are new values for the flags of an account. A nil field leaves the flag as it is:
+// Update is a change to an account by somebody who may make it. A nil field leaves the value as
+// it is:
 //
-//	account.Flags{Verified: new(true)}
-type Flags struct {
-	Active    *bool // User.Active; false also revokes all tokens of the account
-	Verified  *bool // User.Verified
-	Superuser *bool // User.Superuser
+//	account.Update{Verified: new(true)}
+type Update struct {
+	Active    *bool // false also revokes all tokens of the account
+	Verified  *bool
+	Superuser *bool
+
+	// Email is a new address. It is not verified then, unless Verified says so.
+	Email *string
+
+	// Password is a new password. It also revokes all tokens of the account.
+	Password *string
+
+	// IfVersion is a condition: the account's token version, as it was read when the user
+	// was authenticated. If the account has another one, the change is not made. Without it,
+	// the session of an attacker can still change what the user has just taken back.
+	IfVersion *int64
 }
 
-// SetFlags sets flags of an account, all in one update. Guards use the new flags from the next
-// request on. An account that is made inactive loses all its tokens in the same update; they
-// stay invalid if the account is made active again. SetFlags returns an error wrapping
-// [ErrUserNotFound] if there is no such account.
-func (m *Manager[U, ID]) SetFlags(ctx context.Context, id ID, flags Flags) error {
-	change := Change{Active: flags.Active, Verified: flags.Verified, Superuser: flags.Superuser}
-	var reason event.Reason
-	if flags.Active != nil && !*flags.Active {
-		change.RevokeTokens, reason = true, event.ReasonUserInactive
+// Update makes all changes to an account in one update, and returns the account as it is then.
+// Guards use the new values from the next request on. Tokens that the change revokes stay
+// invalid if the account is made active again.
+//
+// It returns an error wrapping [ErrUserNotFound] if there is no such account, [ErrInvalidEmail],
+// [ErrEmailTaken], [ErrInvalidPassword], [ErrBusy], or [ErrConflict] if the condition does not
+// hold.
+func (m *Manager[U, ID]) Update(ctx context.Context, id ID, update Update) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
+	var none U
+	change := Change{IfVersion: update.IfVersion, Active: update.Active, Verified: update.Verified, Superuser: update.Superuser}
+	events := []event.Event{{Kind: event.AccountChanged, UserID: id}}
+	if update.Email != nil {
+		email, err := NormalizeEmail(*update.Email)
+		if err != nil {
+			return none, fmt.Errorf("account: %w", err)
+		}
+		change.Email = &email
+		if change.Verified == nil {
+			change.Verified = new(false)
+		}
+		events = append(events, event.Event{Kind: event.EmailChanged, UserID: id})
 	}
-	return m.apply(ctx, id, change, reason)
+	if update.Password != nil {
+		hash, err := m.HashPassword(ctx, *update.Password)
+		if err != nil {
+			return none, err
+		}
+		change.Password, change.RevokeTokens = &hash, true
+		events = append(events, event.Event{Kind: event.PasswordChanged, UserID: id})
+	}
+	if update.Active != nil && !*update.Active {
+		change.RevokeTokens, events[0].Reason = true, event.ReasonUserInactive
+	}
+	if len(events) > 1 && update.Active == nil && update.Verified == nil && update.Superuser == nil {
+		events = events[1:] // no flag was set
+	}
+	if err := m.changed(ctx, id, change.RevokeTokens, "change the account", m.store.Apply(ctx, id, change), events...); err != nil {
+		return none, err
+	}
+	user, err := m.ByID(ctx, id)
+	if a := m.of(&user); err == nil && change.RevokeTokens && update.IfVersion != nil {
+		a.Version = *update.IfVersion + 1 // not a later one, whose change Renew must not outlive
+	}
+	return user, err
 }
 
-// Deactivate makes an account inactive and revokes all its tokens; see [Manager.SetFlags].
+// Deactivate makes an account inactive and revokes all its tokens, which stay invalid if the
+// account is made active again. It returns an error wrapping [ErrUserNotFound] if there is no
+// such account.
 func (m *Manager[U, ID]) Deactivate(ctx context.Context, id ID) error {
-	return m.SetFlags(ctx, id, Flags{Active: new(false)})
+	return m.apply(ctx, id, Change{Active: new(false), RevokeTokens: true}, event.ReasonUserInactive)
 }
 
-// Activate makes an account active again; see [Manager.SetFlags].
+// Activate makes an account active again. It returns an error wrapping [ErrUserNotFound] if
+// there is no such account.
 func (m *Manager[U, ID]) Activate(ctx context.Context, id ID) error {
-	return m.SetFlags(ctx, id, Flags{Active: new(true)})
+	return m.apply(ctx, id, Change{Active: new(true)}, "")
 }
 
 // RevokeTokens logs an account out everywhere, in one update: it raises the token
@@ -162,14 +212,16 @@ func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason
 
 // changed reports a change that the store was asked to make, or why it failed, and tells the
 // sessions. err is the store's result; if it is a failure, the change may have been made.
-func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked bool, doing string, err error, done event.Event) error {
+func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked bool, doing string, err error, done ...event.Event) error {
 	switch {
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound), errors.Is(err, ErrEmailTaken):
 		return fmt.Errorf("account: %w", err)
 	case err != nil:
 		err, revoked = m.failed(ctx, doing, err), false
 	default:
-		m.emit(ctx, done)
+		for _, e := range done {
+			m.emit(ctx, e)
+		}
 	}
 	return errors.Join(err, m.tell(ctx, id, revoked))
 }

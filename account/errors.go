@@ -18,8 +18,13 @@ var (
 	ErrInvalidEmail = errors.New("invalid e-mail address")
 
 	// ErrInvalidPassword means that a new password was rejected: it is too short, too
-	// long, or was rejected by Config.CheckPassword. The message says why.
+	// long, not valid UTF-8, or was rejected by Config.CheckPassword. The message says why.
 	ErrInvalidPassword = errors.New("invalid password")
+
+	// ErrPasswordTooShort and ErrPasswordTooLong are the errors of a new password that wrap
+	// [ErrInvalidPassword] together with the limit.
+	ErrPasswordTooShort = errors.New("too short")
+	ErrPasswordTooLong  = errors.New("too long")
 
 	// ErrBusy means that too many passwords are being hashed, or that too many attempts on
 	// the account are in flight. Nothing was decided; the caller can retry.

@@ -145,7 +145,7 @@ func ExampleManager_HashPassword() {
 	// …redacted <nil>
 }
 
-func ExampleManager_SetFlags() {
+func ExampleManager_Update() {
 	ctx := context.Background()
 	accounts := newManager(account.Config{})
 	ann := Customer{Name: "Ann"}
@@ -154,7 +154,8 @@ func ExampleManager_SetFlags() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := accounts.SetFlags(ctx, ann.ID, account.Flags{Verified: new(true), Superuser: new(true)}); err != nil {
+	ann, err = accounts.Update(ctx, ann.ID, account.Update{Verified: new(true), Superuser: new(true)})
+	if err != nil {
 		log.Fatal(err)
 	}
 	ann, _, err = accounts.Authenticate(ctx, "ann@example.com", "correct horse battery", "")
@@ -231,7 +232,7 @@ func ExampleConfig_checkPassword() {
 	}
 
 	// Output:
-	// true account: invalid password: shorter than 12 characters
+	// true account: invalid password: too short: less than 12 characters
 	// true account: invalid password: it contains the name of this site
 	// false <nil>
 }

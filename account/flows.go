@@ -103,10 +103,10 @@ func (m *Manager[U, ID]) badToken(ctx context.Context, id any, reason event.Reas
 	return fmt.Errorf("account: %w", ErrBadOneTimeToken)
 }
 
-// redeemable returns the digest, the row and the account of a one-time token that is good for
-// a purpose: not expired, and issued for the account's present address. It does not use the
+// redeemable returns the row and the account of a one-time token that is good for one of some
+// purposes: not expired, and issued for the account's present address. It does not use the
 // token.
-func (m *Manager[U, ID]) redeemable(ctx context.Context, purpose Purpose, secret string) (row OneTimeToken[ID], user U, err error) {
+func (m *Manager[U, ID]) redeemable(ctx context.Context, secret string, purposes ...Purpose) (row OneTimeToken[ID], user U, err error) {
 	if m.oneTime == nil {
 		return row, user, fmt.Errorf("account: %w", ErrNoMailer)
 	}
@@ -114,7 +114,12 @@ func (m *Manager[U, ID]) redeemable(ctx context.Context, purpose Purpose, secret
 	if !ok {
 		return row, user, m.badToken(ctx, nil, event.ReasonMalformed)
 	}
-	row, err = m.oneTime.Find(ctx, purpose, digest)
+	for _, purpose := range purposes {
+		row, err = m.oneTime.Find(ctx, purpose, digest)
+		if !errors.Is(err, ErrOneTimeTokenNotFound) {
+			break
+		}
+	}
 	switch {
 	case errors.Is(err, ErrOneTimeTokenNotFound):
 		return row, user, m.badToken(ctx, nil, event.ReasonUnknown)
@@ -182,26 +187,34 @@ func (m *Manager[U, ID]) restore(ctx context.Context, row OneTimeToken[ID]) {
 	})
 }
 
-// Verify marks the account verified that a token of [Manager.RequestVerification] was sent
-// to, and returns it. It returns an error wrapping [ErrBadOneTimeToken] if the token is
-// malformed, unknown, used or expired, or if the account is gone, inactive or has another
-// address by now; and one wrapping [ErrAlreadyVerified] if there is nothing to do.
+// Verify proves that an e-mail address is the user's, and returns the account. With a token of
+// [Manager.RequestVerification] it marks the account verified; with one of
+// [Manager.RequestEmailChange] it also gives the account the new address. Sessions go on.
+//
+// It returns an error wrapping [ErrBadOneTimeToken] if the token is malformed, unknown, used or
+// expired, or if the account is gone, inactive or has another address by now, or, for a new
+// address, another token version; [ErrAlreadyVerified] if there is nothing to do; or
+// [ErrEmailTaken] if another account got the new address meanwhile.
 func (m *Manager[U, ID]) Verify(ctx context.Context, secret string) (U, error) {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	var none U
-	row, user, err := m.redeemable(ctx, PurposeVerification, secret)
+	row, user, err := m.redeemable(ctx, secret, PurposeVerification, PurposeEmailChange)
 	if err != nil {
 		return none, err
 	}
-	if m.of(&user).Verified {
+	a := m.of(&user)
+	change, done := Change{Verified: new(true)}, event.Event{Kind: event.AccountVerified}
+	switch {
+	case row.Purpose == PurposeEmailChange:
+		change.Email, done.Kind = &row.SentTo, event.EmailChanged
+	case a.Verified:
 		return none, fmt.Errorf("account: %w", ErrAlreadyVerified)
 	}
-	yes := true
-	if err := m.redeem(ctx, row, Change{Verified: &yes}, event.Event{Kind: event.AccountVerified}); err != nil {
+	if err := m.redeem(ctx, row, change, done); err != nil {
 		return none, err
 	}
-	m.of(&user).Verified = true
+	a.Email, a.Verified = row.SentTo, true
 	return user, nil
 }
 
@@ -216,7 +229,7 @@ func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password str
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	var none U
-	row, user, err := m.redeemable(ctx, PurposePasswordReset, secret)
+	row, user, err := m.redeemable(ctx, secret, PurposePasswordReset)
 	if err != nil {
 		return none, err
 	}
@@ -237,13 +250,15 @@ func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password str
 	return user, nil
 }
 
-// RequestEmailChange sends a message with a token for [Manager.ConfirmEmailChange] to a new
-// address of an account, and a notice to the present one. The address does not change yet.
-// Call it only after a fresh login or a check of the password (ASVS 7.5.1).
+// RequestEmailChange sends a message with a token for [Manager.Verify] to a new address of an
+// account, and a notice to the present one. The address does not change yet. Call it only after
+// a fresh login or a check of the password (ASVS 7.5.1). user is the account as it was read
+// when its user was authenticated: the token is no good if the tokens of the account were
+// revoked since.
 //
 // It returns an error wrapping [ErrInvalidEmail], [ErrEmailTaken] (also if the address is the
-// account's own), [ErrUserNotFound], or [ErrNoMailer] if there is no Mailer.
-func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, id ID, email string) error {
+// account's own), or [ErrNoMailer] if there is no Mailer.
+func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, user U, email string) error {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	if m.mail == nil {
@@ -253,13 +268,6 @@ func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, id ID, email st
 	if err != nil {
 		return fmt.Errorf("account: %w", err)
 	}
-	user, err := m.store.ByID(ctx, id)
-	switch {
-	case errors.Is(err, ErrUserNotFound):
-		return fmt.Errorf("account: %w", err)
-	case err != nil:
-		return m.failed(ctx, "look up the account", err)
-	}
 	switch _, err := m.store.ByEmail(ctx, to); {
 	case err == nil:
 		return fmt.Errorf("account: %w", ErrEmailTaken)
@@ -267,6 +275,7 @@ func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, id ID, email st
 		return m.failed(ctx, "look up the address", err)
 	}
 	return m.later(ctx, func(ctx context.Context) {
+		id := m.of(&user).ID
 		if !m.mailAllowed(ctx, to) {
 			m.emit(ctx, event.Event{Kind: event.EmailChangeRequested, UserID: id, Reason: event.ReasonTooMany})
 			return
@@ -276,27 +285,4 @@ func (m *Manager[U, ID]) RequestEmailChange(ctx context.Context, id ID, email st
 			m.emit(ctx, event.Event{Kind: event.EmailChangeRequested, UserID: id})
 		}
 	})
-}
-
-// ConfirmEmailChange gives an account the address that a token of
-// [Manager.RequestEmailChange] was sent to, marks it verified, and returns the account. Its
-// sessions go on. It returns an error wrapping [ErrBadOneTimeToken] as
-// [Manager.ResetPassword] does, or [ErrEmailTaken] if another account got the address
-// meanwhile.
-func (m *Manager[U, ID]) ConfirmEmailChange(ctx context.Context, secret string) (U, error) {
-	ctx, cancel := m.bounded(ctx)
-	defer cancel()
-	var none U
-	row, user, err := m.redeemable(ctx, PurposeEmailChange, secret)
-	if err != nil {
-		return none, err
-	}
-	yes := true
-	err = m.redeem(ctx, row, Change{Email: &row.SentTo, Verified: &yes}, event.Event{Kind: event.EmailChanged})
-	if err != nil {
-		return none, err
-	}
-	a := m.of(&user)
-	a.Email, a.Verified = row.SentTo, true
-	return user, nil
 }

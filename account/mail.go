@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 	// MessageEmailChanging tells the user, at the present address, that a new one was
 	// requested (ASVS 6.3.7). It has no token.
 	MessageEmailChanging MessageKind = "email_changing"
+	// MessageEmailTaken tells the user that somebody tried to register with the address; see
+	// [Manager.RequestRegistration]. It has no token.
+	MessageEmailTaken MessageKind = "email_taken"
 )
 
 // Message is what a [Mailer] sends to a user. The application chooses the words and the link.
@@ -81,8 +85,8 @@ type MailConfig struct {
 	// are in the store of login attempts. Default 5 and 50.
 	PerAddress, PerNetwork int
 
-	// VerificationLifetime is how long a token for [Manager.Verify] or
-	// [Manager.ConfirmEmailChange] is valid. Default 24 hours, which is also the most.
+	// VerificationLifetime is how long a token for [Manager.Verify] is
+	// valid. Default 24 hours, which is also the most.
 	VerificationLifetime time.Duration
 
 	// ResetLifetime is how long a token for [Manager.ResetPassword] is valid. Default 1 hour,
@@ -208,22 +212,29 @@ func (m *Manager[U, ID]) Close() {
 // later does a job behind the answer. If the queue is full, the job is dropped with an event,
 // and the caller's answer is the same.
 func (m *Manager[U, ID]) later(ctx context.Context, do func(ctx context.Context)) error {
+	if err := m.queue(ctx, do); err != nil {
+		if errors.Is(err, ErrNoMailer) {
+			return err
+		}
+		m.emit(ctx, event.Event{Kind: event.MailFailed, Err: err})
+	}
+	return nil
+}
+
+// queue does a job behind the answer. It returns an error if the job is not queued.
+func (m *Manager[U, ID]) queue(ctx context.Context, do func(ctx context.Context)) error {
 	if m.mail == nil {
 		return fmt.Errorf("account: %w", ErrNoMailer)
 	}
 	// The client IP is resolved now: the request is over when the job begins.
 	ctx = event.ContextWithClientIP(context.WithoutCancel(ctx), event.ClientIP(ctx))
-	err := m.mail.add(ctx, func(ctx context.Context) {
+	return m.mail.add(ctx, func(ctx context.Context) {
 		if err := ctx.Err(); err != nil {
 			m.emit(ctx, event.Event{Kind: event.MailFailed, Err: fmt.Errorf("account: not sent before Close ended: %w", err)})
 			return
 		}
 		do(ctx)
 	})
-	if err != nil {
-		m.emit(ctx, event.Event{Kind: event.MailFailed, Err: err})
-	}
-	return nil
 }
 
 // send sends a message, and reports a failure.
@@ -255,14 +266,16 @@ func (m *Manager[U, ID]) mailAllowed(ctx context.Context, email string) bool {
 	if !m.within(ctx, "mail address", email, m.cfg.Mail.PerAddress) {
 		return false
 	}
-	for i, network := range networksOf(event.ClientIP(ctx)) {
-		limit := m.cfg.Mail.PerNetwork
-		if i > 0 {
-			limit *= 10
-		}
-		if !m.within(ctx, "mail network", network, limit) {
+	return m.withinNetwork(ctx, "mail network", m.cfg.Mail.PerNetwork)
+}
+
+// withinNetwork is within for the networks of the client.
+func (m *Manager[U, ID]) withinNetwork(ctx context.Context, kind string, limit int) bool {
+	for _, network := range networksOf(event.ClientIP(ctx)) {
+		if !m.within(ctx, kind, network, limit) {
 			return false
 		}
+		limit = 10 * min(limit, math.MaxInt/10)
 	}
 	return true
 }

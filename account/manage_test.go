@@ -128,17 +128,17 @@ func TestRehashOfADeletedAccountIsNoFailure(t *testing.T) {
 	}
 }
 
-func TestSetFlagsChangesOnlyTheFlagsGiven(t *testing.T) {
+func TestUpdateChangesOnlyTheFlagsGiven(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		flags account.Flags
+		flags account.Update
 		want  func(*member)
 	}{
-		{"none", account.Flags{}, func(*member) {}},
-		{"verified", account.Flags{Verified: new(true)}, func(m *member) { m.Verified = true }},
-		{"superuser", account.Flags{Superuser: new(true)}, func(m *member) { m.Superuser = true }},
-		{"inactive", account.Flags{Active: new(false)}, func(m *member) { m.Active, m.Version = false, m.Version+1 }},
-		{"all", account.Flags{Active: new(false), Verified: new(true), Superuser: new(true)},
+		{"none", account.Update{}, func(*member) {}},
+		{"verified", account.Update{Verified: new(true)}, func(m *member) { m.Verified = true }},
+		{"superuser", account.Update{Superuser: new(true)}, func(m *member) { m.Superuser = true }},
+		{"inactive", account.Update{Active: new(false)}, func(m *member) { m.Active, m.Version = false, m.Version+1 }},
+		{"all", account.Update{Active: new(false), Verified: new(true), Superuser: new(true)},
 			func(m *member) { m.Active, m.Verified, m.Superuser, m.Version = false, true, true, m.Version+1 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestSetFlagsChangesOnlyTheFlagsGiven(t *testing.T) {
 			r.change(t, ann.ID, func(m *member) { m.Version = 41 })
 			want := r.stored(t, ann.ID)
 			c.want(&want)
-			if err := r.SetFlags(t.Context(), ann.ID, c.flags); err != nil {
+			if _, err := r.Update(t.Context(), ann.ID, c.flags); err != nil {
 				t.Fatal(err)
 			}
 			if got := r.stored(t, ann.ID); !sameuser.Equal(got, want) {

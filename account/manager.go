@@ -63,6 +63,11 @@ type Config struct {
 	// shows its text to the client. nil means no further check.
 	CheckPassword func(ctx context.Context, password string) error
 
+	// RegistrationsPerNetwork is how many accounts the clients of a network (IPv4 /24, IPv6
+	// /64; ten times as many by an IPv6 /48) may try to register in an hour. The counters are
+	// in the store of login attempts. Default 20. There is no limit with InsecureNoLimiter.
+	RegistrationsPerNetwork int
+
 	// Mail configures the messages with one-time tokens. The zero value sends none.
 	Mail MailConfig
 
@@ -123,6 +128,12 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 	}
 	if cfg.MinPasswordLength == 0 {
 		cfg.MinPasswordLength = 8
+	}
+	if cfg.RegistrationsPerNetwork < 0 {
+		return nil, fmt.Errorf("account: Config.RegistrationsPerNetwork is negative: %d", cfg.RegistrationsPerNetwork)
+	}
+	if cfg.RegistrationsPerNetwork == 0 {
+		cfg.RegistrationsPerNetwork = 20
 	}
 	if cfg.MaxConcurrentHashes < 0 {
 		return nil, fmt.Errorf("account: Config.MaxConcurrentHashes is negative: %d", cfg.MaxConcurrentHashes)

@@ -793,8 +793,11 @@ func TestReauthenticate(t *testing.T) {
 	}
 }
 
-func setFlags(flags account.Flags) func(*rig, context.Context, uuid.UUID) error {
-	return func(r *rig, ctx context.Context, id uuid.UUID) error { return r.SetFlags(ctx, id, flags) }
+func update(flags account.Update) func(*rig, context.Context, uuid.UUID) error {
+	return func(r *rig, ctx context.Context, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, flags)
+		return err
+	}
 }
 
 func TestStatusChangeIsOneUpdate(t *testing.T) {
@@ -807,12 +810,12 @@ func TestStatusChangeIsOneUpdate(t *testing.T) {
 		{"Deactivate", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Deactivate(ctx, id) }, account.Change{Active: &no, RevokeTokens: true}},
 		{"Activate", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.Activate(ctx, id) }, account.Change{Active: &yes}},
 		{"RevokeTokens", func(r *rig, ctx context.Context, id uuid.UUID) error { return r.RevokeTokens(ctx, id) }, account.Change{RevokeTokens: true}},
-		{"SetFlags of none", setFlags(account.Flags{}), account.Change{}},
-		{"SetFlags of Verified", setFlags(account.Flags{Verified: &yes}), account.Change{Verified: &yes}},
-		{"SetFlags of Superuser", setFlags(account.Flags{Superuser: &no}), account.Change{Superuser: &no}},
-		{"SetFlags of all, active", setFlags(account.Flags{Active: &yes, Verified: &no, Superuser: &yes}),
+		{"Update of none", update(account.Update{}), account.Change{}},
+		{"Update of Verified", update(account.Update{Verified: &yes}), account.Change{Verified: &yes}},
+		{"Update of Superuser", update(account.Update{Superuser: &no}), account.Change{Superuser: &no}},
+		{"Update of all, active", update(account.Update{Active: &yes, Verified: &no, Superuser: &yes}),
 			account.Change{Active: &yes, Verified: &no, Superuser: &yes}},
-		{"SetFlags of all, inactive", setFlags(account.Flags{Active: &no, Verified: &yes, Superuser: &no}),
+		{"Update of all, inactive", update(account.Update{Active: &no, Verified: &yes, Superuser: &no}),
 			account.Change{Active: &no, Verified: &yes, Superuser: &no, RevokeTokens: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -941,7 +944,8 @@ func TestStoreFailureIsNotADenial(t *testing.T) {
 		check("SetPassword", err)
 		_, err = r.CreateWithHash(t.Context(), newMember("bob@example.com"), account.PasswordHash{})
 		check("CreateWithHash", err)
-		check("SetFlags", r.SetFlags(t.Context(), ann.ID, account.Flags{}))
+		_, err = r.Update(t.Context(), ann.ID, account.Update{})
+		check("Update", err)
 		check("Delete", r.Delete(t.Context(), ann.ID))
 		check("Deactivate", r.Deactivate(t.Context(), ann.ID))
 		check("Activate", r.Activate(t.Context(), ann.ID))
@@ -1142,7 +1146,7 @@ func TestEvents(t *testing.T) {
 	_, _ = r.SetPassword(ctx, uuid.New(), third)
 	_, _ = r.SetPassword(ctx, ann.ID, "weak")
 	_, _ = r.SetPassword(ctx, ann.ID, third)
-	_ = r.SetFlags(ctx, ann.ID, account.Flags{Verified: new(true)})
+	_, _ = r.Update(ctx, ann.ID, account.Update{Verified: new(true)})
 	bob, err := r.CreateWithHash(ctx, newMember("bob@example.com"), account.PasswordHash{})
 	if err != nil {
 		t.Fatalf("CreateWithHash: %v", err)
@@ -1157,6 +1161,7 @@ func TestEvents(t *testing.T) {
 
 	want := []event.Event{
 		{Kind: event.AccountRegistered, UserID: ann.ID},
+		{Kind: event.RegistrationDenied, Reason: event.ReasonEmailTaken},
 		{Kind: event.LoginSucceeded, UserID: ann.ID},
 		{Kind: event.LoginDenied, UserID: ann.ID, Reason: event.ReasonWrongPassword},
 		{Kind: event.LoginDenied, Reason: event.ReasonUnknownUser},
@@ -1301,8 +1306,9 @@ var makeChange = map[string]func(context.Context, *rig, uuid.UUID) error{
 		_, err := r.SetPassword(ctx, id, "weak")
 		return err
 	},
-	"SetFlags": func(ctx context.Context, r *rig, id uuid.UUID) error {
-		return r.SetFlags(ctx, id, account.Flags{Verified: new(true), Superuser: new(false)})
+	"Update": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, account.Update{Verified: new(true), Superuser: new(false)})
+		return err
 	},
 	"Delete":       func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Delete(ctx, id) },
 	"Deactivate":   func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Deactivate(ctx, id) },
@@ -1328,7 +1334,7 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 		{"RevokeTokens", nil, true, revoked},
 		{"Activate", nil, true, changed},
 		{"SetPassword", nil, true, revoked},
-		{"SetFlags", nil, true, changed},
+		{"Update", nil, true, changed},
 		{"Delete", nil, true, revoked},
 
 		{"ChangePassword", down, true, changed},
@@ -1337,7 +1343,7 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 		{"Activate", down, true, changed},
 		{"Deactivate", context.Canceled, true, changed},
 		{"SetPassword", down, true, changed},
-		{"SetFlags", down, true, changed},
+		{"Update", down, true, changed},
 		{"Delete", down, true, changed},
 		{"Delete", context.Canceled, true, changed},
 
@@ -1347,7 +1353,7 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 		{"RevokeTokens", nil, false, nothing},
 		{"Activate", nil, false, nothing},
 		{"SetPassword", nil, false, nothing},
-		{"SetFlags", nil, false, nothing},
+		{"Update", nil, false, nothing},
 		// An earlier Delete can have left rows behind.
 		{"Delete", nil, false, revoked},
 		{"a weak password by an administrator", nil, true, nothing},

@@ -250,9 +250,9 @@ func checkNewPassword(password string, minLength int) error {
 	case !utf8.ValidString(password):
 		return fmt.Errorf("%w: not valid UTF-8", ErrInvalidPassword)
 	case len(password) > MaxPasswordBytes:
-		return fmt.Errorf("%w: longer than %d bytes", ErrInvalidPassword, MaxPasswordBytes)
+		return fmt.Errorf("%w: %w: more than %d bytes", ErrInvalidPassword, ErrPasswordTooLong, MaxPasswordBytes)
 	case utf8.RuneCountInString(password) < minLength:
-		return fmt.Errorf("%w: shorter than %d characters", ErrInvalidPassword, minLength)
+		return fmt.Errorf("%w: %w: less than %d characters", ErrInvalidPassword, ErrPasswordTooShort, minLength)
 	}
 	return nil
 }

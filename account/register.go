@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/latchkey-go/latchkey/event"
 )
@@ -15,11 +16,88 @@ import (
 // stored as they are. It returns the account as stored.
 //
 // It returns an error wrapping [ErrInvalidEmail], [ErrInvalidPassword], [ErrEmailTaken],
-// [ErrConflict] if the ID is taken, or [ErrBusy].
+// [ErrConflict] if the ID is taken, [ErrTooManyAttempts] (a *[TooManyAttemptsError]) beyond
+// Config.RegistrationsPerNetwork, or [ErrBusy]. The client IP is that of ctx; see
+// event.ContextWithClientIP.
 //
-// ErrEmailTaken reveals that an account exists. A public sign-up form should give the
-// same answer in both cases, and send the rest by e-mail.
+// ErrEmailTaken reveals that an account exists. [Manager.RequestRegistration] does not.
 func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
+	var none U
+	user, err := m.signUp(ctx, user, password)
+	if err != nil {
+		return none, err
+	}
+	user, err = m.insert(ctx, user)
+	if errors.Is(err, ErrEmailTaken) {
+		m.emit(ctx, event.Event{Kind: event.RegistrationDenied, Reason: event.ReasonEmailTaken})
+	}
+	return user, err
+}
+
+// RequestRegistration is [Manager.Register] for a sign-up that conceals which addresses have
+// an account. It returns before the account is stored: neither its result nor its time tells
+// whether the address is taken. A new account gets a message with a token for
+// [Manager.Verify]; the user of an account that has the address gets a message that says so.
+//
+// It returns the errors of Register except ErrEmailTaken, [ErrBusy] also if the queue of
+// messages is full, and [ErrNoMailer] if there is no Mailer. A registration that fails behind
+// the answer is an event.
+func (m *Manager[U, ID]) RequestRegistration(ctx context.Context, user U, password string) error {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
+	if m.mail == nil {
+		return fmt.Errorf("account: %w", ErrNoMailer)
+	}
+	user, err := m.signUp(ctx, user, password)
+	if err != nil {
+		return err
+	}
+	err = m.queue(ctx, func(ctx context.Context) { m.registerBehind(ctx, user) })
+	if err != nil {
+		return m.failed(ctx, "queue the registration", err)
+	}
+	return nil
+}
+
+// registerBehind stores a new account behind the answer, and sends the message.
+func (m *Manager[U, ID]) registerBehind(ctx context.Context, user U) {
+	email := m.of(&user).Email
+	stored, err := m.insert(ctx, user)
+	taken := errors.Is(err, ErrEmailTaken)
+	switch {
+	case taken:
+		m.emit(ctx, event.Event{Kind: event.RegistrationDenied, Reason: event.ReasonEmailTaken})
+	case errors.Is(err, ErrConflict):
+		_ = m.failed(ctx, "insert the account", err)
+		return
+	case err != nil: // reported
+		return
+	}
+	if !m.mailAllowed(ctx, email) {
+		m.emit(ctx, event.Event{Kind: event.VerificationRequested, Reason: event.ReasonTooMany})
+		return
+	}
+	if !taken {
+		if m.mailToken(ctx, &stored, PurposeVerification, MessageVerification, email, m.cfg.Mail.VerificationLifetime) == nil {
+			m.emit(ctx, event.Event{Kind: event.VerificationRequested, UserID: m.of(&stored).ID})
+		}
+		return
+	}
+	owner, err := m.store.ByEmail(ctx, email)
+	switch {
+	case errors.Is(err, ErrUserNotFound): // deleted meanwhile
+	case err != nil:
+		_ = m.failed(ctx, "look up the account", err)
+	case owner.IsActive():
+		m.send(ctx, &owner, Message{Kind: MessageEmailTaken, To: email})
+	}
+}
+
+// signUp returns the account of a user who signs up, as it is to be stored. It takes as long
+// for a taken address as for a new one.
+func (m *Manager[U, ID]) signUp(ctx context.Context, user U, password string) (U, error) {
 	a := m.of(&user)
 	a.Active, a.Verified, a.Superuser = true, false, false
 	// user may come from a form. Strangers must not choose their ID, which can be that of
@@ -28,7 +106,21 @@ func (m *Manager[U, ID]) Register(ctx context.Context, user U, password string) 
 	if m.newID != nil {
 		a.ID = m.newID()
 	}
-	return m.Create(ctx, user, password)
+	return m.prepare(user, func() (PasswordHash, error) {
+		if err := m.checkNewPassword(ctx, password); err != nil {
+			return PasswordHash{}, err
+		}
+		// Before the password is hashed, which is costly.
+		if !m.withinNetwork(ctx, "registration network", m.cfg.RegistrationsPerNetwork) {
+			m.emit(ctx, event.Event{Kind: event.RegistrationDenied, Reason: event.ReasonTooMany})
+			return PasswordHash{}, fmt.Errorf("account: %w", &TooManyAttemptsError{time.Hour})
+		}
+		hash, err := m.hash(ctx, password)
+		if err != nil {
+			return PasswordHash{}, m.failed(ctx, "hash the password", err)
+		}
+		return hash, nil
+	})
 }
 
 // Create creates an account with the flags and the token version of user, and with its
@@ -60,6 +152,17 @@ func (m *Manager[U, ID]) CreateWithHash(ctx context.Context, user U, hash Passwo
 func (m *Manager[U, ID]) create(ctx context.Context, user U, makeHash func() (PasswordHash, error)) (U, error) {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
+	user, err := m.prepare(user, makeHash)
+	if err != nil {
+		var none U
+		return none, err
+	}
+	return m.insert(ctx, user)
+}
+
+// prepare returns an account as it is to be stored, with the password hash that makeHash
+// returns.
+func (m *Manager[U, ID]) prepare(user U, makeHash func() (PasswordHash, error)) (U, error) {
 	var none U
 	a := m.of(&user)
 	email, err := NormalizeEmail(a.Email)
@@ -78,13 +181,19 @@ func (m *Manager[U, ID]) create(ctx context.Context, user U, makeHash func() (Pa
 		return none, err
 	}
 	a.Email, a.HashedPassword, a.CreatedAt = email, hash, m.now()
+	return user, nil
+}
+
+// insert stores a new account.
+func (m *Manager[U, ID]) insert(ctx context.Context, user U) (U, error) {
+	var none U
 	switch err := m.store.Insert(ctx, user); {
 	case errors.Is(err, ErrEmailTaken), errors.Is(err, ErrConflict):
 		return none, fmt.Errorf("account: %w", err)
 	case err != nil:
 		return none, m.failed(ctx, "insert the account", err)
 	}
-	m.emit(ctx, event.Event{Kind: event.AccountRegistered, UserID: a.ID})
+	m.emit(ctx, event.Event{Kind: event.AccountRegistered, UserID: m.of(&user).ID})
 	return user, nil
 }
 

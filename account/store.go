@@ -36,6 +36,23 @@ type Store[U any, ID comparable] interface {
 	// several accounts that take the same address.
 	Apply(ctx context.Context, id ID, change Change) error
 
+	// Edit changes the application's own fields of an account: it calls edit with the account
+	// and stores what edit changed, in one update that leaves all other fields as they are.
+	// What edit changes in the fields of [User] must not be stored. Edit returns the account
+	// as it is then.
+	//
+	// If edit returns an error, Edit must return that error and change nothing. If there is no
+	// such account, Edit must return an error wrapping [ErrUserNotFound], and must not create
+	// it. Edit may call edit more than once. Of concurrent edits of the same field, one
+	// survives; edits of different fields must not undo each other.
+	Edit(ctx context.Context, id ID, edit func(*U) error) (U, error)
+
+	// List returns the accounts whose address begins with prefix, which can be "", and comes
+	// after the address after, or from the first one if after is "". They are ordered by
+	// address, byte by byte. It must return limit accounts, which is more than 0, or all if
+	// there are fewer.
+	List(ctx context.Context, prefix, after string, limit int) ([]U, error)
+
 	// Delete removes an account. Its address is free then. If there is no such account, it
 	// must return an error wrapping [ErrUserNotFound]: only one of several concurrent calls
 	// may succeed. No concurrent change may bring the account back.

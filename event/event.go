@@ -85,8 +85,11 @@ const (
 const (
 	// AccountRegistered: an account was created. UserID.
 	AccountRegistered Kind = "account.registered"
-	// AccountChanged: the flags of an account were set, or its tokens revoked. UserID, and
-	// Reason if it was deactivated.
+	// RegistrationDenied: a client could not register an account. Reason: the address is taken,
+	// or its network registers too many accounts.
+	RegistrationDenied Kind = "account.registration_denied"
+	// AccountChanged: the flags or the application's own fields of an account were set, or its
+	// tokens revoked. UserID, and Reason if it was deactivated.
 	AccountChanged Kind = "account.changed"
 	// AccountDeleted: an account was deleted. UserID.
 	AccountDeleted Kind = "account.deleted"
@@ -95,8 +98,8 @@ const (
 	PasswordChanged Kind = "account.password_changed"
 	// AccountVerified: a user proved to own the e-mail address. UserID.
 	AccountVerified Kind = "account.verified"
-	// EmailChanged: a user proved to own a new e-mail address, which is the account's now.
-	// UserID.
+	// EmailChanged: an account got a new e-mail address: its user proved to own it, or the
+	// application set it. UserID.
 	EmailChanged Kind = "account.email_changed"
 	// PasswordReset: a user set a new password with a one-time token. UserID.
 	PasswordReset Kind = "account.password_reset"
@@ -149,6 +152,7 @@ const (
 	ReasonUnknownUser   Reason = "unknown_user"   // no account has this name
 	ReasonWrongPassword Reason = "wrong_password" // the password does not match
 	ReasonNoPassword    Reason = "no_password"    // the account has no password
+	ReasonEmailTaken    Reason = "email_taken"    // another account has the address
 	ReasonUnusableHash  Reason = "unusable_hash"  // the stored password hash cannot be read, or costs too much
 	ReasonTooMany       Reason = "too_many"       // too many attempts failed; the password was not checked
 )

@@ -119,7 +119,7 @@ func TestDocumentsOfOneTimeTokensAreAsDocumented(t *testing.T) {
 	db := database(t)
 	f := newFacade(t, db, latchkey.Config{Mail: account.MailConfig{Mailer: mails}})
 	ann := f.register("ann@example.com")
-	if err := f.Accounts.RequestEmailChange(t.Context(), ann.ID, "new@example.com"); err != nil {
+	if err := f.Accounts.RequestEmailChange(t.Context(), ann, "new@example.com"); err != nil {
 		t.Fatal(err)
 	}
 	<-mails // the notice
@@ -148,7 +148,7 @@ func TestDocumentsOfOneTimeTokensAreAsDocumented(t *testing.T) {
 	if _, err := coll.UpdateMany(t.Context(), bson.D{}, bson.D{{Key: "$set", Value: bson.D{{Key: "expires_at", Value: "soon"}}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Accounts.ConfirmEmailChange(t.Context(), secret); !errors.Is(err, account.ErrBadOneTimeToken) {
+	if _, err := f.Accounts.Verify(t.Context(), secret); !errors.Is(err, account.ErrBadOneTimeToken) {
 		t.Errorf("with an invalid document: got %v, want ErrBadOneTimeToken", err)
 	}
 	f.mu.Lock()

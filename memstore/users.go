@@ -2,6 +2,8 @@ package memstore
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -117,6 +119,39 @@ func set[T any](field, value *T) {
 	if value != nil {
 		*field = *value
 	}
+}
+
+func (s *users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (edited U, err error) {
+	err = s.change(ctx, id, func(user *U) error {
+		own := *s.of(user)
+		if err := edit(user); err != nil {
+			return err
+		}
+		*s.of(user) = own
+		edited = *user
+		return nil
+	})
+	return edited, err
+}
+
+func (s *users[U, ID]) List(ctx context.Context, prefix, after string, limit int) ([]U, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var emails []string
+	for email := range s.byEmail {
+		if strings.HasPrefix(email, prefix) && email > after {
+			emails = append(emails, email)
+		}
+	}
+	slices.Sort(emails)
+	var users []U
+	for _, email := range emails[:min(limit, len(emails))] {
+		users = append(users, s.byID[s.byEmail[email]])
+	}
+	return users, nil
 }
 
 func (s *users[U, ID]) Delete(ctx context.Context, id ID) error {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
+	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -148,16 +150,26 @@ func (u *Users[U, ID]) read(ctx context.Context, key string, value any) (user U,
 		}
 		return none, nil, account.ErrUserNotFound
 	}
+	if user, err = u.decode(cur); err != nil {
+		return none, &invalidDocument{cur.Current, err}, nil
+	}
+	return user, nil, nil
+}
+
+// decode decodes the document at which a cursor is.
+func (u *Users[U, ID]) decode(cur *mongo.Cursor) (user U, err error) {
 	doc := cur.Current
+	defer func() { cur.Current = doc }()
 	if cur.Current, err = withIntegerVersion(doc); err == nil {
 		err = cur.Decode(&user)
 	}
 	if err != nil {
-		return none, &invalidDocument{doc, err}, nil
+		var none U
+		return none, err
 	}
 	a := u.of(&user)
 	a.CreatedAt = utc(a.CreatedAt)
-	return user, nil, nil
+	return user, nil
 }
 
 // Apply implements account.Store.
@@ -278,6 +290,107 @@ func (u *Users[U, ID]) updateOne(ctx context.Context, filter, update bson.D) (ma
 		return matched, err
 	})
 	return matched, err
+}
+
+// Edit implements account.Store: it sets the top-level fields of the document that edit
+// changed.
+func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U, error) {
+	ctx, cancel := u.bounded(ctx)
+	defer cancel()
+	var none U
+	user, err := u.find(ctx, "_id", id)
+	if err != nil {
+		return none, err
+	}
+	before, err := encode(u.registry, user)
+	if err != nil {
+		return none, fmt.Errorf("mongostore: encode the account: %w", err)
+	}
+	own := *u.of(&user)
+	if err := edit(&user); err != nil {
+		return none, err
+	}
+	*u.of(&user) = own
+	after, err := encode(u.registry, user)
+	if err != nil {
+		return none, fmt.Errorf("mongostore: encode the account: %w", err)
+	}
+	update, err := edits(before, after)
+	if err != nil {
+		return none, fmt.Errorf("mongostore: compare the account: %w", err)
+	}
+	if len(update) == 0 {
+		return user, nil
+	}
+	matched, err := u.updateOne(ctx, bson.D{{Key: "_id", Value: id}}, update)
+	switch {
+	case err != nil:
+		return none, fmt.Errorf("mongostore: edit the account: %w", err)
+	case !matched:
+		return none, fmt.Errorf("mongostore: %w", account.ErrUserNotFound)
+	}
+	return user, nil
+}
+
+// edits returns the update that makes the fields of a document those of another.
+func edits(before, after bson.Raw) (bson.D, error) {
+	old, err := before.Elements()
+	if err != nil {
+		return nil, err
+	}
+	fields, err := after.Elements()
+	if err != nil {
+		return nil, err
+	}
+	var set, unset bson.D
+	for _, f := range fields {
+		if was, err := before.LookupErr(f.Key()); err != nil || !was.Equal(f.Value()) {
+			set = append(set, bson.E{Key: f.Key(), Value: f.Value()})
+		}
+	}
+	for _, f := range old {
+		if _, err := after.LookupErr(f.Key()); err != nil {
+			unset = append(unset, bson.E{Key: f.Key(), Value: ""})
+		}
+	}
+	var update bson.D
+	if len(set) > 0 {
+		update = append(update, bson.E{Key: "$set", Value: set})
+	}
+	if len(unset) > 0 {
+		update = append(update, bson.E{Key: "$unset", Value: unset})
+	}
+	return update, nil
+}
+
+// List implements account.Store. It leaves out documents that cannot be read, with an event for
+// each.
+func (u *Users[U, ID]) List(ctx context.Context, prefix, after string, limit int) ([]U, error) {
+	ctx, cancel := u.bounded(ctx)
+	defer cancel()
+	bounds := bson.D{{Key: "$gt", Value: after}}
+	if prefix != "" {
+		bounds = append(bounds, bson.E{Key: "$gte", Value: prefix}, bson.E{Key: "$lt", Value: prefix + string(utf8.MaxRune)})
+	}
+	byEmail := options.Find().SetSort(bson.D{{Key: "email", Value: 1}}).SetBatchSize(int32(min(limit, math.MaxInt32)))
+	cur, err := u.coll.Find(ctx, bson.D{{Key: "email", Value: bounds}}, byEmail)
+	if err != nil {
+		return nil, fmt.Errorf("mongostore: list the accounts: %w", err)
+	}
+	defer func() { _ = cur.Close(ctx) }()
+	var users []U
+	for len(users) < limit && cur.Next(ctx) {
+		user, err := u.decode(cur)
+		if err != nil {
+			u.invalid(ctx, cur.Current, nil, err)
+			continue
+		}
+		users = append(users, user)
+	}
+	if err := cur.Err(); err != nil {
+		return nil, fmt.Errorf("mongostore: list the accounts: %w", err)
+	}
+	return users, nil
 }
 
 // Delete implements account.Store.
