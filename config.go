@@ -51,10 +51,9 @@ type Config struct {
 	// unsafe requests with the cookie. Default none; see ginauth.Config.
 	TrustedOrigins []string
 
-	// OnUnauthorized answers a request that a guard rejects with 401, for example
-	// with a redirect to the login page. Default: the JSON answer; see
-	// ginauth.Config.
-	OnUnauthorized func(c *gin.Context, err error)
+	// OnRefusal writes the body of every refusal, or redirects, for example a 401 to the
+	// login page. Default: the contract's JSON; see ginauth.Config.
+	OnRefusal func(c *gin.Context, refusal *ginauth.Refusal)
 
 	// Cache keeps sessions in memory, so that most requests need no database.
 	// Default none; see strategy.Cache.
@@ -233,7 +232,7 @@ func (c *Config) ginauth() ginauth.Config {
 	return ginauth.Config{
 		Transports:      []ginauth.Transport{c.Bearer, c.Cookie},
 		RequireVerified: c.RequireVerified, BriefLifetime: c.BriefLifetime,
-		TrustedOrigins: c.TrustedOrigins, OnUnauthorized: c.OnUnauthorized, BodyTimeout: c.BodyTimeout,
+		TrustedOrigins: c.TrustedOrigins, OnRefusal: c.OnRefusal, BodyTimeout: c.BodyTimeout,
 		OmitUserAgent: c.OmitUserAgent, OmitClientIP: c.OmitClientIP, Timeout: c.Timeout,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}

@@ -103,7 +103,7 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 	set := latchkey.Config{
 		Lifetime: 1, IdleTimeout: 1, BriefLifetime: 1, MaxSessions: 1, RequireVerified: true,
 		Cookie: ginauth.Cookie{Name: "a"}, Bearer: ginauth.Bearer{Realm: "a"}, TrustedOrigins: []string{"a"},
-		OnUnauthorized: func(*gin.Context, error) {}, Cache: strategy.Cache{MaxEntries: 1},
+		OnRefusal: func(*gin.Context, *ginauth.Refusal) {}, Cache: strategy.Cache{MaxEntries: 1},
 		Limiter: account.LimiterConfig{FailClosed: true}, InsecureNoLimiter: true, MinPasswordLength: 1,
 		CheckPassword: func(context.Context, string) error { return nil }, Argon2: account.Argon2{Iterations: 1},
 		InsecureArgon2: true, MaxConcurrentHashes: 1, MaxHashWait: 1, Mail: account.MailConfig{Workers: 1}, TouchInterval: 1, NotBefore: time.Unix(1, 0),

@@ -21,7 +21,8 @@ import (
 type answer struct {
 	code   int
 	detail string      // a code of the contract
-	reason string      // why, for people; "" for none
+	reason string      // why a password was rejected, for people
+	why    string      // the same, for programs
 	fields fieldErrors // the invalid fields, in place of detail
 	// challenge asks for a WWW-Authenticate header, and params are its parameters
 	// after the realm.
@@ -49,6 +50,11 @@ func status(err error) answer {
 }
 
 func statusOfRest(err error) answer {
+	if ofRoute, ok := errors.AsType[*routeError](err); ok {
+		ans := statusOfRest(ofRoute.error)
+		ans.detail = ofRoute.code
+		return ans
+	}
 	var (
 		invalid fieldErrors
 		stale   *staleError
@@ -79,9 +85,13 @@ func statusOfRest(err error) answer {
 		return answer{code: http.StatusBadRequest, detail: "REGISTER_USER_ALREADY_EXISTS"}
 	case errors.Is(err, account.ErrInvalidPassword):
 		_, why, _ := strings.Cut(err.Error(), account.ErrInvalidPassword.Error()+": ")
-		return answer{code: http.StatusBadRequest, detail: "REGISTER_INVALID_PASSWORD", reason: cmp.Or(why, err.Error())}
+		return answer{code: http.StatusBadRequest, detail: "REGISTER_INVALID_PASSWORD", reason: cmp.Or(why, err.Error()), why: whyInvalid(err)}
+	case errors.Is(err, account.ErrBadOneTimeToken):
+		return answer{code: http.StatusBadRequest, detail: "VERIFY_USER_BAD_TOKEN"}
+	case errors.Is(err, account.ErrAlreadyVerified):
+		return answer{code: http.StatusBadRequest, detail: "VERIFY_USER_ALREADY_VERIFIED"}
 	case errors.Is(err, account.ErrInvalidEmail):
-		return answer{code: http.StatusUnprocessableEntity, fields: fieldErrors{{Loc: []string{"body", "email"}, Msg: "Input should be an e-mail address", Type: "value_error"}}}
+		return answer{code: http.StatusUnprocessableEntity, fields: fieldErrors{bodyError("value_error", "Input should be an e-mail address", "email")}}
 	case errors.Is(err, account.ErrUserNotFound):
 		return answer{code: http.StatusNotFound, detail: "NOT_FOUND"}
 	case errors.Is(err, account.ErrConflict):
@@ -100,7 +110,18 @@ func statusOfRest(err error) answer {
 	return answer{code: http.StatusServiceUnavailable, detail: "SERVICE_UNAVAILABLE", retryAfter: time.Second}
 }
 
-// Refuse writes the contract's answer to an error, and keeps the handlers that follow from
+// whyInvalid returns the code of the reason for which a password was rejected.
+func whyInvalid(err error) string {
+	switch {
+	case errors.Is(err, account.ErrPasswordTooShort):
+		return "PASSWORD_TOO_SHORT"
+	case errors.Is(err, account.ErrPasswordTooLong):
+		return "PASSWORD_TOO_LONG"
+	}
+	return "PASSWORD_REJECTED"
+}
+
+// Refuse answers an error as the contract says, or by Config.OnRefusal, and keeps the handlers that follow from
 // running. It answers 503 to an error that does not wrap one of this package, strategy or
 // account: a failure, or a method of this package that a handler called where it cannot work,
 // such as [Auth.Renew] without a guard. Unless an event has reported the error already, Refuse
@@ -115,28 +136,33 @@ func (a *Auth[U]) Refuse(c *gin.Context, err error) {
 		session, _ := strategy.SessionFromContext[U](ctx)
 		a.failed(ctx, session.SessionInfo, err)
 	}
-	a.refuse(c.Writer, c.Request, err)
-}
-
-func (a *Auth[U]) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	a.boundBody(w, r)
 	ans := status(err)
-	h := w.Header()
+	a.boundBody(c.Writer, c.Request)
+	h := c.Writer.Header()
 	if ans.retryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((ans.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	if ans.challenge && a.cfg.realm != "" {
 		h["Www-Authenticate"] = a.cfg.challenge(ans.params)
 	}
-	if ans.fields != nil {
+	if a.cfg.OnRefusal == nil {
+		ans.write(c.Writer)
+		return
+	}
+	c.Writer.WriteHeader(ans.code) // the default of the hook
+	a.cfg.OnRefusal(c, &Refusal{Status: ans.code, Code: ans.detail, Reason: ans.reason, ReasonCode: ans.why, Fields: ans.fields, RetryAfter: ans.retryAfter, Err: err})
+}
+
+// write writes the contract's status and body.
+func (ans answer) write(w http.ResponseWriter) {
+	switch {
+	case ans.fields != nil:
 		writeJSON(w, ans.code, map[string]any{"detail": ans.fields})
-		return
+	case ans.reason != "":
+		writeJSON(w, ans.code, map[string]any{"detail": map[string]string{"code": ans.detail, "reason": ans.reason, "reason_code": ans.why}})
+	default:
+		writeEncoded(w, ans.code, `{"detail":"`, ans.detail, `"}`) // no code needs escaping
 	}
-	if ans.reason != "" {
-		writeJSON(w, ans.code, map[string]any{"detail": map[string]string{"code": ans.detail, "reason": ans.reason}})
-		return
-	}
-	writeEncoded(w, ans.code, `{"detail":"`, ans.detail, `"}`) // no code needs escaping
 }
 
 var contentTypeJSON = []string{"application/json; charset=utf-8"}

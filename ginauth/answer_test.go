@@ -69,7 +69,7 @@ func TestRefuseSaysWhatIsInvalid(t *testing.T) {
 		code                  int
 		body                  string
 	}{
-		{"a short password", "bob@example.com", "short", 400, `{"detail":{"code":"REGISTER_INVALID_PASSWORD","reason":"shorter than 8 characters"}}`},
+		{"a short password", "bob@example.com", "short", 400, `{"detail":{"code":"REGISTER_INVALID_PASSWORD","reason":"too short: less than 8 characters","reason_code":"PASSWORD_TOO_SHORT"}}`},
 		{"no address", "bob", password, 422, `{"detail":[{"loc":["body","email"],"msg":"Input should be an e-mail address","type":"value_error"}]}`},
 		{"a taken address", "ann@example.com", password, 400, `{"detail":"REGISTER_USER_ALREADY_EXISTS"}`},
 	} {

@@ -19,20 +19,14 @@ import (
 // maxBody bounds a body, in bytes. A name and a password need far less.
 const maxBody = 16 << 10
 
-// fieldError is an invalid field of the body or the query, in FastAPI's shape.
-type fieldError struct {
-	Loc  []string `json:"loc"`
-	Msg  string   `json:"msg"`
-	Type string   `json:"type"`
-}
-
-type fieldErrors []fieldError
+// fieldErrors are the invalid fields of a request.
+type fieldErrors []FieldError
 
 func (e fieldErrors) Error() string { return "invalid body" }
 
 // bodyError returns the error of a field, or of the body as a whole.
-func bodyError(kind, msg string, loc ...string) fieldError {
-	return fieldError{append([]string{"body"}, loc...), msg, kind}
+func bodyError(kind, msg string, loc ...string) FieldError {
+	return FieldError{append([]string{"body"}, loc...), msg, kind}
 }
 
 // readOptionalForm is readForm for a request that may be without a body, or with JSON's

@@ -95,13 +95,13 @@ type Config struct {
 	// a path or a trailing dot.
 	TrustedOrigins []string
 
-	// OnUnauthorized answers a request that a guard rejects with 401, in place of the
-	// contract's JSON: a page can redirect to the login page. The status is already
-	// set to 401, and no further handler runs. err wraps [ErrNoCredentials],
-	// strategy.ErrInvalidToken, or [ErrNotFresh] where the user must enter the
-	// password again. The guards of the package's own routes call it too. Other
-	// rejections (403, 503) keep their JSON. Default nil: JSON.
-	OnUnauthorized func(c *gin.Context, err error)
+	// OnRefusal writes the body of every refusal (400, 401, 403, 404, 408, 409, 413, 415,
+	// 422, 429, 503) in place of the contract's JSON: an API can have its own envelope, and a
+	// website its own pages. It can also redirect, for example a 401 to the login page. The
+	// status and the headers WWW-Authenticate and Retry-After are already set, and no further
+	// handler runs. [Refusal.WriteJSON] writes the contract's answer. The error of the refusal
+	// wraps [ErrNotFresh] where the user must enter the password again. Default nil: JSON.
+	OnRefusal func(c *gin.Context, refusal *Refusal)
 
 	// BodyTimeout bounds how long the body of a request may take: of requests to the
 	// package's routes, which answer 408 after it, of requests that a guard rejects, and

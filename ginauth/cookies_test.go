@@ -127,7 +127,7 @@ func TestCookiesOfTwoUsersAreRejected(t *testing.T) {
 	var heard []event.Event
 	var told []error
 	cfg.OnEvent = func(_ context.Context, e event.Event) { heard = append(heard, e) }
-	cfg.OnUnauthorized = func(c *gin.Context, err error) { told = append(told, err) }
+	cfg.OnRefusal = func(_ *gin.Context, refusal *ginauth.Refusal) { told = append(told, refusal) }
 	auth := h.auth(t, cfg)
 	r := engine(auth)
 	anns, bobs := h.token(t), h.tokenOfBob(t)

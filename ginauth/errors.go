@@ -9,7 +9,7 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// The errors that the methods of an [Auth] return and Config.OnUnauthorized receives,
+// The errors that the methods of an [Auth] return and a [Refusal] wraps,
 // beside those of strategy and account.
 var (
 	// ErrNoCredentials means that the request carries no token.
@@ -40,6 +40,7 @@ var verdicts = []error{
 	ErrNoCredentials, ErrNotFresh, ErrCrossOrigin, ErrNotVerified, errBadRequest, errForbidden,
 	strategy.ErrInvalidToken, strategy.ErrSessionNotFound, strategy.ErrUserInactive,
 	account.ErrBadCredentials, account.ErrTooManyAttempts,
+	account.ErrBadOneTimeToken, account.ErrAlreadyVerified,
 	account.ErrEmailTaken, account.ErrInvalidEmail, account.ErrInvalidPassword, account.ErrConflict, account.ErrUserNotFound,
 }
 
@@ -54,6 +55,14 @@ func (e *staleError) Unwrap() error { return ErrNotFresh }
 type scopeError struct{ scopes []string }
 
 func (e *scopeError) Error() string { return "insufficient scope" }
+
+// routeError is an error whose code depends on the route.
+type routeError struct {
+	error
+	code string
+}
+
+func (e *routeError) Unwrap() error { return e.error }
 
 // expected returns the reason that err wraps, of those that a call may give. Any other
 // error becomes unavailable: a failure of the application's database, service or check

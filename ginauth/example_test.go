@@ -305,15 +305,18 @@ func ExampleAuth_AnswerLoginsWith() {
 }
 
 // A web application redirects to its login page where an API answers 401.
-func ExampleConfig_onUnauthorized() {
+func ExampleConfig_onRefusal() {
 	app := newApp(ginauth.Config{
 		Transports: []ginauth.Transport{ginauth.Cookie{}},
-		OnUnauthorized: func(c *gin.Context, err error) {
-			if errors.Is(err, ginauth.ErrNotFresh) {
+		OnRefusal: func(c *gin.Context, refusal *ginauth.Refusal) {
+			switch {
+			case errors.Is(refusal, ginauth.ErrNotFresh):
 				c.Redirect(http.StatusSeeOther, "/confirm-password")
-				return
+			case refusal.Status == http.StatusUnauthorized:
+				c.Redirect(http.StatusSeeOther, "/login")
+			default: // the application's own envelope
+				c.JSON(refusal.Status, gin.H{"error": gin.H{"code": refusal.Code, "fields": refusal.Fields}})
 			}
-			c.Redirect(http.StatusSeeOther, "/login")
 		},
 	})
 	r := gin.New()

@@ -49,13 +49,6 @@ func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 // reject answers a request that a guard does not admit.
 func (a *Auth[U]) reject(c *gin.Context, id *identity[U], err error) {
 	a.denied(id, id.info(), err)
-	if a.cfg.OnUnauthorized != nil && status(err).code == http.StatusUnauthorized {
-		a.boundBody(c.Writer, c.Request)
-		abort(c)
-		c.Writer.WriteHeader(http.StatusUnauthorized) // the default of the hook
-		a.cfg.OnUnauthorized(c, err)
-		return
-	}
 	a.Refuse(c, err)
 }
 

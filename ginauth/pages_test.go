@@ -3,6 +3,8 @@ package ginauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -25,6 +27,7 @@ import (
 // verdicts are the errors that an application's own pages tell apart.
 var verdicts = []error{
 	account.ErrEmailTaken, account.ErrInvalidEmail, account.ErrInvalidPassword, account.ErrConflict, account.ErrUserNotFound,
+	account.ErrBadOneTimeToken, account.ErrAlreadyVerified,
 
 	ginauth.ErrNoCredentials, ginauth.ErrNotFresh, ginauth.ErrCrossOrigin, ginauth.ErrNotVerified,
 	strategy.ErrInvalidToken, strategy.ErrSessionNotFound, strategy.ErrUserInactive,
@@ -376,10 +379,10 @@ func TestReauthenticationPage(t *testing.T) {
 	}
 }
 
-func TestOnUnauthorizedAnswersOnly401(t *testing.T) {
+func TestOnRefusalRendersEveryRefusal(t *testing.T) {
 	for name, transport := range transportsByName {
 		t.Run(name, func(t *testing.T) {
-			var told []error
+			var told []*ginauth.Refusal
 			var heard []event.Event
 			h := newRig(t)
 			now := time.Now()
@@ -391,10 +394,10 @@ func TestOnUnauthorizedAnswersOnly401(t *testing.T) {
 			}
 			h.sessions = sessions
 			auth := h.auth(t, ginauth.Config{
-				Transports:     []ginauth.Transport{transport},
-				Now:            clock,
-				OnEvent:        func(_ context.Context, e event.Event) { heard = append(heard, e) },
-				OnUnauthorized: func(_ *gin.Context, err error) { told = append(told, err) },
+				Transports: []ginauth.Transport{transport},
+				Now:        clock,
+				OnEvent:    func(_ context.Context, e event.Event) { heard = append(heard, e) },
+				OnRefusal:  func(_ *gin.Context, refusal *ginauth.Refusal) { told = append(told, refusal) },
 			})
 			fails := auth.CheckUser(func(context.Context, strategy.Session[member]) (bool, error) { return true, errDown })
 			r := engine(auth)
@@ -427,7 +430,7 @@ func TestOnUnauthorizedAnswersOnly401(t *testing.T) {
 			for _, c := range []struct {
 				what, method, path string
 				with               []option
-				want               error // nil: the hook is not called
+				want               error // nil: not checked
 				code               int
 			}{
 				{"no token", "GET", "/page", nil, ginauth.ErrNoCredentials, 401},
@@ -454,42 +457,88 @@ func TestOnUnauthorizedAnswersOnly401(t *testing.T) {
 				w := request(r, c.method, c.path, c.with...)
 				wantCode(t, c.what, w, c.code)
 				switch {
-				case c.want == nil && len(told) > 0:
+				case c.code == 200 && len(told) > 0:
 					t.Errorf("%s: the hook was called with %v", c.what, told)
-				case c.want != nil && (len(told) != 1 || w.Body.Len() > 0 || ran > 0):
+				case c.code != 200 && (len(told) != 1 || told[0].Status != c.code || w.Body.Len() > 0 || ran > 0):
 					t.Errorf("%s: the hook was called with %v, the body is %s, and %d handlers ran; want one call alone", c.what, told, w.Body, ran)
 				case c.want != nil:
-					wantVerdict(t, c.what, told[0], c.want)
+					wantVerdict(t, c.what, told[0].Err, c.want)
+				}
+				if challenge := w.Header().Get("WWW-Authenticate"); transport == (ginauth.Bearer{}) && c.code == 401 && challenge == "" {
+					t.Errorf("%s: no WWW-Authenticate", c.what)
 				}
 				if (c.want == ginauth.ErrNoCredentials || c.want == ginauth.ErrNotFresh) && len(heard) != 1 {
 					t.Errorf("%s: got the events %v, want one", c.what, heard)
 				}
 			}
 
+			refused := func(what string, code int, name string, w *httptest.ResponseRecorder) {
+				t.Helper()
+				wantCode(t, what, w, code)
+				if len(told) != 1 || told[0].Status != code || told[0].Code != name || w.Body.Len() > 0 {
+					t.Errorf("%s: the hook was called with %+v, the body is %s, want one call with %s", what, told, w.Body, name)
+				}
+				told = nil
+			}
 			told, tokens.find = nil, errDown
-			wantCode(t, "the store fails", request(r, "GET", "/page", good), http.StatusServiceUnavailable)
+			w := request(r, "GET", "/page", good)
+			if w.Header().Get("Retry-After") != "1" || len(told) == 1 && told[0].RetryAfter != time.Second {
+				t.Errorf("the store fails: got Retry-After %q, want 1", w.Header().Get("Retry-After"))
+			}
+			refused("the store fails", http.StatusServiceUnavailable, "SERVICE_UNAVAILABLE", w)
 			tokens.find = nil
 			switch transport {
 			case ginauth.Bearer{}:
-				w := request(r, "GET", "/page", inHeader("a"), inHeader("b"))
-				wantCode(t, "two headers", w, http.StatusBadRequest)
+				refused("two headers", http.StatusBadRequest, "Bad Request", request(r, "GET", "/page", inHeader("a"), inHeader("b")))
 			default:
-				wantCode(t, "from another site", request(r, "POST", "/page", good, fromAnotherSite), http.StatusForbidden)
-			}
-			if len(told) > 0 {
-				t.Errorf("503, 400 and 403: the hook was called with %v", told)
+				refused("from another site", http.StatusForbidden, "CROSS_ORIGIN_REQUEST", request(r, "POST", "/page", good, fromAnotherSite))
 			}
 		})
 	}
 }
 
-func TestOnUnauthorizedCanRedirect(t *testing.T) {
+// What the hook can write with WriteJSON is what the client gets without a hook.
+func TestRefusalsWriteTheContractsAnswer(t *testing.T) {
+	h := newRig(t)
+	var hook func(c *gin.Context, refusal *ginauth.Refusal)
+	plain := engine(h.auth(t, ginauth.Config{}))
+	hooked := engine(h.auth(t, ginauth.Config{OnRefusal: func(c *gin.Context, refusal *ginauth.Refusal) { hook(c, refusal) }}))
+	errs := map[string]error{
+		"a missing field":     nil,
+		"no credentials":      ginauth.ErrNoCredentials,
+		"a rejected password": fmt.Errorf("%w: %w: less than 8 characters", account.ErrInvalidPassword, account.ErrPasswordTooShort),
+		"too many attempts":   &account.TooManyAttemptsError{RetryAfter: time.Minute},
+		"a failure":           errDown,
+	}
+	for name, err := range errs {
+		t.Run(name, func(t *testing.T) {
+			answer := func(r *gin.Engine, auth *ginauth.Auth[member]) *httptest.ResponseRecorder {
+				if err == nil {
+					return post(r, "/login", "")
+				}
+				w := httptest.NewRecorder()
+				c, _ := gin.CreateTestContext(w)
+				c.Request = httptest.NewRequest("GET", "/", nil)
+				auth.Refuse(c, err)
+				c.Writer.WriteHeaderNow()
+				return w
+			}
+			hook = func(c *gin.Context, refusal *ginauth.Refusal) { refusal.WriteJSON(c.Writer) }
+			want, got := answer(plain, h.auth(t, ginauth.Config{})), answer(hooked, h.auth(t, ginauth.Config{OnRefusal: hook}))
+			if got.Code != want.Code || got.Body.String() != want.Body.String() || !maps.EqualFunc(got.Header(), want.Header(), slices.Equal) {
+				t.Errorf("got %d %s %v, want %d %s %v", got.Code, got.Body, got.Header(), want.Code, want.Body, want.Header())
+			}
+		})
+	}
+}
+
+func TestOnRefusalCanRedirect(t *testing.T) {
 	h := newRig(t)
 	auth := h.auth(t, ginauth.Config{
 		Transports: []ginauth.Transport{ginauth.Cookie{}},
-		OnUnauthorized: func(c *gin.Context, err error) {
+		OnRefusal: func(c *gin.Context, refusal *ginauth.Refusal) {
 			to := "/login"
-			if errors.Is(err, ginauth.ErrNotFresh) {
+			if errors.Is(refusal, ginauth.ErrNotFresh) {
 				to = "/password"
 			}
 			c.Redirect(http.StatusSeeOther, to)

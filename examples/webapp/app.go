@@ -39,7 +39,7 @@ func newApp(ctx context.Context, db *mongo.Database, cfg latchkey.Config) (*app,
 	cfg.Lifetime, cfg.BriefLifetime = lifetime, briefLifetime
 	cfg.IdleTimeout = 7 * 24 * time.Hour
 	cfg.TouchInterval = time.Minute // the precision of "Last used" on the sessions page
-	cfg.OnUnauthorized = onUnauthorized
+	cfg.OnRefusal = onRefusal
 	lk, err := latchkey.New[Member](db, uuid.New, cfg)
 	if err != nil {
 		return nil, err

@@ -78,12 +78,15 @@ func (a *app) crossOrigin(c *gin.Context) {
 	a.problem(c, http.StatusForbidden, "Request blocked", "This form was sent from another website. Nothing was changed.")
 }
 
-// onUnauthorized redirects to the login page, or to the page that asks for the password
-// again. Both lead back to the requested page.
-func onUnauthorized(c *gin.Context, err error) {
+// onRefusal redirects to the login page, or to the page that asks for the password again. Both
+// lead back to the requested page.
+func onRefusal(c *gin.Context, refusal *ginauth.Refusal) {
 	to := "/login"
 	switch {
-	case errors.Is(err, ginauth.ErrNotFresh):
+	case refusal.Status != http.StatusUnauthorized:
+		refusal.WriteJSON(c.Writer)
+		return
+	case errors.Is(refusal, ginauth.ErrNotFresh):
 		// The form and its target have the same path, so a POST leads back to the form.
 		to = "/confirm?next=" + url.QueryEscape(c.Request.URL.RequestURI())
 	case c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead:
