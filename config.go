@@ -89,6 +89,10 @@ type Config struct {
 	// MaxHashWait is how long a login waits for its turn to hash. Default 3 seconds.
 	MaxHashWait time.Duration
 
+	// AccountRoutes configures the routes by which users sign up, and see and change their
+	// accounts. Default: see ginauth.AccountsConfig.
+	AccountRoutes ginauth.AccountsConfig
+
 	// Mail sends messages that verify addresses, reset passwords and change addresses.
 	// Default: none are sent; see account.MailConfig.
 	Mail account.MailConfig
@@ -232,7 +236,7 @@ func (c *Config) ginauth() ginauth.Config {
 	return ginauth.Config{
 		Transports:      []ginauth.Transport{c.Bearer, c.Cookie},
 		RequireVerified: c.RequireVerified, BriefLifetime: c.BriefLifetime,
-		TrustedOrigins: c.TrustedOrigins, OnRefusal: c.OnRefusal, BodyTimeout: c.BodyTimeout,
+		TrustedOrigins: c.TrustedOrigins, OnRefusal: c.OnRefusal, Accounts: c.AccountRoutes, BodyTimeout: c.BodyTimeout,
 		OmitUserAgent: c.OmitUserAgent, OmitClientIP: c.OmitClientIP, Timeout: c.Timeout,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}

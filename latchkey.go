@@ -77,6 +77,9 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		lk.Auth, err = ginauth.New(sessions, lk.Accounts, cfg.ginauth())
 	}
 	if err == nil {
+		lk.Auth, err = ginauth.WithAccounts(lk.Auth, lk.Accounts)
+	}
+	if err == nil {
 		lk.Web, err = lk.Auth.AnswerLoginsWith(cfg.Cookie)
 	}
 	if err != nil {

@@ -222,6 +222,9 @@ func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 	return newLimiter(attempts, cfg.Limiter, cfg.Now, cfg.OnEvent)
 }
 
+// Account returns the account inside an application's user.
+func (m *Manager[U, ID]) Account(user *U) *User[ID] { return m.of(user) }
+
 func (m *Manager[U, ID]) now() time.Time { return m.cfg.Now().UTC().Truncate(time.Millisecond) }
 
 // denied reports a denied login and returns ErrBadCredentials. id is nil if the account

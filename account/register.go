@@ -197,6 +197,12 @@ func (m *Manager[U, ID]) insert(ctx context.Context, user U) (U, error) {
 	return user, nil
 }
 
+// ValidatePassword returns an error wrapping [ErrInvalidPassword] if the Manager would reject a
+// new password.
+func (m *Manager[U, ID]) ValidatePassword(ctx context.Context, password string) error {
+	return m.checkNewPassword(ctx, password)
+}
+
 // HashPassword checks a new password and returns its hash, for a store or a program that
 // writes accounts by other means. It returns an error wrapping [ErrInvalidPassword] if the
 // password is rejected, or [ErrBusy].

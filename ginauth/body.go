@@ -319,38 +319,58 @@ func decodeMultipart(body []byte, boundary string) (fields, error) {
 	}
 }
 
-// decodeJSON reads a JSON object member by member to find duplicate names, of which
-// encoding/json keeps the last.
+// decodeJSON reads the fields of a JSON object.
 func decodeJSON(body []byte) (fields, error) {
-	broken := fieldErrors{bodyError("json_invalid", "The body is not a valid JSON object")}
+	members, err := jsonMembers(body)
+	if err != nil {
+		return nil, err
+	}
+	f := make(fields, len(members))
+	for name, values := range members {
+		for _, raw := range values {
+			var value any
+			if err := json.Unmarshal(raw, &value); err != nil { // a number that is too large
+				return nil, errInvalidJSON
+			}
+			f[name] = append(f[name], value)
+		}
+	}
+	return f, nil
+}
+
+var errInvalidJSON = fieldErrors{bodyError("json_invalid", "The body is not a valid JSON object")}
+
+// jsonMembers reads a JSON object member by member to find duplicate names, of which
+// encoding/json keeps the last.
+func jsonMembers(body []byte) (map[string][]json.RawMessage, error) {
 	if !utf8.Valid(body) {
-		return nil, broken
+		return nil, errInvalidJSON
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
-		return nil, broken
+		return nil, errInvalidJSON
 	}
-	f := make(fields)
+	members := make(map[string][]json.RawMessage)
 	for dec.More() {
 		name, err := dec.Token()
 		if err != nil {
-			return nil, broken
+			return nil, errInvalidJSON
 		}
-		var value any
+		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
-			return nil, broken
+			return nil, errInvalidJSON
 		}
 		key, ok := name.(string)
 		if !ok {
-			return nil, broken
+			return nil, errInvalidJSON
 		}
-		f[key] = append(f[key], value)
+		members[key] = append(members[key], value)
 	}
 	if _, err := dec.Token(); err != nil { // the closing brace
-		return nil, broken
+		return nil, errInvalidJSON
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, broken
+		return nil, errInvalidJSON
 	}
-	return f, nil
+	return members, nil
 }

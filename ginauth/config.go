@@ -103,6 +103,9 @@ type Config struct {
 	// wraps [ErrNotFresh] where the user must enter the password again. Default nil: JSON.
 	OnRefusal func(c *gin.Context, refusal *Refusal)
 
+	// Accounts configures the routes of accounts; see [WithAccounts].
+	Accounts AccountsConfig
+
 	// BodyTimeout bounds how long the body of a request may take: of requests to the
 	// package's routes, which answer 408 after it, of requests that a guard rejects, and
 	// of GET and HEAD requests that it admits. It has no effect where
@@ -140,6 +143,8 @@ type Auth[U User] struct {
 	login    Authenticator[U] // nil: no login by password
 	cfg      *settings        // shared by all Auths that AnswerLoginsWith derives
 	answers  transport        // of logins
+	accounts accounts[U]      // nil without WithAccounts
+	hooks    Hooks[U]
 }
 
 // settings is a validated Config.
@@ -179,6 +184,12 @@ func New[U User](s Strategy[U], login Authenticator[U], cfg Config) (*Auth[U], e
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 3 * time.Second
+	}
+	if cfg.Accounts.MaxAge < 0 {
+		return nil, fmt.Errorf("ginauth: Config.Accounts.MaxAge is negative: %v", cfg.Accounts.MaxAge)
+	}
+	if cfg.Accounts.MaxAge == 0 {
+		cfg.Accounts.MaxAge = 10 * time.Minute
 	}
 	if cfg.BriefLifetime < 0 {
 		return nil, fmt.Errorf("ginauth: Config.BriefLifetime is negative: %v", cfg.BriefLifetime)

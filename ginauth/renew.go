@@ -77,6 +77,10 @@ func (a *Auth[U]) Renew(c *gin.Context, user U) (Issued[U], error) {
 	}
 	ctx := a.bounded(r.Context())
 	defer ctx.end()
+	return a.renew(ctx, w, r, current, user)
+}
+
+func (a *Auth[U]) renew(ctx context.Context, w http.ResponseWriter, r *http.Request, current *identity[U], user U) (Issued[U], error) {
 	issued, err := a.rotate(ctx, w, r, current, user, a.cfg.Now())
 	if err != nil {
 		return Issued[U]{}, err

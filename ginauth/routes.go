@@ -27,6 +27,69 @@ func (a *Auth[U]) Routes(r gin.IRouter) {
 	r.POST("/logout-all", noCache, guard, a.handle(a.handleLogoutAll))
 }
 
+// RegisterRoutes adds the route by which users sign up:
+//
+//	POST register   email, password and the fields of Hooks.Register
+//
+// It needs [WithAccounts].
+func (a *Auth[U]) RegisterRoutes(r gin.IRouter) {
+	r.POST("/register", noCache, a.checkProxy, a.handle(a.handleRegister))
+}
+
+// VerifyRoutes adds the routes by which users prove that an e-mail address is theirs, that of
+// a new account or a new one:
+//
+//	POST request-verify-token   email
+//	POST verify                 token
+//
+// They need [WithAccounts] and a Mailer. The link in a message should open a page of the
+// application with a button that posts the token: programs follow links in mails.
+func (a *Auth[U]) VerifyRoutes(r gin.IRouter) {
+	r.POST("/request-verify-token", noCache, a.checkProxy, a.handle(a.handleRequestVerification))
+	r.POST("/verify", noCache, a.handle(a.handleVerify))
+}
+
+// ResetPasswordRoutes adds the routes by which users who forgot their password set a new one:
+//
+//	POST forgot-password   email
+//	POST reset-password    token, password
+//
+// They need [WithAccounts] and a Mailer.
+func (a *Auth[U]) ResetPasswordRoutes(r gin.IRouter) {
+	r.POST("/forgot-password", noCache, a.checkProxy, a.handle(a.handleRequestReset))
+	r.POST("/reset-password", noCache, a.handle(a.handleResetPassword))
+}
+
+// UserRoutes adds the routes by which users see and change their account, and superusers all
+// accounts:
+//
+//	GET    me       the user
+//	PATCH  me       password and email with a fresh login or current_password, and the fields of Hooks.Patch
+//	DELETE me       with a fresh login
+//	GET    ""       for superusers: a page of the users, by ?email=, ?limit= and ?after=
+//	GET    {id}     for superusers
+//	PATCH  {id}     for superusers: flags, email, password, and the fields of Hooks.Patch
+//	DELETE {id}     for superusers
+//
+// They need [WithAccounts]. A new password ends all sessions except the one that set it, which
+// gets a new token: in its cookie, or as access_token in the answer. A new address has to be
+// proved first, see [Auth.VerifyRoutes]; until then it is the answer's pending_email.
+func (a *Auth[U]) UserRoutes(r gin.IRouter) {
+	checks := []Check{}
+	if a.cfg.RequireVerified {
+		checks = append(checks, Verified)
+	}
+	user, superuser := a.RequireUser(checks...), a.RequireUser(append(checks, Superuser)...)
+	fresh := a.RequireUser(append(checks, Fresh(a.cfg.Accounts.MaxAge))...)
+	r.GET("/me", noCache, user, a.handle(a.handleMe))
+	r.PATCH("/me", noCache, user, a.handle(a.handlePatchMe))
+	r.DELETE("/me", noCache, fresh, a.handle(a.handleDeleteMe))
+	r.GET("", noCache, superuser, a.handle(a.handleUsers))
+	r.GET("/:id", noCache, superuser, a.handle(a.handleUser))
+	r.PATCH("/:id", noCache, superuser, a.handle(a.handlePatchUser))
+	r.DELETE("/:id", noCache, superuser, a.handle(a.handleDeleteUser))
+}
+
 // noStore keeps an answer out of every cache (RFC 6749 §5.1).
 func noStore(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")

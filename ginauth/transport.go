@@ -127,14 +127,20 @@ func (bearer) device(_ *http.Request, field string) string { return field }
 func (bearer) deliverDevice(http.ResponseWriter, string) {}
 
 func (bearer) answer(w http.ResponseWriter, token string, remaining time.Duration, device string) {
-	body := map[string]any{"access_token": token, "token_type": "bearer"}
+	body := tokenJSON(token, remaining)
 	if device != "" {
 		body["device_token"] = device
 	}
+	writeJSON(w, http.StatusOK, body)
+}
+
+// tokenJSON returns the members of an answer that has a token (RFC 6749 §5.1).
+func tokenJSON(token string, remaining time.Duration) map[string]any {
+	body := map[string]any{"access_token": token, "token_type": "bearer"}
 	if remaining > 0 {
 		body["expires_in"] = int64(remaining / time.Second)
 	}
-	writeJSON(w, http.StatusOK, body)
+	return body
 }
 
 func (bearer) clear(http.ResponseWriter) {}
