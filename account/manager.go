@@ -65,7 +65,7 @@ type Config struct {
 
 	// RegistrationsPerNetwork is how many accounts the clients of a network (IPv4 /24, IPv6
 	// /64; ten times as many by an IPv6 /48) may try to register in an hour. The counters are
-	// in the store of login attempts. Default 20. There is no limit with InsecureNoLimiter.
+	// in the store of login attempts. Default 100. There is no limit with InsecureNoLimiter.
 	RegistrationsPerNetwork int
 
 	// Mail configures the messages with one-time tokens. The zero value sends none.
@@ -133,7 +133,7 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		return nil, fmt.Errorf("account: Config.RegistrationsPerNetwork is negative: %d", cfg.RegistrationsPerNetwork)
 	}
 	if cfg.RegistrationsPerNetwork == 0 {
-		cfg.RegistrationsPerNetwork = 20
+		cfg.RegistrationsPerNetwork = 100
 	}
 	if cfg.MaxConcurrentHashes < 0 {
 		return nil, fmt.Errorf("account: Config.MaxConcurrentHashes is negative: %d", cfg.MaxConcurrentHashes)

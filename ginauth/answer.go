@@ -91,7 +91,7 @@ func statusOfRest(err error) answer {
 	case errors.Is(err, account.ErrAlreadyVerified):
 		return answer{code: http.StatusBadRequest, detail: "VERIFY_USER_ALREADY_VERIFIED"}
 	case errors.Is(err, account.ErrInvalidEmail):
-		return answer{code: http.StatusUnprocessableEntity, fields: fieldErrors{bodyError("value_error", "Input should be an e-mail address", "email")}}
+		return answer{code: http.StatusUnprocessableEntity, fields: fieldErrors{errNoEmail}}
 	case errors.Is(err, account.ErrUserNotFound):
 		return answer{code: http.StatusNotFound, detail: "NOT_FOUND"}
 	case errors.Is(err, account.ErrConflict):

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+
+	"github.com/latchkey-go/latchkey/account"
 )
 
 // Body is the JSON object of a request to the routes of accounts. [Hooks] read the
@@ -94,6 +96,20 @@ func (b *Body) text(name string) (s string) {
 	}
 	return s
 }
+
+// email returns the field email, which must be an address.
+func (b *Body) email() string {
+	email := b.text("email")
+	if email != "" {
+		if _, err := account.NormalizeEmail(email); err != nil {
+			b.errs = append(b.errs, errNoEmail)
+		}
+	}
+	return email
+}
+
+// errNoEmail says that the field email is no address.
+var errNoEmail = bodyError("value_error", "Input should be an e-mail address", "email")
 
 // optional returns a field, or nil if it is missing or null.
 func optional[T any](b *Body, name string) *T {

@@ -48,7 +48,7 @@ func (a *Auth[U]) handleRegister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	email, password := body.text("email"), body.text("password")
+	email, password := body.email(), body.text("password")
 	var user U
 	if err := callHook(r.Context(), a.hooks.Register, &user, body); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (a *Auth[U]) request(w http.ResponseWriter, r *http.Request, ask func(m acc
 	if err != nil {
 		return err
 	}
-	email := body.text("email")
+	email := body.email()
 	if err := body.done(); err != nil {
 		return err
 	}

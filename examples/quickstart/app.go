@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"time"
 
@@ -24,6 +25,7 @@ type Member struct {
 
 type app struct {
 	*latchkey.Latchkey[Member, uuid.UUID]
+	outbox *outbox
 }
 
 // settings are the values of the flags that configure Latchkey.
@@ -34,8 +36,8 @@ type settings struct {
 	loginLimit, maxHashes                    int
 }
 
-// newApp builds Latchkey on a database and makes its indexes.
-func newApp(ctx context.Context, db *mongo.Database, s settings) (*app, error) {
+// newApp builds Latchkey on a database and makes its indexes. Messages go to the outbox.
+func newApp(ctx context.Context, db *mongo.Database, s settings, out *outbox) (*app, error) {
 	cfg := latchkey.Config{
 		Lifetime:    s.lifetime,
 		IdleTimeout: s.idleTimeout,
@@ -48,6 +50,10 @@ func newApp(ctx context.Context, db *mongo.Database, s settings) (*app, error) {
 		},
 		InsecureNoLimiter:   s.loginLimit == 0,
 		MaxConcurrentHashes: s.maxHashes,
+		Mail:                account.MailConfig{Mailer: out},
+	}
+	if s.loginLimit == 0 { // no limits at all, for load tests
+		cfg.Mail.PerAddress, cfg.Mail.PerNetwork = math.MaxInt32, math.MaxInt32
 	}
 	if s.remember > 0 {
 		cfg.Lifetime, cfg.BriefLifetime = s.remember, s.lifetime
@@ -60,10 +66,12 @@ func newApp(ctx context.Context, db *mongo.Database, s settings) (*app, error) {
 		lk.Close()
 		return nil, err
 	}
-	return &app{lk}, nil
+	return &app{lk, out}, nil
 }
 
-func (a *app) handler() (http.Handler, error) {
+// handler returns the routes. showOutbox adds GET /outbox, which shows everybody the tokens of
+// all messages: for a demo only.
+func (a *app) handler(showOutbox bool) (http.Handler, error) {
 	r := gin.New()
 	r.Use(ginauth.Recovery(nil))
 	if err := r.SetTrustedProxies(nil); err != nil {
@@ -76,6 +84,15 @@ func (a *app) handler() (http.Handler, error) {
 		return nil, err
 	}
 
+	accounts := a.Auth.WithHooks(ginauth.Hooks[Member]{Register: decode, Patch: decode, View: view})
+	accounts.RegisterRoutes(r.Group("/auth"))
+	accounts.VerifyRoutes(r.Group("/auth"))
+	accounts.ResetPasswordRoutes(r.Group("/auth"))
+	accounts.UserRoutes(r.Group("/users"))
+	if showOutbox {
+		r.GET("/outbox", a.outbox.show)
+	}
+
 	r.GET("/me", a.Auth.RequireUser(), a.whoAmI)
 	r.GET("/verified", a.Auth.RequireUser(ginauth.Verified), a.whoAmI)
 	r.GET("/superuser", a.Auth.RequireUser(ginauth.Superuser), a.whoAmI)
@@ -83,6 +100,17 @@ func (a *app) handler() (http.Handler, error) {
 	r.GET("/optional", a.Auth.OptionalUser(), a.whoAmI)
 	return r, nil
 }
+
+// decode sets the fields of a Member that clients may set.
+func decode(_ context.Context, m *Member, body *ginauth.Body) error {
+	if body.Decode("name", &m.Name) && len(m.Name) > 100 {
+		body.Invalid("name", "string_too_long", "Input should have at most 100 bytes")
+	}
+	return nil
+}
+
+// view returns the fields of a Member that clients see.
+func view(m Member) map[string]any { return map[string]any{"name": m.Name} }
 
 func (a *app) whoAmI(c *gin.Context) {
 	user, ok := a.Auth.CurrentUser(c)

@@ -1,5 +1,5 @@
-// Quickstart is a small API on Gin with Latchkey: log in, guard a route, log out. Without
-// -mongodb-uri it runs a MongoDB-compatible server in its own process and adds demo accounts.
+// Quickstart is a small API on Gin with Latchkey: sign up, verify the address, log in, guard a
+// route, log out, reset the password, manage users. It prints its mails. Without -mongodb-uri it runs a MongoDB-compatible server in its own process and adds demo accounts.
 package main
 
 import (
@@ -25,7 +25,7 @@ func parseFlags(args []string, stderr io.Writer) (*serve.Flags, settings, error)
 	f.DurationVar(&s.timeout, "timeout", 0, "how long a login, a log-out or a guard may wait for the database and for hashing; 0 means 3s")
 	f.IntVar(&s.maxSessions, "max-sessions", 0, "how many sessions a user may have; a login beyond that ends the oldest; 0 means no limit")
 	f.DurationVar(&s.cacheStaleness, "cache-staleness", 0, "the longest a cached session is used before it is read again, up to 1m; 0 means no cache")
-	f.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for one account are accepted without a delay, from unknown devices and from each known device, 1 to 26; 0 means no limit")
+	f.IntVar(&s.loginLimit, "login-limit", 5, "how many wrong passwords for one account are accepted without a delay, from unknown devices and from each known device, 1 to 26; 0 means no limit on logins, registrations and mails")
 	f.IntVar(&s.maxHashes, "max-hashes", 0, "how many passwords are hashed at once, each with 64 MiB and 4 threads; 0 means one for every 4 processors, at least 1")
 	if err := f.Parse(args); err != nil {
 		return nil, s, err
@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer disconnect()
-	app, err := newApp(ctx, db, s)
+	app, err := newApp(ctx, db, s, &outbox{print: stdout})
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 
 	gin.SetMode(gin.ReleaseMode)
-	handler, err := app.handler()
+	handler, err := app.handler(f.MongoURI == "")
 	if err != nil {
 		return err
 	}
@@ -97,6 +97,16 @@ Try it, in another shell:
   curl -iw '\n' %[1]s/auth/cookie/reauthenticate -b jar.txt -c jar.txt --data-urlencode 'password=%[2]s'
   curl -iw '\n' %[1]s/fresh -b jar.txt
   curl -iw '\n' -X POST %[1]s/auth/cookie/logout -b jar.txt -c jar.txt
+
+  # sign up, ask for a mail, and verify the address with its token, which this shell prints too
+  curl -iw '\n' %[1]s/auth/register -H 'Content-Type: application/json' -d '{"email":"new@example.com","password":"%[2]s","name":"Nina New"}'
+  curl -iw '\n' %[1]s/auth/request-verify-token -H 'Content-Type: application/json' -d '{"email":"new@example.com"}'
+  TOKEN=$(curl -s %[1]s/outbox | sed 's/^[^}]*"token":"\([^"]*\)".*/\1/')
+  curl -iw '\n' %[1]s/auth/verify -H 'Content-Type: application/json' -d "{\"token\":\"$TOKEN\"}"
+  # a forgotten password: the reset ends all sessions
+  curl -iw '\n' %[1]s/auth/forgot-password -H 'Content-Type: application/json' -d '{"email":"new@example.com"}'
+  TOKEN=$(curl -s %[1]s/outbox | sed 's/^[^}]*"token":"\([^"]*\)".*/\1/')
+  curl -iw '\n' %[1]s/auth/reset-password -H 'Content-Type: application/json' -d "{\"token\":\"$TOKEN\",\"password\":\"%[2]s 2\"}"
 
 Accounts, all with the password "%[2]s":
   member@example.com    verified@example.com    admin@example.com (superuser)    inactive@example.com

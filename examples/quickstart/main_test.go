@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,6 +15,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/latchkey-go/latchkey"
 )
 
 // rig is the program, which runs until the test ends.
@@ -339,4 +346,121 @@ func TestLogoutAppliesAtOnceWithACache(t *testing.T) {
 	}
 	q.want(http.StatusNoContent, http.MethodPost, "/auth/logout", bearer(token))
 	q.want(http.StatusUnauthorized, http.MethodGet, "/me", bearer(token))
+}
+
+// json sends a JSON body.
+func (q *rig) json(status int, method, path, body string, auth func(*http.Request)) map[string]any {
+	q.t.Helper()
+	resp, text := q.do(method, path, "application/json", body, auth)
+	if resp.StatusCode != status {
+		q.t.Fatalf("%s %s answered %d, want %d", method, path, resp.StatusCode, status)
+	}
+	var members map[string]any
+	if text != "" && text != "null" {
+		if err := json.Unmarshal([]byte(text), &members); err != nil {
+			q.t.Fatalf("%s %s answered no JSON object", method, path)
+		}
+	}
+	return members
+}
+
+// mail waits for the newest mail in the outbox to be of a kind, and returns its token.
+func (q *rig) mail(kind, to string) string {
+	q.t.Helper()
+	for range 500 {
+		_, text := q.do("GET", "/outbox", "", "", nil)
+		var mails []mail
+		if err := json.Unmarshal([]byte(text), &mails); err != nil {
+			q.t.Fatal("the outbox is no list of mails")
+		}
+		if len(mails) > 0 && string(mails[0].Kind) == kind && mails[0].To == to {
+			return mails[0].Token
+		}
+		time.Sleep(10 * time.Millisecond) // mails are sent behind the answer
+	}
+	q.t.Fatalf("no mail of the kind %s", kind)
+	return ""
+}
+
+func TestAccountFromSignUpToDeletion(t *testing.T) {
+	q := newRig(t)
+	const address, password = "nina@example.com", "a good long password"
+	user := q.json(201, "POST", "/auth/register", `{"email":"Nina@Example.com","password":"`+demoPassword+`","name":"Nina","is_superuser":true}`, nil)
+	if user["email"] != address || user["name"] != "Nina" || user["is_superuser"] != false || user["is_verified"] != false {
+		t.Errorf("register answered %v", user)
+	}
+	q.json(400, "POST", "/auth/register", `{"email":"`+address+`","password":"`+password+`"}`, nil)
+
+	q.json(202, "POST", "/auth/request-verify-token", `{"email":"`+address+`"}`, nil)
+	verification := q.mail("verification", address)
+	q.json(200, "POST", "/auth/verify", `{"token":"`+verification+`"}`, nil)
+	q.json(400, "POST", "/auth/verify", `{"token":"`+verification+`"}`, nil)
+
+	session := bearer(q.login(address, "JSON"))
+	q.want(200, "GET", "/verified", session)
+	if got := q.json(200, "PATCH", "/users/me", `{"name":"Nora","is_superuser":true}`, session); got["name"] != "Nora" || got["is_superuser"] != false {
+		t.Errorf("PATCH answered %v", got)
+	}
+	const newAddress = "nora@example.com"
+	if got := q.json(200, "PATCH", "/users/me", `{"email":"`+newAddress+`"}`, session); got["email"] != address || got["pending_email"] != newAddress {
+		t.Errorf("PATCH answered %v", got)
+	}
+	if got := q.json(200, "POST", "/auth/verify", `{"token":"`+q.mail("email_change", newAddress)+`"}`, nil); got["email"] != newAddress {
+		t.Errorf("verify answered %v", got)
+	}
+
+	q.json(202, "POST", "/auth/forgot-password", `{"email":"`+newAddress+`"}`, nil)
+	reset := q.mail("password_reset", newAddress)
+	q.json(200, "POST", "/auth/reset-password", `{"token":"`+reset+`","password":"`+demoPassword+`"}`, nil)
+	q.want(401, "GET", "/me", session)
+
+	admin := bearer(q.login("admin@example.com", "JSON"))
+	id, _ := user["id"].(string)
+	q.json(403, "GET", "/users/"+id, "", bearer(q.login(newAddress, "JSON")))
+	q.json(200, "PATCH", "/users/"+id, `{"is_superuser":true}`, admin)
+	if got := q.json(200, "GET", "/users?email=NORA", "", admin); len(got["users"].([]any)) != 1 {
+		t.Errorf("the list has %d users, want 1", len(got["users"].([]any)))
+	}
+	session = bearer(q.login(newAddress, "JSON"))
+	q.json(204, "DELETE", "/users/me", "", session)
+	q.want(401, "GET", "/me", session)
+	q.json(404, "GET", "/users/"+id, "", admin)
+}
+
+// The outbox has tokens, so it is for a demo only.
+func TestOutboxIsNotServedWithARealDatabase(t *testing.T) {
+	a := &app{outbox: &outbox{print: io.Discard}}
+	if a.Latchkey = newLatchkey(t); a.Latchkey == nil {
+		t.FailNow()
+	}
+	for _, c := range []struct {
+		show bool
+		want int
+	}{{true, 200}, {false, 404}} {
+		h, err := a.handler(c.show)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/outbox", nil))
+		if w.Code != c.want {
+			t.Errorf("with showOutbox %v, GET /outbox answered %d, want %d", c.show, w.Code, c.want)
+		}
+	}
+}
+
+// newLatchkey returns a Latchkey that has not connected to its database.
+func newLatchkey(t *testing.T) *latchkey.Latchkey[Member, uuid.UUID] {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://127.0.0.1:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
+	lk, err := latchkey.New[Member](client.Database("unused"), uuid.New, latchkey.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(lk.Close)
+	return lk
 }
