@@ -87,6 +87,7 @@ var known = map[event.Kind][]event.Reason{
 	event.LimiterFailed:      {""},
 	event.ProxyMisconfigured: {""},
 	event.AccountRegistered:  {""},
+	event.RegistrationDenied: {event.ReasonEmailTaken, event.ReasonTooMany},
 	event.AccountChanged:     {"", event.ReasonUserInactive},
 	event.AccountDeleted:     {""},
 	event.PasswordChanged:    {""},
