@@ -126,11 +126,22 @@ func TestUsersKeepTheContract(t *testing.T) {
 	t.Run("bson.ObjectID", func(t *testing.T) { testUsers(t, bson.NewObjectID) })
 	t.Run("string", func(t *testing.T) { testUsers(t, uuid.NewString) })
 	t.Run("int64", func(t *testing.T) { testUsers(t, counter()) })
+	t.Run("other names of the fields", func(t *testing.T) {
+		testUsersBy(t, uuid.New, mongostore.UsersConfig{Fields: mongostore.Fields{
+			ID: "id", Email: "mail", HashedPassword: "password_hash", Active: "enabled", Verified: "confirmed", Superuser: "admin",
+			CreatedAt: "since", TokenVersion: "version",
+		}})
+	})
+	t.Run("addresses in any case", func(t *testing.T) { testUsersBy(t, uuid.New, mongostore.UsersConfig{AnyCase: true}) })
 }
 
 func testUsers[ID comparable](t *testing.T, newID func() ID) {
+	testUsersBy(t, newID, mongostore.UsersConfig{})
+}
+
+func testUsersBy[ID comparable](t *testing.T, newID func() ID, cfg mongostore.UsersConfig) {
 	storetest.RunUsers(t, newPerson(newID), func(tb testing.TB) account.Store[person[ID], ID] {
-		return newUsers[person[ID], ID](tb, database(tb), mongostore.UsersConfig{})
+		return newUsers[person[ID], ID](tb, database(tb), cfg)
 	})
 }
 

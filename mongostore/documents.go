@@ -106,11 +106,11 @@ func (u *Users[U, ID]) checkAccounts(ctx context.Context) {
 		name  string
 		types []bson.Type // besides others
 	}{
-		{"hashed_password", []bson.Type{bson.TypeBoolean, bson.TypeInt32, bson.TypeInt64, bson.TypeDouble}},
-		{"is_active", []bson.Type{bson.TypeString}},
-		{"is_verified", []bson.Type{bson.TypeString}},
-		{"is_superuser", []bson.Type{bson.TypeString}},
-		{"token_version", []bson.Type{bson.TypeString, bson.TypeBoolean}},
+		{u.fields.HashedPassword, []bson.Type{bson.TypeBoolean, bson.TypeInt32, bson.TypeInt64, bson.TypeDouble}},
+		{u.fields.Active, []bson.Type{bson.TypeString}},
+		{u.fields.Verified, []bson.Type{bson.TypeString}},
+		{u.fields.Superuser, []bson.Type{bson.TypeString}},
+		{u.fields.TokenVersion, []bson.Type{bson.TypeString, bson.TypeBoolean}},
 	} {
 		var codes bson.A
 		for _, t := range slices.Concat(others, f.types) {
@@ -118,7 +118,7 @@ func (u *Users[U, ID]) checkAccounts(ctx context.Context) {
 		}
 		wrong = append(wrong, bson.D{{Key: f.name, Value: bson.D{{Key: "$type", Value: codes}}}})
 	}
-	queries := append(ends("_id"), ends("email")...)
+	queries := append(ends(u.fields.ID), ends(u.fields.Email)...)
 	queries = append(queries, documentQuery{filter: bson.D{{Key: "$or", Value: wrong}}})
 	u.checkDocuments(ctx, queries, func(doc bson.Raw) error {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)

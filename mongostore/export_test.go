@@ -2,6 +2,8 @@ package mongostore
 
 import (
 	"context"
+	"github.com/google/uuid"
+	"github.com/latchkey-go/latchkey/account"
 	"slices"
 	"time"
 
@@ -103,10 +105,22 @@ func (f *FakeServer) Verify(ctx context.Context, lifetime, grace time.Duration) 
 	return verify(ctx, f, "access_tokens", tokensIndexSpec(lifetime, grace))
 }
 
+// CanonicalReader returns how documents are read by the fields of a collection.
+func CanonicalReader(f Fields) func(bson.Raw) (bson.Raw, error) {
+	fields, err := newUserFields[account.User[uuid.UUID], uuid.UUID](f)
+	if err != nil {
+		panic(err)
+	}
+	return fields.canonical
+}
+
+// CanonicalBy reads one document.
+func CanonicalBy(f Fields, doc bson.Raw) (bson.Raw, error) { return CanonicalReader(f)(doc) }
+
 // The unexported functions that tests call.
 var (
-	TokenFilter        = tokenFilter
-	IntegerOf          = integerOf
-	WithIntegerVersion = withIntegerVersion
-	Ping               = ping
+	TokenFilter = tokenFilter
+	IntegerOf   = integerOf
+	Canonical   = CanonicalReader(Fields{})
+	Ping        = ping
 )

@@ -19,9 +19,10 @@ type index struct {
 	keys   bson.D // the values are 1, -1, or 0 for any other value
 	unique bool
 	ttl    int64 // expireAfterSeconds, or noTTL
-	// partial means that the index is sparse, partial or has a collation, and so does
-	// not cover all documents alike.
+	// partial means that the index is sparse or partial, or has another collation than
+	// anyCase, and so does not cover all documents alike.
 	partial bool
+	anyCase bool // the index compares without regard to case
 }
 
 const noTTL = -1
@@ -44,6 +45,9 @@ func (x index) String() string {
 	}
 	if x.partial {
 		b.WriteString(", sparse, partial or with a collation")
+	}
+	if x.anyCase {
+		b.WriteString(", with a collation of strength 2")
 	}
 	return b.String()
 }
@@ -99,6 +103,9 @@ func compare(want index, have []index) *difference {
 	var diff *difference
 	for _, x := range have {
 		switch {
+		case want.anyCase && x.sameKeys(want) && x.anyCase:
+			return nil // unique or not
+		case x.anyCase != want.anyCase: // both can exist
 		case x.sameKeys(want):
 			if x.unique == want.unique && x.ttl == want.ttl && !x.partial {
 				return nil // under any name
@@ -282,12 +289,36 @@ func oneTimeTokensIndexSpec() indexSpec {
 	}
 }
 
-// usersIndexSpec returns the index of users.
-func usersIndexSpec() indexSpec {
-	return indexSpec{
-		plain: []index{{name: "email_1", keys: bson.D{{Key: "email", Value: 1}}, unique: true, ttl: noTTL}},
-		ttl:   index{ttl: noTTL},
+// usersIndexSpec returns the indexes of users.
+func usersIndexSpec(f Fields, anyCase bool) indexSpec {
+	unique := func(field string) index {
+		return index{name: field + "_1", keys: bson.D{{Key: field, Value: 1}}, unique: true, ttl: noTTL}
 	}
+	spec := indexSpec{plain: []index{unique(f.Email)}, ttl: index{ttl: noTTL}}
+	if f.ID != "_id" {
+		spec.plain = append(spec.plain, unique(f.ID))
+	}
+	if anyCase {
+		x := index{name: f.Email + "_any_case", keys: bson.D{{Key: f.Email, Value: 1}}, ttl: noTTL, anyCase: true}
+		spec.plain = append(spec.plain, x)
+	}
+	return spec
+}
+
+// on returns the spec without what the server of a collection lacks: collations.
+func (spec indexSpec) on(ctx context.Context, coll *mongo.Collection) (indexSpec, error) {
+	anyCase := func(x index) bool { return x.anyCase }
+	if !slices.ContainsFunc(spec.plain, anyCase) {
+		return spec, nil
+	}
+	err := coll.FindOne(ctx, bson.D{{Key: "_id", Value: nil}}, options.FindOne().SetCollation(ignoreCase)).Err()
+	switch {
+	case isUnsupported(err):
+		spec.plain = slices.DeleteFunc(slices.Clone(spec.plain), anyCase)
+	case err != nil && !errors.Is(err, mongo.ErrNoDocuments):
+		return spec, fmt.Errorf("mongostore: find out whether the server has collations: %w", err)
+	}
+	return spec, nil
 }
 
 // mongoIndexes is the indexAdmin of a collection on a server.
@@ -322,7 +353,13 @@ func parseIndex(doc bson.Raw) index {
 		x.ttl = v.AsInt64()
 	}
 	sparse, _ := doc.Lookup("sparse").BooleanOK()
-	x.partial = sparse || !doc.Lookup("partialFilterExpression").IsZero() || !doc.Lookup("collation").IsZero()
+	x.partial = sparse || !doc.Lookup("partialFilterExpression").IsZero()
+	if collation := doc.Lookup("collation"); !collation.IsZero() {
+		strength := doc.Lookup("collation", "strength")
+		x.anyCase = strength.IsNumber() && strength.AsInt64() == int64(ignoreCase.Strength) &&
+			doc.Lookup("collation", "locale").StringValue() == ignoreCase.Locale
+		x.partial = x.partial || !x.anyCase
+	}
 	if keys, ok := doc.Lookup("key").DocumentOK(); ok {
 		elems, _ := keys.Elements()
 		for _, e := range elems {
@@ -343,6 +380,9 @@ func (m mongoIndexes) create(ctx context.Context, x index) error {
 	}
 	if x.ttl != noTTL {
 		opts.SetExpireAfterSeconds(int32(x.ttl)) // NewTokens checks the range
+	}
+	if x.anyCase {
+		opts.SetCollation(ignoreCase)
 	}
 	_, err := m.coll.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: x.keys, Options: opts})
 	switch {

@@ -199,9 +199,13 @@ type purger struct {
 // ensureIndexes makes the indexes. It makes the substitute if an interval is set.
 func (p *purger) ensureIndexes(ctx context.Context) error {
 	admin := mongoIndexes{p.coll}
-	err := reconcile(ctx, admin, p.coll.Name(), p.spec)
+	spec, err := p.spec.on(ctx, p.coll)
+	if err != nil {
+		return err
+	}
+	err = reconcile(ctx, admin, p.coll.Name(), spec)
 	if errors.Is(err, ErrTTLUnsupported) && p.store.purgeInterval > 0 {
-		if err = reconcile(ctx, admin, p.coll.Name(), p.spec.withoutTTL()); err == nil {
+		if err = reconcile(ctx, admin, p.coll.Name(), spec.withoutTTL()); err == nil {
 			p.start()
 		}
 	}
@@ -211,9 +215,13 @@ func (p *purger) ensureIndexes(ctx context.Context) error {
 // verifyIndexes checks the indexes. It accepts the substitute if an interval is set.
 func (p *purger) verifyIndexes(ctx context.Context) error {
 	admin := mongoIndexes{p.coll}
-	err := verify(ctx, admin, p.coll.Name(), p.spec)
-	if errors.Is(err, ErrIndexMismatch) && p.store.purgeInterval > 0 && p.spec.ttl.ttl != noTTL {
-		if verify(ctx, admin, p.coll.Name(), p.spec.withoutTTL()) == nil {
+	spec, err := p.spec.on(ctx, p.coll)
+	if err != nil {
+		return err
+	}
+	err = verify(ctx, admin, p.coll.Name(), spec)
+	if errors.Is(err, ErrIndexMismatch) && p.store.purgeInterval > 0 && spec.ttl.ttl != noTTL {
+		if verify(ctx, admin, p.coll.Name(), spec.withoutTTL()) == nil {
 			p.start()
 			return nil
 		}

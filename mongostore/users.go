@@ -23,6 +23,18 @@ type UsersConfig struct {
 	// Collection is the collection's name. Default "users".
 	Collection string
 
+	// Fields are the names of the account's fields in the documents. Default: those of
+	// account.User.
+	Fields Fields
+
+	// AnyCase finds accounts whose address is stored in another spelling than
+	// account.NormalizeEmail's, such as John@Example.com: for a collection that another program
+	// has filled, until NormalizeUsers has mended it. Every look-up then compares without
+	// regard to case, by an index with a collation, which EnsureIndexes makes; a server without
+	// collations reads all addresses. Two accounts whose addresses have the same normal form
+	// are found by the exact one alone. Default false.
+	AnyCase bool
+
 	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
 	// EnsureIndexes has 5 minutes instead.
 	Timeout time.Duration
@@ -44,7 +56,9 @@ type UsersConfig struct {
 // application starts. It is safe for concurrent use.
 type Users[U strategy.User[ID], ID comparable] struct {
 	store
-	of func(*U) *account.User[ID]
+	of      func(*U) *account.User[ID]
+	fields  userFields
+	anyCase *anyCase // nil without UsersConfig.AnyCase
 }
 
 // NewUsers returns a store of accounts in a database. Call NewUsers[Member](db, cfg) for a
@@ -66,7 +80,14 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 	if err := checkUser(u.registry, u.of); err != nil {
 		return nil, err
 	}
-	u.indexed(u.coll, usersIndexSpec(), nil)
+	var err error
+	if u.fields, err = newUserFields[U, ID](cfg.Fields); err != nil {
+		return nil, err
+	}
+	if cfg.AnyCase {
+		u.anyCase = &anyCase{}
+	}
+	u.indexed(u.coll, usersIndexSpec(u.fields.Fields, cfg.AnyCase), nil)
 	u.check = u.checkAccounts
 	return u, nil
 }
@@ -75,13 +96,27 @@ func NewUsers[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *m
 func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	ctx, cancel := u.bounded(ctx)
 	defer cancel()
+	email := u.of(&user).Email
+	if err := u.taken(ctx, nil, email); err != nil {
+		return err
+	}
+	var doc any = user
+	if u.fields.renamed {
+		raw, err := encode(u.registry, user)
+		if err == nil {
+			doc, err = u.fields.document(raw)
+		}
+		if err != nil {
+			return fmt.Errorf("mongostore: encode the account: %w", err)
+		}
+	}
 	err := retryDeadlock(ctx, func() error {
-		_, err := u.coll.InsertOne(ctx, user)
+		_, err := u.coll.InsertOne(ctx, doc)
 		return err
 	})
 	switch {
 	case mongo.IsDuplicateKeyError(err):
-		return u.duplicate(ctx, "insert the account", bson.D{{Key: "email", Value: u.of(&user).Email}}, err)
+		return u.duplicate(ctx, "insert the account", bson.D{{Key: u.fields.Email, Value: email}}, err)
 	case err != nil:
 		return fmt.Errorf("mongostore: insert the account: %w", err)
 	}
@@ -106,12 +141,15 @@ func (u *Users[U, ID]) duplicate(ctx context.Context, doing string, other bson.D
 
 // ByID implements account.Store and strategy.UserSource.
 func (u *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
-	return u.find(ctx, "_id", id)
+	return u.find(ctx, u.fields.ID, id)
 }
 
 // ByEmail implements account.Store.
 func (u *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
-	return u.find(ctx, "email", email)
+	if u.anyCase != nil {
+		return u.findAnyCase(ctx, email)
+	}
+	return u.find(ctx, u.fields.Email, email)
 }
 
 // oneBatch limits Find to one document, as FindOne does. Unlike FindOne's result, a cursor
@@ -160,7 +198,7 @@ func (u *Users[U, ID]) read(ctx context.Context, key string, value any) (user U,
 func (u *Users[U, ID]) decode(cur *mongo.Cursor) (user U, err error) {
 	doc := cur.Current
 	defer func() { cur.Current = doc }()
-	if cur.Current, err = withIntegerVersion(doc); err == nil {
+	if cur.Current, err = u.fields.canonical(doc); err == nil {
 		err = cur.Decode(&user)
 	}
 	if err != nil {
@@ -172,16 +210,38 @@ func (u *Users[U, ID]) decode(cur *mongo.Cursor) (user U, err error) {
 	return user, nil
 }
 
+// decodeDocument is decode for a document.
+func (u *Users[U, ID]) decodeDocument(doc bson.Raw) (user U, err error) {
+	cur, err := mongo.NewCursorFromDocuments([]any{doc}, nil, u.registry)
+	if err != nil {
+		return user, err
+	}
+	defer func() { _ = cur.Close(context.Background()) }()
+	cur.Next(context.Background())
+	return u.decode(cur)
+}
+
 // Apply implements account.Store.
 func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
 	ctx, cancel := u.bounded(ctx)
 	defer cancel()
-	filter := filterOf(id, change)
+	filter := u.filterOf(id, change)
+	if change.Email != nil {
+		err := u.taken(ctx, &id, *change.Email)
+		if errors.Is(err, account.ErrEmailTaken) {
+			if there, failed := exists(ctx, u.coll, filter); failed == nil && !there {
+				err = nil // the update says why
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
 	matched, err := u.update(ctx, id, change)
 	switch {
 	// FerretDB reports a duplicate of an update as an internal error.
 	case change.Email != nil && (mongo.IsDuplicateKeyError(err) || hasCode(err, codeInternalError)):
-		other := bson.D{{Key: "email", Value: *change.Email}, {Key: "_id", Value: bson.D{{Key: "$ne", Value: id}}}}
+		other := bson.D{{Key: u.fields.Email, Value: *change.Email}, {Key: u.fields.ID, Value: bson.D{{Key: "$ne", Value: id}}}}
 		return u.duplicate(ctx, "change the account", other, err)
 	case err != nil:
 		return fmt.Errorf("mongostore: change the account: %w", err)
@@ -200,16 +260,16 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 }
 
 // filterOf returns a filter for the account with an ID that meets the conditions of a change.
-func filterOf(id any, c account.Change) bson.D {
-	filter := bson.D{{Key: "_id", Value: id}}
+func (u *Users[U, ID]) filterOf(id ID, c account.Change) bson.D {
+	filter := bson.D{{Key: u.fields.ID, Value: id}}
 	if c.IfEmail != nil {
-		filter = append(filter, has("email", *c.IfEmail))
+		filter = append(filter, has(u.fields.Email, *c.IfEmail))
 	}
 	if c.IfPassword != nil {
-		filter = append(filter, has("hashed_password", c.IfPassword.Reveal()))
+		filter = append(filter, has(u.fields.HashedPassword, c.IfPassword.Reveal()))
 	}
 	if c.IfVersion != nil {
-		filter = append(filter, has(versionField, *c.IfVersion))
+		filter = append(filter, has(u.fields.TokenVersion, *c.IfVersion))
 	}
 	return filter
 }
@@ -225,17 +285,17 @@ func has[T comparable](field string, value T) bson.E {
 }
 
 // setOf returns the new values of a change.
-func setOf(c account.Change) (set bson.D) {
+func (u *Users[U, ID]) setOf(c account.Change) (set bson.D) {
 	if c.Email != nil {
-		set = append(set, bson.E{Key: "email", Value: *c.Email})
+		set = append(set, bson.E{Key: u.fields.Email, Value: *c.Email})
 	}
 	if c.Password != nil {
-		set = append(set, bson.E{Key: "hashed_password", Value: c.Password.Reveal()})
+		set = append(set, bson.E{Key: u.fields.HashedPassword, Value: c.Password.Reveal()})
 	}
 	for _, flag := range []struct {
 		field string
 		value *bool
-	}{{"is_active", c.Active}, {"is_verified", c.Verified}, {"is_superuser", c.Superuser}} {
+	}{{u.fields.Active, c.Active}, {u.fields.Verified, c.Verified}, {u.fields.Superuser, c.Superuser}} {
 		if flag.value != nil {
 			set = append(set, bson.E{Key: flag.field, Value: *flag.value})
 		}
@@ -247,7 +307,8 @@ const versionField = "token_version"
 
 // update makes a change in one update. It reports whether an account met the conditions.
 func (u *Users[U, ID]) update(ctx context.Context, id ID, change account.Change) (matched bool, err error) {
-	filter, set := filterOf(id, change), setOf(change)
+	filter, set := u.filterOf(id, change), u.setOf(change)
+	versionField := u.fields.TokenVersion
 	var update bson.D
 	if len(set) > 0 {
 		update = append(update, bson.E{Key: "$set", Value: set})
@@ -267,7 +328,7 @@ func (u *Users[U, ID]) update(ctx context.Context, id ID, change account.Change)
 	// $inc refuses null, which counts as 0.
 	change.IfVersion = nil
 	isNull := bson.E{Key: versionField, Value: bson.D{{Key: "$type", Value: int32(bson.TypeNull)}}}
-	matched, err = u.updateOne(ctx, append(filterOf(id, change), isNull),
+	matched, err = u.updateOne(ctx, append(u.filterOf(id, change), isNull),
 		bson.D{{Key: "$set", Value: append(set[:len(set):len(set)], bson.E{Key: versionField, Value: int64(1)})}})
 	if matched || err != nil {
 		return matched, err
@@ -298,7 +359,7 @@ func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U,
 	ctx, cancel := u.bounded(ctx)
 	defer cancel()
 	var none U
-	user, err := u.find(ctx, "_id", id)
+	user, err := u.find(ctx, u.fields.ID, id)
 	if err != nil {
 		return none, err
 	}
@@ -322,7 +383,7 @@ func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U,
 	if len(update) == 0 {
 		return user, nil
 	}
-	matched, err := u.updateOne(ctx, bson.D{{Key: "_id", Value: id}}, update)
+	matched, err := u.updateOne(ctx, bson.D{{Key: u.fields.ID, Value: id}}, update)
 	switch {
 	case err != nil:
 		return none, fmt.Errorf("mongostore: edit the account: %w", err)
@@ -372,8 +433,8 @@ func (u *Users[U, ID]) List(ctx context.Context, prefix, after string, limit int
 	if prefix != "" {
 		bounds = append(bounds, bson.E{Key: "$gte", Value: prefix}, bson.E{Key: "$lt", Value: prefix + string(utf8.MaxRune)})
 	}
-	byEmail := options.Find().SetSort(bson.D{{Key: "email", Value: 1}}).SetBatchSize(int32(min(limit, math.MaxInt32)))
-	cur, err := u.coll.Find(ctx, bson.D{{Key: "email", Value: bounds}}, byEmail)
+	byEmail := options.Find().SetSort(bson.D{{Key: u.fields.Email, Value: 1}}).SetBatchSize(int32(min(limit, math.MaxInt32)))
+	cur, err := u.coll.Find(ctx, bson.D{{Key: u.fields.Email, Value: bounds}}, byEmail)
 	if err != nil {
 		return nil, fmt.Errorf("mongostore: list the accounts: %w", err)
 	}
@@ -397,7 +458,7 @@ func (u *Users[U, ID]) List(ctx context.Context, prefix, after string, limit int
 func (u *Users[U, ID]) Delete(ctx context.Context, id ID) error {
 	ctx, cancel := u.bounded(ctx)
 	defer cancel()
-	filter, deleted := bson.D{{Key: "_id", Value: id}}, false
+	filter, deleted := bson.D{{Key: u.fields.ID, Value: id}}, false
 	err := untilGone(ctx, u.coll, filter, func() (done bool, err error) {
 		res, err := u.coll.DeleteOne(ctx, filter)
 		if err == nil {

@@ -20,7 +20,7 @@ func checkUser[U any, ID comparable](reg *bson.Registry, of func(*U) *account.Us
 	if of(&probe) == nil {
 		return fmt.Errorf("mongostore: %T embeds a pointer to account.User: embed account.User itself with the tag `bson:\",inline\"`", probe)
 	}
-	if err := checkFields(reflect.TypeFor[U](), reflect.TypeFor[account.User[ID]]()); err != nil {
+	if err := checkFields(reflect.TypeFor[U](), reflect.TypeFor[account.User[ID]](), nil); err != nil {
 		return err
 	}
 	if !storesHashes(reg) {
@@ -55,9 +55,9 @@ func storesHashes(reg *bson.Registry) bool {
 }
 
 // checkFields returns an error if another field of the struct user has the Go name or the
-// BSON name of a field of the embedded account.User. The application would then set its own
+// BSON name of a field of the embedded account.User, or a name that stored has. The application would then set its own
 // field instead of the account's, or the driver would store only one of the two.
-func checkFields(user, account reflect.Type) error {
+func checkFields(user, account reflect.Type, stored map[string]string) error {
 	if user.Kind() != reflect.Struct || user == account {
 		return nil
 	}
@@ -72,6 +72,11 @@ func checkFields(user, account reflect.Type) error {
 	for f := range account.Fields() {
 		name, _ := bsonName(f)
 		taken[name] = f.Name
+	}
+	for name := range stored {
+		if taken[name] == "" {
+			taken[name] = stored[name]
+		}
 	}
 	return checkNames(user, account, taken)
 }

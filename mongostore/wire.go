@@ -191,43 +191,6 @@ func integerOfDecimal(d bson.Decimal128) (n int64, ok bool) {
 	return coefficient.Int64(), coefficient.IsInt64()
 }
 
-// withIntegerVersion returns a document of users whose token_version the driver decodes
-// into an int64 as integerOf does. The driver itself decodes true as 1, and refuses
-// decimal128. It returns doc itself, and allocates nothing, if the version is an
-// int32, an int64, null or missing.
-func withIntegerVersion(doc bson.Raw) (bson.Raw, error) {
-	const field = "token_version"
-	v, err := doc.LookupErr(field)
-	if err != nil { // missing
-		return doc, nil
-	}
-	switch v.Type {
-	case bson.TypeInt64, bson.TypeInt32, bson.TypeNull:
-		return doc, nil
-	}
-	version, err := integerOf(v)
-	if err != nil {
-		return nil, fmt.Errorf("decode the field %s: %w", field, err)
-	}
-	elems, err := doc.Elements()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, 4, len(doc)+8) // the length comes last
-	for _, e := range elems {
-		if e.Key() != field {
-			b = append(b, e...)
-			continue
-		}
-		b = append(b, byte(bson.TypeInt64))
-		b = append(b, field+"\x00"...)
-		b = binary.LittleEndian.AppendUint64(b, uint64(version))
-	}
-	b = append(b, 0)
-	binary.LittleEndian.PutUint32(b, uint32(len(b)))
-	return b, nil
-}
-
 // parseID reads an application's ID. It reads the usual types itself, as NewRegistry
 // writes them, and leaves all others to the registry.
 func parseID[ID comparable](v bson.RawValue, reg *bson.Registry, id *ID) error {
