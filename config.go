@@ -123,6 +123,15 @@ type Config struct {
 	// Collections are the names of the collections.
 	Collections Collections
 
+	// UserFields are the names that the account's fields have in the users' collection, for a
+	// collection that another program has made. Default: those of account.User; see
+	// mongostore.Fields.
+	UserFields mongostore.Fields
+
+	// AnyCase finds accounts whose address another program has stored in another spelling.
+	// Default false; see mongostore.UsersConfig.
+	AnyCase bool
+
 	// TTLGrace is how long the row of an expired token is kept, because the server's
 	// clock may differ. Default 5 minutes.
 	TTLGrace time.Duration
@@ -188,7 +197,7 @@ func (c *Config) fillDefaults() {
 }
 
 func (c *Config) users() mongostore.UsersConfig {
-	return mongostore.UsersConfig{Collection: c.Collections.Users, Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent}
+	return mongostore.UsersConfig{Collection: c.Collections.Users, Fields: c.UserFields, AnyCase: c.AnyCase, Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent}
 }
 
 func (c *Config) tokens() mongostore.TokensConfig {

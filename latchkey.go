@@ -131,6 +131,16 @@ func inTurn(ctx context.Context, stores ...func(context.Context) error) error {
 	return nil
 }
 
+// AuditUsers reads all documents of the users' collection, and reports those that cannot log
+// in as they are; see mongostore.Audit. It changes nothing. Mend addresses with
+// Users.NormalizeUsers.
+func (lk *Latchkey[U, ID]) AuditUsers(ctx context.Context) (mongostore.Audit, error) {
+	return lk.Users.AuditUsers(ctx, mongostore.AuditConfig{CheckHash: func(hash string) error {
+		_, err := lk.Accounts.ImportHash(hash)
+		return err
+	}})
+}
+
 // Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
 // and waits until it has ended; for queued messages it waits as long as Config.Mail.Drain
 // says. It is idempotent. Disconnect the MongoDB client after Close.

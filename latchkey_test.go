@@ -109,7 +109,7 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		InsecureArgon2: true, MaxConcurrentHashes: 1, MaxHashWait: 1, Mail: account.MailConfig{Workers: 1}, AccountRoutes: ginauth.AccountsConfig{MaxAge: 1}, TouchInterval: 1, NotBefore: time.Unix(1, 0),
 		TokenPrefix: "a", PublishRevocations: true, BodyTimeout: 1, OmitUserAgent: true, OmitClientIP: true,
 		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,
-		OnEvent: func(context.Context, event.Event) {},
+		OnEvent: func(context.Context, event.Event) {}, UserFields: mongostore.Fields{ID: "id"}, AnyCase: true,
 	}
 	none := latchkey.Config{}.Parts()
 	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}} {

@@ -97,7 +97,8 @@ func (a *Auth[U]) newEmail(user U, email *string) (*string, error) {
 	switch {
 	case err != nil:
 		return nil, account.ErrInvalidEmail
-	case normal == a.accounts.email(user):
+	}
+	if own, err := account.NormalizeEmail(a.accounts.email(user)); err == nil && own == normal {
 		return nil, nil
 	}
 	return &normal, nil
