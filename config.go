@@ -12,6 +12,7 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -67,6 +68,10 @@ type Config struct {
 	// InsecureNoLimiter turns the Limiter off. Default false.
 	InsecureNoLimiter bool
 
+	// RegistrationsPerNetwork is how many accounts the clients of a network may try to
+	// register in an hour. Default 100; see account.Config.
+	RegistrationsPerNetwork int
+
 	// MinPasswordLength is the least number of characters in a new password. Default
 	// 8.
 	MinPasswordLength int
@@ -96,6 +101,9 @@ type Config struct {
 	// Mail sends messages that verify addresses, reset passwords and change addresses.
 	// Default: none are sent; see account.MailConfig.
 	Mail account.MailConfig
+
+	// APITokens are the tokens that users make for their scripts. Default: none.
+	APITokens APITokens
 
 	// TouchInterval is how often a session's last use is stored, at most. Default a
 	// tenth of IdleTimeout; see strategy.Config.
@@ -159,6 +167,28 @@ type Config struct {
 	OnEvent func(context.Context, event.Event)
 }
 
+// APITokens are the tokens that users make for their scripts: a second strategy, with a
+// collection and a policy of its own. The zero value has none.
+type APITokens struct {
+	// Scopes are the scopes that a user can give to a token. Without any there are no API
+	// tokens.
+	Scopes []string
+
+	// Lifetime is the longest lifetime of a token, which is also the default. Default 0: until
+	// it is revoked.
+	Lifetime time.Duration
+
+	// SurvivePasswordChange lets tokens go on after their user's password was changed. Default
+	// false; see strategy.Config.
+	SurvivePasswordChange bool
+
+	// MaxPerUser is how many valid tokens a user can have. Default 50, at most 200.
+	MaxPerUser int
+
+	// Prefix begins every token. Default "lkp_".
+	Prefix string
+}
+
 // Collections are the names of the collections. An empty name means its default.
 type Collections struct {
 	Users         string // default "users"
@@ -166,6 +196,7 @@ type Collections struct {
 	LoginAttempts string // default "login_attempts"
 	Revocations   string // default "revocations"
 	OneTimeTokens string // default "one_time_tokens"
+	APITokens     string // default "api_tokens"
 }
 
 // check returns an error if two collections have one name.
@@ -174,7 +205,7 @@ func (c Collections) check() error {
 	for _, f := range []struct{ field, name, byDefault string }{
 		{"Users", c.Users, "users"}, {"AccessTokens", c.AccessTokens, "access_tokens"},
 		{"LoginAttempts", c.LoginAttempts, "login_attempts"}, {"Revocations", c.Revocations, "revocations"},
-		{"OneTimeTokens", c.OneTimeTokens, "one_time_tokens"},
+		{"OneTimeTokens", c.OneTimeTokens, "one_time_tokens"}, {"APITokens", c.APITokens, "api_tokens"},
 	} {
 		name := cmp.Or(f.name, f.byDefault)
 		if other := fields[name]; other != "" {
@@ -208,6 +239,21 @@ func (c *Config) tokens() mongostore.TokensConfig {
 	}
 }
 
+// apiTokens and apiStrategy are those of API tokens. They have no cache: a script can wait for
+// the database, and its token is gone from all processes at once.
+func (c *Config) apiTokens() mongostore.TokensConfig {
+	cfg := c.tokens()
+	cfg.Collection, cfg.Lifetime = cmp.Or(c.Collections.APITokens, "api_tokens"), c.APITokens.Lifetime
+	return cfg
+}
+
+func (c *Config) apiStrategy() strategy.Config {
+	return strategy.Config{
+		Lifetime: c.APITokens.Lifetime, SurvivePasswordChange: c.APITokens.SurvivePasswordChange,
+		TokenPrefix: cmp.Or(c.APITokens.Prefix, token.API.Prefix()), NotBefore: c.NotBefore, Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
 func (c *Config) attempts() mongostore.AttemptsConfig {
 	return mongostore.AttemptsConfig{
 		Collection: c.Collections.LoginAttempts, PurgeInterval: c.PurgeInterval,
@@ -227,7 +273,8 @@ func (c *Config) accounts() account.Config {
 		Argon2: c.Argon2, InsecureArgon2: c.InsecureArgon2,
 		MaxConcurrentHashes: c.MaxConcurrentHashes, MaxHashWait: c.MaxHashWait, Timeout: c.Timeout,
 		Limiter: c.Limiter, InsecureNoLimiter: c.InsecureNoLimiter,
-		MinPasswordLength: c.MinPasswordLength, CheckPassword: c.CheckPassword, Mail: c.Mail,
+		RegistrationsPerNetwork: c.RegistrationsPerNetwork,
+		MinPasswordLength:       c.MinPasswordLength, CheckPassword: c.CheckPassword, Mail: c.Mail,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

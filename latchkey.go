@@ -28,6 +28,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	Accounts *account.Manager[U, ID]
 	// Sessions issues, lists and revokes access tokens.
 	Sessions *strategy.Database[U, ID]
+	// APITokens issues, lists and revokes the tokens of scripts. It is nil without
+	// Config.APITokens.
+	APITokens *strategy.Database[U, ID]
 
 	// Users, Tokens, Attempts and OneTimeTokens are the stores behind Accounts, Sessions,
 	// the login limits and the messages.
@@ -35,6 +38,8 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	Tokens        *mongostore.Tokens[ID]
 	Attempts      *mongostore.Attempts
 	OneTimeTokens *mongostore.OneTimeTokens[ID]
+
+	apiTokens *mongostore.Tokens[ID] // nil without Config.APITokens
 }
 
 // New returns a Latchkey on a database: New[Member](db, uuid.New, cfg), for a struct
@@ -72,12 +77,23 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
 	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime}
-	lk.Accounts, err = account.NewManager[U, ID, P](users, oneTime, attempts, newID, cfg.accounts(), sessions)
+	told := []account.Sessions[ID]{sessions}
+	if len(cfg.APITokens.Scopes) > 0 {
+		if err = lk.addAPITokens(db, cfg); err == nil {
+			told = append(told, lk.APITokens)
+		}
+	}
+	if err == nil {
+		lk.Accounts, err = account.NewManager[U, ID, P](users, oneTime, attempts, newID, cfg.accounts(), told...)
+	}
 	if err == nil {
 		lk.Auth, err = ginauth.New(sessions, lk.Accounts, cfg.ginauth())
 	}
 	if err == nil {
 		lk.Auth, err = ginauth.WithAccounts(lk.Auth, lk.Accounts)
+	}
+	if err == nil && lk.APITokens != nil {
+		lk.Auth, err = lk.Auth.WithAPITokens(lk.APITokens, ginauth.APITokensConfig{Scopes: cfg.APITokens.Scopes, MaxPerUser: cfg.APITokens.MaxPerUser})
 	}
 	if err == nil {
 		lk.Web, err = lk.Auth.AnswerLoginsWith(cfg.Cookie)
@@ -87,9 +103,21 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 			lk.Accounts.Close()
 		}
 		sessions.Close()
+		if lk.APITokens != nil {
+			lk.APITokens.Close()
+		}
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
 	return lk, nil
+}
+
+// addAPITokens adds the second strategy.
+func (lk *Latchkey[U, ID]) addAPITokens(db *mongo.Database, cfg Config) (err error) {
+	if lk.apiTokens, err = mongostore.NewTokens[ID](db, cfg.apiTokens()); err != nil {
+		return err
+	}
+	lk.APITokens, err = strategy.NewDatabase(lk.apiTokens, lk.Users, cfg.apiStrategy())
+	return err
 }
 
 // EnsureIndexes makes the indexes of all collections, if missing. Call it whenever
@@ -102,14 +130,22 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	return inTurn(ctx, lk.Users.EnsureIndexes, lk.Tokens.EnsureIndexes, lk.Attempts.EnsureIndexes, lk.OneTimeTokens.EnsureIndexes)
+	stores := []func(context.Context) error{lk.Users.EnsureIndexes, lk.Tokens.EnsureIndexes, lk.Attempts.EnsureIndexes, lk.OneTimeTokens.EnsureIndexes}
+	if lk.apiTokens != nil {
+		stores = append(stores, lk.apiTokens.EnsureIndexes)
+	}
+	return inTurn(ctx, stores...)
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	return inTurn(ctx, lk.Users.VerifyIndexes, lk.Tokens.VerifyIndexes, lk.Attempts.VerifyIndexes, lk.OneTimeTokens.VerifyIndexes)
+	stores := []func(context.Context) error{lk.Users.VerifyIndexes, lk.Tokens.VerifyIndexes, lk.Attempts.VerifyIndexes, lk.OneTimeTokens.VerifyIndexes}
+	if lk.apiTokens != nil {
+		stores = append(stores, lk.apiTokens.VerifyIndexes)
+	}
+	return inTurn(ctx, stores...)
 }
 
 // inTurn calls the stores' functions in turn, and reports all index problems together.
@@ -150,4 +186,8 @@ func (lk *Latchkey[U, ID]) Close() {
 	lk.Tokens.Close()
 	lk.Attempts.Close()
 	lk.OneTimeTokens.Close()
+	if lk.APITokens != nil {
+		lk.APITokens.Close()
+		lk.apiTokens.Close()
+	}
 }

@@ -110,9 +110,10 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		TokenPrefix: "a", PublishRevocations: true, BodyTimeout: 1, OmitUserAgent: true, OmitClientIP: true,
 		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,
 		OnEvent: func(context.Context, event.Event) {}, UserFields: mongostore.Fields{ID: "id"}, AnyCase: true,
+		APITokens: latchkey.APITokens{Lifetime: 1}, RegistrationsPerNetwork: 1,
 	}
 	none := latchkey.Config{}.Parts()
-	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}} {
+	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}, {APITokens: "a"}} {
 		if reflect.DeepEqual(latchkey.Config{Collections: c}.Parts(), none) {
 			t.Errorf("%+v reaches no package", c)
 		}

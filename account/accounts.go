@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/strategy"
 )
 
 const (
@@ -89,7 +90,7 @@ func (m *Manager[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (
 	if rejected != nil {
 		return none, rejected
 	}
-	if err := m.changed(ctx, id, false, "edit the account", err, event.Event{Kind: event.AccountChanged, UserID: id}); err != nil {
+	if err := m.changed(ctx, id, strategy.RevokedNone, "edit the account", err, event.Event{Kind: event.AccountChanged, UserID: id}); err != nil {
 		return none, err
 	}
 	return user, nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/internal/deadline"
+	"github.com/latchkey-go/latchkey/strategy"
 )
 
 // ChangePassword replaces the password of an active account if current is right, and
@@ -72,7 +73,7 @@ func (m *Manager[U, ID]) replacePassword(ctx context.Context, user U, change Cha
 	a := m.of(&user)
 	change.RevokeTokens = true
 	err := m.store.Apply(ctx, a.ID, change)
-	err = m.changed(ctx, a.ID, true, "store the password", err, event.Event{Kind: event.PasswordChanged, UserID: a.ID})
+	err = m.changed(ctx, a.ID, strategy.RevokedByPassword, "store the password", err, event.Event{Kind: event.PasswordChanged, UserID: a.ID})
 	if err != nil {
 		return none, err
 	}
@@ -142,7 +143,7 @@ func (m *Manager[U, ID]) Update(ctx context.Context, id ID, update Update) (U, e
 	if len(events) > 1 && update.Active == nil && update.Verified == nil && update.Superuser == nil {
 		events = events[1:] // no flag was set
 	}
-	if err := m.changed(ctx, id, change.RevokeTokens, "change the account", m.store.Apply(ctx, id, change), events...); err != nil {
+	if err := m.changed(ctx, id, revokedBy(change), "change the account", m.store.Apply(ctx, id, change), events...); err != nil {
 		return none, err
 	}
 	user, err := m.ByID(ctx, id)
@@ -182,7 +183,10 @@ func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	err := m.store.Delete(ctx, id)
-	gone := err == nil || errors.Is(err, ErrUserNotFound)
+	gone, revoked := err == nil || errors.Is(err, ErrUserNotFound), strategy.RevokedNone
+	if gone {
+		revoked = strategy.RevokedAll
+	}
 	switch {
 	case err == nil:
 		m.emit(ctx, event.Event{Kind: event.AccountDeleted, UserID: id})
@@ -200,24 +204,35 @@ func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 			err = errors.Join(err, m.failed(ctx, "delete the one-time tokens", failure))
 		}
 	}
-	return errors.Join(err, m.tell(ctx, id, gone))
+	return errors.Join(err, m.tell(ctx, id, revoked))
+}
+
+// revokedBy returns which tokens a change invalidates.
+func revokedBy(change Change) strategy.Revoked {
+	switch {
+	case !change.RevokeTokens:
+		return strategy.RevokedNone
+	case change.Password != nil && (change.Active == nil || *change.Active):
+		return strategy.RevokedByPassword
+	}
+	return strategy.RevokedAll
 }
 
 func (m *Manager[U, ID]) apply(ctx context.Context, id ID, change Change, reason event.Reason) error {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	err := m.store.Apply(ctx, id, change)
-	return m.changed(ctx, id, change.RevokeTokens, "change the account", err, event.Event{Kind: event.AccountChanged, UserID: id, Reason: reason})
+	return m.changed(ctx, id, revokedBy(change), "change the account", err, event.Event{Kind: event.AccountChanged, UserID: id, Reason: reason})
 }
 
 // changed reports a change that the store was asked to make, or why it failed, and tells the
 // sessions. err is the store's result; if it is a failure, the change may have been made.
-func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked bool, doing string, err error, done ...event.Event) error {
+func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked strategy.Revoked, doing string, err error, done ...event.Event) error {
 	switch {
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound), errors.Is(err, ErrEmailTaken):
 		return fmt.Errorf("account: %w", err)
 	case err != nil:
-		err, revoked = m.failed(ctx, doing, err), false
+		err, revoked = m.failed(ctx, doing, err), strategy.RevokedNone
 	default:
 		for _, e := range done {
 			m.emit(ctx, e)
@@ -228,7 +243,7 @@ func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked bool, doing
 
 // tell tells the sessions of a change to an account, also if the client has gone: the sessions
 // of another process may have to be ended.
-func (m *Manager[U, ID]) tell(ctx context.Context, id ID, revoked bool) (err error) {
+func (m *Manager[U, ID]) tell(ctx context.Context, id ID, revoked strategy.Revoked) (err error) {
 	ctx, cancel := deadline.Uncancelled(ctx)
 	defer cancel()
 	for _, s := range m.sessions {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/latchkey-go/latchkey/strategy"
 	"log"
 	"strings"
 	"time"
@@ -132,7 +133,7 @@ func ExampleManager_SetPassword() {
 	fmt.Println(err)
 
 	// Output:
-	// changed, all tokens revoked: true
+	// changed, tokens revoked: by password
 	// <nil>
 }
 
@@ -181,15 +182,15 @@ func ExampleManager_Delete() {
 	fmt.Println(errors.Is(err, account.ErrBadCredentials))
 
 	// Output:
-	// changed, all tokens revoked: true
+	// changed, tokens revoked: all
 	// true
 }
 
 // printed prints what an application's sessions are told.
 type printed struct{}
 
-func (printed) UserChanged(_ context.Context, _ uuid.UUID, revoked bool) error {
-	fmt.Println("changed, all tokens revoked:", revoked)
+func (printed) UserChanged(_ context.Context, _ uuid.UUID, revoked strategy.Revoked) error {
+	fmt.Println("changed, tokens revoked:", revoked)
 	return nil
 }
 
@@ -209,8 +210,8 @@ func ExampleSessions() {
 	}
 
 	// Output:
-	// changed, all tokens revoked: true
-	// changed, all tokens revoked: false
+	// changed, tokens revoked: all
+	// changed, tokens revoked: none
 }
 
 func ExampleConfig_checkPassword() {

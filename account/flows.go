@@ -165,7 +165,7 @@ func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], chang
 	case errors.Is(err, ErrEmailTaken):
 		return fmt.Errorf("account: %w", err)
 	}
-	if err = m.changed(ctx, row.UserID, change.RevokeTokens, "change the account", err, done); err != nil {
+	if err = m.changed(ctx, row.UserID, revokedBy(change), "change the account", err, done); err != nil {
 		// The change may have been made. Its conditions keep the token from being used again.
 		m.restore(ctx, row)
 		return err

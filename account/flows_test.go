@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/latchkey-go/latchkey/strategy"
 	"maps"
 	"strings"
 	"sync"
@@ -45,8 +46,8 @@ func (r *mailRig) Send(ctx context.Context, m account.Message) error {
 	return nil
 }
 
-func (r *mailRig) UserChanged(_ context.Context, id uuid.UUID, revoked bool) error {
-	if revoked {
+func (r *mailRig) UserChanged(_ context.Context, id uuid.UUID, revoked strategy.Revoked) error {
+	if revoked != strategy.RevokedNone {
 		r.told = append(r.told, id)
 	}
 	return nil

@@ -251,7 +251,7 @@ func TestDeleteRemovesTheSessions(t *testing.T) {
 
 func TestErrorsOfSessionsAreReturnedByDelete(t *testing.T) {
 	down, broken := errors.New("down"), errors.New("broken")
-	r := newRig(t, account.Config{}, sessionsFunc(func(context.Context, uuid.UUID, bool) error { return broken }))
+	r := newRig(t, account.Config{}, sessionsFunc(func(context.Context, uuid.UUID, strategy.Revoked) error { return broken }))
 	ann := r.register(t)
 	if err := r.Delete(t.Context(), ann.ID); !errors.Is(err, broken) {
 		t.Errorf("got %v, want the error of the sessions", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/latchkey-go/latchkey/strategy"
 	"log/slog"
 	"math"
 	"reflect"
@@ -1270,13 +1271,13 @@ func TestRevocationRaisesTokenVersion(t *testing.T) {
 // told is a call of UserChanged.
 type told struct {
 	id      uuid.UUID
-	revoked bool
+	revoked strategy.Revoked
 }
 
 // sessionsFunc is an account.Sessions.
-type sessionsFunc func(ctx context.Context, id uuid.UUID, revoked bool) error
+type sessionsFunc func(ctx context.Context, id uuid.UUID, revoked strategy.Revoked) error
 
-func (f sessionsFunc) UserChanged(ctx context.Context, id uuid.UUID, revoked bool) error {
+func (f sessionsFunc) UserChanged(ctx context.Context, id uuid.UUID, revoked strategy.Revoked) error {
 	return f(ctx, id, revoked)
 }
 
@@ -1322,18 +1323,18 @@ type contextKey struct{}
 // request was cancelled, and also if the store failed, as the change may have been made.
 func TestSessionsAreToldOfEachChange(t *testing.T) {
 	down := errors.New("down")
-	const nothing, changed, revoked = "nothing", "changed", "revoked"
+	const nothing, changed, revoked, password = "nothing", "none", "all", "by password"
 	for _, c := range []struct {
 		call    string
 		failure error // of the store's update
 		known   bool  // the account exists
 		want    string
 	}{
-		{"ChangePassword", nil, true, revoked},
+		{"ChangePassword", nil, true, password},
 		{"Deactivate", nil, true, revoked},
 		{"RevokeTokens", nil, true, revoked},
 		{"Activate", nil, true, changed},
-		{"SetPassword", nil, true, revoked},
+		{"SetPassword", nil, true, password},
 		{"Update", nil, true, changed},
 		{"Delete", nil, true, revoked},
 
@@ -1362,14 +1363,18 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 		{"a login", nil, true, nothing},
 	} {
 		t.Run(fmt.Sprintf("%s, failure %v, known %v", c.call, c.failure, c.known), func(t *testing.T) {
-			var got []told
+			var got []string
+			var of uuid.UUID
 			var updated bool
-			record := sessionsFunc(func(ctx context.Context, id uuid.UUID, revoked bool) error {
+			record := sessionsFunc(func(ctx context.Context, id uuid.UUID, revoked strategy.Revoked) error {
 				if !updated || ctx.Err() != nil || ctx.Value(contextKey{}) != "a value" {
 					t.Errorf("called with the update made: %v, context error: %v, value: %v, want true, nil and the request's",
 						updated, ctx.Err(), ctx.Value(contextKey{}))
 				}
-				got = append(got, told{id, revoked})
+				if id != of {
+					t.Errorf("told of another account")
+				}
+				got = append(got, revoked.String())
 				return nil
 			})
 			r := newRig(t, account.Config{}, record, record)
@@ -1378,6 +1383,7 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 			if !c.known {
 				id = uuid.New()
 			}
+			of = id
 			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), contextKey{}, "a value"))
 			defer cancel()
 			good := r.store.Users
@@ -1398,9 +1404,9 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 			if c.failure != nil && !errors.Is(err, c.failure) {
 				t.Errorf("got %v, want %v", err, c.failure)
 			}
-			var want []told
+			var want []string
 			if c.want != nothing {
-				want = []told{{id, c.want == revoked}, {id, c.want == revoked}}
+				want = []string{c.want, c.want}
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("told %v, want %v", got, want)
@@ -1413,7 +1419,7 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 func TestErrorsOfSessionsAreReturned(t *testing.T) {
 	down, first, second := errors.New("down"), errors.New("first"), errors.New("second")
 	failing := func(err error) account.Sessions[uuid.UUID] {
-		return sessionsFunc(func(context.Context, uuid.UUID, bool) error { return err })
+		return sessionsFunc(func(context.Context, uuid.UUID, strategy.Revoked) error { return err })
 	}
 	for _, call := range []string{"ChangePassword", "SetPassword", "Deactivate", "RevokeTokens", "Activate"} {
 		t.Run(call, func(t *testing.T) {
@@ -1444,7 +1450,7 @@ func TestErrorsOfSessionsAreReturned(t *testing.T) {
 // Each change is acknowledged only after the sessions were told of it.
 func TestSessionsAreToldOfConcurrentChanges(t *testing.T) {
 	var calls sync.Map // IDs to *atomic.Int64
-	r := newRig(t, account.Config{}, sessionsFunc(func(_ context.Context, id uuid.UUID, _ bool) error {
+	r := newRig(t, account.Config{}, sessionsFunc(func(_ context.Context, id uuid.UUID, _ strategy.Revoked) error {
 		n, _ := calls.LoadOrStore(id, new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
 		return nil

@@ -1,6 +1,10 @@
 package account
 
-import "context"
+import (
+	"context"
+
+	"github.com/latchkey-go/latchkey/strategy"
+)
 
 // Store keeps accounts. The Manager normalises e-mail addresses before it calls a Store.
 //
@@ -83,12 +87,12 @@ type Change struct {
 // Sessions are the sessions of the accounts' users. strategy.Database is one.
 type Sessions[ID comparable] interface {
 	// UserChanged is called after every change to an account that can end its sessions.
-	// revoked is set if the change invalidated all tokens of the account; their rows can be
-	// deleted then. It is not set if the store failed, as nothing may have changed. The
+	// revoked says which tokens of the account the change invalidated; their rows can be
+	// deleted then. It is RevokedNone if the store failed, as nothing may have changed. The
 	// context has the values and the deadline of the operation, but is not cancelled with the
 	// request. The deadline can have passed; what must be done goes on behind the answer then.
 	//
 	// UserChanged must be safe for concurrent use and bounded in time. Its error is returned
 	// by the method of the [Manager] that made the change.
-	UserChanged(ctx context.Context, id ID, revoked bool) error
+	UserChanged(ctx context.Context, id ID, revoked strategy.Revoked) error
 }

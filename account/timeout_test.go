@@ -3,6 +3,7 @@ package account_test
 import (
 	"context"
 	"errors"
+	"github.com/latchkey-go/latchkey/strategy"
 	"slices"
 	"sync"
 	"testing"
@@ -27,7 +28,7 @@ func timeoutRig(t *testing.T) *limitedRig {
 	t.Helper()
 	r := &limitedRig{clock: newClock()}
 	r.attempts = newRecorder(t, r.clock)
-	sessions := sessionsFunc(func(ctx context.Context, _ uuid.UUID, _ bool) error { return hang(ctx) })
+	sessions := sessionsFunc(func(ctx context.Context, _ uuid.UUID, _ strategy.Revoked) error { return hang(ctx) })
 	r.rig = newRigWith(t, r.attempts, account.Config{Argon2: tiny, Now: r.clock.now, Timeout: 3 * time.Second}, sessions)
 	r.ann = r.register(t)
 	r.store.insert = func(ctx context.Context, _ member) error { return hang(ctx) }
@@ -158,7 +159,7 @@ func TestCallsOfOneOperationShareOneDeadline(t *testing.T) {
 			deadline, _ := ctx.Deadline()
 			seen = append(seen, deadline)
 		}
-		told := sessionsFunc(func(ctx context.Context, _ uuid.UUID, _ bool) error { see(ctx); return nil })
+		told := sessionsFunc(func(ctx context.Context, _ uuid.UUID, _ strategy.Revoked) error { see(ctx); return nil })
 		r.rig = newRigWith(t, r.attempts, account.Config{Argon2: tiny, Now: r.clock.now, Timeout: time.Minute}, told)
 		r.ann = r.register(t)
 		r.attempts.since(func(ctx context.Context, _ string, _ int) error { see(ctx); return nil })

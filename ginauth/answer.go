@@ -94,7 +94,7 @@ func statusOfRest(err error) answer {
 		return answer{code: http.StatusUnprocessableEntity, fields: fieldErrors{errNoEmail}}
 	case errors.Is(err, account.ErrUserNotFound):
 		return answer{code: http.StatusNotFound, detail: "NOT_FOUND"}
-	case errors.Is(err, account.ErrConflict):
+	case errors.Is(err, account.ErrConflict), errors.Is(err, errTooMany):
 		return answer{code: http.StatusConflict, detail: "CONFLICT"}
 	case errors.As(err, &tooMany):
 		return answer{code: http.StatusTooManyRequests, detail: "TOO_MANY_ATTEMPTS", retryAfter: max(tooMany.RetryAfter, time.Second)}

@@ -367,6 +367,8 @@ func (s strangeStrategy) Of(member) strategy.UserSessions { return strangeSessio
 
 func (s strangeStrategy) Lifetime() time.Duration { return 0 }
 
+func (s strangeStrategy) Prefix() string { return "lk_" }
+
 // strangeSessions fails like strangeStrategy.
 type strangeSessions struct{ err error }
 
@@ -377,6 +379,8 @@ func (strangeSessions) Subject() string { return "" }
 func (s strangeSessions) List(context.Context, strategy.Page) (strategy.SessionPage, error) {
 	return strategy.SessionPage{}, s.err
 }
+
+func (s strangeSessions) Rename(context.Context, uuid.UUID, string) error { return s.err }
 
 func (s strangeSessions) Destroy(context.Context, uuid.UUID) error { return s.err }
 

@@ -50,6 +50,8 @@ type Strategy[U any] interface {
 	Of(user U) strategy.UserSessions
 	// Lifetime returns how long tokens are valid; 0 means without end.
 	Lifetime() time.Duration
+	// Prefix returns the characters with which every token begins.
+	Prefix() string
 }
 
 // Authenticator checks passwords. account.Manager is one.
@@ -144,6 +146,7 @@ type Auth[U User] struct {
 	cfg      *settings        // shared by all Auths that AnswerLoginsWith derives
 	answers  transport        // of logins
 	accounts accounts[U]      // nil without WithAccounts
+	api      *apiTokens[U]    // nil without WithAPITokens
 	hooks    Hooks[U]
 }
 

@@ -31,6 +31,7 @@ var (
 	errBodyTooLarge = errors.New("body too large")
 	errBodyTooSlow  = errors.New("body too slow")
 	errUnavailable  = errors.New("unavailable")
+	errTooMany      = errors.New("too many")
 	errMisuse       = errors.New("ginauth: wrong use") // of a method, by a handler
 	errSeveralUsers = fmt.Errorf("%w: cookies of several users", strategy.ErrInvalidToken)
 )

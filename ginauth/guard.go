@@ -157,7 +157,7 @@ func (a *Auth[U]) read(id *identity[U], t transport, sent carried) error {
 	var why error
 	var token string
 	for _, s := range sent.list() {
-		session, err := a.strategy.ReadToken(id.reading, s)
+		session, err := a.strategyOf(t, s).ReadToken(id.reading, s)
 		switch {
 		case errors.Is(err, strategy.ErrInvalidToken):
 			why = err

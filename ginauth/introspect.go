@@ -33,7 +33,7 @@ func (a *Auth[U]) handleIntrospect(w http.ResponseWriter, r *http.Request) error
 	if err := f.done(); err != nil {
 		return err
 	}
-	s, err := a.strategy.ReadToken(r.Context(), token)
+	s, err := a.strategyOf(nil, token).ReadToken(r.Context(), token)
 	switch {
 	case errors.Is(err, strategy.ErrInvalidToken):
 		writeJSON(w, http.StatusOK, map[string]any{"active": false}) // nothing more: RFC 7662 §2.2

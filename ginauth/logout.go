@@ -56,7 +56,7 @@ func (a *Auth[U]) Logout(c *gin.Context) error {
 // end ends the session by its ID, because a concurrent request may have rotated its token,
 // and the sessions of the other tokens that came with it.
 func (a *Auth[U]) end(ctx context.Context, id *identity[U]) error {
-	err := a.strategy.Of(id.session.User).Destroy(ctx, id.session.ID)
+	err := a.strategyOf(id.by, id.tokens.valid).Of(id.session.User).Destroy(ctx, id.session.ID)
 	if err != nil && !errors.Is(err, strategy.ErrSessionNotFound) {
 		return expected(err)
 	}
@@ -64,7 +64,7 @@ func (a *Auth[U]) end(ctx context.Context, id *identity[U]) error {
 		if token == id.tokens.valid {
 			continue
 		}
-		if err := a.strategy.DestroyToken(ctx, token); err != nil {
+		if err := a.strategyOf(id.by, token).DestroyToken(ctx, token); err != nil {
 			return expected(err)
 		}
 	}
@@ -84,7 +84,7 @@ func (a *Auth[U]) forget(ctx context.Context, w http.ResponseWriter, r *http.Req
 	for _, t := range a.cfg.transports {
 		sent, _ := t.carried(r, a.cfg.wellFormed)
 		for _, token := range sent.list() {
-			if err := a.strategy.DestroyToken(ctx, token); err != nil {
+			if err := a.strategyOf(t, token).DestroyToken(ctx, token); err != nil {
 				return expected(err)
 			}
 		}

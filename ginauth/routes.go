@@ -90,6 +90,26 @@ func (a *Auth[U]) UserRoutes(r gin.IRouter) {
 	r.DELETE("/:id", noCache, superuser, a.handle(a.handleDeleteUser))
 }
 
+// APITokenRoutes adds the routes by which users manage the tokens of their scripts:
+//
+//	POST   ""     name, scopes, expires_in (seconds): 201 with the token, which is shown once; with a fresh login
+//	GET    ""     a page of the user's tokens, by ?limit= and ?after=
+//	PATCH  {id}   name
+//	DELETE {id}
+//
+// Only logins can use them, not the tokens themselves. A login is fresh for
+// Config.Accounts.MaxAge. Without [Auth.WithAPITokens], APITokenRoutes adds nothing.
+func (a *Auth[U]) APITokenRoutes(r gin.IRouter) {
+	if a.api == nil {
+		return
+	}
+	guard := a.RequireUser() // rejects scoped tokens
+	r.POST("", noCache, a.RequireUser(Fresh(a.cfg.Accounts.MaxAge)), a.handle(a.handleCreateAPIToken))
+	r.GET("", noCache, guard, a.handle(a.handleAPITokens))
+	r.PATCH("/:id", noCache, guard, a.handle(a.handleRenameAPIToken))
+	r.DELETE("/:id", noCache, guard, a.handle(a.handleRevokeAPIToken))
+}
+
 // noStore keeps an answer out of every cache (RFC 6749 §5.1).
 func noStore(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")

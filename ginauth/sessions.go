@@ -1,9 +1,7 @@
 package ginauth
 
 import (
-	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,21 +34,14 @@ func orNull(t time.Time) *time.Time {
 }
 
 func (a *Auth[U]) handleSessions(w http.ResponseWriter, r *http.Request) error {
-	query := r.URL.Query()
-	page := strategy.Page{After: query.Get("after")}
-	if limit := query.Get("limit"); limit != "" {
-		var err error
-		if page.Limit, err = strconv.Atoi(limit); err != nil || page.Limit < 1 {
-			return fieldErrors{{Loc: []string{"query", "limit"}, Msg: "Input should be a positive integer", Type: "int_parsing"}}
-		}
+	page, err := pageOf(r)
+	if err != nil {
+		return err
 	}
 	current := a.identity(r).session
 	found, err := a.strategy.Of(current.User).List(r.Context(), page)
-	switch {
-	case errors.Is(err, strategy.ErrInvalidCursor):
-		return fieldErrors{{Loc: []string{"query", "after"}, Msg: "Input should be the next of a page", Type: "value_error"}}
-	case err != nil:
-		return expected(err)
+	if err != nil {
+		return listRefused(err)
 	}
 	sessions := make([]sessionJSON, len(found.Sessions))
 	for i, s := range found.Sessions {

@@ -159,7 +159,7 @@ func (a *Auth[U]) handleUsers(w http.ResponseWriter, r *http.Request) error {
 	query := account.Query{Email: values.Get("email"), After: values.Get("after")}
 	if limit := values.Get("limit"); limit != "" {
 		if query.Limit, err = strconv.Atoi(limit); err != nil || query.Limit < 1 {
-			return fieldErrors{{Loc: []string{"query", "limit"}, Msg: "Input should be a positive integer", Type: "int_parsing"}}
+			return errNoLimit
 		}
 	}
 	page, err := m.List(r.Context(), query)

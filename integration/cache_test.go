@@ -765,7 +765,7 @@ func TestRevocationIsPublishedAsOneSmallDocument(t *testing.T) {
 	for n, way := range userEnds {
 		check(way.name, "user_id", func() error { return way.end(t.Context(), a, users[1+n]) })
 	}
-	check("UserChanged", "user_id", func() error { return a.sessions.UserChanged(t.Context(), users[len(users)-1].ID, true) })
+	check("UserChanged", "user_id", func() error { return a.sessions.UserChanged(t.Context(), users[len(users)-1].ID, strategy.RevokedAll) })
 }
 
 // Revocations are ordered by the server's clock. The instances' clocks do not matter.

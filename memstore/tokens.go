@@ -85,6 +85,22 @@ func (s *tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) err
 	return nil
 }
 
+func (s *tokens[ID]) Rename(ctx context.Context, userID ID, id uuid.UUID, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	digest, ok := s.digests[id]
+	token := s.byDigest[digest]
+	if !ok || token.UserID != userID {
+		return strategy.ErrTokenNotFound
+	}
+	token.Name = name
+	s.byDigest[digest] = token
+	return nil
+}
+
 func (s *tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
 	if err := ctx.Err(); err != nil {
 		return strategy.AccessToken[ID]{}, err

@@ -362,6 +362,64 @@ func pages[ID comparable](s tokenStore[ID]) {
 	in("after a deleted token", func() { s.pageIs(user, position(want[2]), 2, want[3:5]) })
 }
 
+func rename[ID comparable](s tokenStore[ID]) {
+	token, neighbour := s.insertedFull(), s.inserted(instant)
+	for _, name := range []string{"build server", "", "Änne's 🔑"} {
+		must("Rename", s.Rename(s.ctx, token.UserID, token.ID, name))
+		token.Name = name
+		in(fmt.Sprintf("after Rename to %q", name), func() {
+			s.holds(token, neighbour)
+			s.lists(token.UserID, token)
+		})
+		s.rotated(&token) // the name belongs to the session
+	}
+	must("Rename of a session without a name", s.Rename(s.ctx, neighbour.UserID, neighbour.ID, "first"))
+	neighbour.Name = "first"
+	s.holds(token, neighbour)
+}
+
+func renameMissing[ID comparable](s tokenStore[ID]) {
+	token, own := s.insertedFull(), s.inserted(instant)
+	missing := s.token(instant)
+	for _, c := range []struct {
+		user ID
+		id   uuid.UUID
+	}{{own.UserID, token.ID}, {s.newID(), token.ID}, {own.UserID, missing.ID}, {missing.UserID, missing.ID}} {
+		wantError("Rename of a missing session", nil, s.Rename(s.ctx, c.user, c.id, "new"), strategy.ErrTokenNotFound)
+		s.lists(c.user, s.listed(c.user, own)...)
+	}
+	s.holds(token, own)
+	s.lacks(missing.Digest)
+}
+
+// listed returns token if it is the user's.
+func (s tokenStore[ID]) listed(userID ID, token strategy.AccessToken[ID]) []strategy.AccessToken[ID] {
+	if token.UserID == userID {
+		return []strategy.AccessToken[ID]{token}
+	}
+	return nil
+}
+
+func renameRace[ID comparable](s tokenStore[ID]) {
+	for round := range rounds {
+		token := s.insertedFull()
+		concurrently(4, func(i int) {
+			if i == 0 {
+				s.end(round%2, token)
+				return
+			}
+			err := s.Rename(s.ctx, token.UserID, token.ID, fmt.Sprint("name ", i))
+			if !errors.Is(err, strategy.ErrTokenNotFound) {
+				must("Rename", err)
+			}
+		})
+		in("after renames concurrent with the end of the session", func() {
+			s.lacks(token.Digest)
+			s.lists(token.UserID)
+		})
+	}
+}
+
 func deleteSession[ID comparable](s tokenStore[ID]) {
 	user := s.newID()
 	token, neighbour := s.full(user, instant), s.full(user, instant.Add(-time.Second))

@@ -33,12 +33,13 @@ type tokens struct {
 	deleteSession func(context.Context, uuid.UUID, uuid.UUID) (token, error)
 	deleteByUser  func(context.Context, uuid.UUID, ...uuid.UUID) (int64, error)
 	retention     func() time.Duration
+	rename        func(ctx context.Context, userID, id uuid.UUID, name string) error
 }
 
 func newTokens(testing.TB) *tokens {
 	good := memstore.NewTokens[uuid.UUID]()
 	return &tokens{
-		good, good.Insert, good.ByToken, good.Delete, good.Touch, good.Rotate, good.ByUser, good.DeleteSession, good.DeleteByUser, good.Retention,
+		good, good.Insert, good.ByToken, good.Delete, good.Touch, good.Rotate, good.ByUser, good.DeleteSession, good.DeleteByUser, good.Retention, good.Rename,
 	}
 }
 
@@ -64,6 +65,9 @@ func (s *tokens) DeleteSession(ctx context.Context, userID, id uuid.UUID) (token
 }
 func (s *tokens) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 	return s.deleteByUser(ctx, userID, except...)
+}
+func (s *tokens) Rename(ctx context.Context, userID, id uuid.UUID, name string) error {
+	return s.rename(ctx, userID, id, name)
 }
 func (s *tokens) Retention() time.Duration { return s.retention() }
 
@@ -279,7 +283,22 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 		byUser         = "all sessions of a user are deleted except those given"
 		concurrentUse  = "the store is safe for concurrent use"
 		cancelled      = "a cancelled context stops every method"
+		rename         = "a session is renamed, and nothing else of it changes"
+		renameMissing  = "renaming a missing or another user's session is ErrTokenNotFound and changes nothing"
+		renameEnd      = "a deleted token stays deleted under concurrent renames"
 	)
+	// renamingBy replaces Rename by f, which gets the session as it is stored.
+	renamingBy := func(f func(s *tokens, ctx context.Context, t token, name string) error) func(*tokens) {
+		return func(s *tokens) {
+			s.rename = func(ctx context.Context, userID, id uuid.UUID, name string) error {
+				t, err := s.find(ctx, userID, id)
+				if err != nil {
+					return err
+				}
+				return f(s, ctx, t, name)
+			}
+		}
+	}
 	// rotatingVersion makes Rotate write f of the token versions of the row and of the rotation.
 	rotatingVersion := func(f func(row, rotation int64) int64) func(*tokens) {
 		return rotatingBy(func(s *tokens, ctx context.Context, digest string, to strategy.Rotation) (token, error) {
@@ -802,6 +821,41 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			return page(l, newestFirst, after, (limit+1)/2)
 		})},
 
+		{"renames nothing", rename, renamingBy(func(*tokens, context.Context, token, string) error { return nil })},
+		{"keeps the old name instead of none", rename, renamingBy(func(s *tokens, ctx context.Context, t token, name string) error {
+			return s.Tokens.Rename(ctx, t.UserID, t.ID, cmp.Or(name, t.Name))
+		})},
+		{"touches the session it renames", rename, renamingBy(func(s *tokens, ctx context.Context, t token, name string) error {
+			_ = s.Tokens.Touch(ctx, t.Digest, t.CreatedAt.Add(24*time.Hour))
+			return s.Tokens.Rename(ctx, t.UserID, t.ID, name)
+		})},
+		{"renames a session of whichever user", renameMissing, func(s *tokens) {
+			var owners sync.Map
+			s.insert = func(ctx context.Context, t token) error {
+				owners.Store(t.ID, t.UserID)
+				return s.Tokens.Insert(ctx, t)
+			}
+			s.rename = func(ctx context.Context, _, id uuid.UUID, name string) error {
+				owner, _ := owners.LoadOrStore(id, uuid.Nil)
+				return s.Tokens.Rename(ctx, owner.(uuid.UUID), id, name)
+			}
+		}},
+		{"returns no error for a missing session that it renames", renameMissing, func(s *tokens) {
+			s.rename = func(ctx context.Context, userID, id uuid.UUID, name string) error {
+				return unless(s.Tokens.Rename(ctx, userID, id, name), strategy.ErrTokenNotFound)
+			}
+		}},
+		{"reads a session, then writes it with another name", renameEnd, renamingBy(func(s *tokens, ctx context.Context, t token, name string) error {
+			pause()
+			_, _ = s.Tokens.Delete(ctx, t.Digest)
+			t.Name = name
+			return unless(s.Tokens.Insert(ctx, t), strategy.ErrDuplicateToken)
+		})},
+		{"renames despite a cancelled context", cancelled, func(s *tokens) {
+			s.rename = func(ctx context.Context, userID, id uuid.UUID, name string) error {
+				return s.Tokens.Rename(context.WithoutCancel(ctx), userID, id, name)
+			}
+		}},
 		{"ignores the user of the session it deletes", anotherSession, func(s *tokens) {
 			var mu sync.Mutex
 			owners := make(map[uuid.UUID]uuid.UUID)

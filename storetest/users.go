@@ -50,10 +50,17 @@ func userSuite[U any, ID comparable, P account.Embeds[U, ID]](newUser func(email
 			{"a change to a missing account is ErrUserNotFound and creates none", applyMissing[U, ID]},
 			{"concurrent changes do not undo each other", applyRace[U, ID]},
 			{"concurrent revocations add up", revokeRace[U, ID]},
+			{"an edit changes the application's field, and nothing else", edit[U, ID]},
+			{"an edit of the account's fields is not stored", editAccount[U, ID]},
+			{"an edit that returns an error changes nothing", editRefused[U, ID]},
+			{"an edit of a missing account is ErrUserNotFound and creates none", editMissing[U, ID]},
+			{"concurrent edits and changes do not undo each other", editRace[U, ID]},
+			{"a list has the accounts of a prefix, ordered by address, in pages without gaps", listUsers[U, ID]},
 			{"a deleted account is gone, and its address is free", deleteUser[U, ID]},
 			{"deleting a missing account is ErrUserNotFound and changes nothing", deleteMissingUser[U, ID]},
 			{"one of many concurrent deletes of an account succeeds", deleteUserRace[U, ID]},
 			{"a concurrent change does not bring a deleted account back", noUserResurrection[U, ID]},
+			{"a concurrent edit does not bring a deleted account back", noEditedResurrection[U, ID]},
 			{"a cancelled context stops every method", userCancelled[U, ID]},
 		},
 	}
@@ -576,7 +583,11 @@ func userCancelled[U any, ID comparable](s userStore[U, ID]) {
 	a := s.of(&user)
 	_, byID := s.ByID(dead, a.ID)
 	_, byEmail := s.ByEmail(dead, a.Email)
+	_, edited := s.Edit(dead, a.ID, func(*U) error { return nil })
+	_, listed := s.List(dead, "", "", 10)
 	wantErrors(context.Canceled, map[string]error{
+		"Edit":           edited,
+		"List":           listed,
 		"ByID":           byID,
 		"ByEmail":        byEmail,
 		"Insert":         s.Insert(dead, s.newUser("late@example.com")),

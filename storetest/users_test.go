@@ -3,6 +3,8 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,11 +43,13 @@ type users struct {
 	byEmail func(context.Context, string) (member, error)
 	apply   func(context.Context, uuid.UUID, account.Change) error
 	delete  func(context.Context, uuid.UUID) error
+	edit    func(context.Context, uuid.UUID, func(*member) error) (member, error)
+	list    func(ctx context.Context, prefix, after string, limit int) ([]member, error)
 }
 
 func newUsers(testing.TB) *users {
 	good := memstore.NewUsers[member]()
-	return &users{good, good.Insert, good.ByID, good.ByEmail, good.Apply, good.Delete}
+	return &users{good, good.Insert, good.ByID, good.ByEmail, good.Apply, good.Delete, good.Edit, good.List}
 }
 
 func (s *users) Insert(ctx context.Context, m member) error             { return s.insert(ctx, m) }
@@ -57,6 +61,32 @@ func (s *users) Apply(ctx context.Context, id uuid.UUID, change account.Change) 
 	return s.apply(ctx, id, change)
 }
 func (s *users) Delete(ctx context.Context, id uuid.UUID) error { return s.delete(ctx, id) }
+
+func (s *users) Edit(ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+	return s.edit(ctx, id, edit)
+}
+func (s *users) List(ctx context.Context, prefix, after string, limit int) ([]member, error) {
+	return s.list(ctx, prefix, after, limit)
+}
+
+// editingBy replaces Edit by f.
+func editingBy(f func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error)) func(*users) {
+	return func(s *users) {
+		s.edit = func(ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			return f(s, ctx, id, edit)
+		}
+	}
+}
+
+// listingUsers makes List return f of all accounts, ordered by address.
+func listingUsers(f func(all []member, prefix, after string, limit int) []member) func(*users) {
+	return func(s *users) {
+		s.list = func(ctx context.Context, prefix, after string, limit int) ([]member, error) {
+			all, err := s.Users.List(ctx, "", "", 1000)
+			return f(all, prefix, after, limit), err
+		}
+	}
+}
 
 // applyingBy replaces Apply by f.
 func applyingBy(f func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error) func(*users) {
@@ -136,7 +166,44 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 		deleteRace    = "one of many concurrent deletes of an account succeeds"
 		resurrection  = "a concurrent change does not bring a deleted account back"
 		cancelled     = "a cancelled context stops every method"
+		edits         = "an edit changes the application's field, and nothing else"
+		editAccount   = "an edit of the account's fields is not stored"
+		editRefused   = "an edit that returns an error changes nothing"
+		editMissing   = "an edit of a missing account is ErrUserNotFound and creates none"
+		editRace      = "concurrent edits and changes do not undo each other"
+		editEnd       = "a concurrent edit does not bring a deleted account back"
+		list          = "a list has the accounts of a prefix, ordered by address, in pages without gaps"
 	)
+	// written reads an account, edits it, waits if asked to, and writes all of it.
+	written := func(wait bool) func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+		return func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := s.Users.ByID(ctx, id)
+			if err != nil {
+				return m, err
+			}
+			own := m.User
+			if err := edit(&m); err != nil {
+				return m, err
+			}
+			m.User = own
+			if wait {
+				pause()
+			}
+			return m, s.Users.Update(ctx, id, func(stored *member) { *stored = m })
+		}
+	}
+	// filtered returns the accounts that List asks for, by these rules.
+	filtered := func(keep func(email, prefix string) bool, beyond func(email, after string) bool) func(all []member, prefix, after string, limit int) []member {
+		return func(all []member, prefix, after string, limit int) (page []member) {
+			for _, m := range all {
+				if keep(m.Email, prefix) && beyond(m.Email, after) && len(page) < limit {
+					page = append(page, m)
+				}
+			}
+			return page
+		}
+	}
+	later := func(email, after string) bool { return email > after }
 	// applying makes Apply change the change before it makes it.
 	applying := func(f func(*account.Change)) func(*users) {
 		return applyingBy(func(s *users, ctx context.Context, id uuid.UUID, change account.Change) error {
@@ -176,6 +243,94 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 	mustCatch(t, newUsers, func(open func(testing.TB) *users) storetest.Suite {
 		return storetest.Users(newMember, func(t testing.TB) account.Store[member, uuid.UUID] { return open(t) })
 	}, []broken[*users]{
+		{"edits nothing", edits, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := s.Users.ByID(ctx, id)
+			if err == nil {
+				err = edit(&m)
+			}
+			return m, err
+		})},
+		{"returns the account before the edit", edits, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			before, _ := s.Users.ByID(ctx, id)
+			_, err := s.Users.Edit(ctx, id, edit)
+			return before, err
+		})},
+		{"forgets a field when it edits", edits, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			return s.Users.Edit(ctx, id, func(m *member) error { m.Roles = nil; return edit(m) })
+		})},
+		{"stores edited flags", editAccount, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			var refused error
+			err := s.Users.Update(ctx, id, func(m *member) { refused = edit(m) })
+			if err == nil {
+				err = refused
+			}
+			m, _ := s.Users.ByID(ctx, id)
+			return m, err
+		})},
+		{"returns edited flags", editAccount, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (edited member, _ error) {
+			_, err := s.Users.Edit(ctx, id, func(m *member) error {
+				err := edit(m)
+				edited = *m
+				return err
+			})
+			return edited, err
+		})},
+		{"stores a refused edit", editRefused, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			var refused error
+			m, err := s.Users.Edit(ctx, id, func(m *member) error { refused = edit(m); return nil })
+			if err == nil {
+				err = refused
+			}
+			return m, err
+		})},
+		{"returns no error for a refused edit", editRefused, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := s.Users.Edit(ctx, id, edit)
+			if !errors.Is(err, account.ErrUserNotFound) {
+				err = nil
+			}
+			return m, err
+		})},
+		{"creates the account that it edits", editMissing, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := s.Users.Edit(ctx, id, edit)
+			if errors.Is(err, account.ErrUserNotFound) {
+				m = newMember("stranger@example.com")
+				m.ID = id
+				_ = s.Users.Insert(ctx, m)
+			}
+			return m, err
+		})},
+		{"reads an account, then writes it", editRace, editingBy(written(true))},
+		{"reads an account, then writes it, even if it is gone", editEnd, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := s.Users.ByID(ctx, id)
+			if err != nil {
+				return m, err
+			}
+			pause()
+			got, err := s.Users.Edit(ctx, id, edit)
+			if errors.Is(err, account.ErrUserNotFound) {
+				return m, s.Users.Insert(ctx, m)
+			}
+			return got, err
+		})},
+		{"edits despite a cancelled context", cancelled, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			return s.Users.Edit(context.WithoutCancel(ctx), id, edit)
+		})},
+		{"lists without a prefix", list, listingUsers(filtered(func(string, string) bool { return true }, later))},
+		{"lists what contains the prefix", list, listingUsers(filtered(strings.Contains, later))},
+		{"lists from the position on", list, listingUsers(filtered(strings.HasPrefix, func(email, after string) bool { return email >= after }))},
+		{"lists the first page again", list, listingUsers(filtered(strings.HasPrefix, func(string, string) bool { return true }))},
+		{"lists backwards", list, listingUsers(func(all []member, prefix, after string, limit int) []member {
+			slices.Reverse(all)
+			return filtered(strings.HasPrefix, later)(all, prefix, after, limit)
+		})},
+		{"lists one account more", list, listingUsers(func(all []member, prefix, after string, limit int) []member {
+			return filtered(strings.HasPrefix, later)(all, prefix, after, limit+1)
+		})},
+		{"lists accounts despite a cancelled context", cancelled, func(s *users) {
+			s.list = func(ctx context.Context, prefix, after string, limit int) ([]member, error) {
+				return s.Users.List(context.WithoutCancel(ctx), prefix, after, limit)
+			}
+		}},
 		{"forgets the application's fields", roundTrip, inserting(func(m *member) { m.Roles = nil })},
 		{"forgets the flags", roundTrip, inserting(func(m *member) { m.Verified = false })},
 		{"forgets the password", roundTrip, inserting(func(m *member) { m.HashedPassword = account.PasswordHash{} })},

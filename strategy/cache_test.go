@@ -191,23 +191,23 @@ var endings = []ending{
 	{"UserChanged after the password was changed by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		changed := account.NewPasswordHash("new")
 		err := r.users.Apply(t.Context(), r.ann.ID, account.Change{Password: &changed, RevokeTokens: true})
-		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, strategy.RevokedNone))
 	}},
 	{"UserChanged after the tokens were revoked by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		err := r.users.Apply(t.Context(), r.ann.ID, account.Change{RevokeTokens: true})
-		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, true))
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, strategy.RevokedAll))
 	}},
 	{"UserChanged after the user was deactivated by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		err := r.users.Update(t.Context(), r.ann.ID, func(u *user) { u.Active = false })
-		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, strategy.RevokedNone))
 	}},
 	{"UserChanged after the user was deleted", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		err := r.users.Delete(t.Context(), r.ann.ID)
-		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, strategy.RevokedNone))
 	}},
 	{"UserChanged after the tokens were deleted by other means", func(t *testing.T, r *cachingRig, _ string, _ row) error {
 		_, err := r.tokens.store.DeleteByUser(t.Context(), r.ann.ID)
-		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, false))
+		return errors.Join(err, r.UserChanged(t.Context(), r.ann.ID, strategy.RevokedNone))
 	}},
 }
 
@@ -218,7 +218,7 @@ func TestZeroCacheIsDisabled(t *testing.T) {
 		r.reads(t, "", token, nil)
 		r.cost(t, "without a cache", 1, 1)
 	}
-	if err := r.UserChanged(t.Context(), r.ann.ID, false); err != nil {
+	if err := r.UserChanged(t.Context(), r.ann.ID, strategy.RevokedNone); err != nil {
 		t.Errorf("UserChanged: %v", err)
 	}
 	r.Close()
@@ -453,7 +453,7 @@ func TestConcurrentReadsFromTheCacheFailOnceASessionHasEnded(t *testing.T) {
 								after++
 							}
 							if i == 0 { // make the others read again
-								_ = r.UserChanged(t.Context(), r.ann.ID, false)
+								_ = r.UserChanged(t.Context(), r.ann.ID, strategy.RevokedNone)
 							}
 						}
 					})
@@ -1139,7 +1139,7 @@ func BenchmarkCache(b *testing.B) {
 		})
 	})
 	run("miss", token, func(ctx context.Context, token string) error {
-		_ = db.UserChanged(ctx, ann.ID, false)
+		_ = db.UserChanged(ctx, ann.ID, strategy.RevokedNone)
 		_, err := db.ReadToken(ctx, token)
 		return err
 	})

@@ -42,6 +42,13 @@ type Config struct {
 	// changing it logs everybody out. Default "lk_".
 	TokenPrefix string
 
+	// SurvivePasswordChange lets tokens go on after their user's password was changed: for
+	// tokens of scripts, in a store of their own. The token version is not compared then, so
+	// what else revokes all tokens of a user deletes their rows instead: a token that is issued
+	// at the same moment can remain. An inactive user's tokens are refused in any case. Default
+	// false.
+	SurvivePasswordChange bool
+
 	// Cache keeps sessions in memory. Default: no cache.
 	Cache Cache
 

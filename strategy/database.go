@@ -81,6 +81,9 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 // do not expire.
 func (d *Database[U, ID]) Lifetime() time.Duration { return d.cfg.Lifetime }
 
+// Prefix returns the characters with which every token begins: Config.TokenPrefix.
+func (d *Database[U, ID]) Prefix() string { return d.format.Prefix() }
+
 // WellFormed reports, without I/O, whether a string has the format of the tokens.
 func (d *Database[U, ID]) WellFormed(token string) bool { return d.format.WellFormed(token) }
 
@@ -349,7 +352,7 @@ func (d *Database[U, ID]) read(ctx context.Context, digest string, now time.Time
 		return row, user, d.failed(ctx, "look up the user", err)
 	case !user.IsActive():
 		return row, user, d.denied(ctx, denyUserInactive, row)
-	case row.TokenVersion != user.TokenVersion():
+	case !d.current(&row, user):
 		return row, user, d.denied(ctx, denySuperseded, row)
 	}
 	return row, user, nil

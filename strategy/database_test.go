@@ -100,6 +100,11 @@ func (s *fakeTokens) DeleteSession(ctx context.Context, userID, id uuid.UUID) (r
 	return s.store.DeleteSession(ctx, userID, id)
 }
 
+func (s *fakeTokens) Rename(ctx context.Context, userID, id uuid.UUID, name string) error {
+	s.calls.Add(1)
+	return s.store.Rename(ctx, userID, id, name)
+}
+
 func (s *fakeTokens) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 	s.calls.Add(1)
 	if s.deleteByUser != nil {

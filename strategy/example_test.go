@@ -282,7 +282,7 @@ func ExampleDatabase_UserChanged() {
 	fmt.Println(name())
 
 	directory[7] = Employee{Number: 7, Name: "Anne"}
-	if err := tokens.UserChanged(ctx, 7, false); err != nil {
+	if err := tokens.UserChanged(ctx, 7, strategy.RevokedNone); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(name())

@@ -46,8 +46,10 @@ func WithScopes(scopes ...string) TokenOption {
 
 // WithName names a session, so that its user recognises it. Names are cut to 100 bytes.
 func WithName(name string) TokenOption {
-	return func(o *tokenOptions) { o.name = bound(name, 100) }
+	return func(o *tokenOptions) { o.name = bound(name, maxName) }
 }
+
+const maxName = 100 // bytes
 
 // WithUserAgent stores the client's user agent with the session, cut to 256 bytes.
 func WithUserAgent(userAgent string) TokenOption {

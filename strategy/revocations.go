@@ -151,17 +151,22 @@ func (q *unknownQuota[ID]) published(r unknownRevocation[ID]) {
 }
 
 // UserChanged makes the caches of this process and of others read a user again. An
-// account.Manager calls it; applications call it, with revoked false, after they changed a
+// account.Manager calls it; applications call it, with [RevokedNone], after they changed a
 // user's row by other means.
 //
-// revoked means that the change invalidated all tokens of the user, as raising the token
-// version does. UserChanged then deletes their rows too, except that of the session in ctx,
-// which ginauth's Renew may keep. That is a clean-up: a failure is an event, not an error.
-func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked bool) error {
+// revoked says which tokens the change has invalidated, as raising the token version does.
+// UserChanged then deletes their rows too, except that of the session in ctx, which ginauth's
+// Renew may keep. That is a clean-up: a failure is an event, not an error. With
+// [Config.SurvivePasswordChange], it deletes the rows only for [RevokedAll]; that is what revokes
+// the tokens, so a failure is an error.
+func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked Revoked) error {
+	if d.cfg.SurvivePasswordChange && revoked == RevokedAll {
+		return d.DestroyAll(ctx, userID)
+	}
 	if err := d.announce(ctx, Revocation[ID]{UserID: userID}, nil); err != nil {
 		return d.failed(ctx, "announce the change of the user", err)
 	}
-	if !revoked {
+	if revoked == RevokedNone || d.cfg.SurvivePasswordChange {
 		return nil
 	}
 	var current []uuid.UUID

@@ -198,14 +198,14 @@ var elsewhere = []struct {
 	}},
 	{"UserChanged after the user was deactivated by other means", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
 		err := c.users.Update(t.Context(), c.ann.ID, func(u *user) { u.Active = false })
-		return errors.Join(err, by.UserChanged(t.Context(), c.ann.ID, false))
+		return errors.Join(err, by.UserChanged(t.Context(), c.ann.ID, strategy.RevokedNone))
 	}},
 	{"UserChanged after the user was deleted", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
-		return errors.Join(c.users.Delete(t.Context(), c.ann.ID), by.UserChanged(t.Context(), c.ann.ID, false))
+		return errors.Join(c.users.Delete(t.Context(), c.ann.ID), by.UserChanged(t.Context(), c.ann.ID, strategy.RevokedNone))
 	}},
 	{"UserChanged after the tokens were deleted by other means", func(t *testing.T, c *cluster, by *instance, _ string, _ strategy.Session[user]) error {
 		_, err := c.tokens.DeleteByUser(t.Context(), c.ann.ID)
-		return errors.Join(err, by.UserChanged(t.Context(), c.ann.ID, false))
+		return errors.Join(err, by.UserChanged(t.Context(), c.ann.ID, strategy.RevokedNone))
 	}},
 }
 
@@ -899,7 +899,7 @@ func TestCloseDuringReadsChangesAndRevocations(t *testing.T) {
 					if i == 10*n {
 						here.Close()
 					}
-					if err := here.UserChanged(t.Context(), c.ann.ID, false); err != nil {
+					if err := here.UserChanged(t.Context(), c.ann.ID, strategy.RevokedNone); err != nil {
 						t.Errorf("UserChanged: %v", err)
 					}
 				}

@@ -80,7 +80,7 @@ func (d *Database[U, ID]) valid(ctx context.Context, user U, after Position, lim
 			return nil, d.failed(ctx, "list the sessions", err)
 		}
 		for _, row := range rows {
-			if d.invalid(&row, now) == nil && row.TokenVersion == user.TokenVersion() {
+			if d.invalid(&row, now) == nil && d.current(&row, user) {
 				if valid = append(valid, row); len(valid) == limit {
 					return valid, nil
 				}
@@ -92,6 +92,26 @@ func (d *Database[U, ID]) valid(ctx context.Context, user U, after Position, lim
 		last := rows[len(rows)-1]
 		after = Position{last.CreatedAt, last.ID}
 	}
+}
+
+// current reports whether a row has its user's token version, if that matters.
+func (d *Database[U, ID]) current(row *AccessToken[ID], user U) bool {
+	return d.cfg.SurvivePasswordChange || row.TokenVersion == user.TokenVersion()
+}
+
+// RenameSession names a session of a user. Names are cut to 100 bytes, as by [WithName]. It
+// returns an error wrapping [ErrSessionNotFound] if the user has no session with this ID.
+func (d *Database[U, ID]) RenameSession(ctx context.Context, userID ID, id uuid.UUID, name string) error {
+	err := d.tokens.Rename(ctx, userID, id, bound(name, maxName))
+	// Caches have the name too.
+	err = d.announceBy(ctx, userID, Revocation[ID]{SessionID: id}, err)
+	switch {
+	case errors.Is(err, ErrTokenNotFound):
+		return fmt.Errorf("strategy: %w", ErrSessionNotFound)
+	case err != nil:
+		return d.failed(ctx, "rename the session", err)
+	}
+	return nil
 }
 
 // DestroySession ends a session of a user. It returns an error wrapping [ErrSessionNotFound]
@@ -163,6 +183,10 @@ func (s userSessions[U, ID]) Subject() string {
 
 func (s userSessions[U, ID]) List(ctx context.Context, page Page) (SessionPage, error) {
 	return s.d.Sessions(ctx, s.userID, page)
+}
+
+func (s userSessions[U, ID]) Rename(ctx context.Context, id uuid.UUID, name string) error {
+	return s.d.RenameSession(ctx, s.userID, id, name)
 }
 
 func (s userSessions[U, ID]) Destroy(ctx context.Context, id uuid.UUID) error {

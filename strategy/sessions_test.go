@@ -911,17 +911,17 @@ func TestUserChangedDeletesTheRowsOfRevokedTokens(t *testing.T) {
 	down := errors.New("down")
 	for _, c := range []struct {
 		name    string
-		revoked bool
+		revoked strategy.Revoked
 		in      func(own, other strategy.Session[user]) *strategy.Session[user] // the session in the context
 		failure error                                                           // of the delete
 		left    int                                                             // of Ann's three rows
 		event   event.Kind
 	}{
-		{"nothing was revoked", false, nil, nil, 3, ""},
-		{"without a session", true, nil, nil, 0, event.TokensRevoked},
-		{"with a session of the user", true, func(own, _ strategy.Session[user]) *strategy.Session[user] { return &own }, nil, 1, event.TokensRevoked},
-		{"with a session of another user", true, func(_, other strategy.Session[user]) *strategy.Session[user] { return &other }, nil, 0, event.TokensRevoked},
-		{"a failed delete is an event, not an error", true, nil, down, 3, event.StoreFailed},
+		{"nothing was revoked", strategy.RevokedNone, nil, nil, 3, ""},
+		{"without a session", strategy.RevokedAll, nil, nil, 0, event.TokensRevoked},
+		{"with a session of the user", strategy.RevokedByPassword, func(own, _ strategy.Session[user]) *strategy.Session[user] { return &own }, nil, 1, event.TokensRevoked},
+		{"with a session of another user", strategy.RevokedByPassword, func(_, other strategy.Session[user]) *strategy.Session[user] { return &other }, nil, 0, event.TokensRevoked},
+		{"a failed delete is an event, not an error", strategy.RevokedAll, nil, down, 3, event.StoreFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, strategy.Config{Lifetime: lifetime})

@@ -105,6 +105,11 @@ type Store[ID comparable] interface {
 	// return nil.
 	Touch(ctx context.Context, digest string, at time.Time) error
 
+	// Rename sets the name of the session with this ID, if it is this user's, and changes
+	// nothing else. Otherwise it must return an error wrapping [ErrTokenNotFound], and must not
+	// create a row.
+	Rename(ctx context.Context, userID ID, id uuid.UUID, name string) error
+
 	// Rotate applies a [Rotation] to the token with this digest and returns the changed row.
 	// If there is none, it must return an error wrapping [ErrTokenNotFound] and create none.
 	// It must be atomic: one of several concurrent rotations of a digest succeeds, and from

@@ -87,6 +87,33 @@ type Session[U any] struct {
 	SessionInfo
 }
 
+// Revoked says which tokens of a user a change has invalidated.
+type Revoked int
+
+const (
+	// RevokedNone: the change invalidated no tokens by itself.
+	RevokedNone Revoked = iota
+	// RevokedByPassword: a new password invalidated all tokens, except those of a strategy with
+	// [Config.SurvivePasswordChange].
+	RevokedByPassword
+	// RevokedAll: the change invalidated all tokens: the user was deactivated, deleted, or
+	// logged out everywhere.
+	RevokedAll
+)
+
+// String returns a name for logs and tests.
+func (r Revoked) String() string {
+	switch r {
+	case RevokedNone:
+		return "none"
+	case RevokedByPassword:
+		return "by password"
+	case RevokedAll:
+		return "all"
+	}
+	return "unknown"
+}
+
 // UserSessions are the sessions of one user; see [Database.Of]. They are safe for concurrent
 // use.
 type UserSessions interface {
@@ -96,6 +123,8 @@ type UserSessions interface {
 	Subject() string
 	// List is [Database.Sessions].
 	List(ctx context.Context, page Page) (SessionPage, error)
+	// Rename is [Database.RenameSession].
+	Rename(ctx context.Context, id uuid.UUID, name string) error
 	// Destroy is [Database.DestroySession].
 	Destroy(ctx context.Context, id uuid.UUID) error
 	// DestroyAll is [Database.DestroyAll].

@@ -177,9 +177,9 @@ func startRig(ctx context.Context, database string, cfg rigConfig) (r *rig, err 
 // revoked tokens in place, as the versions alone must make the tokens invalid.
 type caches []account.Sessions[uuid.UUID]
 
-func (c *caches) UserChanged(ctx context.Context, id uuid.UUID, _ bool) (err error) {
+func (c *caches) UserChanged(ctx context.Context, id uuid.UUID, _ strategy.Revoked) (err error) {
 	for _, sessions := range *c {
-		err = errors.Join(err, sessions.UserChanged(ctx, id, false))
+		err = errors.Join(err, sessions.UserChanged(ctx, id, strategy.RevokedNone))
 	}
 	return err
 }

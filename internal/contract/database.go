@@ -176,6 +176,11 @@ func (s tokenStore) DeleteSession(ctx context.Context, userID, id uuid.UUID) (ac
 	return callStore(s.db, deleteToken, "", func() (accessToken, error) { return s.store.DeleteSession(ctx, userID, id) })
 }
 
+func (s tokenStore) Rename(ctx context.Context, userID, id uuid.UUID, name string) error {
+	_, err := callStore(s.db, touchToken, "", func() (struct{}, error) { return struct{}{}, s.store.Rename(ctx, userID, id, name) })
+	return err
+}
+
 func (s tokenStore) DeleteByUser(ctx context.Context, userID uuid.UUID, except ...uuid.UUID) (int64, error) {
 	return callStore(s.db, deleteTokens, "", func() (int64, error) { return s.store.DeleteByUser(ctx, userID, except...) })
 }

@@ -49,7 +49,12 @@ var (
 	OneTime = Format{"lko_"}
 	// Device is the format of device tokens.
 	Device = Format{"lkd_"}
+	// API is the format of API tokens with the default prefix.
+	API = Format{"lkp_"}
 )
+
+// Prefix returns the prefix.
+func (f Format) Prefix() string { return f.prefix }
 
 // NewFormat returns the format with a prefix; "" means that of Default. A prefix has 2 to 24
 // characters of a-z, 0-9 and _, begins with a letter and ends with _.
