@@ -84,8 +84,14 @@ func (b *Body) Require(name string, into any) bool {
 }
 
 // Invalid says that a field is invalid. kind is for programs, for example "too_long", and msg
-// is for people.
-func (b *Body) Invalid(name, kind, msg string) { b.errs = append(b.errs, bodyError(kind, msg, name)) }
+// is for people. The first error of a field counts.
+func (b *Body) Invalid(name, kind, msg string) { b.invalid(bodyError(kind, msg, name)) }
+
+func (b *Body) invalid(e FieldError) {
+	if !slices.ContainsFunc(b.errs, func(x FieldError) bool { return slices.Equal(x.Loc, e.Loc) }) {
+		b.errs = append(b.errs, e)
+	}
+}
 
 func (b *Body) missing(name string) { b.Invalid(name, "missing", "Field required") }
 
@@ -102,7 +108,7 @@ func (b *Body) email() string {
 	email := b.text("email")
 	if email != "" {
 		if _, err := account.NormalizeEmail(email); err != nil {
-			b.errs = append(b.errs, errNoEmail)
+			b.invalid(errNoEmail)
 		}
 	}
 	return email

@@ -198,8 +198,9 @@ func newBackend(tb testing.TB, db *mongo.Database) contract.Backend { return new
 // newBackendOf is newBackend with another handle of the database for the test's own writes.
 func newBackendOf(tb testing.TB, db, own *mongo.Database) contract.Backend {
 	return contract.Backend{
-		Tokens: newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
-		Users:  newUsers[contract.Member](tb, db, mongostore.UsersConfig{}),
+		Tokens:  newTokens[uuid.UUID](tb, db, mongostore.TokensConfig{}),
+		Users:   newUsers[contract.Member](tb, db, mongostore.UsersConfig{}),
+		OneTime: newOneTimeTokens[uuid.UUID](tb, db, mongostore.OneTimeTokensConfig{}),
 		SetFlags: func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error {
 			_, err := own.Collection("users").UpdateByID(ctx, id4(id), bson.D{{Key: "$set", Value: bson.D{
 				{Key: "is_active", Value: active}, {Key: "is_verified", Value: verified}, {Key: "is_superuser", Value: superuser},

@@ -30,6 +30,8 @@ type Backend struct {
 	Users  account.Store[Member, uuid.UUID]
 	// Attempts counts failed logins. Default nil: in memory.
 	Attempts account.AttemptStore
+	// OneTime keeps one-time tokens. Default nil: in memory.
+	OneTime account.OneTimeTokenStore[uuid.UUID]
 	// SetFlags changes an account's flags as an application would in its own database.
 	SetFlags func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error
 	// DeleteUser removes an account.
@@ -45,6 +47,7 @@ var commonSections = []section{
 	guardRows, freshRows, scopeRows, uploadRows,
 	sessionRows, endSessionRows, idleRows, reauthenticateRows, introspectRows, revocationRows,
 	hostileRows,
+	registerRows, verifyRows, resetRows, meRows, usersRows,
 }
 
 // Run checks every row of the contract in a subtest of its name, with each transport to which the

@@ -26,6 +26,11 @@ const (
 	deleteTokens call = "delete the tokens of a user"
 	findUser     call = "look up the user"
 	findAccount  call = "look up the account"
+
+	insertAccount call = "insert the account"
+	applyChange   call = "change the account"
+	editAccount   call = "edit the account"
+	deleteAccount call = "delete the account"
 )
 
 // database records the calls to the stores and injects faults into them.
@@ -189,6 +194,25 @@ func (s tokenStore) DeleteByUser(ctx context.Context, userID uuid.UUID, except .
 type userStore struct {
 	account.Store[Member, uuid.UUID]
 	db *database
+}
+
+func (s userStore) Insert(ctx context.Context, user Member) error {
+	_, err := callStore(s.db, insertAccount, "", func() (any, error) { return nil, s.Store.Insert(ctx, user) })
+	return err
+}
+
+func (s userStore) Apply(ctx context.Context, id uuid.UUID, change account.Change) error {
+	_, err := callStore(s.db, applyChange, "", func() (any, error) { return nil, s.Store.Apply(ctx, id, change) })
+	return err
+}
+
+func (s userStore) Edit(ctx context.Context, id uuid.UUID, edit func(*Member) error) (Member, error) {
+	return callStore(s.db, editAccount, "", func() (Member, error) { return s.Store.Edit(ctx, id, edit) })
+}
+
+func (s userStore) Delete(ctx context.Context, id uuid.UUID) error {
+	_, err := callStore(s.db, deleteAccount, "", func() (any, error) { return nil, s.Store.Delete(ctx, id) })
+	return err
 }
 
 func (s userStore) ByID(ctx context.Context, id uuid.UUID) (Member, error) {

@@ -47,6 +47,8 @@ type rig struct {
 	// *atomic.Int64 by the client's address. The server can go on reading after it has
 	// answered.
 	bytesRead sync.Map
+	// mails are the messages that were sent.
+	mails chan account.Message
 	// uploads are the temporary files of uploads that handlers have seen.
 	uploads uploads
 }
@@ -60,6 +62,9 @@ type settings struct {
 	limiter  account.LimiterConfig
 	// ownCheck is the application's check on the route /checked.
 	ownCheck func(context.Context, strategy.Session[Member]) (bool, error)
+	// mail changes the messages. registrations is the limit on registrations.
+	mail          account.MailConfig
+	registrations int
 	// trustedProxies are Gin's trusted proxies.
 	trustedProxies []string
 }
@@ -100,7 +105,7 @@ func (env environment) rig(t *testing.T, options ...func(*settings)) *rig {
 	for _, option := range options {
 		option(&set)
 	}
-	r := &rig{environment: env, t: t, clock: newClock(), db: newDatabase(), settings: set}
+	r := &rig{environment: env, t: t, clock: newClock(), db: newDatabase(), settings: set, mails: make(chan account.Message, 100)}
 	set.strategy.Now, set.plugin.Now = r.clock.now, r.clock.now
 	set.strategy.OnEvent, set.plugin.OnEvent = env.events.listen, env.events.listen
 	if set.attempts == nil {
@@ -119,18 +124,31 @@ func (env environment) rig(t *testing.T, options ...func(*settings)) *rig {
 	}
 	// Without the sessions, which would delete the rows of revoked tokens: the contract shows
 	// that the token versions alone make them invalid.
-	r.accounts, err = account.NewManager(users, nil, set.attempts, uuid.New, account.Config{
+	var oneTime account.OneTimeTokenStore[uuid.UUID] = memstore.NewOneTimeTokens[uuid.UUID]()
+	if env.backend.OneTime != nil {
+		oneTime = env.backend.OneTime
+	}
+	set.mail.Mailer = account.MailerFunc(r.keepMail)
+	r.accounts, err = account.NewManager(users, oneTime, set.attempts, uuid.New, account.Config{
 		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
 		InsecureArgon2: true,
 		Limiter:        set.limiter,
-		Now:            r.clock.now,
-		OnEvent:        env.events.listen,
+		Mail:           set.mail,
+
+		RegistrationsPerNetwork: set.registrations,
+
+		Now:     r.clock.now,
+		OnEvent: env.events.listen,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(r.accounts.Close)
 	auth, err := ginauth.New(r.sessions, r.accounts, set.plugin)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if auth, err = ginauth.WithAccounts(auth, r.accounts); err != nil {
 		t.Fatal(err)
 	}
 	r.server = httptest.NewUnstartedServer(r.routes(auth))
@@ -194,6 +212,11 @@ func (r *rig) routes(auth *ginauth.Auth[Member]) http.Handler {
 		r.t.Fatal(err)
 	}
 	auth.Routes(engine.Group("/auth"))
+	accounts := auth.WithHooks(hooks)
+	accounts.RegisterRoutes(engine.Group("/auth"))
+	accounts.VerifyRoutes(engine.Group("/auth"))
+	accounts.ResetPasswordRoutes(engine.Group("/auth"))
+	accounts.UserRoutes(engine.Group("/auth/users")) // expectNotStored looks at paths in /auth/
 	if err := auth.Introspection(engine.Group("/auth"), ginauth.Superuser); err != nil {
 		r.t.Fatal(err)
 	}
