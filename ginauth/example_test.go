@@ -327,6 +327,77 @@ func ExampleConfig_onRefusal() {
 	// Output: 303 /login
 }
 
+// The application's own fields come and go by hooks, field by field.
+func ExampleAuth_WithHooks() {
+	app := newApp(ginauth.Config{})
+	auth, err := ginauth.WithAccounts(app.auth, app.accounts) // latchkey.New does this
+	if err != nil {
+		log.Fatal(err)
+	}
+	decode := func(_ context.Context, p *Person, body *ginauth.Body) error {
+		if body.Decode("team", &p.Team) && len(p.Team) > 20 {
+			body.Invalid("team", "string_too_long", "Input should have at most 20 bytes")
+		}
+		return nil
+	}
+	auth = auth.WithHooks(ginauth.Hooks[Person]{
+		Register: decode, Patch: decode,
+		View: func(p Person) map[string]any { return map[string]any{"team": p.Team} },
+	})
+	r := gin.New()
+	auth.Routes(r.Group("/auth"))
+	auth.RegisterRoutes(r.Group("/auth"))
+	auth.UserRoutes(r.Group("/users"))
+
+	user := send(r, "POST", "/auth/register", "", `{"email": "ann@example.com", "password": "correct-horse-battery", "team": "Blue", "is_superuser": true}`)
+	fmt.Println(user.Code, strings.Contains(user.Body.String(), `"is_superuser":false,"is_verified":false,"team":"Blue"`))
+	login := send(r, "POST", "/auth/login", "", `{"username": "ann@example.com", "password": "correct-horse-battery"}`)
+	patched := send(r, "PATCH", "/users/me", tokenIn(login), `{"team": "a name that is far too long"}`)
+	fmt.Println(patched.Code, patched.Body)
+	// Output:
+	// 201 true
+	// 422 {"detail":[{"loc":["body","team"],"msg":"Input should have at most 20 bytes","type":"string_too_long"}]}
+}
+
+// The guard of a group admits the most, and the guards below it narrow that down: Scopes with
+// names admits logins and tokens with these scopes, and no Scopes admits logins alone. A token
+// of a script passes no guard that does not name Scopes.
+func ExampleAuth_WithAPITokens() {
+	app := newApp(ginauth.Config{})
+	apiTokens, err := strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), app.users, strategy.Config{
+		TokenPrefix: "lkp_", Lifetime: 90 * 24 * time.Hour, SurvivePasswordChange: true,
+	}) // latchkey.Config.APITokens does this
+	if err != nil {
+		log.Fatal(err)
+	}
+	auth, err := app.auth.WithAPITokens(apiTokens, ginauth.APITokensConfig{Scopes: []string{"reports:read", "reports:write"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	r := gin.New()
+	auth.APITokenRoutes(r.Group("/tokens"))
+	ok := func(c *gin.Context) { c.Status(http.StatusOK) }
+	api := r.Group("/api", auth.RequireUser(ginauth.Scopes())) // logins, and every token of a script
+	api.GET("/reports", auth.RequireUser(ginauth.Scopes("reports:read")), ok)
+	api.PUT("/reports", auth.RequireUser(ginauth.Scopes("reports:write")), ok)
+	api.GET("/billing", auth.RequireUser(), ok) // logins alone
+
+	login := app.tokenOf("ann@example.com")
+	created := send(r, "POST", "/tokens", login, `{"name": "nightly report", "scopes": ["reports:read"]}`)
+	var script struct{ Token string }
+	if err := json.Unmarshal(created.Body.Bytes(), &script); err != nil {
+		log.Fatal(err)
+	}
+	for _, route := range []string{"GET /api/reports", "PUT /api/reports", "GET /api/billing"} {
+		method, path, _ := strings.Cut(route, " ")
+		fmt.Println(route, "script:", send(r, method, path, script.Token, "").Code, "login:", send(r, method, path, login, "").Code)
+	}
+	// Output:
+	// GET /api/reports script: 200 login: 200
+	// PUT /api/reports script: 403 login: 200
+	// GET /api/billing script: 403 login: 200
+}
+
 // Customer is a user type that does not embed account.User. It is a strategy.User[int64].
 type Customer struct {
 	Number  int64
@@ -412,6 +483,7 @@ func tokenIn(w *httptest.ResponseRecorder) string {
 
 // app is an application in memory.
 type app struct {
+	users    *memstore.Users[Person, uuid.UUID]
 	accounts *account.Manager[Person, uuid.UUID]
 	sessions *strategy.Database[Person, uuid.UUID]
 	auth     *ginauth.Auth[Person]
@@ -424,7 +496,7 @@ func newApp(cfg ginauth.Config) *app {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var a app
+	a := app{users: users}
 	if a.sessions, err = strategy.NewDatabase(memstore.NewTokens[uuid.UUID](), users, strategy.Config{Lifetime: time.Hour, Now: cfg.Now}); err != nil {
 		log.Fatal(err)
 	}

@@ -51,6 +51,7 @@ func newApp(ctx context.Context, db *mongo.Database, s settings, out *outbox) (*
 		InsecureNoLimiter:   s.loginLimit == 0,
 		MaxConcurrentHashes: s.maxHashes,
 		Mail:                account.MailConfig{Mailer: out},
+		APITokens:           latchkey.APITokens{Scopes: []string{"me:read"}, Lifetime: 90 * 24 * time.Hour},
 	}
 	if s.loginLimit == 0 { // no limits at all, for load tests
 		cfg.Mail.PerAddress, cfg.Mail.PerNetwork = math.MaxInt32, math.MaxInt32
@@ -89,11 +90,13 @@ func (a *app) handler(showOutbox bool) (http.Handler, error) {
 	accounts.VerifyRoutes(r.Group("/auth"))
 	accounts.ResetPasswordRoutes(r.Group("/auth"))
 	accounts.UserRoutes(r.Group("/users"))
+	accounts.APITokenRoutes(r.Group("/auth/tokens"))
 	if showOutbox {
 		r.GET("/outbox", a.outbox.show)
 	}
 
 	r.GET("/me", a.Auth.RequireUser(), a.whoAmI)
+	r.GET("/me/script", a.Auth.RequireUser(ginauth.Scopes("me:read")), a.whoAmI) // also with an API token
 	r.GET("/verified", a.Auth.RequireUser(ginauth.Verified), a.whoAmI)
 	r.GET("/superuser", a.Auth.RequireUser(ginauth.Superuser), a.whoAmI)
 	r.GET("/fresh", a.Auth.RequireUser(ginauth.Fresh(time.Minute)), a.whoAmI)

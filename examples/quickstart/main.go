@@ -108,6 +108,12 @@ Try it, in another shell:
   TOKEN=$(curl -s %[1]s/outbox | sed 's/^[^}]*"token":"\([^"]*\)".*/\1/')
   curl -iw '\n' %[1]s/auth/reset-password -H 'Content-Type: application/json' -d "{\"token\":\"$TOKEN\",\"password\":\"%[2]s 2\"}"
 
+  # a token for a script, which is shown once; /me/script names its scope, /me does not
+  TOKEN=$(curl -s %[1]s/auth/login -d username=member@example.com --data-urlencode 'password=%[2]s' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+  SCRIPT=$(curl -s %[1]s/auth/tokens -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"name":"nightly","scopes":["me:read"]}' | sed 's/.*"token":"\([^"]*\)".*/\1/')
+  curl -iw '\n' %[1]s/me/script -H "Authorization: Bearer $SCRIPT"
+  curl -iw '\n' %[1]s/me -H "Authorization: Bearer $SCRIPT"
+
 Accounts, all with the password "%[2]s":
   member@example.com    verified@example.com    admin@example.com (superuser)    inactive@example.com
 `, base, demoPassword)

@@ -422,7 +422,12 @@ func TestAccountFromSignUpToDeletion(t *testing.T) {
 		t.Errorf("the list has %d users, want 1", len(got["users"].([]any)))
 	}
 	session = bearer(q.login(newAddress, "JSON"))
+	made := q.json(201, "POST", "/auth/tokens", `{"name":"script","scopes":["me:read"]}`, session)
+	script, _ := made["token"].(string)
+	q.want(200, "GET", "/me/script", bearer(script))
+	q.want(403, "GET", "/me", bearer(script))
 	q.json(204, "DELETE", "/users/me", "", session)
+	q.want(401, "GET", "/me/script", bearer(script))
 	q.want(401, "GET", "/me", session)
 	q.json(404, "GET", "/users/"+id, "", admin)
 }
