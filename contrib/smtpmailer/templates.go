@@ -56,17 +56,36 @@ type templates struct {
 	html *htmltemplate.Template
 }
 
-// parse parses the default templates, and those of custom over them.
+// parse parses the templates of custom, which can be nil, and the default templates of the other
+// kinds. It does not parse the default ones first: text/template ignores the redefinition of a
+// template as an empty one.
 func parse(custom fs.FS) (*templates, error) {
 	t := &templates{texttemplate.New("").Option("missingkey=error"), htmltemplate.New("").Option("missingkey=error")}
-	builtIn, err := fs.Sub(defaults, "templates")
-	if err == nil {
-		err = t.add(builtIn)
+	if custom != nil {
+		if err := t.add(custom); err != nil {
+			return nil, err
+		}
 	}
-	if err == nil && custom != nil {
-		err = t.add(custom)
+	for _, kind := range kinds() {
+		text, html := string(kind)+".txt", string(kind)+".html"
+		hasText, hasHTML := t.text.Lookup(text) != nil, t.html.Lookup(html) != nil
+		if hasText != hasHTML {
+			return nil, fmt.Errorf("there is only one of %s and %s: replace both", text, html)
+		}
+		if hasText {
+			continue
+		}
+		for _, name := range []string{text, html} {
+			content, err := defaults.ReadFile("templates/" + name)
+			if err != nil {
+				return nil, err
+			}
+			if err := t.addFile(name, string(content)); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return t, err
+	return t, nil
 }
 
 // add parses the files of fsys.
@@ -75,7 +94,6 @@ func (t *templates) add(fsys fs.FS) error {
 	if err != nil {
 		return err
 	}
-	found := make(map[string]bool)
 	for _, e := range entries {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
@@ -87,12 +105,6 @@ func (t *templates) add(fsys fs.FS) error {
 		if err := t.addFile(e.Name(), string(content)); err != nil {
 			return err
 		}
-		found[e.Name()] = true
-	}
-	for _, kind := range kinds() {
-		if text, html := string(kind)+".txt", string(kind)+".html"; found[text] != found[html] {
-			return fmt.Errorf("it has only one of %s and %s: replace both", text, html)
-		}
 	}
 	return nil
 }
@@ -102,7 +114,7 @@ func (t *templates) addFile(name, content string) error {
 	base := strings.TrimSuffix(name, ext)
 	_, isKind := paths[account.MessageKind(base)]
 	if ext != ".txt" && ext != ".html" || !isKind && !strings.HasPrefix(name, "_") {
-		return fmt.Errorf("it has the file %q, want KIND.txt and KIND.html, such as verification.txt, or _NAME.txt and _NAME.html, which others include", name)
+		return fmt.Errorf("there is the file %q, want KIND.txt and KIND.html, such as verification.txt, or _NAME.txt and _NAME.html, which others include", name)
 	}
 	if ext == ".html" {
 		_, err := t.html.New(name).Parse(content)
