@@ -91,8 +91,13 @@ type Config struct {
 	From string
 
 	// BaseURL is where the application's pages are, such as "https://app.example.com". Links
-	// begin with it. Required: https, or http for localhost.
+	// begin with it. Required unless Link is set: https, or http for localhost.
 	BaseURL string
+
+	// Link returns the link of a message with a token. It must be safe for concurrent use. Put
+	// the token behind a #, so that it gets into no log. Default: BaseURL, then /verify or
+	// /reset-password, then #token= and the token.
+	Link func(m account.Message) string
 
 	// Templates has templates that replace the default ones, such as an embed.FS; see the
 	// package's documentation. Default nil: the default templates, in English.
@@ -174,12 +179,19 @@ func (m *Mailer) complete() error {
 		return fmt.Errorf("Config.From is %q, want an address such as \"Example <accounts@example.com>\"", cfg.From)
 	}
 	m.from = *from
-	base, err := url.Parse(cfg.BaseURL)
-	if err != nil || base.Host == "" || base.User != nil || strings.ContainsAny(cfg.BaseURL, "?#") ||
-		base.Scheme != "https" && (base.Scheme != "http" || !isLocal(base.Hostname())) {
-		return fmt.Errorf("Config.BaseURL is %q, want https (or http for localhost) without a query or a fragment, such as https://app.example.com", cfg.BaseURL)
+	if cfg.BaseURL != "" || cfg.Link == nil {
+		base, err := url.Parse(cfg.BaseURL)
+		if err != nil || base.Host == "" || base.User != nil || strings.ContainsAny(cfg.BaseURL, "?#") ||
+			base.Scheme != "https" && (base.Scheme != "http" || !isLocal(base.Hostname())) {
+			return fmt.Errorf("Config.BaseURL is %q, want https (or http for localhost) without a query or a fragment, such as https://app.example.com", cfg.BaseURL)
+		}
+		m.baseURL = strings.TrimRight(base.String(), "/")
 	}
-	m.baseURL = strings.TrimRight(base.String(), "/")
+	if cfg.Link == nil {
+		cfg.Link = func(msg account.Message) string {
+			return m.baseURL + paths[msg.Kind] + "#token=" + url.QueryEscape(msg.Token.Reveal())
+		}
+	}
 	if cfg.Timeout < 0 {
 		return fmt.Errorf("Config.Timeout is negative: %v", cfg.Timeout)
 	}

@@ -213,6 +213,32 @@ func TestTemplatesAreReplaced(t *testing.T) {
 	}
 }
 
+func TestLinksAreReplaced(t *testing.T) {
+	s := newServer(t, &server{})
+	cfg := s.config()
+	cfg.BaseURL = ""
+	cfg.Link = func(m account.Message) string {
+		return "https://other.example/" + string(m.Kind) + "#" + m.Token.Reveal()
+	}
+	m := newMailer(t, cfg)
+	send(t, m, account.MessagePasswordReset)
+	send(t, m, account.MessageEmailTaken)
+	_, text, html, err := s.all()[0].read()
+	if want := "https://other.example/password_reset#" + oneTime; err != nil || !strings.Contains(text, want) || !strings.Contains(html, want) {
+		t.Errorf("the link is missing, %v", err)
+	}
+	if _, text, html, err := s.all()[1].read(); err != nil || strings.Contains(text+html, "other.example") {
+		t.Errorf("a notice has a link, %v", err)
+	}
+
+	for name, link := range map[string]string{"no token": "https://other.example/", "unsafe scheme": "javascript:sample-token"} {
+		cfg.Link = func(account.Message) string { return link }
+		if _, err := smtpmailer.New(cfg); err == nil || !strings.Contains(err.Error(), "{{.Link}}") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 func TestTemplateMistakesAreFoundAtTheStart(t *testing.T) {
 	const link = "{{.Link}}"
 	for _, tt := range []struct{ name, text, html, want string }{
@@ -229,6 +255,7 @@ func TestTemplateMistakesAreFoundAtTheStart(t *testing.T) {
 		{"token in the subject", "Subject: {{.Token.Reveal}}\n\n" + link, link, "subject"},
 		{"no link in the text", "Subject: x\n\nHello", link, "{{.Link}}"},
 		{"no link in the HTML", "Subject: x\n\n" + link, "{{.Token}}", "{{.Link}}"},
+		{"empty text", "Subject: x\n", link, "txt"},
 		{"empty HTML", "Subject: x\n\n" + link, " ", "html"},
 		{"text without HTML", "Subject: x\n\n" + link, "", "only one of verification.txt and verification.html"},
 	} {

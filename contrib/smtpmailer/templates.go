@@ -8,7 +8,6 @@ import (
 	htmltemplate "html/template"
 	"io/fs"
 	"maps"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -26,15 +25,15 @@ type Data struct {
 	// prints as "…redacted"; {{.Token.Reveal}} prints it in the clear.
 	account.Message
 
-	// BaseURL is that of the Config, without a slash at the end.
+	// BaseURL is Config.BaseURL without a slash at the end.
 	BaseURL string
 
-	// Link is the link of a message with a token: BaseURL, then /verify or /reset-password,
-	// then #token= and the token. It is "" for other messages.
+	// Link is the link of a message with a token; see Config.Link. It is "" for other messages.
 	Link string
 }
 
-// paths has the page that the link of each kind of message leads to; "" means no link.
+// paths has the page that the default link of each kind of message leads to; "" means that the
+// messages have no token and no link.
 var paths = map[account.MessageKind]string{
 	account.MessageVerification:  "/verify",
 	account.MessagePasswordReset: "/reset-password",
@@ -190,7 +189,7 @@ func (m *Mailer) try(user any) error {
 			return fmt.Errorf("the subject of the kind %s shows the token; mail programs show subjects on locked screens", kind)
 		}
 		if !strings.Contains(c.text, token) || !strings.Contains(c.html, token) {
-			return fmt.Errorf("%s.txt and %s.html must both have {{.Link}}, or a link of your own with {{.Token.Reveal}}", kind, kind)
+			return fmt.Errorf("%s.txt and %s.html must both show {{.Link}} with the token, or {{.Token.Reveal}} in a link of their own", kind, kind)
 		}
 	}
 	return nil
@@ -199,8 +198,8 @@ func (m *Mailer) try(user any) error {
 // data returns what the templates of a message are executed with.
 func (m *Mailer) data(msg account.Message) Data {
 	d := Data{Message: msg, BaseURL: m.baseURL}
-	if path := paths[msg.Kind]; path != "" {
-		d.Link = m.baseURL + path + "#token=" + url.QueryEscape(msg.Token.Reveal())
+	if paths[msg.Kind] != "" {
+		d.Link = m.cfg.Link(msg)
 	}
 	return d
 }
