@@ -201,8 +201,7 @@ func ExampleManager_List() {
 	// found 1 <nil>
 }
 
-// Change the application's own fields. What edit does to the account's fields has no effect, so
-// it can fill the whole struct from a form.
+// Change the application's own fields. What edit sets in the account's fields has no effect.
 func ExampleManager_Edit() {
 	ctx := context.Background()
 	accounts := newManager(account.Config{})
