@@ -97,7 +97,7 @@ func (a *app) crossOrigin(c *gin.Context) {
 func onRefusal(c *gin.Context, refusal *ginauth.Refusal) {
 	to := "/login"
 	switch {
-	case refusal.Status != http.StatusUnauthorized:
+	case refusal.Status != http.StatusUnauthorized, strings.HasPrefix(c.FullPath(), "/api/"): // scripts follow no redirect to a page
 		refusal.WriteJSON(c.Writer)
 		return
 	case errors.Is(refusal, ginauth.ErrNotFresh):
