@@ -3,6 +3,7 @@ package smtpmailer_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -164,11 +165,17 @@ func (s *session) AuthMechanisms() []string {
 func (s *session) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, username, password string) error {
 		if username != "app" || password != s.server.password {
-			return fmt.Errorf("the user %s does not have the password %s", username, password) // some servers are that careless
+			// Some servers are that careless.
+			return fmt.Errorf("the user %s does not have the password %s: %s", username, password, plainAuth(username, password))
 		}
 		s.user = username
 		return nil
 	}), nil
+}
+
+// plainAuth returns what AUTH PLAIN sends.
+func plainAuth(username, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte("\x00" + username + "\x00" + password))
 }
 
 func (s *session) Mail(from string, _ *smtp.MailOptions) error {

@@ -2,11 +2,13 @@ package smtpmailer_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -56,8 +58,11 @@ func send(t *testing.T, m *smtpmailer.Mailer, kind account.MessageKind) {
 // checkNoSecret fails the test if an error shows the token or a password.
 func checkNoSecret(t *testing.T, err error) {
 	t.Helper()
-	if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, oneTime) || strings.Contains(text, hunter) {
-		t.Error("an error shows a secret")
+	text := fmt.Sprintf("%v %+v %#v", err, err, err)
+	for _, s := range []string{oneTime, hunter, base64.StdEncoding.EncodeToString([]byte(hunter)), plainAuth("app", hunter)} {
+		if strings.Contains(text, s) {
+			t.Error("an error shows a secret")
+		}
 	}
 }
 
@@ -168,6 +173,9 @@ func TestUnsafeConnectionsAreRefused(t *testing.T) {
 			checkNoSecret(t, err)
 			if _, begun := s.counts(); begun > 0 {
 				t.Error("a message was begun")
+			}
+			if !s.implicitTLS { // with it, the session did not begin
+				<-s.closed
 			}
 		})
 	}
@@ -294,6 +302,7 @@ func TestNothingIsInjected(t *testing.T) {
 		"folded":                  "ann@example.org\r\n ",
 		"bare line feed":          "ann@example.org\nRCPT TO:<eve@example.net>",
 		"bare carriage return":    "ann@example.org\rx",
+		"next line":               "ann\u0085@example.org",
 		"zero byte":               "ann\x00@example.org",
 		"two addresses":           "ann@example.org, eve@example.net",
 		"display name":            "Ann <ann@example.org>",
@@ -478,6 +487,32 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
+func TestReusedConnectionHonoursTheContext(t *testing.T) {
+	hang := make(chan struct{})
+	s := &server{}
+	n := 0
+	s.onData = func(string) error {
+		if n++; n == 2 {
+			<-hang
+		}
+		return nil
+	}
+	newServer(t, s)
+	m := newMailer(t, s.config())
+	send(t, m, account.MessageVerification)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := m.Send(ctx, message(account.MessageVerification)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if conns, _ := s.counts(); conns != 1 {
+		t.Errorf("%d connections, want 1", conns)
+	}
+	close(hang)
+	<-s.closed
+	send(t, m, account.MessageVerification) // on a new connection
+}
+
 func TestServerBoundsMessagesOfAConnection(t *testing.T) {
 	s := &server{}
 	n := 0
@@ -640,6 +675,52 @@ func TestPasswordIsNotPrinted(t *testing.T) {
 	}
 	if text, err := json.Marshal(struct{ Password strategy.Secret }{cfg.Password}); err != nil || strings.Contains(string(text), hunter) {
 		t.Errorf("JSON: %s, %v", text, err)
+	}
+}
+
+// TestIdleConnectionsDoNotHoldThePassword looks at all strings that a Mailer can reach.
+func TestIdleConnectionsDoNotHoldThePassword(t *testing.T) {
+	s := newServer(t, &server{startTLS: true, password: hunter})
+	m := newMailer(t, s.config())
+	send(t, m, account.MessageVerification)
+	type place struct {
+		at   uintptr
+		kind reflect.Type
+	}
+	seen := make(map[place]bool)
+	n := 0
+	var walk func(v reflect.Value, path string)
+	walk = func(v reflect.Value, path string) {
+		switch v.Kind() {
+		case reflect.String:
+			if n++; strings.Contains(v.String(), hunter) {
+				t.Errorf("%s holds the password", path)
+			}
+		case reflect.Pointer:
+			if p := (place{v.Pointer(), v.Type()}); !v.IsNil() && !seen[p] {
+				seen[p] = true
+				walk(v.Elem(), path)
+			}
+		case reflect.Interface:
+			if !v.IsNil() {
+				walk(v.Elem(), path)
+			}
+		case reflect.Struct:
+			for i := range v.NumField() {
+				walk(v.Field(i), path+"."+v.Type().Field(i).Name)
+			}
+		case reflect.Slice, reflect.Array:
+			if k := v.Type().Elem().Kind(); k != reflect.Uint8 {
+				for i := range v.Len() {
+					walk(v.Index(i), path)
+				}
+			}
+		}
+	}
+	idle := reflect.ValueOf(m).Elem().FieldByName("idle")
+	walk(idle, "idle")
+	if n < 10 {
+		t.Errorf("looked at %d strings only", n)
 	}
 }
 
