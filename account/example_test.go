@@ -394,6 +394,7 @@ func ExampleManager_ResetPassword() {
 		log.Fatal(err)
 	}
 	accounts, err := account.NewManager(memstore.NewUsers[Customer](), memstore.NewOneTimeTokens[uuid.UUID](), attempts, uuid.New, account.Config{
+		Timeout: time.Minute, // under the race detector, hashes take seconds
 		Mail: account.MailConfig{Mailer: account.MailerFunc(func(_ context.Context, m account.Message) error {
 			// An application sends a mail with a link to its page, which posts the token.
 			mails <- m
