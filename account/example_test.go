@@ -111,7 +111,7 @@ func ExampleManager_CreateWithHash() {
 	fmt.Println(bob.Name, err)
 
 	// Output:
-	// true account: unusable password hash: it is neither argon2id nor bcrypt ($2a$, $2b$, $2y$)
+	// true account: unusable password hash: it has none of the known schemes (argon2id, argon2i, bcrypt, bcrypt_sha256, scrypt, PBKDF2)
 	// Ann <nil>
 	// Bob account: bad credentials
 }
