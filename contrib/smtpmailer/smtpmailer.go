@@ -108,6 +108,7 @@ var defaults embed.FS
 
 var kinds = []account.MessageKind{
 	account.MessageVerification, account.MessagePasswordReset, account.MessageEmailChange, account.MessageEmailChanging, account.MessageEmailTaken,
+	account.MessagePasswordChanged, account.MessageEmailChanged,
 }
 
 // New returns a Mailer. It does not connect. It returns an error that names the field where cfg

@@ -25,7 +25,8 @@ const secret = "a-one-time-token"
 
 func message(kind account.MessageKind) account.Message {
 	m := account.Message{Kind: kind, To: "ann@example.com", User: struct{ Name string }{"Ann"}, ExpiresAt: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), ClientIP: "192.0.2.1"}
-	if kind != account.MessageEmailChanging && kind != account.MessageEmailTaken {
+	switch kind {
+	case account.MessageVerification, account.MessageEmailChange, account.MessagePasswordReset:
 		m.Token = strategy.NewSecret(secret)
 	}
 	return m
@@ -77,11 +78,13 @@ func parts(t *testing.T, raw string) (h mail.Header, text, html string) {
 
 func TestMessagesAreSent(t *testing.T) {
 	for kind, link := range map[account.MessageKind]string{
-		account.MessageVerification:  "https://app.example.com/verify#token=" + secret,
-		account.MessageEmailChange:   "https://app.example.com/verify#token=" + secret,
-		account.MessagePasswordReset: "https://app.example.com/reset-password#token=" + secret,
-		account.MessageEmailChanging: "",
-		account.MessageEmailTaken:    "",
+		account.MessageVerification:    "https://app.example.com/verify#token=" + secret,
+		account.MessageEmailChange:     "https://app.example.com/verify#token=" + secret,
+		account.MessagePasswordReset:   "https://app.example.com/reset-password#token=" + secret,
+		account.MessageEmailChanging:   "",
+		account.MessageEmailTaken:      "",
+		account.MessagePasswordChanged: "",
+		account.MessageEmailChanged:    "",
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			s := newServer(t, &server{})
