@@ -34,6 +34,7 @@ type mailRig struct {
 
 	mu       sync.Mutex
 	messages []account.Message
+	notices  []account.Message // messages that tell of a change
 	events   []event.Event
 }
 
@@ -43,7 +44,11 @@ func (r *mailRig) Send(ctx context.Context, m account.Message) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.messages = append(r.messages, m)
+	if m.Kind == account.MessagePasswordChanged || m.Kind == account.MessageEmailChanged {
+		r.notices = append(r.notices, m)
+	} else {
+		r.messages = append(r.messages, m)
+	}
 	return nil
 }
 
@@ -91,6 +96,23 @@ func (r *mailRig) sent() []account.Message {
 	messages := r.messages
 	r.messages = nil
 	return messages
+}
+
+// noticed waits for the queue and returns the kinds and addresses of the notices since the last
+// call.
+func (r *mailRig) noticed() (notices []string) {
+	r.t.Helper()
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.notices {
+		notices = append(notices, fmt.Sprint(m.Kind, " to ", m.To))
+		if user, ok := m.User.(member); !ok || user.ID != r.ann.ID || m.Token.Reveal() != "" {
+			r.t.Errorf("got the notice %+v, want Ann's, without a token", m)
+		}
+	}
+	r.notices = nil
+	return notices
 }
 
 // one returns the only message since the last call.

@@ -147,7 +147,7 @@ func TestRequestRegistrationDoesNotWaitForTheStore(t *testing.T) {
 func TestRegistrationHashesOnePassword(t *testing.T) {
 	users := newFakeStore()
 	m, err := account.NewManager(users, memstore.NewOneTimeTokens[uuid.UUID](), newAttempts(t), uuid.New, account.Config{
-		Argon2: counted, InsecureArgon2: true,
+		Argon2: counted, InsecureArgon2: true, Timeout: time.Minute,
 		Mail: account.MailConfig{Mailer: account.MailerFunc(func(context.Context, account.Message) error { return nil })},
 	})
 	if err != nil {

@@ -461,6 +461,7 @@ func TestEditIsSeenByCachedSessions(t *testing.T) {
 			}
 			return s.User
 		}
+		synctest.Wait() // the cache follows the revocations by now
 		read()
 		if err := r.Users.Update(t.Context(), ann.ID, func(m *member) { m.Name = "unseen" }); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"reflect"
 	"regexp"
 	"strings"
@@ -31,7 +32,8 @@ type member struct{ Name string }
 
 func message(kind account.MessageKind) account.Message {
 	m := account.Message{Kind: kind, To: "ann@example.org", User: member{"Ann"}, ClientIP: "192.0.2.7"}
-	if kind != account.MessageEmailChanging && kind != account.MessageEmailTaken {
+	switch kind {
+	case account.MessageVerification, account.MessagePasswordReset, account.MessageEmailChange:
 		m.Token, m.ExpiresAt = strategy.NewSecret(oneTime), time.Date(2026, 6, 1, 12, 30, 0, 0, time.UTC)
 	}
 	return m
@@ -79,6 +81,8 @@ func TestEveryKindIsDelivered(t *testing.T) {
 		{account.MessageEmailChange, verify, "Confirm your new e-mail address", "1 June 2026 at 12:30 UTC"},
 		{account.MessageEmailChanging, "", "Your e-mail address is about to change", "192.0.2.7"},
 		{account.MessageEmailTaken, "", "You already have an account", "sign up"},
+		{account.MessagePasswordChanged, "", "Your account has a new password", "192.0.2.7"},
+		{account.MessageEmailChanged, "", "Your account has a new e-mail address", "contact us"},
 	} {
 		t.Run(string(tt.kind), func(t *testing.T) {
 			s := newServer(t, &server{})
@@ -120,6 +124,25 @@ func TestEveryKindIsDelivered(t *testing.T) {
 				t.Error("the link is missing")
 			}
 		})
+	}
+}
+
+func TestNoKindIsForgotten(t *testing.T) {
+	source, err := os.ReadFile("../../account/mail.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`Message\w+ +MessageKind = "(\w+)"`).FindAllSubmatch(source, -1)
+	if len(found) < 7 {
+		t.Fatalf("found %d kinds only", len(found))
+	}
+	m := newMailer(t, newServer(t, &server{}).config())
+	for _, f := range found {
+		msg := message(account.MessageKind(f[1]))
+		msg.Token = strategy.NewSecret(oneTime) // unused by notices
+		if err := m.Send(t.Context(), msg); err != nil {
+			t.Errorf("%s: %v", f[1], err)
+		}
 	}
 }
 

@@ -35,11 +35,13 @@ type Data struct {
 // paths has the page that the default link of each kind of message leads to; "" means that the
 // messages have no token and no link.
 var paths = map[account.MessageKind]string{
-	account.MessageVerification:  "/verify",
-	account.MessagePasswordReset: "/reset-password",
-	account.MessageEmailChange:   "/verify",
-	account.MessageEmailChanging: "",
-	account.MessageEmailTaken:    "",
+	account.MessageVerification:    "/verify",
+	account.MessagePasswordReset:   "/reset-password",
+	account.MessageEmailChange:     "/verify",
+	account.MessageEmailChanging:   "",
+	account.MessageEmailTaken:      "",
+	account.MessagePasswordChanged: "",
+	account.MessageEmailChanged:    "",
 }
 
 // kinds returns the kinds of messages in a fixed order.

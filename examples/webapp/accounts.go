@@ -43,6 +43,10 @@ func mailText(base string, msg account.Message) string {
 		return "Somebody asked to change the address of your account. If it was not you, set a new password: " + base + "/forgot"
 	case account.MessageEmailTaken:
 		return "You have an account already. If you forgot the password: " + base + "/forgot"
+	case account.MessagePasswordChanged:
+		return "Your account has a new password. If it was not you, set another one: " + base + "/forgot"
+	case account.MessageEmailChanged:
+		return "Your account has another email address now. If it was not you, please contact us."
 	}
 	return "Something about your account has changed."
 }
