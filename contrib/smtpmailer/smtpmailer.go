@@ -10,6 +10,9 @@
 //	...
 //	cfg.Mail.Mailer = mailer
 //
+// It is a module of its own, so that other applications do not inherit the SMTP client,
+// github.com/wneessen/go-mail.
+//
 // # Links
 //
 // Messages with a token have a link to a page of the application: BaseURL/verify#token=… or
@@ -33,8 +36,6 @@
 // The default templates show nothing that a client chose except its IP address. Take care with
 // values such as the user's name: anybody can sign up with the address of a stranger, and the
 // message then carries that name to the stranger.
-//
-// It is a module of its own, so that other applications do not inherit the SMTP client.
 package smtpmailer
 
 import (
