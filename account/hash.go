@@ -7,7 +7,8 @@ import (
 	"log/slog"
 )
 
-// PasswordHash is the hash of a password, as a PHC or bcrypt string. It prints as
+// PasswordHash is the hash of a password: what [Manager.HashPassword] makes, a PHC string, or
+// a hash of another system that [Manager.ImportHash] accepts. It prints as
 // "…redacted" through fmt, log/slog and encoders; only [PasswordHash.Reveal] returns the
 // hash. In BSON, only the registry of mongostore.NewRegistry reads and writes it; others
 // return an error.
@@ -21,7 +22,7 @@ type PasswordHash struct {
 	reveal func() string
 }
 
-// NewPasswordHash wraps a PHC or bcrypt string. "" means that there is no password.
+// NewPasswordHash wraps a hash. "" means that there is no password.
 func NewPasswordHash(phc string) PasswordHash {
 	if phc == "" {
 		return PasswordHash{}
