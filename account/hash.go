@@ -7,9 +7,8 @@ import (
 	"log/slog"
 )
 
-// PasswordHash is the hash of a password: what [Manager.HashPassword] makes, a PHC string, or
-// a hash of another system that [Manager.ImportHash] accepts. It prints as
-// "…redacted" through fmt, log/slog and encoders; only [PasswordHash.Reveal] returns the
+// PasswordHash is the hash of a password, in a form that [Manager.HashPassword] makes or
+// [Manager.ImportHash] accepts. It prints as "…redacted" through fmt, log/slog and encoders; only [PasswordHash.Reveal] returns the
 // hash. In BSON, only the registry of mongostore.NewRegistry reads and writes it; others
 // return an error.
 //
