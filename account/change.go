@@ -73,6 +73,9 @@ func (m *Manager[U, ID]) replacePassword(ctx context.Context, user U, change Cha
 	a := m.of(&user)
 	change.RevokeTokens = true
 	err := m.store.Apply(ctx, a.ID, change)
+	if err == nil {
+		m.notify(ctx, user, change)
+	}
 	err = m.changed(ctx, a.ID, strategy.RevokedByPassword, "store the password", err, event.Event{Kind: event.PasswordChanged, UserID: a.ID})
 	if err != nil {
 		return none, err
@@ -143,7 +146,18 @@ func (m *Manager[U, ID]) Update(ctx context.Context, id ID, update Update) (U, e
 	if len(events) > 1 && update.Active == nil && update.Verified == nil && update.Superuser == nil {
 		events = events[1:] // no flag was set
 	}
-	if err := m.changed(ctx, id, revokedBy(change), "change the account", m.store.Apply(ctx, id, change), events...); err != nil {
+	var before U // for the messages that tell of the change
+	if m.mail != nil && (change.Password != nil || change.Email != nil) {
+		var err error
+		if before, err = m.ByID(ctx, id); err != nil {
+			return none, err
+		}
+	}
+	err := m.store.Apply(ctx, id, change)
+	if err == nil {
+		m.notify(ctx, before, change)
+	}
+	if err := m.changed(ctx, id, revokedBy(change), "change the account", err, events...); err != nil {
 		return none, err
 	}
 	user, err := m.ByID(ctx, id)

@@ -200,6 +200,108 @@ func ExampleManager_Update() {
 	// active: true verified: true superuser: true <nil>
 }
 
+// Show all accounts, a page at a time, or find one by the beginning of its address.
+func ExampleManager_List() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
+	for _, email := range []string{"carl@example.com", "ann@example.com", "bob@example.com"} {
+		if _, err := accounts.CreateWithHash(ctx, Customer{User: account.User[uuid.UUID]{Email: email}}, account.PasswordHash{}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	query := account.Query{Limit: 2}
+	for {
+		page, err := accounts.List(ctx, query)
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, user := range page.Users {
+			fmt.Println(user.Email)
+		}
+		if page.Next == "" {
+			break
+		}
+		fmt.Println("next page")
+		query.After = page.Next
+	}
+	page, err := accounts.List(ctx, account.Query{Email: "Bob"})
+	fmt.Println("found", len(page.Users), err)
+
+	// Output:
+	// ann@example.com
+	// bob@example.com
+	// next page
+	// carl@example.com
+	// found 1 <nil>
+}
+
+// Change the application's own fields. What edit sets in the account's fields has no effect.
+func ExampleManager_Edit() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ann, err = accounts.Edit(ctx, ann.ID, func(c *Customer) error {
+		c.Name = "Anna"
+		c.Superuser = true
+		return nil
+	})
+	fmt.Println(ann.Name, "superuser:", ann.Superuser, err)
+
+	_, err = accounts.Edit(ctx, ann.ID, func(c *Customer) error {
+		return errors.New("the name is too long")
+	})
+	fmt.Println(err)
+
+	// Output:
+	// Anna superuser: false <nil>
+	// the name is too long
+}
+
+// A sign-up that conceals which addresses have an account: the second one has the same result.
+func ExampleManager_RequestRegistration() {
+	ctx := context.Background()
+	mails := make(chan account.Message, 1)
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), memstore.NewOneTimeTokens[uuid.UUID](), attempts, uuid.New, account.Config{
+		Timeout: time.Minute, // under the race detector, hashes take seconds
+		Mail: account.MailConfig{Mailer: account.MailerFunc(func(_ context.Context, m account.Message) error {
+			mails <- m
+			return nil
+		})},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer accounts.Close()
+
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	fmt.Println(accounts.RequestRegistration(ctx, ann, "correct horse battery"))
+	m := <-mails
+	fmt.Println(m.Kind, "to", m.To)
+	ann, err = accounts.Verify(ctx, m.Token.Reveal())
+	fmt.Println(ann.Name, "verified:", ann.Verified, err)
+
+	fmt.Println(accounts.RequestRegistration(ctx, ann, "a stranger's password"))
+	m = <-mails
+	fmt.Println(m.Kind, "to", m.To)
+
+	// Output:
+	// <nil>
+	// verification to ann@example.com
+	// Ann verified: true <nil>
+	// <nil>
+	// email_taken to ann@example.com
+}
+
 func ExampleManager_Delete() {
 	ctx := context.Background()
 	accounts := newManager(account.Config{}, printed{})
@@ -326,6 +428,7 @@ func ExampleManager_ResetPassword() {
 		log.Fatal(err)
 	}
 	accounts, err := account.NewManager(memstore.NewUsers[Customer](), memstore.NewOneTimeTokens[uuid.UUID](), attempts, uuid.New, account.Config{
+		Timeout: time.Minute, // under the race detector, hashes take seconds
 		Mail: account.MailConfig{Mailer: account.MailerFunc(func(_ context.Context, m account.Message) error {
 			// An application sends a mail with a link to its page, which posts the token.
 			mails <- m

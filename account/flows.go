@@ -145,8 +145,8 @@ func (m *Manager[U, ID]) redeemable(ctx context.Context, secret string, purposes
 
 // redeem uses a token and makes its change to the account, on the condition that the account
 // is as it was when the token was issued. One of several concurrent calls succeeds. If the
-// store fails, the token is good again.
-func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], change Change, done event.Event) error {
+// store fails, the token is good again. user is the account as it was read.
+func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], user U, change Change, done event.Event) error {
 	if _, err := m.oneTime.Take(ctx, row.Purpose, row.Digest); err != nil {
 		if errors.Is(err, ErrOneTimeTokenNotFound) {
 			return m.badToken(ctx, row.UserID, event.ReasonUnknown)
@@ -160,6 +160,8 @@ func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], chang
 	done.UserID = row.UserID
 	err := m.store.Apply(ctx, row.UserID, change)
 	switch {
+	case err == nil:
+		m.notify(ctx, user, change)
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrUserNotFound):
 		return m.badToken(ctx, row.UserID, event.ReasonSuperseded)
 	case errors.Is(err, ErrEmailTaken):
@@ -211,7 +213,7 @@ func (m *Manager[U, ID]) Verify(ctx context.Context, secret string) (U, error) {
 	case a.Verified:
 		return none, fmt.Errorf("account: %w", ErrAlreadyVerified)
 	}
-	if err := m.redeem(ctx, row, change, done); err != nil {
+	if err := m.redeem(ctx, row, user, change, done); err != nil {
 		return none, err
 	}
 	a.Email, a.Verified = row.SentTo, true
@@ -240,7 +242,7 @@ func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password str
 	if err != nil {
 		return none, m.failed(ctx, "hash the password", err)
 	}
-	err = m.redeem(ctx, row, Change{Password: &hash, RevokeTokens: true}, event.Event{Kind: event.PasswordReset})
+	err = m.redeem(ctx, row, user, Change{Password: &hash, RevokeTokens: true}, event.Event{Kind: event.PasswordReset})
 	if err != nil {
 		return none, err
 	}

@@ -25,7 +25,8 @@ import (
 type mailRig struct {
 	*account.Manager[member, uuid.UUID]
 	t       *testing.T
-	users   *memstore.Users[member, uuid.UUID]
+	store   *fakeStore
+	users   *memstore.Users[member, uuid.UUID] // those of store
 	tokens  *memstore.OneTimeTokens[uuid.UUID]
 	told    []uuid.UUID // by UserChanged with revoked
 	ann     member
@@ -33,6 +34,7 @@ type mailRig struct {
 
 	mu       sync.Mutex
 	messages []account.Message
+	notices  []account.Message // messages that tell of a change
 	events   []event.Event
 }
 
@@ -42,7 +44,11 @@ func (r *mailRig) Send(ctx context.Context, m account.Message) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.messages = append(r.messages, m)
+	if m.Kind == account.MessagePasswordChanged || m.Kind == account.MessageEmailChanged {
+		r.notices = append(r.notices, m)
+	} else {
+		r.messages = append(r.messages, m)
+	}
 	return nil
 }
 
@@ -55,14 +61,15 @@ func (r *mailRig) UserChanged(_ context.Context, id uuid.UUID, revoked strategy.
 
 func newMailRig(t *testing.T, cfg account.MailConfig, wrap ...func(account.OneTimeTokenStore[uuid.UUID]) account.OneTimeTokenStore[uuid.UUID]) *mailRig {
 	t.Helper()
-	r := &mailRig{t: t, users: memstore.NewUsers[member](), tokens: memstore.NewOneTimeTokens[uuid.UUID]()}
+	r := &mailRig{t: t, store: newFakeStore(), tokens: memstore.NewOneTimeTokens[uuid.UUID]()}
+	r.users = r.store.Users
 	cfg.Mailer = r
 	var oneTime account.OneTimeTokenStore[uuid.UUID] = r.tokens
 	for _, w := range wrap {
 		oneTime = w(oneTime)
 	}
 	var err error
-	r.Manager, err = account.NewManager(r.users, oneTime, newAttempts(t), uuid.New, account.Config{
+	r.Manager, err = account.NewManager(r.store, oneTime, newAttempts(t), uuid.New, account.Config{
 		Argon2: tiny, InsecureArgon2: true, Mail: cfg,
 		OnEvent: func(_ context.Context, e event.Event) {
 			r.mu.Lock()
@@ -89,6 +96,23 @@ func (r *mailRig) sent() []account.Message {
 	messages := r.messages
 	r.messages = nil
 	return messages
+}
+
+// noticed waits for the queue and returns the kinds and addresses of the notices since the last
+// call.
+func (r *mailRig) noticed() (notices []string) {
+	r.t.Helper()
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.notices {
+		notices = append(notices, fmt.Sprint(m.Kind, " to ", m.To))
+		if user, ok := m.User.(member); !ok || user.ID != r.ann.ID || m.Token.Reveal() != "" {
+			r.t.Errorf("got the notice %+v, want Ann's, without a token", m)
+		}
+	}
+	r.notices = nil
+	return notices
 }
 
 // one returns the only message since the last call.

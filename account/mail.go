@@ -30,6 +30,12 @@ const (
 	// MessageEmailTaken tells the user that somebody tried to register with the address; see
 	// [Manager.RequestRegistration]. It has no token.
 	MessageEmailTaken MessageKind = "email_taken"
+	// MessagePasswordChanged tells the user that the account has a new password, however it was
+	// set (ASVS 6.3.7). It has no token.
+	MessagePasswordChanged MessageKind = "password_changed"
+	// MessageEmailChanged tells the user, at the old address, that the account has a new one
+	// (ASVS 6.3.7). It has no token.
+	MessageEmailChanged MessageKind = "email_changed"
 )
 
 // Message is what a [Mailer] sends to a user. The application chooses the words and the link.
@@ -83,6 +89,10 @@ type MailConfig struct {
 	// address and by the clients of a network (IPv4 /24, IPv6 /64; ten times as many by an
 	// IPv6 /48). More are dropped with an event, which the client does not see. The counters
 	// are in the store of login attempts. Default 5 and 50.
+	//
+	// Messages that tell of a change (MessagePasswordChanged, MessageEmailChanged) do not count
+	// as requested, and no request keeps them back. An account and an address get at most
+	// PerAddress of them in an hour.
 	PerAddress, PerNetwork int
 
 	// VerificationLifetime is how long a token for [Manager.Verify] is
@@ -159,12 +169,14 @@ func newMailQueue(workers, length int, timeout time.Duration) *mailQueue {
 }
 
 func (q *mailQueue) run(closing context.Context, job mailJob) {
-	ctx, cancel := context.WithTimeout(job.ctx, q.timeout)
+	ctx, end := context.WithCancelCause(job.ctx)
+	defer end(nil)
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
-	stop := context.AfterFunc(closing, cancel)
+	stop := context.AfterFunc(closing, func() { end(errMailClosed) })
 	defer stop()
 	if closing.Err() != nil {
-		cancel() // AfterFunc calls it in a goroutine, which may be late
+		end(errMailClosed) // AfterFunc calls it in a goroutine, which may be late
 	}
 	job.do(ctx)
 }
@@ -237,6 +249,33 @@ func (m *Manager[U, ID]) queue(ctx context.Context, do func(ctx context.Context)
 	})
 }
 
+// notify tells the user of an account about a new password and a new address, if there is a
+// Mailer. before is the account as it was before the change. The messages go to the address
+// that it had then: whoever changed both may not be the user.
+func (m *Manager[U, ID]) notify(ctx context.Context, before U, change Change) {
+	a := *m.of(&before)
+	var kinds []MessageKind
+	if change.Password != nil {
+		kinds = append(kinds, MessagePasswordChanged)
+	}
+	if change.Email != nil && *change.Email != a.Email {
+		kinds = append(kinds, MessageEmailChanged)
+	}
+	if m.mail == nil || len(kinds) == 0 {
+		return
+	}
+	_ = m.later(ctx, func(ctx context.Context) {
+		for _, kind := range kinds {
+			if !m.within(ctx, "notice account", fmt.Sprint(a.ID), m.cfg.Mail.PerAddress) || !m.within(ctx, "notice address", a.Email, m.cfg.Mail.PerAddress) {
+				err := fmt.Errorf("account: more than %d messages about changes in an hour: the %s message is dropped", m.cfg.Mail.PerAddress, kind)
+				m.emit(ctx, event.Event{Kind: event.MailFailed, UserID: a.ID, Err: err})
+				continue
+			}
+			m.send(ctx, &before, Message{Kind: kind, To: a.Email})
+		}
+	})
+}
+
 // send sends a message, and reports a failure.
 func (m *Manager[U, ID]) send(ctx context.Context, user *U, msg Message) {
 	msg.User, msg.ClientIP = *user, event.ClientIP(ctx)
@@ -290,7 +329,7 @@ func (m *Manager[U, ID]) within(ctx context.Context, kind, key string, limit int
 	counter, err := m.attempts.Add(ctx, digest(kind, key), now, now.Add(time.Hour), false)
 	if err != nil {
 		if !abandoned(ctx) {
-			m.emit(ctx, event.Event{Kind: event.LimiterFailed, Err: fmt.Errorf("account: limit messages: %w", err)})
+			m.emit(ctx, event.Event{Kind: event.LimiterFailed, Err: fmt.Errorf("account: limit requests: %w", err)})
 		}
 		return true
 	}

@@ -266,8 +266,11 @@ func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) er
 }
 
 // abandoned reports whether the caller of an operation has gone. An error is then no
-// failure of the store. A deadline that has passed can be one.
-func abandoned(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+// failure of the store. A deadline that has passed can be one, and so can the end of the queue
+// behind the answers, for which nobody waits: only an event tells what was not done.
+func abandoned(ctx context.Context) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errMailClosed)
+}
 
 func (m *Manager[U, ID]) emit(ctx context.Context, e event.Event) {
 	if m.cfg.OnEvent == nil {

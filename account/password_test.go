@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alexedwards/argon2id"
 	"golang.org/x/crypto/argon2"
@@ -394,7 +395,9 @@ func TestArgon2Parameters(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			users := memstore.NewUsers[member]()
-			m, err := account.NewManager(users, nil, newAttempts(t), uuid.New, account.Config{Argon2: c.params, InsecureArgon2: c.insecure})
+			m, err := account.NewManager(users, nil, newAttempts(t), uuid.New, account.Config{
+				Argon2: c.params, InsecureArgon2: c.insecure, Timeout: time.Hour, // under the race detector, hashes take seconds
+			})
 			if !c.ok {
 				if m != nil || err == nil || !strings.Contains(err.Error(), "Config.Argon2") {
 					t.Errorf("got %v, %v, want an error that names Config.Argon2", m, err)

@@ -38,7 +38,12 @@ func (r *rig) keepMail(_ context.Context, m account.Message) error {
 	if token := m.Token.Reveal(); token != "" {
 		r.events.keepSecret(token)
 	}
-	r.mails <- m
+	switch m.Kind {
+	case account.MessagePasswordChanged, account.MessageEmailChanged:
+		r.notices <- m
+	default:
+		r.mails <- m
+	}
 	return nil
 }
 
@@ -46,8 +51,21 @@ func (r *rig) keepMail(_ context.Context, m account.Message) error {
 // its token.
 func (r *rig) mail(kind account.MessageKind, to string) string {
 	r.t.Helper()
+	return r.next(r.mails, kind, to)
+}
+
+// notice waits for the next message that tells of a change.
+func (r *rig) notice(kind account.MessageKind, to string) {
+	r.t.Helper()
+	if token := r.next(r.notices, kind, to); token != "" {
+		r.t.Error("the notice has a token")
+	}
+}
+
+func (r *rig) next(mails chan account.Message, kind account.MessageKind, to string) string {
+	r.t.Helper()
 	select {
-	case m := <-r.mails:
+	case m := <-mails:
 		if m.Kind != kind || m.To != to {
 			r.t.Fatalf("got a message of the kind %s to %s, want %s to %s", m.Kind, m.To, kind, to)
 		}
@@ -379,6 +397,7 @@ func resetPassword(t *testing.T, env environment) {
 	r.expect("the old password", r.tryLogin(ann), badCredentials())
 	r.events.keepSecret(r.stored(ann.ID).HashedPassword.Reveal())
 	r.issuedToken(r.loginWith(ann.Email, newPassword))
+	r.notice(account.MessagePasswordChanged, ann.Email)
 }
 
 func resetBad(t *testing.T, env environment) {
@@ -541,6 +560,7 @@ func patchPassword(t *testing.T, env environment) {
 	if m.Name != "Anna" {
 		t.Errorf("stored the name %q, want Anna", m.Name)
 	}
+	r.notice(account.MessagePasswordChanged, ann.Email)
 }
 
 func patchPasswordRejected(t *testing.T, env environment) {
@@ -564,8 +584,10 @@ func patchEmail(t *testing.T, env environment) {
 	}
 	token := r.mail(account.MessageEmailChange, email)
 	r.expect("before", r.get(me, r.withToken(session)), userJSON(http.StatusOK, ann))
+	old := ann.Email
 	ann.Email, ann.Verified = email, true
 	r.expect("verify", r.post("/auth/verify", asJSON("token", token)), userJSON(http.StatusOK, ann))
+	r.notice(account.MessageEmailChanged, old)
 	r.expect("again", r.post("/auth/verify", asJSON("token", token)), badRequest("VERIFY_USER_BAD_TOKEN"))
 	r.expect("the session", r.get(me, r.withToken(session)), userJSON(http.StatusOK, ann))
 }
@@ -574,8 +596,10 @@ func patchEmailAtOnce(t *testing.T, env environment) {
 	r := env.rig(t, withPlugin(func(c *ginauth.Config) { c.Accounts.ChangeEmailAtOnce = true }))
 	ann := r.user(flags{active: true, verified: true})
 	session, email := r.login(ann), newAddress()
+	old := ann.Email
 	ann.Email, ann.Verified = email, false
 	r.expect("PATCH", r.patch(me, `{"email":"`+email+`"}`, r.withToken(session)), userJSON(http.StatusOK, ann))
+	r.notice(account.MessageEmailChanged, old)
 	r.expect("the session", r.get("/guarded", r.withToken(session)), welcome(ann))
 	r.expect("a taken address", r.patch(me, `{"email":"`+r.user(active).Email+`"}`, r.withToken(session)), badRequest("UPDATE_USER_EMAIL_ALREADY_EXISTS"))
 }

@@ -47,8 +47,8 @@ type rig struct {
 	// *atomic.Int64 by the client's address. The server can go on reading after it has
 	// answered.
 	bytesRead sync.Map
-	// mails are the messages that were sent.
-	mails chan account.Message
+	// mails are the messages that were sent. notices are those that tell of a change.
+	mails, notices chan account.Message
 	// uploads are the temporary files of uploads that handlers have seen.
 	uploads uploads
 }
@@ -105,7 +105,10 @@ func (env environment) rig(t *testing.T, options ...func(*settings)) *rig {
 	for _, option := range options {
 		option(&set)
 	}
-	r := &rig{environment: env, t: t, clock: newClock(), db: newDatabase(), settings: set, mails: make(chan account.Message, 100)}
+	r := &rig{
+		environment: env, t: t, clock: newClock(), db: newDatabase(), settings: set,
+		mails: make(chan account.Message, 100), notices: make(chan account.Message, 100),
+	}
 	set.strategy.Now, set.plugin.Now = r.clock.now, r.clock.now
 	set.strategy.OnEvent, set.plugin.OnEvent = env.events.listen, env.events.listen
 	if set.attempts == nil {
