@@ -2,6 +2,8 @@ package account_test
 
 import (
 	"context"
+	"crypto/sha512"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -114,6 +116,38 @@ func ExampleManager_CreateWithHash() {
 	// true account: unusable password hash: it has none of the known schemes (argon2id, argon2i, bcrypt, bcrypt_sha256, scrypt, PBKDF2)
 	// Ann <nil>
 	// Bob account: bad credentials
+}
+
+// Verify the hashes of an old system, "old$salt$" and the SHA-512 of salt and password in hex. Each is
+// replaced when its user logs in.
+func ExampleConfig_verifyHash() {
+	accounts := newManager(account.Config{VerifyHash: func(_ context.Context, hash, password string) (bool, error) {
+		parts := strings.Split(hash, "$")
+		if len(parts) != 3 || parts[0] != "old" || len(parts[2]) != 128 {
+			return false, fmt.Errorf("%w: not of the form old$salt$key", account.ErrUnusableHash)
+		}
+		if password == "" { // ImportHash asks only for the form
+			return false, nil
+		}
+		key := fmt.Sprintf("%x", sha512.Sum512([]byte(parts[1]+password)))
+		return subtle.ConstantTimeCompare([]byte(key), []byte(parts[2])) == 1, nil
+	}})
+
+	hash, err := accounts.ImportHash(fmt.Sprintf("old$salt$%x", sha512.Sum512([]byte("saltherminetincture"))))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	ann := Customer{Name: "Ann"}
+	ann.Email, ann.Active = "ann@example.com", true
+	if _, err := accounts.CreateWithHash(ctx, ann, hash); err != nil {
+		log.Fatal(err)
+	}
+	ann, _, err = accounts.Authenticate(ctx, "ann@example.com", "herminetincture", "")
+	fmt.Println(ann.Name, err, strings.HasPrefix(ann.HashedPassword.Reveal(), "$argon2id$"))
+
+	// Output:
+	// Ann <nil> true
 }
 
 // An administrator sets the password of a user who has lost it. That ends the user's sessions.

@@ -510,7 +510,7 @@ func TestVerifyTakesTokensOfAChangeOfAddress(t *testing.T) {
 			if !sameuser.Equal(got, want) || !sameuser.Equal(r.stored(), want) || len(r.told) != 0 {
 				t.Errorf("got %+v\nstored %+v\nwant %+v, and sessions that go on", got, r.stored(), want)
 			}
-			r.wantEvents("account.email_changed")
+			r.wantEvents("account.email_changed", "mail.sent")
 			_, err = r.Verify(t.Context(), secret)
 			r.want("verify again", err, account.ErrBadOneTimeToken)
 			// Tokens that were sent to the old address are no good.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -39,11 +40,12 @@ type stores struct {
 	tokens   strategy.Store[uuid.UUID]
 	users    account.Store[user, uuid.UUID]
 	attempts account.AttemptStore
+	oneTime  account.OneTimeTokenStore[uuid.UUID]
 }
 
 func inMemory() (stores, error) {
 	attempts, err := memstore.NewAttempts(0)
-	return stores{memstore.NewTokens[uuid.UUID](), memstore.NewUsers[user](), attempts}, err
+	return stores{memstore.NewTokens[uuid.UUID](), memstore.NewUsers[user](), attempts, memstore.NewOneTimeTokens[uuid.UUID]()}, err
 }
 
 // inMongoDB returns stores in a new database. clean drops it.
@@ -56,22 +58,24 @@ func inMongoDB(ctx context.Context, uri string) (s stores, clean func(), err err
 	tokens, err1 := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: time.Hour, PurgeInterval: time.Hour})
 	users, err2 := mongostore.NewUsers[user](db, mongostore.UsersConfig{})
 	attempts, err3 := mongostore.NewAttempts(db, mongostore.AttemptsConfig{PurgeInterval: time.Hour})
-	if err := errors.Join(err1, err2, err3); err != nil {
+	oneTime, err4 := mongostore.NewOneTimeTokens[uuid.UUID](db, mongostore.OneTimeTokensConfig{PurgeInterval: time.Hour})
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return s, nil, err
 	}
 	clean = func() {
 		tokens.Close()
 		attempts.Close()
+		oneTime.Close()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		_ = db.Drop(ctx)
 		_ = client.Disconnect(ctx)
 	}
-	if err := errors.Join(tokens.EnsureIndexes(ctx), users.EnsureIndexes(ctx), attempts.EnsureIndexes(ctx)); err != nil {
+	if err := errors.Join(tokens.EnsureIndexes(ctx), users.EnsureIndexes(ctx), attempts.EnsureIndexes(ctx), oneTime.EnsureIndexes(ctx)); err != nil {
 		clean()
 		return s, nil, err
 	}
-	return stores{tokens, users, attempts}, clean, nil
+	return stores{tokens, users, attempts, oneTime}, clean, nil
 }
 
 // app is an application that listens on the loopback interface, with a client of it.
@@ -89,22 +93,28 @@ type hashing struct {
 	concurrent int
 }
 
-// newApp starts an application with the default configuration, except for the hashing and for
-// the limit of the attempts on an account.
+// newApp starts an application with the default configuration, except for the hashing, the
+// limit of the attempts on an account, the sign-up, which conceals taken addresses, and the
+// limit on messages to an address. Its Mailer sends nothing.
 func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
 	sessions, err := strategy.NewDatabase(s.tokens, s.users, strategy.Config{Lifetime: time.Hour})
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := account.NewManager(s.users, nil, s.attempts, uuid.New, account.Config{
+	accounts, err := account.NewManager(s.users, s.oneTime, s.attempts, uuid.New, account.Config{
 		Argon2: h.argon2, InsecureArgon2: h.argon2 != account.Argon2{}, MaxConcurrentHashes: h.concurrent,
 		Limiter: account.LimiterConfig{Account: limit},
+		Mail:    account.MailConfig{Mailer: account.MailerFunc(func(context.Context, account.Message) error { return nil }), PerAddress: math.MaxInt32},
 	}, sessions)
 	if err != nil {
 		return nil, err
 	}
-	auth, err := ginauth.New(sessions, accounts, ginauth.Config{})
+	auth, err := ginauth.New(sessions, accounts, ginauth.Config{Accounts: ginauth.AccountsConfig{ConcealTaken: true}})
+	if err == nil {
+		auth, err = ginauth.WithAccounts(auth, accounts)
+	}
 	if err != nil {
+		accounts.Close()
 		return nil, err
 	}
 	gin.SetMode(gin.ReleaseMode)
@@ -114,11 +124,14 @@ func newApp(s stores, h hashing, limit account.Limit) (*app, error) {
 		return nil, err
 	}
 	auth.Routes(r.Group("/auth"))
+	auth.RegisterRoutes(r.Group("/auth"))
+	auth.VerifyRoutes(r.Group("/auth"))
+	auth.ResetPasswordRoutes(r.Group("/auth"))
 	r.GET("/guarded", auth.RequireUser(), func(c *gin.Context) { c.Status(http.StatusNoContent) })
 	server := httptest.NewServer(r)
 	client := server.Client()
 	client.Transport.(*http.Transport).MaxIdleConnsPerHost = 1024
-	return &app{url: server.URL, accounts: accounts, client: client, close: server.Close}, nil
+	return &app{url: server.URL, accounts: accounts, client: client, close: func() { server.Close(); accounts.Close() }}, nil
 }
 
 // create creates an account.
@@ -143,11 +156,16 @@ type answer struct {
 // login sends a login and reads the whole answer.
 func (a *app) login(ctx context.Context, email, password string) (answer, error) {
 	form := url.Values{"username": {email}, "password": {password}}.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url+"/auth/login", strings.NewReader(form))
+	return a.post(ctx, "login", "application/x-www-form-urlencoded", form)
+}
+
+// post sends a request to one of the auth routes, from a new network.
+func (a *app) post(ctx context.Context, route, contentType, body string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url+"/auth/"+route, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("X-Forwarded-For", a.newIP())
 	return a.do(req)
 }

@@ -28,6 +28,26 @@ func TestEveryKindIsMeasured(t *testing.T) {
 	}
 }
 
+func TestEveryKindOfAccountRequestIsMeasured(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-accounts", "-n", "5", "-seed", "1", "-pause", "0"}, &out, cheap); err != nil {
+		t.Fatal(err)
+	}
+	for _, route := range []string{"request-verify-token", "forgot-password", "register"} {
+		for _, address := range []string{"unknown", "unverified", "verified", "inactive"} {
+			want := []string{"| " + route + ", " + address + " | 5 |"}
+			if address != "unknown" {
+				want = append(want, "| "+route+", unknown / "+route+", "+address+" | ")
+			}
+			for _, want := range want {
+				if strings.Count(out.String(), want) != 1 {
+					t.Errorf("got no %q in\n%s", want, out.String())
+				}
+			}
+		}
+	}
+}
+
 func TestFloodIsMeasured(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"-flood", "-clients", "5", "-length", "200ms"}, &out, cheap); err != nil {
@@ -41,7 +61,7 @@ func TestFloodIsMeasured(t *testing.T) {
 }
 
 func TestInvalidFlagsAreErrors(t *testing.T) {
-	for _, args := range [][]string{{"-n", "1"}, {"-max-hashes", "-1"}, {"-n", "many"}, {"-clients", "0", "-flood"}, {"-length", "0s"}, {"extra"}, {"-mongodb-uri", "nonsense"}} {
+	for _, args := range [][]string{{"-n", "1"}, {"-max-hashes", "-1"}, {"-n", "many"}, {"-clients", "0", "-flood"}, {"-length", "0s"}, {"-accounts", "-flood"}, {"-accounts", "-pause", "-1s"}, {"extra"}, {"-mongodb-uri", "nonsense"}} {
 		if err := run(t.Context(), args, new(bytes.Buffer), cheap); err == nil {
 			t.Errorf("%q: no error", args)
 		}

@@ -12,12 +12,13 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 )
 
-// kind is a kind of refused login.
+// kind is a kind of request. Those of a group are drawn on the same scale.
 type kind struct {
+	group  string
 	name   string
 	status int
 	detail string
-	send   func(i int) (answer, error) // sends the i-th login of this kind
+	send   func(i int) (answer, error) // sends the i-th request of this kind
 
 	took []float64 // milliseconds
 }
@@ -53,20 +54,20 @@ func kinds(ctx context.Context, app, locking *app, n, lockedAccounts int) ([]*ki
 	}
 	const bad, tooMany = http.StatusBadRequest, http.StatusTooManyRequests
 	return []*kind{
-		{"unknown user", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("nobod", i), wrongPassword) }, nil},
-		{"wrong password", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("wrong", i), wrongPassword) }, nil},
-		{"inactive user, right password", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("inact", i), rightPassword) }, nil},
-		{"locked, known user", tooMany, "", func(i int) (answer, error) { return locking.login(ctx, locked("known", i), rightPassword) }, nil},
-		{"locked, unknown user", tooMany, "", func(i int) (answer, error) { return locking.login(ctx, locked("nobod", i), rightPassword) }, nil},
+		{"checked", "unknown user", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("nobod", i), wrongPassword) }, nil},
+		{"checked", "wrong password", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("wrong", i), wrongPassword) }, nil},
+		{"checked", "inactive user, right password", bad, "LOGIN_BAD_CREDENTIALS", func(i int) (answer, error) { return app.login(ctx, email("inact", i), rightPassword) }, nil},
+		{"locked", "locked, known user", tooMany, "", func(i int) (answer, error) { return locking.login(ctx, locked("known", i), rightPassword) }, nil},
+		{"locked", "locked, unknown user", tooMany, "", func(i int) (answer, error) { return locking.login(ctx, locked("nobod", i), rightPassword) }, nil},
 	}, nil
 }
 
-// pairs are the kinds that must look alike.
-var pairs = [][2]int{{0, 1}, {1, 2}, {0, 2}, {3, 4}}
+// loginPairs are the kinds of logins that must look alike.
+var loginPairs = [][2]int{{0, 1}, {1, 2}, {0, 2}, {3, 4}}
 
-// measure sends n logins of each kind in random order, after a few to warm up, and keeps
-// their times.
-func measure(kinds []*kind, n, warmUp int, random *rand.Rand) error {
+// measure sends n requests of each kind in random order, after a few to warm up, and keeps
+// their times. It waits for pause between two requests.
+func measure(ctx context.Context, kinds []*kind, n, warmUp int, pause time.Duration, random *rand.Rand) error {
 	var order []*kind
 	for _, k := range kinds {
 		order = append(order, slices.Repeat([]*kind{k}, n)...)
@@ -78,6 +79,13 @@ func measure(kinds []*kind, n, warmUp int, random *rand.Rand) error {
 	}
 	sent := make(map[*kind]int)
 	for i, k := range append(first, order...) {
+		if pause > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(pause):
+			}
+		}
 		got, err := k.send(sent[k])
 		sent[k]++
 		if err != nil {
@@ -96,8 +104,8 @@ func measure(kinds []*kind, n, warmUp int, random *rand.Rand) error {
 	return nil
 }
 
-func report(w io.Writer, kinds []*kind, random *rand.Rand) {
-	fmt.Fprintln(w, row("login", "n", "min", "p25", "median", "p75", "p95", "max"))
+func report(w io.Writer, kinds []*kind, pairs [][2]int, random *rand.Rand) {
+	fmt.Fprintln(w, row("request", "n", "min", "p25", "median", "p75", "p95", "max"))
 	fmt.Fprintln(w, "|---|--:|--:|--:|--:|--:|--:|--:|")
 	for _, k := range kinds {
 		q := func(q float64) float64 { return quantile(k.took, q) }
@@ -105,8 +113,14 @@ func report(w io.Writer, kinds []*kind, random *rand.Rand) {
 	}
 	fmt.Fprintln(w, "\nAll times are in milliseconds.")
 
-	// Kinds that are compared have the same scale.
-	for _, group := range [][]*kind{kinds[:3], kinds[3:]} {
+	rest := kinds
+	for len(rest) > 0 {
+		end := 1
+		for end < len(rest) && rest[end].group == rest[0].group {
+			end++
+		}
+		group := rest[:end]
+		rest = rest[end:]
 		var all []float64
 		for _, k := range group {
 			all = append(all, k.took...)
@@ -115,7 +129,7 @@ func report(w io.Writer, kinds []*kind, random *rand.Rand) {
 		low, high := quantile(all, 0), quantile(all, 0.98)
 		fmt.Fprintf(w, "\nfrom %s to %s ms and more:\n", milliseconds(low), milliseconds(high))
 		for _, k := range group {
-			fmt.Fprintf(w, "  %-30s %s\n", k.name, histogram(k.took, low, high, 40))
+			fmt.Fprintf(w, "  %-42s %s\n", k.name, histogram(k.took, low, high, 40))
 		}
 	}
 
