@@ -1,37 +1,58 @@
-// Package smtpmailer sends the messages of an account.Manager through SMTP, with
-// github.com/wneessen/go-mail. It is a module of its own, so that other applications do not
-// inherit that dependency.
+// Package smtpmailer sends the messages of an [account.Manager] over SMTP:
 //
 //	mailer, err := smtpmailer.New(smtpmailer.Config{
-//		Host: "mail.example.com", Username: "app", Password: strategy.NewSecret(os.Getenv("SMTP_PASSWORD")),
-//		From: "Example <accounts@example.com>", BaseURL: "https://app.example.com",
+//		Host:     "smtp.example.com",
+//		Username: "app",
+//		Password: strategy.NewSecret(os.Getenv("SMTP_PASSWORD")),
+//		From:     "Example <accounts@example.com>",
+//		BaseURL:  "https://app.example.com",
 //	})
-//	…
-//	lk, err := latchkey.New[Member](db, uuid.New, latchkey.Config{Mail: account.MailConfig{Mailer: mailer}})
+//	...
+//	cfg.Mail.Mailer = mailer
+//
+// It is a module of its own, so that other applications do not inherit the SMTP client,
+// github.com/wneessen/go-mail.
 //
 // # Links
 //
-// A link leads to a page of the application, with the token behind a #: browsers send that part
-// to no server, so it gets into no log. The page must have a button that posts the token to the
-// route verify or reset-password. Programs follow links in mails: opening the page must change
-// nothing.
+// Messages with a token have a link to a page of the application: BaseURL/verify#token=… or
+// BaseURL/reset-password#token=…. Browsers do not send the part after the # to any server, so
+// the token gets into no access log and no Referer header. Mail scanners follow links, so opening
+// the page must change nothing: it shows a button that posts the token.
+//
+// # Templates
+//
+// Config.Templates replaces the words. The files KIND.txt and KIND.html are templates of
+// text/template and html/template, where KIND is an [account.MessageKind]; they are executed with
+// [Data]. The first line of KIND.txt is "Subject: " and the subject:
+//
+//	Subject: Welcome, {{.User.Name}}
+//
+//	Please confirm your address: {{.Link}}
+//
+// A kind without files keeps the default ones. Files whose names begin with "_", such as
+// _footer.html, are included with {{template "_footer.html" .}}.
+//
+// The default templates show nothing that a client chose except its IP address. Take care with
+// values such as the user's name: anybody can sign up with the address of a stranger, and the
+// message then carries that name to the stranger.
 package smtpmailer
 
 import (
-	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
-	"embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
-	htmltemplate "html/template"
 	"io/fs"
 	"net"
 	netmail "net/mail"
 	"net/url"
 	"strings"
-	texttemplate "text/template"
 	"time"
+	"unicode"
 
 	"github.com/wneessen/go-mail"
 
@@ -41,270 +62,216 @@ import (
 
 // Config configures a [Mailer].
 type Config struct {
-	// Host is the name of the mail server. Required.
+	// Host is the name or the IP address of the mail server, without a port. Required.
 	Host string
 
-	// Port is the server's port. Default 587, or 465 with ImplicitTLS.
+	// Port is the port of the mail server. Default 587, or 465 with ImplicitTLS.
 	Port int
 
-	// ImplicitTLS begins TLS with the connection (RFC 8314). Default false: STARTTLS, without
-	// which nothing is sent.
+	// ImplicitTLS begins every connection with TLS (RFC 8314). Default false, or true if Port is
+	// 465: the connection is upgraded with STARTTLS, and nothing is sent if that fails.
 	ImplicitTLS bool
 
-	// InsecureNoTLS sends everything in the clear, also the tokens. Default false. It is meant
-	// for a server on the same machine, and for tests.
+	// InsecureNoTLS sends messages, with their tokens, in the clear. Default false. It is meant
+	// for test servers and for a relay on the same machine. The password goes in the clear to
+	// localhost only.
 	InsecureNoTLS bool
 
-	// TLS configures TLS. Default: the system's roots, and the server name Host.
+	// TLS configures TLS, for example with the roots of a private certificate authority. Default
+	// nil: the system's roots. The ServerName defaults to Host.
 	TLS *tls.Config
 
-	// Username and Password log in to the server. Default: no login.
+	// Username and Password authenticate to the server, with SCRAM-SHA-256, PLAIN, LOGIN or
+	// another mechanism that the server offers. Default: no authentication. The password is in a
+	// Secret, which does not print.
 	Username string
 	Password strategy.Secret
 
-	// From is the sender: an address, or a name and an address in angle brackets. Required.
+	// From is the sender: an address such as "accounts@example.com", or a display name and an
+	// address, "Example <accounts@example.com>". Required.
 	From string
 
-	// BaseURL is where the application's pages are, for example "https://app.example.com".
-	// Required unless Link is set.
+	// BaseURL is where the application's pages are, such as "https://app.example.com". Links
+	// begin with it. Required unless Link is set: https, or http for localhost.
 	BaseURL string
 
-	// Link returns the link of a message with a token. Default: BaseURL, then /verify or
+	// Link returns the link of a message with a token. It must be safe for concurrent use. Put
+	// the token behind a #, so that it gets into no log. Default: BaseURL, then /verify or
 	// /reset-password, then #token= and the token.
 	Link func(m account.Message) string
 
-	// Templates has the templates that replace the default ones: KIND.txt and KIND.html, where
-	// KIND is an account.MessageKind. The first line of the text is the subject, after
-	// "Subject: "; a blank line follows. They are executed with [Data]. Default nil: none.
+	// Templates has templates that replace the default ones, such as an embed.FS; see the
+	// package's documentation. Default nil: the default templates, in English.
 	Templates fs.FS
 
-	// Timeout bounds the delivery of a message. The context of Send can end it earlier. Default
-	// 15 seconds.
+	// SampleUser is a user of the application's type. [New] executes every template with it once,
+	// so that mistakes show at the start. Required if a template uses {{.User}}.
+	SampleUser any
+
+	// Timeout bounds each message: to connect, to authenticate and to send. The context of
+	// [Mailer.Send] can end it earlier. Default 15 seconds.
 	Timeout time.Duration
 }
 
-// Data is what templates are executed with.
-type Data struct {
-	// Message has the kind, the address, the user, the expiry and the client IP.
-	account.Message
-	// Link is the link with the token; "" if the message has none.
-	Link string
-}
-
-// Mailer is an account.Mailer. It is safe for concurrent use: each call of Send has a client and
-// a connection of its own.
+// Mailer is an [account.Mailer]. It is safe for concurrent use: each concurrent Send has a
+// connection of its own, which later messages reuse for up to a minute. Call Close at the end,
+// after the Close of the Manager.
 type Mailer struct {
-	cfg       Config
-	templates map[account.MessageKind]templates
+	cfg       Config // complete and checked
+	from      netmail.Address
+	baseURL   string
+	templates *templates
+	idle      pool
 }
 
-type templates struct {
-	text *texttemplate.Template
-	html *htmltemplate.Template
-}
+var _ account.Mailer = (*Mailer)(nil)
 
-//go:embed templates
-var defaults embed.FS
-
-var kinds = []account.MessageKind{
-	account.MessageVerification, account.MessagePasswordReset, account.MessageEmailChange, account.MessageEmailChanging, account.MessageEmailTaken,
-	account.MessagePasswordChanged, account.MessageEmailChanged,
-}
-
-// New returns a Mailer. It does not connect. It returns an error that names the field where cfg
-// is wrong, or a template that cannot be parsed. A mistake that shows only when a template is
-// executed, such as an unknown field of the user, is an error of Send.
+// New returns a Mailer. It does not connect to the server. It returns an error that names the
+// field if cfg is invalid, or if a template cannot be parsed or executed with a sample message.
 func New(cfg Config) (*Mailer, error) {
-	if cfg.Host == "" {
-		return nil, errors.New("smtpmailer: Config.Host is empty: name the mail server")
+	m := &Mailer{cfg: cfg}
+	if err := m.complete(); err != nil {
+		return nil, fmt.Errorf("smtpmailer: %w", err)
 	}
-	if cfg.Port < 0 || cfg.Port > 65535 {
-		return nil, fmt.Errorf("smtpmailer: Config.Port is %d, want 0 (for the default) to 65535", cfg.Port)
+	var err error
+	if m.templates, err = parse(cfg.Templates); err == nil {
+		err = m.try(cfg.SampleUser)
 	}
-	if cfg.ImplicitTLS && cfg.InsecureNoTLS {
-		return nil, errors.New("smtpmailer: Config.ImplicitTLS and Config.InsecureNoTLS are both set")
-	}
-	if _, err := netmail.ParseAddress(cfg.From); err != nil {
-		return nil, fmt.Errorf("smtpmailer: Config.From is %q, want an address such as \"Example <accounts@example.com>\"", cfg.From)
-	}
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("smtpmailer: Config.Timeout is negative: %v", cfg.Timeout)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 15 * time.Second
-	}
-	if cfg.Link == nil {
-		base, err := url.Parse(cfg.BaseURL)
-		if err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.RawQuery != "" || base.Fragment != "" {
-			return nil, fmt.Errorf("smtpmailer: Config.BaseURL is %q, want the address of the application, such as https://app.example.com", cfg.BaseURL)
-		}
-		cfg.Link = linkBelow(strings.TrimSuffix(cfg.BaseURL, "/"))
-	}
-	m := &Mailer{cfg: cfg, templates: make(map[account.MessageKind]templates)}
-	for _, kind := range kinds {
-		if err := m.load(kind); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, fmt.Errorf("smtpmailer: Config.Templates: %w", err)
 	}
 	return m, nil
 }
 
-// linkBelow returns the default links.
-func linkBelow(base string) func(account.Message) string {
-	return func(m account.Message) string {
-		path := "/verify"
-		if m.Kind == account.MessagePasswordReset {
-			path = "/reset-password"
+// complete checks the Config and fills the defaults in.
+func (m *Mailer) complete() error {
+	cfg := &m.cfg
+	if cfg.Host == "" {
+		return errors.New("Config.Host is empty: name the mail server")
+	}
+	if _, _, err := net.SplitHostPort(cfg.Host); err == nil || strings.ContainsAny(cfg.Host, "/[]") || hasControl(cfg.Host) {
+		return fmt.Errorf("Config.Host is %q, want a name or an IP address alone; the port goes into Config.Port", cfg.Host)
+	}
+	if cfg.Port < 0 || cfg.Port > 65535 {
+		return fmt.Errorf("Config.Port is %d, want 0 (for the default) to 65535", cfg.Port)
+	}
+	if cfg.ImplicitTLS && cfg.InsecureNoTLS {
+		return errors.New("Config.ImplicitTLS and Config.InsecureNoTLS are both set: choose one")
+	}
+	if cfg.TLS != nil && cfg.InsecureNoTLS {
+		return errors.New("Config.TLS and Config.InsecureNoTLS are both set: choose one")
+	}
+	cfg.ImplicitTLS = cfg.ImplicitTLS || cfg.Port == 465 && !cfg.InsecureNoTLS
+	if cfg.Port == 0 {
+		cfg.Port = 587
+		if cfg.ImplicitTLS {
+			cfg.Port = 465
 		}
-		return base + path + "#token=" + url.QueryEscape(m.Token.Reveal())
 	}
-}
-
-// load parses the templates of a kind.
-func (m *Mailer) load(kind account.MessageKind) error {
-	text, err := m.read(string(kind) + ".txt")
-	if err != nil {
-		return err
+	if cfg.TLS = cfg.TLS.Clone(); cfg.TLS == nil {
+		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	html, err := m.read(string(kind) + ".html")
-	if err != nil {
-		return err
+	cfg.TLS.ServerName = cmp.Or(cfg.TLS.ServerName, cfg.Host)
+	if (cfg.Username == "") != (cfg.Password.Reveal() == "") {
+		return errors.New("only one of Config.Username and Config.Password is set: set both or none")
 	}
-	var t templates
-	if t.text, err = texttemplate.New(string(kind) + ".txt").Option("missingkey=error").Parse(text); err == nil {
-		t.html, err = htmltemplate.New(string(kind) + ".html").Option("missingkey=error").Parse(html)
+	from, err := netmail.ParseAddress(cfg.From)
+	if err != nil || hasControl(cfg.From) || hasControl(from.Name) {
+		return fmt.Errorf("Config.From is %q, want an address such as \"Example <accounts@example.com>\"", cfg.From)
 	}
-	if err != nil {
-		return fmt.Errorf("smtpmailer: Config.Templates: %w", err)
+	m.from = *from
+	if cfg.BaseURL != "" || cfg.Link == nil {
+		base, err := url.Parse(cfg.BaseURL)
+		if err != nil || base.Host == "" || base.User != nil || strings.ContainsAny(cfg.BaseURL, "?#") ||
+			base.Scheme != "https" && (base.Scheme != "http" || !isLocal(base.Hostname())) {
+			return fmt.Errorf("Config.BaseURL is %q, want https (or http for localhost) without a query or a fragment, such as https://app.example.com", cfg.BaseURL)
+		}
+		m.baseURL = strings.TrimRight(base.String(), "/")
 	}
-	m.templates[kind] = t
+	if cfg.Link == nil {
+		cfg.Link = func(msg account.Message) string {
+			return m.baseURL + paths[msg.Kind] + "#token=" + url.QueryEscape(msg.Token.Reveal())
+		}
+	}
+	if cfg.Timeout < 0 {
+		return fmt.Errorf("Config.Timeout is negative: %v", cfg.Timeout)
+	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 15*time.Second)
 	return nil
 }
 
-// read returns a template of Config.Templates, or the default.
-func (m *Mailer) read(name string) (string, error) {
-	if m.cfg.Templates != nil {
-		content, err := fs.ReadFile(m.cfg.Templates, name)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return string(content), wrap("Config.Templates", err)
-		}
-	}
-	content, err := defaults.ReadFile("templates/" + name)
-	return string(content), wrap("read a template", err)
+func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
+
+func isLocal(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func wrap(doing string, err error) error {
-	if err != nil {
-		return fmt.Errorf("smtpmailer: %s: %w", doing, err)
-	}
-	return nil
-}
-
-// Send implements account.Mailer. Its errors contain neither the token nor the password.
+// Send sends a message, and returns when the server has accepted it. It reuses an idle connection
+// if there is one that works. Errors of the server are *mail.SendError of go-mail, by errors.As;
+// an error after the end of ctx or of Config.Timeout wraps ctx.Err() or
+// context.DeadlineExceeded. No error shows the token or the password. Send returns an error
+// wrapping net.ErrClosed after Close.
 func (m *Mailer) Send(ctx context.Context, msg account.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
 	message, err := m.compose(msg)
-	if err != nil {
-		return err
+	if err == nil {
+		err = m.deliver(ctx, message)
 	}
-	client, err := m.client(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		return nil
 	}
-	if err := client.DialAndSendWithContext(ctx, message); err != nil {
-		if ctx.Err() != nil {
-			err = errors.Join(ctx.Err(), err)
-		}
-		return fmt.Errorf("smtpmailer: send the message: %w", err)
+	err = m.redact(err, msg.Token)
+	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
-	return nil
+	return fmt.Errorf("smtpmailer: %w", err)
 }
 
 // compose returns the mail of a message.
 func (m *Mailer) compose(msg account.Message) (*mail.Msg, error) {
-	t, ok := m.templates[msg.Kind]
-	if !ok {
-		return nil, fmt.Errorf("smtpmailer: there is no template for messages of the kind %q", msg.Kind)
+	if err := check(msg); err != nil {
+		return nil, err
 	}
-	data := Data{Message: msg}
-	if msg.Token.Reveal() != "" {
-		data.Link = m.cfg.Link(msg)
+	// ParseAddress also accepts a display name and comments.
+	to, err := netmail.ParseAddress(msg.To)
+	if err != nil || to.Address != msg.To || hasControl(msg.To) {
+		return nil, fmt.Errorf("%q is not an e-mail address", msg.To)
 	}
-	var text, html bytes.Buffer
-	if err := t.text.Execute(&text, data); err != nil {
-		return nil, fmt.Errorf("smtpmailer: execute the template: %w", err)
+	words, err := m.templates.execute(m.data(msg))
+	if err != nil {
+		return nil, err
 	}
-	if err := t.html.Execute(&html, data); err != nil {
-		return nil, fmt.Errorf("smtpmailer: execute the template: %w", err)
-	}
-	head, body, _ := strings.Cut(strings.ReplaceAll(text.String(), "\r\n", "\n"), "\n\n")
-	subject, ok := strings.CutPrefix(head, "Subject: ")
-	if !ok || strings.ContainsAny(subject, "\r\n") {
-		return nil, fmt.Errorf("smtpmailer: the template %s.txt does not begin with a line \"Subject: …\" and a blank line", msg.Kind)
-	}
-	message := mail.NewMsg()
-	if err := message.From(m.cfg.From); err != nil {
-		return nil, fmt.Errorf("smtpmailer: Config.From: %w", err)
-	}
-	if strings.ContainsAny(msg.To, "\r\n") {
-		return nil, errors.New("smtpmailer: the address has a line break")
-	}
-	if err := message.To(msg.To); err != nil {
-		return nil, fmt.Errorf("smtpmailer: the address: %w", err)
-	}
-	message.Subject(subject)
+	message := mail.NewMsg(mail.WithNoDefaultUserAgent())
+	message.FromMailAddress(&m.from)
+	message.ToMailAddress(to)
+	message.Subject(words.subject)
 	message.SetDate()
-	message.SetMessageID()
-	message.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 §5
-	message.SetBodyString(mail.TypeTextPlain, body)
-	message.AddAlternativeString(mail.TypeTextHTML, html.String())
+	// go-mail's default would show the name of this machine.
+	message.SetMessageIDWithValue(rand.Text() + m.from.Address[strings.LastIndexByte(m.from.Address, '@'):])
+	message.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 §5: no answers by machines
+	message.SetBodyString(mail.TypeTextPlain, words.text)
+	message.AddAlternativeString(mail.TypeTextHTML, words.html)
 	return message, nil
 }
 
-// client returns a client whose connection ends with ctx, before its own timeout.
-func (m *Mailer) client(ctx context.Context) (*mail.Client, error) {
-	tlsConfig := m.cfg.TLS.Clone()
-	if tlsConfig == nil {
-		tlsConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+// redact returns err, or what is left of it if its text shows the token or the password: servers
+// can quote either in an answer.
+func (m *Mailer) redact(err error, token strategy.Secret) error {
+	text, password := err.Error(), m.cfg.Password.Reveal()
+	secrets := []string{token.Reveal()}
+	if password != "" {
+		secrets = append(secrets, base64.StdEncoding.EncodeToString([]byte("\x00"+m.cfg.Username+"\x00"+password)),
+			base64.StdEncoding.EncodeToString([]byte(password)), password)
 	}
-	if tlsConfig.ServerName == "" {
-		tlsConfig.ServerName = m.cfg.Host
-	}
-	dial := func(dialCtx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(dialCtx, network, addr)
-		if err != nil {
-			return nil, err
+	for _, s := range secrets {
+		if s != "" {
+			text = strings.ReplaceAll(text, s, "…redacted")
 		}
-		context.AfterFunc(ctx, func() { _ = conn.Close() }) // also if the client leaves it open
-		if m.cfg.ImplicitTLS {
-			return tls.Client(conn, tlsConfig), nil
-		}
-		return conn, nil
 	}
-	port := m.cfg.Port
-	opts := []mail.Option{mail.WithTimeout(m.cfg.Timeout + time.Second), mail.WithTLSConfig(tlsConfig), mail.WithDialContextFunc(dial)}
-	switch {
-	case m.cfg.ImplicitTLS:
-		opts = append(opts, mail.WithSSL())
-		if port == 0 {
-			port = 465
-		}
-	case m.cfg.InsecureNoTLS:
-		opts = append(opts, mail.WithTLSPolicy(mail.NoTLS))
-	default:
-		opts = append(opts, mail.WithTLSPolicy(mail.TLSMandatory))
+	if text == err.Error() {
+		return err
 	}
-	if port == 0 {
-		port = 587
-	}
-	opts = append(opts, mail.WithPort(port))
-	if m.cfg.Username != "" {
-		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(m.cfg.Username), mail.WithPassword(m.cfg.Password.Reveal()))
-	}
-	client, err := mail.NewClient(m.cfg.Host, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("smtpmailer: %w", err)
-	}
-	return client, nil
+	return errors.New(text) // the wrapped errors show it too
 }
