@@ -61,17 +61,19 @@ var slowHashes = []struct{ name, password, hash string }{
 	{"PBKDF2 with SHA-256 of Django", "lètmein", "pbkdf2_sha256$260000$seasalt$YlZ2Vggtqdc61YjArZuoApoBh9JNGYoDRBUGu6tcJQo="},
 	{"PBKDF2 with SHA-1 of Django", "lètmein", "pbkdf2_sha1$260000$seasalt2$wAibXvW6jgvatCdONi6SMJ6q7mI="},
 	{"bcrypt_sha256 of Django", "ExjGmyUT73bFoT", "bcrypt_sha256$$2b$12$LZSJchsWG/DrBy1erNs4eeYo6tZNlLFQmONdxN9HPesa1EyXVcTXK"},
-	{"bcrypt of Django", "ExjGmyUT73bFoT", "bcrypt$$2b$12$LZSJchsWG/DrBy1erNs4ee31eJ7DaWiuwhDOC7aqIyqGGggfu6Y/."},
 }
 
 func TestHashesOfOtherSchemesVerify(t *testing.T) {
-	for _, c := range slices.Concat(otherHashes, slowHashes) {
+	for i, c := range slices.Concat(otherHashes, slowHashes) {
 		t.Run(c.name, func(t *testing.T) {
 			if err := account.Usable(c.hash); err != nil {
 				t.Fatalf("ImportHash: got %v, want nil", err)
 			}
 			if ok, outdated, err := account.Verify(c.password, c.hash); !ok || !outdated || err != nil {
 				t.Errorf("the right password: got %v, outdated %v, %v, want true, true, nil", ok, outdated, err)
+			}
+			if i >= len(otherHashes) {
+				return // under the race detector, each check takes seconds
 			}
 			for _, wrong := range []string{c.password + "x", c.password + "\x00"} {
 				if ok, _, err := account.Verify(wrong, c.hash); ok || err != nil {
