@@ -22,6 +22,13 @@ var server *testserver.Server
 
 func TestMain(m *testing.M) {
 	gin.SetMode(gin.TestMode)
+	if os.Getenv(envChildURI) != "" {
+		if err := childMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "integration: another process:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx := context.Background()
 	var err error
 	if server, err = testserver.Start(ctx); err != nil {
