@@ -80,6 +80,10 @@ type Config struct {
 	// further check.
 	CheckPassword func(ctx context.Context, password string) error
 
+	// VerifyHash verifies stored hashes of a scheme that is not built in; see account.Config.
+	// Default: they are unusable.
+	VerifyHash func(ctx context.Context, hash, password string) (bool, error)
+
 	// Argon2 are the parameters of new password hashes. Default: 64 MiB, 3 passes, 4
 	// lanes.
 	Argon2 account.Argon2
@@ -274,7 +278,7 @@ func (c *Config) accounts() account.Config {
 		MaxConcurrentHashes: c.MaxConcurrentHashes, MaxHashWait: c.MaxHashWait, Timeout: c.Timeout,
 		Limiter: c.Limiter, InsecureNoLimiter: c.InsecureNoLimiter,
 		RegistrationsPerNetwork: c.RegistrationsPerNetwork,
-		MinPasswordLength:       c.MinPasswordLength, CheckPassword: c.CheckPassword, Mail: c.Mail,
+		MinPasswordLength:       c.MinPasswordLength, CheckPassword: c.CheckPassword, VerifyHash: c.VerifyHash, Mail: c.Mail,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

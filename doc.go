@@ -48,6 +48,7 @@
 //   - Accounts, passwords and login limits: package account.
 //   - Collections and indexes: package mongostore.
 //   - Logs and metrics: package event, contrib/expvarmetrics, contrib/prommetrics.
+//   - Messages through SMTP: contrib/smtpmailer.
 //   - Tests without a database: package memstore. A store of your own: storetest.
 //
 // New only connects these packages. An application that needs another combination,

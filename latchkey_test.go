@@ -106,6 +106,7 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		OnRefusal: func(*gin.Context, *ginauth.Refusal) {}, Cache: strategy.Cache{MaxEntries: 1},
 		Limiter: account.LimiterConfig{FailClosed: true}, InsecureNoLimiter: true, MinPasswordLength: 1,
 		CheckPassword: func(context.Context, string) error { return nil }, Argon2: account.Argon2{Iterations: 1},
+		VerifyHash:     func(context.Context, string, string) (bool, error) { return false, nil },
 		InsecureArgon2: true, MaxConcurrentHashes: 1, MaxHashWait: 1, Mail: account.MailConfig{Workers: 1}, AccountRoutes: ginauth.AccountsConfig{MaxAge: 1}, TouchInterval: 1, NotBefore: time.Unix(1, 0),
 		TokenPrefix: "a", PublishRevocations: true, BodyTimeout: 1, OmitUserAgent: true, OmitClientIP: true,
 		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,

@@ -19,7 +19,8 @@ const (
 
 // Query selects accounts for [Manager.List]. The zero value is the first page of all accounts.
 type Query struct {
-	// Email is the beginning of an address, in any spelling of it. "" means any address.
+	// Email is the beginning of an address, in any spelling of it; a domain that is not ASCII
+	// must be complete. "" means any address.
 	Email string
 	// After is the Next of the previous page. "" means the first page.
 	After string
@@ -60,7 +61,10 @@ func (m *Manager[U, ID]) List(ctx context.Context, query Query) (Page[U], error)
 		limit = defaultPage
 	}
 	limit = min(limit, maxPage)
-	prefix := norm.NFC.String(foldCase(norm.NFC.String(strings.TrimSpace(query.Email))))
+	prefix, err := NormalizeEmail(query.Email)
+	if err != nil { // the beginning of an address
+		prefix = norm.NFC.String(foldCase(norm.NFC.String(strings.TrimSpace(query.Email))))
+	}
 	users, err := m.store.List(ctx, prefix, query.After, limit+1) // one more shows that there is a next page
 	if err != nil {
 		return Page[U]{}, m.failed(ctx, "list the accounts", err)
@@ -75,9 +79,9 @@ func (m *Manager[U, ID]) List(ctx context.Context, query Query) (Page[U], error)
 
 // Edit changes the application's own fields of an account, and returns the account as it is
 // then. It calls edit with the account as stored, maybe more than once, and stores what edit
-// changed; changes to the fields of [User] are not stored. If edit returns an error, Edit
-// returns it and changes nothing. It returns an error wrapping [ErrUserNotFound] if there is no
-// such account.
+// changed; changes to the fields of [User] are not stored. edit must not call the Manager or its
+// store. If edit returns an error, Edit returns it and changes nothing. It returns an error
+// wrapping [ErrUserNotFound] if there is no such account.
 func (m *Manager[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U, error) {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()

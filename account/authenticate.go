@@ -157,8 +157,9 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (e
 		unusable, failed error
 	)
 	err := m.semaphore.run(ctx, func() {
-		if ok, outdated, unusable = m.hasher.verify(password, a.HashedPassword); unusable != nil {
-			failed = m.hasher.pretend(password)
+		ok, outdated, failed = m.hasher.verify(ctx, password, a.HashedPassword)
+		if errors.Is(failed, ErrUnusableHash) {
+			unusable, failed = failed, m.hasher.pretend(password)
 		}
 	})
 	switch {

@@ -16,8 +16,8 @@
 // for MongoDB, memstore.Users for memory.
 //
 // Passwords are hashed with argon2id (RFC 9106). The number of concurrent hashes is
-// limited. Hashes that fastapi-users made (argon2id, and bcrypt before that) are valid,
-// and are replaced at the next login if their scheme or parameters are outdated.
+// limited. Hashes of other systems (argon2, bcrypt, scrypt, PBKDF2; see [Manager.ImportHash])
+// are valid, and are replaced at the next login if their scheme or parameters are outdated.
 //
 // Users verify their address, set a forgotten password and change their address with one-time
 // tokens, which a [Mailer] of the application sends; see [MailConfig].

@@ -2,6 +2,8 @@ package account_test
 
 import (
 	"context"
+	"crypto/sha512"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -111,9 +113,41 @@ func ExampleManager_CreateWithHash() {
 	fmt.Println(bob.Name, err)
 
 	// Output:
-	// true account: unusable password hash: it is neither argon2id nor bcrypt ($2a$, $2b$, $2y$)
+	// true account: unusable password hash: it has none of the known schemes (argon2id, argon2i, bcrypt, bcrypt_sha256, scrypt, PBKDF2)
 	// Ann <nil>
 	// Bob account: bad credentials
+}
+
+// Verify the hashes of an old system, "old$salt$" and the SHA-512 of salt and password in hex. Each is
+// replaced when its user logs in.
+func ExampleConfig_verifyHash() {
+	accounts := newManager(account.Config{VerifyHash: func(_ context.Context, hash, password string) (bool, error) {
+		parts := strings.Split(hash, "$")
+		if len(parts) != 3 || parts[0] != "old" || len(parts[2]) != 128 {
+			return false, fmt.Errorf("%w: not of the form old$salt$key", account.ErrUnusableHash)
+		}
+		if password == "" { // ImportHash asks only for the form
+			return false, nil
+		}
+		key := fmt.Sprintf("%x", sha512.Sum512([]byte(parts[1]+password)))
+		return subtle.ConstantTimeCompare([]byte(key), []byte(parts[2])) == 1, nil
+	}})
+
+	hash, err := accounts.ImportHash(fmt.Sprintf("old$salt$%x", sha512.Sum512([]byte("saltherminetincture"))))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	ann := Customer{Name: "Ann"}
+	ann.Email, ann.Active = "ann@example.com", true
+	if _, err := accounts.CreateWithHash(ctx, ann, hash); err != nil {
+		log.Fatal(err)
+	}
+	ann, _, err = accounts.Authenticate(ctx, "ann@example.com", "herminetincture", "")
+	fmt.Println(ann.Name, err, strings.HasPrefix(ann.HashedPassword.Reveal(), "$argon2id$"))
+
+	// Output:
+	// Ann <nil> true
 }
 
 // An administrator sets the password of a user who has lost it. That ends the user's sessions.
@@ -164,6 +198,108 @@ func ExampleManager_Update() {
 
 	// Output:
 	// active: true verified: true superuser: true <nil>
+}
+
+// Show all accounts, a page at a time, or find one by the beginning of its address.
+func ExampleManager_List() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
+	for _, email := range []string{"carl@example.com", "ann@example.com", "bob@example.com"} {
+		if _, err := accounts.CreateWithHash(ctx, Customer{User: account.User[uuid.UUID]{Email: email}}, account.PasswordHash{}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	query := account.Query{Limit: 2}
+	for {
+		page, err := accounts.List(ctx, query)
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, user := range page.Users {
+			fmt.Println(user.Email)
+		}
+		if page.Next == "" {
+			break
+		}
+		fmt.Println("next page")
+		query.After = page.Next
+	}
+	page, err := accounts.List(ctx, account.Query{Email: "Bob"})
+	fmt.Println("found", len(page.Users), err)
+
+	// Output:
+	// ann@example.com
+	// bob@example.com
+	// next page
+	// carl@example.com
+	// found 1 <nil>
+}
+
+// Change the application's own fields. What edit sets in the account's fields has no effect.
+func ExampleManager_Edit() {
+	ctx := context.Background()
+	accounts := newManager(account.Config{})
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	ann, err := accounts.Register(ctx, ann, "correct horse battery")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ann, err = accounts.Edit(ctx, ann.ID, func(c *Customer) error {
+		c.Name = "Anna"
+		c.Superuser = true
+		return nil
+	})
+	fmt.Println(ann.Name, "superuser:", ann.Superuser, err)
+
+	_, err = accounts.Edit(ctx, ann.ID, func(c *Customer) error {
+		return errors.New("the name is too long")
+	})
+	fmt.Println(err)
+
+	// Output:
+	// Anna superuser: false <nil>
+	// the name is too long
+}
+
+// A sign-up that conceals which addresses have an account: the second one has the same result.
+func ExampleManager_RequestRegistration() {
+	ctx := context.Background()
+	mails := make(chan account.Message, 1)
+	attempts, err := memstore.NewAttempts(0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	accounts, err := account.NewManager(memstore.NewUsers[Customer](), memstore.NewOneTimeTokens[uuid.UUID](), attempts, uuid.New, account.Config{
+		Timeout: time.Minute, // under the race detector, hashes take seconds
+		Mail: account.MailConfig{Mailer: account.MailerFunc(func(_ context.Context, m account.Message) error {
+			mails <- m
+			return nil
+		})},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer accounts.Close()
+
+	ann := Customer{Name: "Ann"}
+	ann.Email = "ann@example.com"
+	fmt.Println(accounts.RequestRegistration(ctx, ann, "correct horse battery"))
+	m := <-mails
+	fmt.Println(m.Kind, "to", m.To)
+	ann, err = accounts.Verify(ctx, m.Token.Reveal())
+	fmt.Println(ann.Name, "verified:", ann.Verified, err)
+
+	fmt.Println(accounts.RequestRegistration(ctx, ann, "a stranger's password"))
+	m = <-mails
+	fmt.Println(m.Kind, "to", m.To)
+
+	// Output:
+	// <nil>
+	// verification to ann@example.com
+	// Ann verified: true <nil>
+	// <nil>
+	// email_taken to ann@example.com
 }
 
 func ExampleManager_Delete() {
@@ -292,6 +428,7 @@ func ExampleManager_ResetPassword() {
 		log.Fatal(err)
 	}
 	accounts, err := account.NewManager(memstore.NewUsers[Customer](), memstore.NewOneTimeTokens[uuid.UUID](), attempts, uuid.New, account.Config{
+		Timeout: time.Minute, // under the race detector, hashes take seconds
 		Mail: account.MailConfig{Mailer: account.MailerFunc(func(_ context.Context, m account.Message) error {
 			// An application sends a mail with a link to its page, which posts the token.
 			mails <- m

@@ -14,7 +14,7 @@ func Verify(password, hash string) (ok, outdated bool, err error) {
 	if err != nil {
 		return false, false, err
 	}
-	return h.verify(password, NewPasswordHash(hash))
+	return h.verify(context.Background(), password, NewPasswordHash(hash))
 }
 
 // Usable returns why Verify cannot verify a hash, or nil.

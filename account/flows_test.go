@@ -25,7 +25,8 @@ import (
 type mailRig struct {
 	*account.Manager[member, uuid.UUID]
 	t       *testing.T
-	users   *memstore.Users[member, uuid.UUID]
+	store   *fakeStore
+	users   *memstore.Users[member, uuid.UUID] // those of store
 	tokens  *memstore.OneTimeTokens[uuid.UUID]
 	told    []uuid.UUID // by UserChanged with revoked
 	ann     member
@@ -60,14 +61,15 @@ func (r *mailRig) UserChanged(_ context.Context, id uuid.UUID, revoked strategy.
 
 func newMailRig(t *testing.T, cfg account.MailConfig, wrap ...func(account.OneTimeTokenStore[uuid.UUID]) account.OneTimeTokenStore[uuid.UUID]) *mailRig {
 	t.Helper()
-	r := &mailRig{t: t, users: memstore.NewUsers[member](), tokens: memstore.NewOneTimeTokens[uuid.UUID]()}
+	r := &mailRig{t: t, store: newFakeStore(), tokens: memstore.NewOneTimeTokens[uuid.UUID]()}
+	r.users = r.store.Users
 	cfg.Mailer = r
 	var oneTime account.OneTimeTokenStore[uuid.UUID] = r.tokens
 	for _, w := range wrap {
 		oneTime = w(oneTime)
 	}
 	var err error
-	r.Manager, err = account.NewManager(r.users, oneTime, newAttempts(t), uuid.New, account.Config{
+	r.Manager, err = account.NewManager(r.store, oneTime, newAttempts(t), uuid.New, account.Config{
 		Argon2: tiny, InsecureArgon2: true, Mail: cfg,
 		OnEvent: func(_ context.Context, e event.Event) {
 			r.mu.Lock()

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 )
 
-// PasswordHash is the hash of a password, as a PHC or bcrypt string. It prints as
-// "…redacted" through fmt, log/slog and encoders; only [PasswordHash.Reveal] returns the
+// PasswordHash is the hash of a password, in a form that [Manager.HashPassword] makes or
+// [Manager.ImportHash] accepts. It prints as "…redacted" through fmt, log/slog and encoders; only [PasswordHash.Reveal] returns the
 // hash. In BSON, only the registry of mongostore.NewRegistry reads and writes it; others
 // return an error.
 //
@@ -21,7 +21,7 @@ type PasswordHash struct {
 	reveal func() string
 }
 
-// NewPasswordHash wraps a PHC or bcrypt string. "" means that there is no password.
+// NewPasswordHash wraps a hash. "" means that there is no password.
 func NewPasswordHash(phc string) PasswordHash {
 	if phc == "" {
 		return PasswordHash{}

@@ -181,12 +181,14 @@ func newMailQueue(workers, length int, timeout time.Duration) *mailQueue {
 }
 
 func (q *mailQueue) run(closing context.Context, job mailJob) {
-	ctx, cancel := context.WithTimeout(job.ctx, q.timeout)
+	ctx, end := context.WithCancelCause(job.ctx)
+	defer end(nil)
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
-	stop := context.AfterFunc(closing, cancel)
+	stop := context.AfterFunc(closing, func() { end(errMailClosed) })
 	defer stop()
 	if closing.Err() != nil {
-		cancel() // AfterFunc calls it in a goroutine, which may be late
+		end(errMailClosed) // AfterFunc calls it in a goroutine, which may be late
 	}
 	job.do(ctx)
 }
@@ -339,7 +341,7 @@ func (m *Manager[U, ID]) within(ctx context.Context, kind, key string, limit int
 	counter, err := m.attempts.Add(ctx, digest(kind, key), now, now.Add(time.Hour), false)
 	if err != nil {
 		if !abandoned(ctx) {
-			m.emit(ctx, event.Event{Kind: event.LimiterFailed, Err: fmt.Errorf("account: limit messages: %w", err)})
+			m.emit(ctx, event.Event{Kind: event.LimiterFailed, Err: fmt.Errorf("account: limit requests: %w", err)})
 		}
 		return true
 	}

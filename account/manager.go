@@ -30,7 +30,7 @@ type Config struct {
 	// Argon2.Parallelism, at least 1. More than that hashes no faster, and slows down all
 	// other requests.
 	//
-	// A stored argon2id hash that asks for more than MaxConcurrentHashes times
+	// A stored hash of argon2 or scrypt that asks for more than MaxConcurrentHashes times
 	// Argon2.MemoryKiB (or 64 MiB, if that is more) is not checked: the login is denied,
 	// and the event's reason is event.ReasonUnusableHash.
 	MaxConcurrentHashes int
@@ -62,6 +62,24 @@ type Config struct {
 	// returned to the caller, wrapped together with [ErrInvalidPassword]; ginauth's Refuse
 	// shows its text to the client. nil means no further check.
 	CheckPassword func(ctx context.Context, password string) error
+
+	// VerifyHash reports whether a password matches a stored hash of a scheme that is not built
+	// in; [Manager.ImportHash] lists those that are. It never gets a hash that begins like a
+	// built-in one. If it returns true, the hash is replaced by argon2id of that password, so
+	// it must compare the whole password. A password that is not in Unicode normalization form
+	// C is tried in that form first, and then as typed.
+	//
+	// An error wrapping [ErrUnusableHash] means that VerifyHash does not know the hash, or that
+	// a check would cost too much: the login is denied, with event.ReasonUnusableHash. It must
+	// not show the hash. With any other error the login fails as it does when the store fails.
+	//
+	// A login calls VerifyHash as one of the MaxConcurrentHashes; it must be safe for
+	// concurrent use, and return when ctx ends. ImportHash calls it beside them, with the
+	// password "", to learn whether it knows the hash: return false and nil then, before
+	// anything is computed. A panic in it reaches the caller of the Manager.
+	//
+	// nil means that all such hashes are unusable.
+	VerifyHash func(ctx context.Context, hash, password string) (bool, error)
 
 	// RegistrationsPerNetwork is how many accounts the clients of a network (IPv4 /24, IPv6
 	// /64; ten times as many by an IPv6 /48) may try to register in an hour. The counters are
@@ -167,6 +185,7 @@ func NewManager[U strategy.User[ID], ID comparable, P Embeds[U, ID]](store Store
 		cfg.MaxConcurrentHashes = max(1, runtime.GOMAXPROCS(0)/int(hasher.params.Parallelism))
 	}
 	hasher.allow(cfg.MaxConcurrentHashes)
+	hasher.other = cfg.VerifyHash
 	limiter, err := cfg.limiter(attempts)
 	if err != nil {
 		return nil, err
@@ -247,8 +266,11 @@ func (m *Manager[U, ID]) failed(ctx context.Context, doing string, err error) er
 }
 
 // abandoned reports whether the caller of an operation has gone. An error is then no
-// failure of the store. A deadline that has passed can be one.
-func abandoned(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+// failure of the store. A deadline that has passed can be one, and so can the end of the queue
+// behind the answers, for which nobody waits: only an event tells what was not done.
+func abandoned(ctx context.Context) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errMailClosed)
+}
 
 func (m *Manager[U, ID]) emit(ctx context.Context, e event.Event) {
 	if m.cfg.OnEvent == nil {

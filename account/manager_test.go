@@ -43,11 +43,13 @@ type fakeStore struct {
 	byEmail func(context.Context, string) (member, error)
 	apply   func(context.Context, uuid.UUID, account.Change) error
 	delete  func(context.Context, uuid.UUID) error
+	edit    func(context.Context, uuid.UUID, func(*member) error) (member, error)
+	list    func(ctx context.Context, prefix, after string, limit int) ([]member, error)
 }
 
 func newFakeStore() *fakeStore {
 	good := memstore.NewUsers[member]()
-	return &fakeStore{good, good.Insert, good.ByID, good.ByEmail, good.Apply, good.Delete}
+	return &fakeStore{good, good.Insert, good.ByID, good.ByEmail, good.Apply, good.Delete, good.Edit, good.List}
 }
 
 func (s *fakeStore) Insert(ctx context.Context, m member) error { return s.insert(ctx, m) }
@@ -61,6 +63,12 @@ func (s *fakeStore) Apply(ctx context.Context, id uuid.UUID, change account.Chan
 	return s.apply(ctx, id, change)
 }
 func (s *fakeStore) Delete(ctx context.Context, id uuid.UUID) error { return s.delete(ctx, id) }
+func (s *fakeStore) Edit(ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+	return s.edit(ctx, id, edit)
+}
+func (s *fakeStore) List(ctx context.Context, prefix, after string, limit int) ([]member, error) {
+	return s.list(ctx, prefix, after, limit)
+}
 
 // failAll makes every method fail.
 func (s *fakeStore) failAll(err error) {
@@ -69,6 +77,8 @@ func (s *fakeStore) failAll(err error) {
 	s.byEmail = func(context.Context, string) (member, error) { return member{}, err }
 	s.apply = failingApply(err)
 	s.delete = func(context.Context, uuid.UUID) error { return err }
+	s.edit = func(context.Context, uuid.UUID, func(*member) error) (member, error) { return member{}, err }
+	s.list = func(context.Context, string, string, int) ([]member, error) { return nil, err }
 }
 
 func failingApply(err error) func(context.Context, uuid.UUID, account.Change) error {
@@ -998,8 +1008,18 @@ func TestAbandonedCallsAreNoStoreFailures(t *testing.T) {
 							_, err := r.SetPassword(ctx, ann.ID, "another password")
 							return err
 						},
-						"Delete":       func(ctx context.Context) error { return r.Delete(ctx, ann.ID) },
-						"Deactivate":   func(ctx context.Context) error { return r.Deactivate(ctx, ann.ID) },
+						"Delete":     func(ctx context.Context) error { return r.Delete(ctx, ann.ID) },
+						"Deactivate": func(ctx context.Context) error { return r.Deactivate(ctx, ann.ID) },
+						"Update": func(ctx context.Context) error {
+							_, err := r.Update(ctx, ann.ID, account.Update{Verified: new(true)})
+							return err
+						},
+						"Edit": func(ctx context.Context) error {
+							_, err := r.Edit(ctx, ann.ID, func(*member) error { return nil })
+							return err
+						},
+						"ByID":         func(ctx context.Context) error { _, err := r.ByID(ctx, ann.ID); return err },
+						"List":         func(ctx context.Context) error { _, err := r.List(ctx, account.Query{}); return err },
 						"Activate":     func(ctx context.Context) error { return r.Activate(ctx, ann.ID) },
 						"RevokeTokens": func(ctx context.Context) error { return r.RevokeTokens(ctx, ann.ID) },
 					} {
@@ -1010,6 +1030,8 @@ func TestAbandonedCallsAreNoStoreFailures(t *testing.T) {
 						r.store.byEmail = func(context.Context, string) (member, error) { return member{}, gone() }
 						r.store.apply = func(context.Context, uuid.UUID, account.Change) error { return gone() }
 						r.store.delete = func(context.Context, uuid.UUID) error { return gone() }
+						r.store.edit = func(context.Context, uuid.UUID, func(*member) error) (member, error) { return member{}, gone() }
+						r.store.list = func(context.Context, string, string, int) ([]member, error) { return nil, gone() }
 						r.takeEvents()
 						err := call(ctx)
 						got := 0
@@ -1091,6 +1113,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"weak hashing", users, attempts, account.Config{Argon2: cheap}, "Config.Argon2"},
 		{"negative concurrent hashes", users, attempts, account.Config{MaxConcurrentHashes: -1}, "Config.MaxConcurrentHashes"},
 		{"a negative timeout", users, attempts, account.Config{Timeout: -1}, "Config.Timeout"},
+		{"a negative limit on registrations", users, attempts, account.Config{RegistrationsPerNetwork: -1}, "Config.RegistrationsPerNetwork"},
 		{"a negative wait for a hash", users, attempts, account.Config{MaxHashWait: -1}, "Config.MaxHashWait"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -1311,6 +1334,38 @@ var makeChange = map[string]func(context.Context, *rig, uuid.UUID) error{
 		_, err := r.Update(ctx, id, account.Update{Verified: new(true), Superuser: new(false)})
 		return err
 	},
+	"Update that deactivates": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, account.Update{Active: new(false)})
+		return err
+	},
+	"Update of the password": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, account.Update{Password: new("a better password"), Email: new("new@example.com")})
+		return err
+	},
+	"Update of the password that deactivates": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, account.Update{Password: new("a better password"), Active: new(false)})
+		return err
+	},
+	"Update of the address": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, account.Update{Email: new("new@example.com")})
+		return err
+	},
+	"Update with a weak password": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, account.Update{Password: new("weak"), Active: new(false)})
+		return err
+	},
+	"Update with a condition that does not hold": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Update(ctx, id, account.Update{Active: new(false), IfVersion: new(int64(9))})
+		return err
+	},
+	"Edit": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Edit(ctx, id, func(m *member) error { m.Name = "Anna"; return nil })
+		return err
+	},
+	"a refused Edit": func(ctx context.Context, r *rig, id uuid.UUID) error {
+		_, err := r.Edit(ctx, id, func(*member) error { return errors.New("refused") })
+		return err
+	},
 	"Delete":       func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Delete(ctx, id) },
 	"Deactivate":   func(ctx context.Context, r *rig, id uuid.UUID) error { return r.Deactivate(ctx, id) },
 	"RevokeTokens": func(ctx context.Context, r *rig, id uuid.UUID) error { return r.RevokeTokens(ctx, id) },
@@ -1323,19 +1378,27 @@ type contextKey struct{}
 // request was cancelled, and also if the store failed, as the change may have been made.
 func TestSessionsAreToldOfEachChange(t *testing.T) {
 	down := errors.New("down")
-	const nothing, changed, revoked, password = "nothing", "none", "all", "by password"
+	const nothing, changed, revoked, byPassword = "nothing", "none", "all", "by password"
 	for _, c := range []struct {
 		call    string
 		failure error // of the store's update
 		known   bool  // the account exists
 		want    string
 	}{
-		{"ChangePassword", nil, true, password},
+		{"ChangePassword", nil, true, byPassword},
 		{"Deactivate", nil, true, revoked},
 		{"RevokeTokens", nil, true, revoked},
 		{"Activate", nil, true, changed},
-		{"SetPassword", nil, true, password},
+		{"SetPassword", nil, true, byPassword},
 		{"Update", nil, true, changed},
+		{"Update of the address", nil, true, changed},
+		{"Update of the password", nil, true, byPassword},
+		{"Update that deactivates", nil, true, revoked},
+		{"Update of the password that deactivates", nil, true, revoked},
+		{"Update with a weak password", nil, true, nothing},
+		{"Update with a condition that does not hold", nil, true, nothing},
+		{"Edit", nil, true, changed},
+		{"a refused Edit", nil, true, nothing},
 		{"Delete", nil, true, revoked},
 
 		{"ChangePassword", down, true, changed},
@@ -1345,6 +1408,10 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 		{"Deactivate", context.Canceled, true, changed},
 		{"SetPassword", down, true, changed},
 		{"Update", down, true, changed},
+		{"Update of the password", down, true, changed},
+		{"Update that deactivates", context.Canceled, true, changed},
+		{"Edit", down, true, changed},
+		{"Edit", context.Canceled, true, changed},
 		{"Delete", down, true, changed},
 		{"Delete", context.Canceled, true, changed},
 
@@ -1355,6 +1422,8 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 		{"Activate", nil, false, nothing},
 		{"SetPassword", nil, false, nothing},
 		{"Update", nil, false, nothing},
+		{"Update of the password", nil, false, nothing},
+		{"Edit", nil, false, nothing},
 		// An earlier Delete can have left rows behind.
 		{"Delete", nil, false, revoked},
 		{"a weak password by an administrator", nil, true, nothing},
@@ -1399,6 +1468,12 @@ func TestSessionsAreToldOfEachChange(t *testing.T) {
 				defer cancel()
 				updated = true
 				return cmp.Or(c.failure, good.Delete(ctx, id))
+			}
+			r.store.edit = func(ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+				defer cancel()
+				updated = true
+				m, err := good.Edit(ctx, id, edit)
+				return m, cmp.Or(c.failure, err)
 			}
 			err := makeChange[c.call](ctx, r, id)
 			if c.failure != nil && !errors.Is(err, c.failure) {

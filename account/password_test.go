@@ -2,17 +2,26 @@ package account_test
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	stdhash "hash"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alexedwards/argon2id"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/crypto/pbkdf2"
+	"golang.org/x/crypto/scrypt"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
@@ -73,8 +82,7 @@ var (
 		"garbage":                       "garbage",
 		"dollars":                       "$$$$$",
 		"the password itself":           password,
-		"an unknown scheme":             "$scrypt$ln=17,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$mw5pxkDpXOj9",
-		"argon2i":                       strings.Replace(phc(64, 1, 1, salt, key), "argon2id", "argon2i", 1),
+		"an unknown scheme":             "$7$C6..../....SodiumChloride$kBGj9fHznVYFQMEn/qDCfrDevf9YDtcDdKvEqHJLV8D",
 		"argon2d":                       strings.Replace(phc(64, 1, 1, salt, key), "argon2id", "argon2d", 1),
 		"an old version":                strings.Replace(phc(64, 1, 1, salt, key), "v=19", "v=16", 1),
 		"no version":                    strings.Replace(phc(64, 1, 1, salt, key), "$v=19", "", 1),
@@ -136,7 +144,10 @@ func TestHostileHashesMatchNothing(t *testing.T) {
 	}
 }
 
-var argon2Shape = regexp.MustCompile(`^\$argon2id\$v=\d+[^$]*\$m=(\d+),t=(\d+),p=(\d+)[^$]*\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)$`)
+// slow are valid hashes that are too slow for a fuzzer.
+var slow = regexp.MustCompile(`^\$?pbkdf2[^$]*\$(i=)?\d{5,7}\D|^\$scrypt\$ln=(9|1\d)|^\$scrypt\$.*=\d\d|^scrypt\$\d{4,}\$|^scrypt\$.*\$\d\d\$|^\$bcrypt-sha256\$.*[=,]([6-9]|1[0-6])\$|^bcrypt[^$]*\$\$2[aby]\$(0[6-9]|1[0-6])`)
+
+var argon2Shape = regexp.MustCompile(`^(?:argon2)?\$argon2(id?)\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)$`)
 
 // If a hash matches, an independent computation must confirm it.
 func FuzzVerify(f *testing.F) {
@@ -148,9 +159,14 @@ func FuzzVerify(f *testing.F) {
 			f.Add(password, hash)
 		}
 	}
+	for _, c := range otherHashes {
+		f.Add(c.password, c.hash)
+	}
 	f.Fuzz(func(t *testing.T, password, hash string) {
-		// Skip valid hashes that are too slow for a fuzzer.
-		if p, _, _, err := argon2id.DecodeHash(hash); err == nil && uint64(p.Memory)*uint64(p.Iterations) > 4096 &&
+		if slow.MatchString(hash) {
+			return
+		}
+		if p, _, _, err := argon2id.DecodeHash(strings.Replace(strings.TrimPrefix(hash, "argon2"), "argon2i$", "argon2id$", 1)); err == nil && max(uint64(p.Memory), 8*uint64(p.Parallelism))*uint64(p.Iterations) > 4096 &&
 			p.Memory <= 1<<20 && p.Iterations <= 64 {
 			return
 		}
@@ -167,6 +183,12 @@ func FuzzVerify(f *testing.F) {
 		if !ok {
 			return
 		}
+		if !strings.Contains(hash, "argon2") && !strings.HasPrefix(hash, "$2") {
+			if !independent(t, password, hash) && !independent(t, norm.NFC.String(password), hash) {
+				t.Errorf("Verify(%q, %q): got true, another computation false", password, hash)
+			}
+			return
+		}
 		if strings.HasPrefix(hash, "$2") {
 			if err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)); err != nil {
 				t.Errorf("Verify(%q, %q): got true, bcrypt says %v", password, hash, err)
@@ -177,16 +199,93 @@ func FuzzVerify(f *testing.F) {
 		if parts == nil {
 			t.Fatalf("Verify(%q, %q): got true for a malformed hash", password, hash)
 		}
-		memory, _ := strconv.ParseUint(parts[1], 10, 32)
-		passes, _ := strconv.ParseUint(parts[2], 10, 32)
-		lanes, _ := strconv.ParseUint(parts[3], 10, 8)
-		salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
-		key, err2 := base64.RawStdEncoding.DecodeString(parts[5])
-		want := argon2.IDKey([]byte(password), salt, uint32(passes), uint32(memory), uint8(lanes), uint32(len(key)))
+		memory, _ := strconv.ParseUint(parts[2], 10, 32)
+		passes, _ := strconv.ParseUint(parts[3], 10, 32)
+		lanes, _ := strconv.ParseUint(parts[4], 10, 8)
+		salt, err1 := base64.RawStdEncoding.DecodeString(parts[5])
+		key, err2 := base64.RawStdEncoding.DecodeString(parts[6])
+		derive := argon2.IDKey
+		if parts[1] == "i" {
+			derive = argon2.Key
+		}
+		want := derive([]byte(password), salt, uint32(passes), uint32(memory), uint8(lanes), uint32(len(key)))
 		if err := errors.Join(err1, err2); err != nil || len(key) < 16 || !bytes.Equal(key, want) {
 			t.Errorf("Verify(%q, %q): got true, but the key should be %x: %v", password, hash, want, err)
 		}
 	})
+}
+
+// independent reports whether a password has a hash of PBKDF2, scrypt or bcrypt_sha256. It is
+// as lenient as Python.
+func independent(t *testing.T, password, hash string) bool {
+	t.Helper()
+	b64 := func(s string) []byte {
+		b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.ReplaceAll(s, ".", "+"), "="))
+		if err != nil {
+			t.Fatalf("%q: %v", hash, err)
+		}
+		return b
+	}
+	f := strings.Split(hash, "$")
+	django := f[0] != ""
+	if !django {
+		f = f[1:]
+	}
+	name := strings.ReplaceAll(f[0], "_", "-")
+	var key []byte
+	if !strings.HasPrefix(name, "bcrypt") {
+		if key = b64(f[len(f)-1]); len(key) < 16 || len(key) > 128 {
+			return false
+		}
+	}
+	switch name {
+	case "pbkdf2", "pbkdf2-sha1", "pbkdf2-sha256", "pbkdf2-sha512":
+		rounds, _, _ := strings.Cut(strings.TrimPrefix(f[1], "i="), ",")
+		n, _ := strconv.Atoi(rounds)
+		salt := []byte(f[2])
+		if !django {
+			salt = b64(f[2])
+		}
+		sum := map[string]func() stdhash.Hash{"pbkdf2-sha256": sha256.New, "pbkdf2-sha512": sha512.New}[name]
+		if sum == nil {
+			sum = sha1.New
+		}
+		return bytes.Equal(key, pbkdf2.Key([]byte(password), salt, n, len(key), sum))
+	case "scrypt":
+		var n, r, p int
+		var salt []byte
+		if django {
+			n, _ = strconv.Atoi(f[1])
+			r, _ = strconv.Atoi(f[3])
+			p, _ = strconv.Atoi(f[4])
+			salt = []byte(f[2])
+		} else {
+			_, _ = fmt.Sscanf(f[1], "ln=%d,r=%d,p=%d", &n, &r, &p)
+			n, salt = 1<<n, b64(f[2])
+		}
+		got, err := scrypt.Key([]byte(password), salt, n, r, p, len(key))
+		return err == nil && bytes.Equal(key, got)
+	case "bcrypt":
+		return bcrypt.CompareHashAndPassword([]byte(strings.Join(f[1:], "$")), []byte(password)) == nil
+	case "bcrypt-sha256":
+		sum := sha256.Sum256([]byte(password))
+		if django {
+			return bcrypt.CompareHashAndPassword([]byte(strings.Join(f[1:], "$")), fmt.Appendf(nil, "%x", sum)) == nil
+		}
+		digest := sum[:]
+		if strings.HasPrefix(f[1], "v=2") {
+			mac := hmac.New(sha256.New, []byte(f[2]))
+			mac.Write([]byte(password))
+			digest = mac.Sum(nil)
+			f[1] = strings.NewReplacer("v=2,t=", "", "r=", "").Replace(f[1])
+		}
+		version, costText, _ := strings.Cut(f[1], ",")
+		cost, _ := strconv.Atoi(costText)
+		return bcrypt.CompareHashAndPassword(fmt.Appendf(nil, "$%s$%02d$%s%s", version, cost, f[2], f[3]),
+			[]byte(base64.StdEncoding.EncodeToString(digest))) == nil
+	default:
+		return false
+	}
 }
 
 // bcrypt repeats the password and a NUL to fill its key: "pw\x00pw" has the key of "pw". If it
@@ -296,7 +395,9 @@ func TestArgon2Parameters(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			users := memstore.NewUsers[member]()
-			m, err := account.NewManager(users, nil, newAttempts(t), uuid.New, account.Config{Argon2: c.params, InsecureArgon2: c.insecure})
+			m, err := account.NewManager(users, nil, newAttempts(t), uuid.New, account.Config{
+				Argon2: c.params, InsecureArgon2: c.insecure, Timeout: time.Hour, // under the race detector, hashes take seconds
+			})
 			if !c.ok {
 				if m != nil || err == nil || !strings.Contains(err.Error(), "Config.Argon2") {
 					t.Errorf("got %v, %v, want an error that names Config.Argon2", m, err)

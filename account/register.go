@@ -140,11 +140,13 @@ func (m *Manager[U, ID]) Create(ctx context.Context, user U, password string) (U
 // such as OAuth or a passkey. A login with a password is denied in the same time as with a
 // wrong one, until [Manager.SetPassword] sets the first one.
 func (m *Manager[U, ID]) CreateWithHash(ctx context.Context, user U, hash PasswordHash) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	return m.create(ctx, user, func() (PasswordHash, error) {
 		if hash.IsZero() {
 			return hash, nil
 		}
-		return m.ImportHash(hash.Reveal())
+		return m.importHash(ctx, hash.Reveal())
 	})
 }
 
@@ -217,12 +219,40 @@ func (m *Manager[U, ID]) HashPassword(ctx context.Context, password string) (Pas
 	return hash, nil
 }
 
-// ImportHash returns a password hash of another system if a login can verify it: argon2id as
-// a PHC string, or bcrypt ($2a$, $2b$, $2y$), in the bounds of the Config. Otherwise it
-// returns an error wrapping [ErrUnusableHash] that says why. It does not compute a hash. A hash
-// with other parameters than those of the Config is replaced at the account's next login.
+// ImportHash returns a password hash of another system if a login can verify it. Otherwise it
+// returns an error wrapping [ErrUnusableHash] that says why, or the error of Config.VerifyHash.
+// It does not compute a hash. These are the schemes and their forms:
+//
+//   - argon2id and argon2i: $argon2id$v=19$m=…,t=…,p=…$salt$key
+//   - bcrypt: $2a$, $2b$ and $2y$
+//   - bcrypt_sha256 of passlib: $bcrypt-sha256$v=2,t=2b,r=…$salt$key, $bcrypt-sha256$2b,…$salt$key
+//   - scrypt: $scrypt$ln=…,r=…,p=…$salt$key
+//   - PBKDF2 with SHA-1, SHA-256 and SHA-512: $pbkdf2$, $pbkdf2-sha256$ and $pbkdf2-sha512$,
+//     followed by rounds$salt$key (passlib) or i=rounds$salt$key (PHC)
+//   - Django's: argon2$…, bcrypt$…, bcrypt_sha256$…, scrypt$…, pbkdf2_sha1$… and pbkdf2_sha256$…
+//   - any other that Config.VerifyHash knows
+//
+// A hash must not cost too much. At most, argon2 may take 1,048,576 KiB times passes, scrypt
+// 524,288 KiB times p, both no more memory than Config.MaxConcurrentHashes says, bcrypt the cost
+// 16, and PBKDF2 8,000,000 rounds. A key must have 16 to 128 bytes.
+//
+// A hash of another scheme or with other parameters than those of the Config is replaced at the
+// account's next login.
 func (m *Manager[U, ID]) ImportHash(hash string) (PasswordHash, error) {
-	if _, err := m.hasher.parse(hash); err != nil {
+	ctx, cancel := m.bounded(context.Background())
+	defer cancel()
+	return m.importHash(ctx, hash)
+}
+
+func (m *Manager[U, ID]) importHash(ctx context.Context, hash string) (PasswordHash, error) {
+	_, err := m.hasher.parse(hash)
+	if m.cfg.VerifyHash != nil && errors.Is(err, errUnknownScheme) {
+		var ok bool
+		if ok, err = m.cfg.VerifyHash(ctx, hash, ""); ok && err == nil {
+			err = unusable("the empty password matches it")
+		}
+	}
+	if err != nil {
 		return PasswordHash{}, fmt.Errorf("account: %w", err)
 	}
 	return NewPasswordHash(hash), nil

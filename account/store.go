@@ -47,7 +47,7 @@ type Store[U any, ID comparable] interface {
 	//
 	// If edit returns an error, Edit must return that error and change nothing. If there is no
 	// such account, Edit must return an error wrapping [ErrUserNotFound], and must not create
-	// it. Edit may call edit more than once. Of concurrent edits of the same field, one
+	// it. Edit may call edit more than once, and may hold a lock meanwhile. Of concurrent edits of the same field, one
 	// survives; edits of different fields must not undo each other.
 	Edit(ctx context.Context, id ID, edit func(*U) error) (U, error)
 

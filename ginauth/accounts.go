@@ -42,8 +42,8 @@ type Hooks[U any] struct {
 	Register func(ctx context.Context, user *U, body *Body) error
 
 	// Patch changes the own fields of an account, for PATCH /me and PATCH /{id}; ctx has the
-	// session of the user who asks. It may be called more than once. What it sets in the
-	// fields of account.User is ignored.
+	// session of the user who asks. It may be called more than once, and must not call the
+	// account.Manager. What it sets in the fields of account.User is ignored.
 	Patch func(ctx context.Context, user *U, body *Body) error
 
 	// View returns the own fields that clients see, by their names in JSON.

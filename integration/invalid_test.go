@@ -3,6 +3,7 @@ package integration_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -255,5 +256,48 @@ func TestIndexChecksReportInvalidDocuments(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The pages of the accounts are complete although invalid documents stand between the valid ones.
+func TestPagesOfAccountsSkipInvalidDocuments(t *testing.T) {
+	db := database(t)
+	log := new(events)
+	users := newUsers[contract.Member](t, db, mongostore.UsersConfig{OnEvent: log.add})
+	const valid = 20
+	email := func(i int) string { return fmt.Sprintf("user%02d@example.com", i) }
+	var docs []any
+	for i := range valid {
+		docs = append(docs, bson.D{{Key: "_id", Value: id4(uuid.New())}, {Key: "email", Value: email(i)}, {Key: "is_active", Value: true}})
+		for j := range i % 4 {
+			docs = append(docs, bson.D{{Key: "_id", Value: id4(uuid.New())}, {Key: "email", Value: fmt.Sprint(email(i), j)}, {Key: "is_superuser", Value: "yes"}})
+		}
+	}
+	docs = append(docs, bson.D{{Key: "_id", Value: id4(uuid.New())}, {Key: "email", Value: 7}}) // no address: in no list
+	if _, err := db.Collection("users").InsertMany(t.Context(), docs); err != nil {
+		t.Fatal(err)
+	}
+	for _, limit := range []int{1, 3, 7, 19, 20, 21, 100} {
+		var got []string
+		for after := ""; ; {
+			page, err := users.List(t.Context(), "user", after, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range page {
+				got = append(got, m.Email)
+			}
+			if len(page) < limit {
+				break
+			}
+			after = page[limit-1].Email
+		}
+		if len(got) != valid || !slices.IsSorted(got) || got[0] != email(0) || got[valid-1] != email(valid-1) {
+			t.Errorf("pages of %d: got the accounts %v, want all %d in order", limit, got, valid)
+		}
+	}
+	found := log.all(event.InvalidDocument)
+	if len(found) == 0 || !strings.Contains(found[0].Err.Error(), "is_superuser") {
+		t.Errorf("got the events %+v, want some that name is_superuser", found)
 	}
 }

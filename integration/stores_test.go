@@ -156,7 +156,7 @@ func newPerson[ID comparable](newID func() ID) func(email string) person[ID] {
 			},
 			Name:     "Jo",
 			Tags:     []string{"a", "b"},
-			Settings: map[string]string{"theme": "dark"},
+			Settings: map[string]string{"theme": "dark", "lang": "en", "zone": "UTC", "font": "small"},
 			Born:     time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC),
 			Team:     uuid.New(),
 		}

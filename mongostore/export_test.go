@@ -117,6 +117,15 @@ func CanonicalReader(f Fields) func(bson.Raw) (bson.Raw, error) {
 // CanonicalBy reads one document.
 func CanonicalBy(f Fields, doc bson.Raw) (bson.Raw, error) { return CanonicalReader(f)(doc) }
 
+// Edits returns the update that an edit of a document makes, by the fields of a collection.
+func Edits(f Fields, before, after bson.Raw) (bson.D, error) {
+	fields, err := newUserFields[account.User[uuid.UUID], uuid.UUID](f)
+	if err != nil {
+		return nil, err
+	}
+	return fields.edits(before, after)
+}
+
 // The unexported functions that tests call.
 var (
 	TokenFilter = tokenFilter

@@ -139,6 +139,9 @@ func (u *userFields) document(doc bson.Raw) (bson.Raw, error) {
 		name := e.Key()
 		stored, known := u.stored[name]
 		if !known {
+			if u.read[name] != "" { // of an inline map
+				return nil, fmt.Errorf("the field %s is the account's", name)
+			}
 			stored = name
 		}
 		b = append(b, e[0])

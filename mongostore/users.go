@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -32,7 +35,8 @@ type UsersConfig struct {
 	// has filled, until NormalizeUsers has mended it. Every look-up then compares without
 	// regard to case, by an index with a collation, which EnsureIndexes makes; a server without
 	// collations reads all addresses. Two accounts whose addresses have the same normal form
-	// are found by the exact one alone. Default false.
+	// are found by the exact one alone. List compares addresses as they are stored. Default
+	// false.
 	AnyCase bool
 
 	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
@@ -376,9 +380,9 @@ func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U,
 	if err != nil {
 		return none, fmt.Errorf("mongostore: encode the account: %w", err)
 	}
-	update, err := edits(before, after)
+	update, err := u.fields.edits(before, after)
 	if err != nil {
-		return none, fmt.Errorf("mongostore: compare the account: %w", err)
+		return none, fmt.Errorf("mongostore: edit the account: %w", err)
 	}
 	if len(update) == 0 {
 		return user, nil
@@ -393,9 +397,9 @@ func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U,
 	return user, nil
 }
 
-// edits returns the update that makes the fields of a document those of another.
-func edits(before, after bson.Raw) (bson.D, error) {
-	old, err := before.Elements()
+// edits returns the update that makes the application's fields of a document those of another.
+func (u *userFields) edits(before, after bson.Raw) (bson.D, error) {
+	old, err := byName(before)
 	if err != nil {
 		return nil, err
 	}
@@ -405,14 +409,22 @@ func edits(before, after bson.Raw) (bson.D, error) {
 	}
 	var set, unset bson.D
 	for _, f := range fields {
-		if was, err := before.LookupErr(f.Key()); err != nil || !was.Equal(f.Value()) {
-			set = append(set, bson.E{Key: f.Key(), Value: f.Value()})
+		name := f.Key()
+		was, ok := old[name]
+		delete(old, name)
+		if ok && sameValue(was, f.Value()) {
+			continue
 		}
+		if err := u.checkEdited(name); err != nil {
+			return nil, err
+		}
+		set = append(set, bson.E{Key: name, Value: f.Value()})
 	}
-	for _, f := range old {
-		if _, err := after.LookupErr(f.Key()); err != nil {
-			unset = append(unset, bson.E{Key: f.Key(), Value: ""})
+	for _, name := range slices.Sorted(maps.Keys(old)) {
+		if err := u.checkEdited(name); err != nil {
+			return nil, err
 		}
+		unset = append(unset, bson.E{Key: name, Value: ""})
 	}
 	var update bson.D
 	if len(set) > 0 {
@@ -422,6 +434,59 @@ func edits(before, after bson.Raw) (bson.D, error) {
 		update = append(update, bson.E{Key: "$unset", Value: unset})
 	}
 	return update, nil
+}
+
+// checkEdited returns an error if an update of the field with a name would not change the
+// application's field. Only an inline map can have such names.
+func (u *userFields) checkEdited(name string) error {
+	switch {
+	case u.read[name] != "":
+		return fmt.Errorf("the field %s is the account's", name)
+	case strings.HasPrefix(name, "$") || strings.Contains(name, "."):
+		return fmt.Errorf("the name of the field %s has a dollar or a dot, which an update takes for a path", name)
+	}
+	return nil
+}
+
+// sameValue reports whether two values are the same. The order of the fields in a document does
+// not count: the driver writes maps in another order each time, and an edit that wrote back
+// maps that it did not change would undo concurrent edits of them.
+func sameValue(a, b bson.RawValue) bool {
+	if a.Equal(b) {
+		return true
+	}
+	if a.Type != b.Type || a.Type != bson.TypeEmbeddedDocument && a.Type != bson.TypeArray || len(a.Value) != len(b.Value) {
+		return false
+	}
+	rest, err := byName(bson.Raw(a.Value))
+	if err != nil {
+		return false
+	}
+	fields, err := bson.Raw(b.Value).Elements()
+	if err != nil {
+		return false
+	}
+	for _, f := range fields {
+		was, ok := rest[f.Key()]
+		if !ok || !sameValue(was, f.Value()) {
+			return false
+		}
+		delete(rest, f.Key())
+	}
+	return len(rest) == 0
+}
+
+// byName returns the values of a document by the names of the fields.
+func byName(doc bson.Raw) (map[string]bson.RawValue, error) {
+	fields, err := doc.Elements()
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]bson.RawValue, len(fields))
+	for _, f := range fields {
+		values[f.Key()] = f.Value()
+	}
+	return values, nil
 }
 
 // List implements account.Store. It leaves out documents that cannot be read, with an event for

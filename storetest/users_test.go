@@ -300,6 +300,57 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			return m, err
 		})},
 		{"reads an account, then writes it", editRace, editingBy(written(true))},
+		{"writes all fields of the application", editRace, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			read, err := s.Users.ByID(ctx, id)
+			if err != nil {
+				return read, err
+			}
+			pause()
+			return s.Users.Edit(ctx, id, func(m *member) error {
+				edited := read
+				edited.User = m.User
+				err := edit(&edited)
+				if err == nil {
+					*m = edited
+				}
+				return err
+			})
+		})},
+		{"writes the token version back with an edit", editRace, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			read, err := s.Users.ByID(ctx, id)
+			if err != nil {
+				return read, err
+			}
+			pause()
+			m, err := s.Users.Edit(ctx, id, edit)
+			if err == nil {
+				m.Version = read.Version
+				err = s.Update(ctx, id, func(stored *member) { stored.Version = read.Version })
+			}
+			return m, err
+		})},
+		{"writes a deleted account back with an edit", editEnd, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := written(false)(s, ctx, id, edit)
+			if err != nil {
+				return m, err
+			}
+			pause()
+			if _, err := s.Users.ByID(ctx, id); err != nil {
+				_ = s.Users.Insert(ctx, m)
+			}
+			return m, nil
+		})},
+		{"creates the account that it edits, without an address", editMissing, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := s.Users.Edit(ctx, id, edit)
+			if errors.Is(err, account.ErrUserNotFound) {
+				_ = s.Users.Insert(ctx, member{User: account.User[uuid.UUID]{ID: id}})
+			}
+			return m, err
+		})},
+		{"returns no error for an edit of a missing account", editMissing, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
+			m, err := s.Users.Edit(ctx, id, edit)
+			return m, unless(err, account.ErrUserNotFound)
+		})},
 		{"reads an account, then writes it, even if it is gone", editEnd, editingBy(func(s *users, ctx context.Context, id uuid.UUID, edit func(*member) error) (member, error) {
 			m, err := s.Users.ByID(ctx, id)
 			if err != nil {
@@ -323,6 +374,58 @@ func TestRunUsersCatchesBrokenStores(t *testing.T) {
 			slices.Reverse(all)
 			return filtered(strings.HasPrefix, later)(all, prefix, after, limit)
 		})},
+		{"lists in the order of a language", list, listingUsers(func(all []member, prefix, after string, limit int) []member {
+			slices.SortFunc(all, func(a, b member) int { // as a collation does: without punctuation
+				plain := strings.NewReplacer(".", "", "+", "", "ä", "a")
+				return strings.Compare(plain.Replace(a.Email), plain.Replace(b.Email))
+			})
+			return filtered(strings.HasPrefix, later)(all, prefix, after, limit)
+		})},
+		{"lists one account less", list, listingUsers(func(all []member, prefix, after string, limit int) []member {
+			return filtered(strings.HasPrefix, later)(all, prefix, after, limit-1)
+		})},
+		{"lists deleted accounts", list, func(s *users) {
+			var mu sync.Mutex
+			var deleted []member
+			s.delete = func(ctx context.Context, id uuid.UUID) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if m, err := s.Users.ByID(ctx, id); err == nil {
+					deleted = append(deleted, m)
+				}
+				return s.Users.Delete(ctx, id)
+			}
+			s.list = func(ctx context.Context, prefix, after string, limit int) ([]member, error) {
+				all, err := s.Users.List(ctx, "", "", 1000)
+				mu.Lock()
+				all = append(all, deleted...)
+				mu.Unlock()
+				slices.SortFunc(all, func(a, b member) int { return strings.Compare(a.Email, b.Email) })
+				return filtered(strings.HasPrefix, later)(all, prefix, after, limit), err
+			}
+		}},
+		{"lists accounts by their first address", list, func(s *users) {
+			var mu sync.Mutex
+			first := make(map[uuid.UUID]string)
+			s.insert = func(ctx context.Context, m member) error {
+				mu.Lock()
+				first[m.ID] = m.Email
+				mu.Unlock()
+				return s.Users.Insert(ctx, m)
+			}
+			s.list = func(ctx context.Context, prefix, after string, limit int) (page []member, _ error) {
+				all, err := s.Users.List(ctx, "", "", 1000)
+				mu.Lock()
+				defer mu.Unlock()
+				slices.SortFunc(all, func(a, b member) int { return strings.Compare(first[a.ID], first[b.ID]) })
+				for _, m := range all {
+					if strings.HasPrefix(first[m.ID], prefix) && first[m.ID] > after && len(page) < limit {
+						page = append(page, m)
+					}
+				}
+				return page, err
+			}
+		}},
 		{"lists one account more", list, listingUsers(func(all []member, prefix, after string, limit int) []member {
 			return filtered(strings.HasPrefix, later)(all, prefix, after, limit+1)
 		})},

@@ -364,7 +364,8 @@ func (q *rig) json(status int, method, path, body string, auth func(*http.Reques
 	return members
 }
 
-// mail waits for the newest mail in the outbox to be of a kind, and returns its token.
+// mail waits for a mail of a kind to an address in the outbox, and returns the token of the
+// newest.
 func (q *rig) mail(kind, to string) string {
 	q.t.Helper()
 	for range 500 {
@@ -373,8 +374,10 @@ func (q *rig) mail(kind, to string) string {
 		if err := json.Unmarshal([]byte(text), &mails); err != nil {
 			q.t.Fatal("the outbox is no list of mails")
 		}
-		if len(mails) > 0 && string(mails[0].Kind) == kind && mails[0].To == to {
-			return mails[0].Token
+		for _, m := range mails {
+			if string(m.Kind) == kind && m.To == to {
+				return m.Token
+			}
 		}
 		time.Sleep(10 * time.Millisecond) // mails are sent behind the answer
 	}

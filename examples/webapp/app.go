@@ -21,6 +21,7 @@ const (
 	lifetime      = 30 * 24 * time.Hour // of a session whose login asked to stay signed in
 	briefLifetime = 12 * time.Hour      // of other sessions
 	freshness     = 10 * time.Minute    // how recent a login must be to change the password
+	scopeRead     = "account:read"      // of API tokens
 )
 
 // Member is the application's user: an account with additional fields.
@@ -40,6 +41,7 @@ func newApp(ctx context.Context, db *mongo.Database, cfg latchkey.Config) (*app,
 	cfg.IdleTimeout = 7 * 24 * time.Hour
 	cfg.TouchInterval = time.Minute // the precision of "Last used" on the sessions page
 	cfg.OnRefusal = onRefusal
+	cfg.APITokens = latchkey.APITokens{Scopes: []string{scopeRead}, Lifetime: 90 * 24 * time.Hour}
 	lk, err := latchkey.New[Member](db, uuid.New, cfg)
 	if err != nil {
 		return nil, err
@@ -79,7 +81,21 @@ func (a *app) handler() (http.Handler, error) {
 	r.POST("/login", a.login)
 	r.POST("/logout", a.logout)
 
+	r.GET("/signup", a.showSignUp)
+	r.POST("/signup", a.signUp)
+	r.GET("/verify", a.showVerify) // changes nothing: programs follow links in mails
+	r.POST("/verify", a.verify)
+	r.GET("/forgot", a.showForgot)
+	r.POST("/forgot", a.forgot)
+	r.GET("/reset", a.showReset)
+	r.POST("/reset", a.reset)
+
 	members := r.Group("/", a.Web.RequireUser())
+	members.GET("/account", a.showAccount)
+	members.POST("/account/name", a.changeName)
+	members.POST("/account/verify", a.sendVerification)
+	members.GET("/tokens", a.listTokens)
+	members.POST("/tokens/:id/revoke", a.revokeToken)
 	members.GET("/members", a.members)
 	members.GET("/sessions", a.listSessions)
 	members.POST("/sessions/:id/end", a.endSession)
@@ -90,6 +106,14 @@ func (a *app) handler() (http.Handler, error) {
 	fresh := r.Group("/", a.Web.RequireUser(ginauth.Fresh(freshness)))
 	fresh.GET("/password", a.showPassword)
 	fresh.POST("/password", a.changePassword)
+	fresh.GET("/account/email", a.showEmail)
+	fresh.POST("/account/email", a.changeEmail)
+	fresh.GET("/account/delete", a.showDelete)
+	fresh.POST("/account/delete", a.deleteAccount)
+	fresh.POST("/tokens", a.createToken)
+
+	// For scripts: a login or an API token.
+	r.GET("/api/account", a.Web.RequireUser(ginauth.Scopes(scopeRead)), a.accountJSON)
 	return r, nil
 }
 

@@ -481,6 +481,18 @@ func TestPagesFitAPhone(t *testing.T) {
 	check("password")
 	b.open(s.base + "/confirm?next=/password")
 	check("confirm")
+	for _, page := range []string{"account", "account/email", "account/delete", "tokens"} {
+		b.open(s.base + "/" + page)
+		check(strings.ReplaceAll(page, "/", "-"))
+	}
+	b.fill("name", strings.Repeat("long", 20))
+	b.clickButton("Make a token")
+	check("tokens-new")
+	for _, page := range []string{"signup", "forgot", "reset?token=x", "verify?token=x"} {
+		b.open(s.base + "/" + page)
+		name, _, _ := strings.Cut(page, "?")
+		check(name)
+	}
 	b.open(s.base + "/nowhere")
 	check("not-found")
 	b.open(s.base + "/members?done=password")

@@ -1,6 +1,6 @@
 // Webapp is a small website with Latchkey: pages made on the server, forms, one cookie, and no
 // JavaScript. Without -mongodb-uri it runs a MongoDB-compatible server in its own process and
-// adds demo accounts.
+// adds demo accounts. It prints its mails.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/latchkey-go/latchkey"
+	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/examples/internal/serve"
 	"github.com/latchkey-go/latchkey/ginauth"
 )
@@ -39,7 +40,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer disconnect()
 
-	var cfg latchkey.Config
+	// A real website sends its mails; this one prints them.
+	cfg := latchkey.Config{Mail: account.MailConfig{Mailer: console{stdout, "http://" + serve.Reachable(listener.Addr())}}}
 	if *insecureHTTP {
 		cfg.Cookie = ginauth.Cookie{Name: "latchkey", InsecureHTTP: true}
 	}

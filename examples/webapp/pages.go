@@ -30,6 +30,11 @@ type view struct {
 	Next, Email string
 	Remember    bool
 
+	Name, Token string // Token is a one-time token, or a new API token
+
+	// For the page of API tokens.
+	Tokens []strategy.SessionInfo
+
 	// For the sessions page.
 	Sessions []sessionItem
 	After    string // the cursor of this page; empty on the first
@@ -48,6 +53,15 @@ var notices = map[string]string{
 	"ended":    "The session was ended.",
 	"out":      "You are signed out.",
 	"all":      "You are signed out everywhere.",
+	"signup":   "Please check your mail: we have sent you a message.",
+	"verified": "Your email address is confirmed.",
+	"forgot":   "If the address has an account, we have sent a message to it. Please check your mail.",
+	"reset":    "Your password was changed. Please sign in with the new one.",
+	"name":     "Your name was changed.",
+	"sent":     "We have sent you a message. Please check your mail.",
+	"email":    "We have sent a message to the new address. It changes when you confirm it there.",
+	"deleted":  "Your account was deleted.",
+	"revoked":  "The token was revoked.",
 }
 
 // page renders a page.
@@ -83,7 +97,7 @@ func (a *app) crossOrigin(c *gin.Context) {
 func onRefusal(c *gin.Context, refusal *ginauth.Refusal) {
 	to := "/login"
 	switch {
-	case refusal.Status != http.StatusUnauthorized:
+	case refusal.Status != http.StatusUnauthorized, strings.HasPrefix(c.FullPath(), "/api/"): // scripts follow no redirect to a page
 		refusal.WriteJSON(c.Writer)
 		return
 	case errors.Is(refusal, ginauth.ErrNotFresh):

@@ -53,6 +53,7 @@ type rig struct {
 	client *mongo.Client
 	db     *mongo.Database
 	app    *app
+	mails  chan account.Message
 
 	mu    sync.Mutex
 	posts []post
@@ -85,6 +86,8 @@ func startRig(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) *
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	databases++
 	s := &rig{t: t, client: client, db: client.Database(fmt.Sprintf("webapp_%d", databases))}
+	s.mails = make(chan account.Message, 10)
+	cfg.Mail.Mailer = account.MailerFunc(func(_ context.Context, m account.Message) error { s.mails <- m; return nil })
 	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, true
 	if s.app, err = newApp(t.Context(), s.db, cfg); err != nil {
 		t.Fatal(err)
