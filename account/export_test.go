@@ -4,6 +4,9 @@ import (
 	"context"
 )
 
+// AnswerLead is how long a message waits before it is made.
+const AnswerLead = answerLead
+
 // Verify checks a password against a stored hash as a login does. Hashes with other than
 // its cheap parameters are outdated.
 func Verify(password, hash string) (ok, outdated bool, err error) {

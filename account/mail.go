@@ -148,9 +148,15 @@ type mailQueue struct {
 
 // mailJob is what a request leaves to the queue.
 type mailJob struct {
-	ctx context.Context // the values of the request, without its cancellation
-	do  func(ctx context.Context)
+	ctx    context.Context // the values of the request, without its cancellation
+	queued time.Time
+	do     func(ctx context.Context)
 }
+
+// answerLead is how long a job waits before it begins. The answer of its request is sent
+// meanwhile: a job that began at once would compete with the answer for the processors, and
+// delay it by more the more there is to do. It is not Config.Now's time.
+const answerLead = 20 * time.Millisecond
 
 // errMailClosed means that the queue takes no more jobs.
 var errMailClosed = errors.New("account: the Manager is closed")
@@ -161,6 +167,12 @@ func newMailQueue(workers, length int, timeout time.Duration) *mailQueue {
 	for range workers {
 		q.workers.Go(func() {
 			for job := range q.jobs {
+				lead := time.NewTimer(answerLead - time.Since(job.queued))
+				select {
+				case <-lead.C:
+				case <-closing.Done():
+				}
+				lead.Stop()
 				q.run(closing, job)
 			}
 		})
@@ -189,7 +201,7 @@ func (q *mailQueue) add(ctx context.Context, do func(ctx context.Context)) error
 		return errMailClosed
 	}
 	select {
-	case q.jobs <- mailJob{ctx, do}:
+	case q.jobs <- mailJob{ctx, time.Now(), do}:
 		return nil
 	default:
 		return fmt.Errorf("account: the mail queue is full: %w", ErrBusy)

@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, stdout io.Writer, argon2 account.Ar
 	uri := flags.String("mongodb-uri", "", "connection `string` of a MongoDB for a new database that is dropped at the end; empty means stores in memory, without a database's times")
 	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the random order and of the bootstrap (default: the time)")
 	aboutAccounts := flags.Bool("accounts", false, "measure request-verify-token, forgot-password and register instead of logins")
-	pause := flags.Duration("pause", 20*time.Millisecond, "with -accounts, the wait between two requests, in which the work behind the first answer ends")
+	pause := flags.Duration("pause", 50*time.Millisecond, "with -accounts, the wait between two requests, in which the work behind the first answer ends")
 	flooding := flags.Bool("flood", false, "measure a guarded route during a flood of logins instead")
 	clients := flags.Int("clients", 500, "number of clients that log in during the flood")
 	length := flags.Duration("length", 10*time.Second, "how long the flood lasts")
