@@ -6,7 +6,10 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -219,4 +222,59 @@ func FuzzAccountBodies(f *testing.F) {
 			t.Fatalf("PATCH answered %d; stored %+v, %v", w.Code, user, err)
 		}
 	})
+}
+
+// Whatever the mail server does, the routes answer the same at once, the queue is bounded, and
+// Close ends within its bound. Time is virtual.
+func TestRoutesDoNotWaitForTheMailServer(t *testing.T) {
+	for name, send := range map[string]func(ctx context.Context) error{
+		"up":       func(context.Context) error { return nil },
+		"refusing": func(context.Context) error { return errDown },
+		"hanging":  func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"broken":   func(context.Context) error { panic("broken") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const queue, requests = 100, 1000
+				h := newRig(t)
+				attempts, err := memstore.NewAttempts(0)
+				must(t, err)
+				var failed atomic.Int64
+				h.accounts, err = account.NewManager(h.users, memstore.NewOneTimeTokens[uuid.UUID](), attempts, uuid.New, account.Config{
+					Mail: account.MailConfig{
+						Mailer: account.MailerFunc(func(ctx context.Context, _ account.Message) error { return send(ctx) }),
+						Queue:  queue, Drain: 10 * time.Second, PerAddress: 2 * requests, PerNetwork: 2 * requests,
+					},
+					OnEvent: func(_ context.Context, e event.Event) {
+						if e.Kind == event.MailFailed {
+							failed.Add(1)
+						}
+					},
+				}, h.sessions)
+				must(t, err)
+				auth, err := ginauth.WithAccounts(h.auth(t, ginauth.Config{}), h.accounts)
+				must(t, err)
+				r := accountEngine(auth)
+				begin := time.Now()
+				for i := range requests {
+					path := []string{"/request-verify-token", "/forgot-password"}[i%2]
+					if w := request(r, "POST", path, body(`{"email":"ann@example.com"}`)); w.Code != 202 || w.Body.String() != "null" {
+						t.Fatalf("%s answered %d %s, want 202 null", path, w.Code, w.Body)
+					}
+				}
+				if took := time.Since(begin); took > 0 {
+					t.Errorf("the requests waited for %v, want 0", took)
+				}
+				begin = time.Now()
+				h.accounts.Close()
+				if took := time.Since(begin); took > 11*time.Second {
+					t.Errorf("Close took %v, want at most Drain", took)
+				}
+				switch n := failed.Load(); {
+				case name == "up" && n > requests-queue, name != "up" && n != requests:
+					t.Errorf("got %d events of messages that were not sent", n)
+				}
+			})
+		})
+	}
 }
