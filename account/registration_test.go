@@ -52,11 +52,12 @@ func TestRequestRegistration(t *testing.T) {
 		stranger := newMember(" Bob@Example.com ")
 		stranger.Name, stranger.ID, stranger.Superuser, stranger.Verified, stranger.Version = "Bob", r.ann.ID, true, true, 7
 		stranger.HashedPassword, stranger.CreatedAt = account.NewPasswordHash("forged"), time.Unix(0, 0)
+		now := time.Now().UTC()
 		r.want("request", r.RequestRegistration(ctx, stranger, password), nil)
 		m := r.one(account.MessageVerification, "bob@example.com")
 		bob := r.byEmail("bob@example.com")
 		want := member{User: account.User[uuid.UUID]{
-			ID: bob.ID, Email: "bob@example.com", HashedPassword: bob.HashedPassword, Active: true, CreatedAt: time.Now().UTC(),
+			ID: bob.ID, Email: "bob@example.com", HashedPassword: bob.HashedPassword, Active: true, CreatedAt: now,
 		}, Name: "Bob"}
 		if !sameuser.Equal(bob, want) || bob.ID == uuid.Nil || bob.ID == r.ann.ID {
 			t.Errorf("stored %+v, want %+v with an ID of its own", bob, want)
@@ -215,7 +216,7 @@ func TestRequestRegistrationFailsIfTheQueueIsFull(t *testing.T) {
 		r.sending = func(ctx context.Context, _ account.Message) error { <-ctx.Done(); return ctx.Err() }
 		for range 2 { // one is being sent, and one waits
 			r.want("request", r.RequestPasswordReset(t.Context(), "ann@example.com"), nil)
-			synctest.Wait()
+			r.idle()
 		}
 		for _, email := range []string{"ann@example.com", "bob@example.com"} {
 			r.want(email, r.RequestRegistration(t.Context(), newMember(email), password), account.ErrBusy)
@@ -334,7 +335,7 @@ func TestMessagesOfRegistrationsAreLimited(t *testing.T) {
 		for i := range 2 {
 			ctx := event.ContextWithClientIP(t.Context(), "203.0.113.7")
 			r.want("request", r.RequestRegistration(ctx, newMember(fmt.Sprintf("user%d@example.com", i)), password), nil)
-			synctest.Wait()
+			r.idle()
 			r.byEmail(fmt.Sprintf("user%d@example.com", i))
 		}
 		r.wantEvents("account.registered", "mail.sent", "verification.requested", "account.registered", "verification.requested too_many")
@@ -361,7 +362,7 @@ func TestRequestRegistrationIsLimitedByNetwork(t *testing.T) {
 		r.lacks("bob@example.com")
 		time.Sleep(time.Hour) // virtual
 		r.want("an hour later", r.RequestRegistration(ctx, newMember("bob@example.com"), password), nil)
-		synctest.Wait()
+		r.idle()
 		r.byEmail("bob@example.com")
 	})
 }
