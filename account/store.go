@@ -47,8 +47,8 @@ type Store[U any, ID comparable] interface {
 	//
 	// If edit returns an error, Edit must return that error and change nothing. If there is no
 	// such account, Edit must return an error wrapping [ErrUserNotFound], and must not create
-	// it. Edit may call edit more than once, and may hold a lock meanwhile. Of concurrent edits of the same field, one
-	// survives; edits of different fields must not undo each other.
+	// it. Edit may call edit more than once, and may hold a lock meanwhile. Of concurrent edits
+	// of the same field, one survives; edits of different fields must not undo each other.
 	Edit(ctx context.Context, id ID, edit func(*U) error) (U, error)
 
 	// List returns the accounts whose address begins with prefix, which can be "", and comes
