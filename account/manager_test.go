@@ -1291,12 +1291,6 @@ func TestRevocationRaisesTokenVersion(t *testing.T) {
 	}
 }
 
-// told is a call of UserChanged.
-type told struct {
-	id      uuid.UUID
-	revoked strategy.Revoked
-}
-
 // sessionsFunc is an account.Sessions.
 type sessionsFunc func(ctx context.Context, id uuid.UUID, revoked strategy.Revoked) error
 
