@@ -87,8 +87,8 @@ func (m *Manager[U, ID]) replacePassword(ctx context.Context, user U, change Cha
 	return user, nil
 }
 
-// Update is a change to an account by somebody who may make it. A nil field leaves the value as
-// it is:
+// Update names the new values of an account. The caller has checked that the user may set them.
+// A nil field leaves the value as it is:
 //
 //	account.Update{Verified: new(true)}
 type Update struct {

@@ -27,7 +27,7 @@ const (
 	// MessageEmailChanging tells the user, at the present address, that a new one was
 	// requested (ASVS 6.3.7). It has no token.
 	MessageEmailChanging MessageKind = "email_changing"
-	// MessageEmailTaken tells the user that somebody tried to register with the address; see
+	// MessageEmailTaken tells the user that a registration was tried with the address; see
 	// [Manager.RequestRegistration]. It has no token.
 	MessageEmailTaken MessageKind = "email_taken"
 	// MessagePasswordChanged tells the user that the account has a new password, however it was

@@ -340,8 +340,8 @@ func decodeJSON(body []byte) (fields, error) {
 
 var errInvalidJSON = fieldErrors{bodyError("json_invalid", "The body is not a valid JSON object")}
 
-// jsonMembers reads a JSON object member by member to find duplicate names, of which
-// encoding/json keeps the last.
+// jsonMembers reads a JSON object member by member. encoding/json would keep only the last of
+// the members with one name.
 func jsonMembers(body []byte) (map[string][]json.RawMessage, error) {
 	if !utf8.Valid(body) {
 		return nil, errInvalidJSON

@@ -829,7 +829,7 @@ func TestRunCatchesBrokenStores(t *testing.T) {
 			_ = s.Tokens.Touch(ctx, t.Digest, t.CreatedAt.Add(24*time.Hour))
 			return s.Tokens.Rename(ctx, t.UserID, t.ID, name)
 		})},
-		{"renames a session of whichever user", renameMissing, func(s *tokens) {
+		{"ignores the user of the session it renames", renameMissing, func(s *tokens) {
 			var owners sync.Map
 			s.insert = func(ctx context.Context, t token) error {
 				owners.Store(t.ID, t.UserID)
