@@ -105,7 +105,9 @@ func compare(want index, have []index) *difference {
 		switch {
 		case want.anyCase && x.sameKeys(want) && x.anyCase:
 			return nil // unique or not
-		case x.anyCase != want.anyCase: // both can exist
+		case x.anyCase != want.anyCase && x.name != want.name: // both can exist
+		case x.anyCase != want.anyCase:
+			diff = &difference{want, &x, false}
 		case x.sameKeys(want):
 			if x.unique == want.unique && x.ttl == want.ttl && !x.partial {
 				return nil // under any name
@@ -356,8 +358,8 @@ func parseIndex(doc bson.Raw) index {
 	x.partial = sparse || !doc.Lookup("partialFilterExpression").IsZero()
 	if collation := doc.Lookup("collation"); !collation.IsZero() {
 		strength := doc.Lookup("collation", "strength")
-		x.anyCase = strength.IsNumber() && strength.AsInt64() == int64(ignoreCase.Strength) &&
-			doc.Lookup("collation", "locale").StringValue() == ignoreCase.Locale
+		locale, _ := doc.Lookup("collation", "locale").StringValueOK()
+		x.anyCase = strength.IsNumber() && strength.AsInt64() == int64(ignoreCase.Strength) && locale == ignoreCase.Locale
 		x.partial = x.partial || !x.anyCase
 	}
 	if keys, ok := doc.Lookup("key").DocumentOK(); ok {
