@@ -10,6 +10,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	mongooptions "go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
@@ -208,5 +210,105 @@ func TestAccountPages(t *testing.T) {
 	}
 	for _, path := range []string{"/account/name", "/account/delete", "/tokens"} {
 		v.wantAnswer(v.do(http.MethodPost, path, url.Values{"sure": {"true"}}, "Sec-Fetch-Site", "cross-site"), http.StatusForbidden)
+	}
+}
+
+// Visitors' forms need no cookie, so the guards do not check their origin.
+func TestVisitorsFormsOfOtherOriginsAreRejected(t *testing.T) {
+	s := newTLSRig(t)
+	v := s.visitor()
+	v.post("/forgot", "email", "member@example.com")
+	link, err := url.Parse(s.link(account.MessagePasswordReset, "member@example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, before := link.Query().Get("token"), s.contents()
+	form := url.Values{"token": {token}, "name": {"Nina"}, "email": {"friend@example.com"}, "password": {"another good password"}}
+	for _, path := range []string{"/signup", "/verify", "/forgot", "/reset"} {
+		for _, site := range []string{"cross-site", "same-site"} {
+			v.wantAnswer(v.do(http.MethodPost, path, form, "Sec-Fetch-Site", site), http.StatusForbidden, "another website")
+		}
+	}
+	if s.contents() != before {
+		t.Error("a form of another origin changed the database")
+	}
+	select {
+	case m := <-s.mails:
+		t.Errorf("a form of another origin sent a mail of the kind %s", m.Kind)
+	default:
+	}
+	v.wantRedirect(v.do(http.MethodPost, "/reset", form, "Sec-Fetch-Site", "same-origin"), "/login?done=reset")
+}
+
+// Opening a link from a mail changes no document. An expired token changes none either, and the
+// page says what to do.
+func TestOpenedLinksAndExpiredTokensChangeNoDocument(t *testing.T) {
+	s := newTLSRig(t)
+	v := s.visitor()
+	v.post("/forgot", "email", "member@example.com")
+	reset := s.link(account.MessagePasswordReset, "member@example.com")
+	v.post("/signup", "name", "Nina", "email", "nina@example.com", "password", "a good long password")
+	verify := s.link(account.MessageVerification, "nina@example.com")
+
+	before := s.contents()
+	var links []*url.URL
+	for _, link := range []string{reset, verify} {
+		u, err := url.Parse(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		links = append(links, u)
+		got := v.get(u.RequestURI())
+		token := u.Query().Get("token")
+		v.wantAnswer(got, http.StatusOK, token)
+		if got.header.Get("Cache-Control") != "no-store" || got.header.Get("Referrer-Policy") != "same-origin" {
+			t.Errorf("%s: the answer may be stored, or its address sent to other sites", u.Path)
+		}
+	}
+	if s.contents() != before {
+		t.Error("opening the links changed the database")
+	}
+
+	s.expireOneTimeTokens()
+	before = s.contents()
+	for _, u := range links {
+		token := u.Query().Get("token")
+		v.wantAnswer(v.post(u.Path, "token", token, "password", "another good password"), http.StatusBadRequest, "out of date")
+	}
+	if s.contents() != before {
+		t.Error("expired tokens changed the database")
+	}
+}
+
+// contents returns all accounts and one-time tokens, as text.
+func (s *rig) contents() string {
+	s.t.Helper()
+	var text strings.Builder
+	for _, name := range []string{"users", "one_time_tokens"} {
+		cursor, err := s.db.Collection(name).Find(s.t.Context(), bson.D{}, mongooptions.Find().SetSort(bson.D{{Key: "_id", Value: 1}}))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		var documents []bson.Raw
+		if err := cursor.All(s.t.Context(), &documents); err != nil {
+			s.t.Fatal(err)
+		}
+		if len(documents) == 0 {
+			s.t.Fatalf("the collection %s is empty", name)
+		}
+		for _, d := range documents {
+			text.WriteString(d.String())
+		}
+	}
+	return text.String()
+}
+
+// expireOneTimeTokens sets the expiry of all one-time tokens to a moment ago.
+func (s *rig) expireOneTimeTokens() {
+	s.t.Helper()
+	_, err := s.db.Collection("one_time_tokens").UpdateMany(s.t.Context(), bson.D{},
+		bson.D{{Key: "$set", Value: bson.D{{Key: "expires_at", Value: time.Now().Add(-time.Second)}}}})
+	if err != nil {
+		s.t.Fatal(err)
 	}
 }

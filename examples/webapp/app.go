@@ -81,14 +81,15 @@ func (a *app) handler() (http.Handler, error) {
 	r.POST("/login", a.login)
 	r.POST("/logout", a.logout)
 
-	r.GET("/signup", a.showSignUp)
-	r.POST("/signup", a.signUp)
-	r.GET("/verify", a.showVerify) // changes nothing: programs follow links in mails
-	r.POST("/verify", a.verify)
-	r.GET("/forgot", a.showForgot)
-	r.POST("/forgot", a.forgot)
-	r.GET("/reset", a.showReset)
-	r.POST("/reset", a.reset)
+	visitors := r.Group("/", a.sameOrigin)
+	visitors.GET("/signup", a.showSignUp)
+	visitors.POST("/signup", a.signUp)
+	visitors.GET("/verify", a.showVerify) // changes nothing: programs follow links in mails
+	visitors.POST("/verify", a.verify)
+	visitors.GET("/forgot", a.showForgot)
+	visitors.POST("/forgot", a.forgot)
+	visitors.GET("/reset", a.showReset)
+	visitors.POST("/reset", a.reset)
 
 	members := r.Group("/", a.Web.RequireUser())
 	members.GET("/account", a.showAccount)

@@ -92,6 +92,17 @@ func (a *app) crossOrigin(c *gin.Context) {
 	a.problem(c, http.StatusForbidden, "Request blocked", "This form was sent from another website. Nothing was changed.")
 }
 
+var crossOriginProtection = http.NewCrossOriginProtection()
+
+// sameOrigin rejects forms that another website sends. The guards of Latchkey do so only for
+// requests with a session.
+func (a *app) sameOrigin(c *gin.Context) {
+	if crossOriginProtection.Check(c.Request) != nil {
+		a.crossOrigin(c)
+		c.Abort()
+	}
+}
+
 // onRefusal redirects to the login page, or to the page that asks for the password again. Both
 // lead back to the requested page.
 func onRefusal(c *gin.Context, refusal *ginauth.Refusal) {
