@@ -222,21 +222,26 @@ func (v *visitor) login() *visitor {
 	return v
 }
 
+var token = regexp.MustCompile(`\blk[a-z]?_[\w-]+`)
+
+// redact replaces the tokens of a page, which must not be in the log of a failed test.
+func redact(page string) string { return token.ReplaceAllString(page, "(a token)") }
+
 func (v *visitor) wantRedirect(a answer, to string) {
 	v.t.Helper()
 	if a.status != http.StatusSeeOther || a.location != to {
-		v.t.Errorf("got status %d and Location %q, want 303 and %q\n%s", a.status, a.location, to, a.body)
+		v.t.Errorf("got status %d and Location %q, want 303 and %q\n%s", a.status, a.location, to, redact(a.body))
 	}
 }
 
 func (v *visitor) wantAnswer(a answer, status int, texts ...string) {
 	v.t.Helper()
 	if a.status != status {
-		v.t.Errorf("got status %d, want %d\n%s", a.status, status, a.body)
+		v.t.Errorf("got status %d, want %d\n%s", a.status, status, redact(a.body))
 	}
 	for _, text := range texts {
 		if !strings.Contains(a.body, text) {
-			v.t.Errorf("the answer does not contain %q\n%s", text, a.body)
+			v.t.Errorf("the answer does not contain %q\n%s", redact(text), redact(a.body))
 		}
 	}
 }
