@@ -130,30 +130,32 @@ func (lk *Latchkey[U, ID]) addAPITokens(db *mongo.Database, cfg Config) (err err
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	stores := []func(context.Context) error{lk.Users.EnsureIndexes, lk.Tokens.EnsureIndexes, lk.Attempts.EnsureIndexes, lk.OneTimeTokens.EnsureIndexes}
-	if lk.apiTokens != nil {
-		stores = append(stores, lk.apiTokens.EnsureIndexes)
-	}
-	return inTurn(ctx, stores...)
+	return lk.inTurn(func(s indexed) error { return s.EnsureIndexes(ctx) })
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	stores := []func(context.Context) error{lk.Users.VerifyIndexes, lk.Tokens.VerifyIndexes, lk.Attempts.VerifyIndexes, lk.OneTimeTokens.VerifyIndexes}
-	if lk.apiTokens != nil {
-		stores = append(stores, lk.apiTokens.VerifyIndexes)
-	}
-	return inTurn(ctx, stores...)
+	return lk.inTurn(func(s indexed) error { return s.VerifyIndexes(ctx) })
 }
 
-// inTurn calls the stores' functions in turn, and reports all index problems together.
-// It stops at any other failure: without a server, each store would wait for one.
-func inTurn(ctx context.Context, stores ...func(context.Context) error) error {
+// indexed is a store with indexes.
+type indexed interface {
+	EnsureIndexes(ctx context.Context) error
+	VerifyIndexes(ctx context.Context) error
+}
+
+// inTurn calls do with each store in turn, and reports all index problems together. It
+// stops at any other failure: without a server, each store would wait for one.
+func (lk *Latchkey[U, ID]) inTurn(do func(indexed) error) error {
+	stores := []indexed{lk.Users, lk.Tokens, lk.Attempts, lk.OneTimeTokens}
+	if lk.apiTokens != nil {
+		stores = append(stores, lk.apiTokens)
+	}
 	var problems []error
-	for _, f := range stores {
-		err := f(ctx)
+	for _, s := range stores {
+		err := do(s)
 		if err != nil {
 			problems = append(problems, err)
 		}

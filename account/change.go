@@ -52,12 +52,9 @@ func (m *Manager[U, ID]) SetPassword(ctx context.Context, id ID, password string
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	var none U
-	user, err := m.store.ByID(ctx, id)
-	switch {
-	case errors.Is(err, ErrUserNotFound):
-		return none, fmt.Errorf("account: %w", err)
-	case err != nil:
-		return none, m.failed(ctx, "look up the account", err)
+	user, err := m.ByID(ctx, id)
+	if err != nil {
+		return none, err
 	}
 	hash, err := m.HashPassword(ctx, password)
 	if err != nil {

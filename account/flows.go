@@ -235,12 +235,9 @@ func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password str
 	if err != nil {
 		return none, err
 	}
-	if err := m.checkNewPassword(ctx, password); err != nil {
-		return none, err
-	}
-	hash, err := m.hash(ctx, password)
+	hash, err := m.HashPassword(ctx, password)
 	if err != nil {
-		return none, m.failed(ctx, "hash the password", err)
+		return none, err
 	}
 	err = m.redeem(ctx, row, user, Change{Password: &hash, RevokeTokens: true}, event.Event{Kind: event.PasswordReset})
 	if err != nil {

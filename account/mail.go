@@ -263,7 +263,7 @@ func (m *Manager[U, ID]) queue(ctx context.Context, do func(ctx context.Context)
 
 // notify tells the user of an account about a new password and a new address, if there is a
 // Mailer. before is the account as it was before the change. The messages go to the address
-// that it had then: whoever changed both may not be the user.
+// that it had then, because an attacker may have made the change.
 func (m *Manager[U, ID]) notify(ctx context.Context, before U, change Change) {
 	a := *m.of(&before)
 	var kinds []MessageKind

@@ -115,11 +115,7 @@ func (m *Manager[U, ID]) signUp(ctx context.Context, user U, password string) (U
 			m.emit(ctx, event.Event{Kind: event.RegistrationDenied, Reason: event.ReasonTooMany})
 			return PasswordHash{}, fmt.Errorf("account: %w", &TooManyAttemptsError{time.Hour})
 		}
-		hash, err := m.hash(ctx, password)
-		if err != nil {
-			return PasswordHash{}, m.failed(ctx, "hash the password", err)
-		}
-		return hash, nil
+		return m.hashChecked(ctx, password)
 	})
 }
 
@@ -152,8 +148,6 @@ func (m *Manager[U, ID]) CreateWithHash(ctx context.Context, user U, hash Passwo
 
 // create stores a new account with the password hash that makeHash returns.
 func (m *Manager[U, ID]) create(ctx context.Context, user U, makeHash func() (PasswordHash, error)) (U, error) {
-	ctx, cancel := m.bounded(ctx)
-	defer cancel()
 	user, err := m.prepare(user, makeHash)
 	if err != nil {
 		var none U
@@ -212,6 +206,11 @@ func (m *Manager[U, ID]) HashPassword(ctx context.Context, password string) (Pas
 	if err := m.checkNewPassword(ctx, password); err != nil {
 		return PasswordHash{}, err
 	}
+	return m.hashChecked(ctx, password)
+}
+
+// hashChecked is HashPassword for a password that was checked.
+func (m *Manager[U, ID]) hashChecked(ctx context.Context, password string) (PasswordHash, error) {
 	hash, err := m.hash(ctx, password)
 	if err != nil {
 		return PasswordHash{}, m.failed(ctx, "hash the password", err)

@@ -179,13 +179,11 @@ func pageOf(r *http.Request) (page strategy.Page, err error) {
 	page.After = query.Get("after")
 	if limit := query.Get("limit"); limit != "" {
 		if page.Limit, err = strconv.Atoi(limit); err != nil || page.Limit < 1 {
-			return page, errNoLimit
+			return page, fieldErrors{{Loc: []string{"query", "limit"}, Msg: "Input should be a positive integer", Type: "int_parsing"}}
 		}
 	}
 	return page, nil
 }
-
-var errNoLimit = fieldErrors{{Loc: []string{"query", "limit"}, Msg: "Input should be a positive integer", Type: "int_parsing"}}
 
 // listRefused is expected for the errors of a list.
 func listRefused(err error) error {

@@ -33,7 +33,7 @@ func (a *Auth[U]) Routes(r gin.IRouter) {
 //
 // It needs [WithAccounts].
 func (a *Auth[U]) RegisterRoutes(r gin.IRouter) {
-	r.POST("/register", noCache, a.checkProxy, a.handle(a.handleRegister))
+	r.POST("/register", noCache, a.checkProxy, a.handleAccounts(a.handleRegister))
 }
 
 // VerifyRoutes adds the routes by which users prove that an e-mail address is theirs, that of
@@ -45,8 +45,8 @@ func (a *Auth[U]) RegisterRoutes(r gin.IRouter) {
 // They need [WithAccounts] and a Mailer. The link in a message should open a page of the
 // application with a button that posts the token: programs follow links in mails.
 func (a *Auth[U]) VerifyRoutes(r gin.IRouter) {
-	r.POST("/request-verify-token", noCache, a.checkProxy, a.handle(a.handleRequestVerification))
-	r.POST("/verify", noCache, a.handle(a.handleVerify))
+	r.POST("/request-verify-token", noCache, a.checkProxy, a.handleAccounts(a.handleRequestVerification))
+	r.POST("/verify", noCache, a.handleAccounts(a.handleVerify))
 }
 
 // ResetPasswordRoutes adds the routes by which users who forgot their password set a new one:
@@ -56,8 +56,8 @@ func (a *Auth[U]) VerifyRoutes(r gin.IRouter) {
 //
 // They need [WithAccounts] and a Mailer.
 func (a *Auth[U]) ResetPasswordRoutes(r gin.IRouter) {
-	r.POST("/forgot-password", noCache, a.checkProxy, a.handle(a.handleRequestReset))
-	r.POST("/reset-password", noCache, a.handle(a.handleResetPassword))
+	r.POST("/forgot-password", noCache, a.checkProxy, a.handleAccounts(a.handleRequestReset))
+	r.POST("/reset-password", noCache, a.handleAccounts(a.handleResetPassword))
 }
 
 // UserRoutes adds the routes by which users see and change their account, and superusers all
@@ -81,13 +81,13 @@ func (a *Auth[U]) UserRoutes(r gin.IRouter) {
 	}
 	user, superuser := a.RequireUser(checks...), a.RequireUser(append(checks, Superuser)...)
 	fresh := a.RequireUser(append(checks, Fresh(a.cfg.Accounts.MaxAge))...)
-	r.GET("/me", noCache, user, a.handle(a.handleMe))
-	r.PATCH("/me", noCache, user, a.handle(a.handlePatchMe))
-	r.DELETE("/me", noCache, fresh, a.handle(a.handleDeleteMe))
-	r.GET("", noCache, superuser, a.handle(a.handleUsers))
-	r.GET("/:id", noCache, superuser, a.handle(a.handleUser))
-	r.PATCH("/:id", noCache, superuser, a.handle(a.handlePatchUser))
-	r.DELETE("/:id", noCache, superuser, a.handle(a.handleDeleteUser))
+	r.GET("/me", noCache, user, a.handleAccounts(a.handleMe))
+	r.PATCH("/me", noCache, user, a.handleAccounts(a.handlePatchMe))
+	r.DELETE("/me", noCache, fresh, a.handleAccounts(a.handleDeleteMe))
+	r.GET("", noCache, superuser, a.handleAccounts(a.handleUsers))
+	r.GET("/:id", noCache, superuser, a.handleAccounts(a.handleUser))
+	r.PATCH("/:id", noCache, superuser, a.handleAccounts(a.handlePatchUser))
+	r.DELETE("/:id", noCache, superuser, a.handleAccounts(a.handleDeleteUser))
 }
 
 // APITokenRoutes adds the routes by which users manage the tokens of their scripts:

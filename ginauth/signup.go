@@ -4,17 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+
+	"github.com/gin-gonic/gin"
 
 	"github.com/latchkey-go/latchkey/account"
 )
 
-// managed returns the account.Manager.
-func (a *Auth[U]) managed() (accounts[U], error) {
-	if a.accounts == nil {
-		return nil, fmt.Errorf("%w: the routes of accounts need WithAccounts", errMisuse)
-	}
-	return a.accounts, nil
+// handleAccounts is handle for a handler that needs the account.Manager.
+func (a *Auth[U]) handleAccounts(handler func(http.ResponseWriter, *http.Request) error) gin.HandlerFunc {
+	return a.handle(func(w http.ResponseWriter, r *http.Request) error {
+		if a.accounts == nil {
+			return fmt.Errorf("%w: the routes of accounts need WithAccounts", errMisuse)
+		}
+		return handler(w, r)
+	})
 }
 
 // accountRefused is expected for the errors of an account.Manager. The errors that it names
@@ -40,10 +45,6 @@ func accountRefused(err error, codes map[error]string) error {
 }
 
 func (a *Auth[U]) handleRegister(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
 	body, err := readBodyObject(w, r)
 	if err != nil {
 		return err
@@ -53,15 +54,15 @@ func (a *Auth[U]) handleRegister(w http.ResponseWriter, r *http.Request) error {
 	if err := callHook(r.Context(), a.hooks.Register, &user, body); err != nil {
 		return err
 	}
-	m.setEmail(&user, email)
+	a.accounts.setEmail(&user, email)
 	if a.cfg.Accounts.ConcealTaken {
-		if err := m.RequestRegistration(r.Context(), user, password); err != nil {
+		if err := a.accounts.RequestRegistration(r.Context(), user, password); err != nil {
 			return accountRefused(err, nil)
 		}
 		writeEncoded(w, http.StatusAccepted, "null")
 		return nil
 	}
-	user, err = m.Register(r.Context(), user, password)
+	user, err = a.accounts.Register(r.Context(), user, password)
 	if err != nil {
 		return accountRefused(err, nil)
 	}
@@ -81,9 +82,7 @@ func callHook[U any](ctx context.Context, hook func(context.Context, *U, *Body) 
 // writeUser answers with a user, and with more members.
 func (a *Auth[U]) writeUser(w http.ResponseWriter, code int, user U, more map[string]any) error {
 	members := a.view(user)
-	for name, value := range more {
-		members[name] = value
-	}
+	maps.Copy(members, more)
 	return writeMembers(w, code, members)
 }
 
@@ -91,9 +90,7 @@ func (a *Auth[U]) writeUser(w http.ResponseWriter, code int, user U, more map[st
 func (a *Auth[U]) view(user U) map[string]any {
 	members := make(map[string]any)
 	if a.hooks.View != nil {
-		for name, value := range a.hooks.View(user) {
-			members[name] = value
-		}
+		maps.Copy(members, a.hooks.View(user))
 	}
 	a.accounts.view(user, members) // last, so that it wins
 	return members
@@ -109,10 +106,6 @@ func (a *Auth[U]) handleRequestReset(w http.ResponseWriter, r *http.Request) err
 
 // request asks for a message to an address. The answer is the same whether or not it is sent.
 func (a *Auth[U]) request(w http.ResponseWriter, r *http.Request, ask func(m accounts[U], ctx context.Context, email string) error) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
 	body, err := readBodyObject(w, r)
 	if err != nil {
 		return err
@@ -121,7 +114,7 @@ func (a *Auth[U]) request(w http.ResponseWriter, r *http.Request, ask func(m acc
 	if err := body.done(); err != nil {
 		return err
 	}
-	if err := ask(m, r.Context(), email); err != nil {
+	if err := ask(a.accounts, r.Context(), email); err != nil {
 		return accountRefused(err, nil)
 	}
 	writeEncoded(w, http.StatusAccepted, "null")
@@ -129,10 +122,6 @@ func (a *Auth[U]) request(w http.ResponseWriter, r *http.Request, ask func(m acc
 }
 
 func (a *Auth[U]) handleVerify(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
 	body, err := readBodyObject(w, r)
 	if err != nil {
 		return err
@@ -141,7 +130,7 @@ func (a *Auth[U]) handleVerify(w http.ResponseWriter, r *http.Request) error {
 	if err := body.done(); err != nil {
 		return err
 	}
-	user, err := m.Verify(r.Context(), token)
+	user, err := a.accounts.Verify(r.Context(), token)
 	if err != nil {
 		return accountRefused(err, map[error]string{account.ErrEmailTaken: "UPDATE_USER_EMAIL_ALREADY_EXISTS"})
 	}
@@ -149,10 +138,6 @@ func (a *Auth[U]) handleVerify(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Auth[U]) handleResetPassword(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
 	body, err := readBodyObject(w, r)
 	if err != nil {
 		return err
@@ -161,7 +146,7 @@ func (a *Auth[U]) handleResetPassword(w http.ResponseWriter, r *http.Request) er
 	if err := body.done(); err != nil {
 		return err
 	}
-	if _, err := m.ResetPassword(r.Context(), token, password); err != nil {
+	if _, err := a.accounts.ResetPassword(r.Context(), token, password); err != nil {
 		return accountRefused(err, map[error]string{
 			account.ErrBadOneTimeToken: "RESET_PASSWORD_BAD_TOKEN",
 			account.ErrInvalidPassword: "RESET_PASSWORD_INVALID_PASSWORD",

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
-	"strconv"
 
 	"github.com/latchkey-go/latchkey/account"
 )
@@ -17,17 +17,11 @@ var updateCodes = map[error]string{
 }
 
 func (a *Auth[U]) handleMe(w http.ResponseWriter, r *http.Request) error {
-	if _, err := a.managed(); err != nil {
-		return err
-	}
 	return a.writeUser(w, http.StatusOK, a.identity(r).session.User, nil)
 }
 
 func (a *Auth[U]) handlePatchMe(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
+	m := a.accounts
 	ctx, current := r.Context(), a.identity(r)
 	body, err := readBodyObject(w, r)
 	if err != nil {
@@ -80,9 +74,7 @@ func (a *Auth[U]) handlePatchMe(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if !issued.transport.ambient() {
-			for name, value := range tokenJSON(issued.Token.Reveal(), issued.remaining) {
-				members[name] = value
-			}
+			maps.Copy(members, tokenJSON(issued.Token.Reveal(), issued.remaining))
 		}
 	}
 	return a.writeUser(w, http.StatusOK, user, members)
@@ -94,8 +86,7 @@ func (a *Auth[U]) newEmail(user U, email *string) (*string, error) {
 		return nil, nil
 	}
 	normal, err := account.NormalizeEmail(*email)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, account.ErrInvalidEmail
 	}
 	if own, err := account.NormalizeEmail(a.accounts.email(user)); err == nil && own == normal {
@@ -137,12 +128,8 @@ func (a *Auth[U]) patch(ctx context.Context, user U, body *Body) (U, error) {
 }
 
 func (a *Auth[U]) handleDeleteMe(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
 	current := a.identity(r)
-	if err := m.remove(r.Context(), current.session.User); err != nil {
+	if err := a.accounts.remove(r.Context(), current.session.User); err != nil {
 		return accountRefused(err, nil)
 	}
 	current.by.clear(w)
@@ -151,18 +138,11 @@ func (a *Auth[U]) handleDeleteMe(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Auth[U]) handleUsers(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
+	asked, err := pageOf(r)
 	if err != nil {
 		return err
 	}
-	values := r.URL.Query()
-	query := account.Query{Email: values.Get("email"), After: values.Get("after")}
-	if limit := values.Get("limit"); limit != "" {
-		if query.Limit, err = strconv.Atoi(limit); err != nil || query.Limit < 1 {
-			return errNoLimit
-		}
-	}
-	page, err := m.List(r.Context(), query)
+	page, err := a.accounts.List(r.Context(), account.Query{Email: r.URL.Query().Get("email"), After: asked.After, Limit: asked.Limit})
 	if err != nil {
 		return accountRefused(err, nil)
 	}
@@ -178,11 +158,7 @@ func (a *Auth[U]) handleUsers(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Auth[U]) handleUser(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
-	user, err := m.find(r.Context(), r.PathValue("id"))
+	user, err := a.accounts.find(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return accountRefused(err, nil)
 	}
@@ -190,11 +166,7 @@ func (a *Auth[U]) handleUser(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Auth[U]) handlePatchUser(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
-	ctx := r.Context()
+	m, ctx := a.accounts, r.Context()
 	body, err := readBodyObject(w, r)
 	if err != nil {
 		return err
@@ -228,13 +200,9 @@ func (a *Auth[U]) handlePatchUser(w http.ResponseWriter, r *http.Request) error 
 }
 
 func (a *Auth[U]) handleDeleteUser(w http.ResponseWriter, r *http.Request) error {
-	m, err := a.managed()
-	if err != nil {
-		return err
-	}
-	user, err := m.find(r.Context(), r.PathValue("id"))
+	user, err := a.accounts.find(r.Context(), r.PathValue("id"))
 	if err == nil {
-		err = m.remove(r.Context(), user)
+		err = a.accounts.remove(r.Context(), user)
 	}
 	if err != nil {
 		return accountRefused(err, nil)

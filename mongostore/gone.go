@@ -59,6 +59,18 @@ func (s *store) findAndModify(ctx context.Context, doing string, filter any, run
 	return doc, wrap(doing, err)
 }
 
+// updateOne updates the document that a filter matches, and reports whether there was one.
+func (s *store) updateOne(ctx context.Context, filter, update bson.D) (matched bool, err error) {
+	err = untilGone(ctx, s.coll, filter, func() (done bool, err error) {
+		res, err := s.coll.UpdateOne(ctx, filter, update)
+		if err == nil {
+			matched = res.MatchedCount > 0
+		}
+		return matched, err
+	})
+	return matched, err
+}
+
 // deleteOne deletes the document that a filter matches, and returns it; nil if there is none.
 func (s *store) deleteOne(ctx context.Context, doing string, filter any) (bson.Raw, error) {
 	// Without a sort, a findAndModify by one field after one by another crashes a process

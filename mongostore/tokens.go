@@ -207,18 +207,12 @@ func (t *Tokens[ID]) Touch(ctx context.Context, digest string, at time.Time) err
 func (t *Tokens[ID]) Rename(ctx context.Context, userID ID, id uuid.UUID, name string) error {
 	ctx, cancel := t.bounded(ctx)
 	defer cancel()
-	session, matched := bson.D{{Key: "_id", Value: id}, {Key: "user_id", Value: userID}}, false
+	session := bson.D{{Key: "_id", Value: id}, {Key: "user_id", Value: userID}}
 	update := bson.D{{Key: "$set", Value: bson.D{{Key: "name", Value: name}}}}
 	if name == "" {
 		update = bson.D{{Key: "$unset", Value: bson.D{{Key: "name", Value: ""}}}}
 	}
-	err := untilGone(ctx, t.coll, session, func() (done bool, err error) {
-		res, err := t.coll.UpdateOne(ctx, session, update)
-		if err == nil {
-			matched = res.MatchedCount > 0
-		}
-		return matched, err
-	})
+	matched, err := t.updateOne(ctx, session, update)
 	if err == nil && !matched {
 		err = strategy.ErrTokenNotFound
 	}

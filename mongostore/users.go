@@ -345,18 +345,6 @@ func (u *Users[U, ID]) update(ctx context.Context, id ID, change account.Change)
 	return matched, err
 }
 
-// updateOne updates the account that filter matches, and reports whether there was one.
-func (u *Users[U, ID]) updateOne(ctx context.Context, filter, update bson.D) (matched bool, err error) {
-	err = untilGone(ctx, u.coll, filter, func() (done bool, err error) {
-		res, err := u.coll.UpdateOne(ctx, filter, update)
-		if err == nil {
-			matched = res.MatchedCount > 0
-		}
-		return matched, err
-	})
-	return matched, err
-}
-
 // Edit implements account.Store: it sets the top-level fields of the document that edit
 // changed.
 func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U, error) {

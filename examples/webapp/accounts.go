@@ -40,7 +40,7 @@ func mailText(base string, msg account.Message) string {
 	case account.MessagePasswordReset:
 		return "Set a new password: " + base + "/reset" + query
 	case account.MessageEmailChanging:
-		return "Somebody asked to change the address of your account. If it was not you, set a new password: " + base + "/forgot"
+		return "Somebody who is signed in to your account asked to change its address. If it was not you, set a new password: " + base + "/forgot"
 	case account.MessageEmailTaken:
 		return "You have an account already. If you forgot the password: " + base + "/forgot"
 	case account.MessagePasswordChanged:
@@ -69,6 +69,13 @@ func formError(c *gin.Context, err error) (int, string) {
 	return passwordError(c, err, "")
 }
 
+// rejectForm shows a form again, with what Accounts refuses.
+func (a *app) rejectForm(c *gin.Context, template string, v view, err error) {
+	var status int
+	status, v.Error = formError(c, err)
+	a.page(c, status, template, v)
+}
+
 // validName returns a name without spaces around it, and what is wrong with it.
 func validName(name string) (string, string) {
 	name = strings.TrimSpace(name)
@@ -91,9 +98,7 @@ func (a *app) signUp(c *gin.Context) {
 	}
 	member := Member{User: account.User[uuid.UUID]{Email: v.Email}, Name: v.Name}
 	if err := a.Accounts.RequestRegistration(requestContext(c), member, c.PostForm("password")); err != nil {
-		var status int
-		status, v.Error = formError(c, err)
-		a.page(c, status, "signup.html", v)
+		a.rejectForm(c, "signup.html", v, err)
 		return
 	}
 	c.Redirect(http.StatusSeeOther, "/?done=signup")
@@ -124,9 +129,7 @@ func (a *app) showForgot(c *gin.Context) {
 func (a *app) forgot(c *gin.Context) {
 	v := view{Title: "Forgotten password", Email: c.PostForm("email")}
 	if err := a.Accounts.RequestPasswordReset(requestContext(c), v.Email); err != nil {
-		var status int
-		status, v.Error = formError(c, err)
-		a.page(c, status, "forgot.html", v)
+		a.rejectForm(c, "forgot.html", v, err)
 		return
 	}
 	c.Redirect(http.StatusSeeOther, "/login?done=forgot")
@@ -145,9 +148,7 @@ func (a *app) reset(c *gin.Context) {
 	case errors.Is(err, account.ErrBadOneTimeToken):
 		a.problem(c, http.StatusBadRequest, "The link is out of date", "It was used already, or it is too old. Ask for another message on the page for a forgotten password.")
 	default:
-		var status int
-		status, v.Error = formError(c, err)
-		a.page(c, status, "reset.html", v)
+		a.rejectForm(c, "reset.html", v, err)
 	}
 }
 
@@ -188,9 +189,7 @@ func (a *app) changeEmail(c *gin.Context) {
 	v := view{Title: "Change your address", Email: c.PostForm("email")}
 	user, _ := a.Web.CurrentUser(c)
 	if err := a.Accounts.RequestEmailChange(requestContext(c), user, v.Email); err != nil {
-		var status int
-		status, v.Error = formError(c, err)
-		a.page(c, status, "email.html", v)
+		a.rejectForm(c, "email.html", v, err)
 		return
 	}
 	c.Redirect(http.StatusSeeOther, "/account?done=email")
