@@ -12,6 +12,7 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/assembly"
 	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -299,5 +300,20 @@ func (c *Config) ginauth() ginauth.Config {
 		TrustedOrigins: c.TrustedOrigins, OnRefusal: c.OnRefusal, Accounts: c.AccountRoutes, BodyTimeout: c.BodyTimeout,
 		OmitUserAgent: c.OmitUserAgent, OmitClientIP: c.OmitClientIP, Timeout: c.Timeout,
 		Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
+// assembly returns the configurations of the packages that are not stores.
+func (c *Config) assembly() assembly.Config {
+	return assembly.Config{
+		Sessions: c.sessions(), Accounts: c.accounts(), Auth: c.ginauth(), Cookie: c.Cookie,
+		API: c.apiStrategy(), APITokens: ginauth.APITokensConfig{Scopes: c.APITokens.Scopes, MaxPerUser: c.APITokens.MaxPerUser},
+	}
+}
+
+func init() {
+	assembly.Of = func(cfg any) assembly.Config {
+		c := cfg.(Config)
+		return c.assembly()
 	}
 }

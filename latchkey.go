@@ -9,6 +9,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/internal/assembly"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -39,7 +40,7 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	Attempts      *mongostore.Attempts
 	OneTimeTokens *mongostore.OneTimeTokens[ID]
 
-	apiTokens *mongostore.Tokens[ID] // nil without Config.APITokens
+	stores []store // these, and that of APITokens; none in a latchkeytest.Kit
 }
 
 // New returns a Latchkey on a database: New[Member](db, uuid.New, cfg), for a struct
@@ -72,52 +73,22 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, cfg.sessions())
-	if err != nil {
-		return nil, fmt.Errorf("latchkey: %w", err)
-	}
-	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime}
-	told := []account.Sessions[ID]{sessions}
+	lk := &Latchkey[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, stores: []store{users, tokens, attempts, oneTime}}
+	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
 	if len(cfg.APITokens.Scopes) > 0 {
-		if err = lk.addAPITokens(db, cfg); err == nil {
-			told = append(told, lk.APITokens)
+		apiTokens, err := mongostore.NewTokens[ID](db, cfg.apiTokens())
+		if err != nil {
+			return nil, fmt.Errorf("latchkey: %w", err)
 		}
+		stores.APITokens = apiTokens
+		lk.stores = append(lk.stores, apiTokens)
 	}
-	if err == nil {
-		lk.Accounts, err = account.NewManager[U, ID, P](users, oneTime, attempts, newID, cfg.accounts(), told...)
-	}
-	if err == nil {
-		lk.Auth, err = ginauth.New(sessions, lk.Accounts, cfg.ginauth())
-	}
-	if err == nil {
-		lk.Auth, err = ginauth.WithAccounts(lk.Auth, lk.Accounts)
-	}
-	if err == nil && lk.APITokens != nil {
-		lk.Auth, err = lk.Auth.WithAPITokens(lk.APITokens, ginauth.APITokensConfig{Scopes: cfg.APITokens.Scopes, MaxPerUser: cfg.APITokens.MaxPerUser})
-	}
-	if err == nil {
-		lk.Web, err = lk.Auth.AnswerLoginsWith(cfg.Cookie)
-	}
+	parts, err := assembly.Connect[U, ID, P](stores, newID, cfg.assembly())
 	if err != nil {
-		if lk.Accounts != nil {
-			lk.Accounts.Close()
-		}
-		sessions.Close()
-		if lk.APITokens != nil {
-			lk.APITokens.Close()
-		}
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
+	lk.Auth, lk.Web, lk.Accounts, lk.Sessions, lk.APITokens = parts.Auth, parts.Web, parts.Accounts, parts.Sessions, parts.APITokens
 	return lk, nil
-}
-
-// addAPITokens adds the second strategy.
-func (lk *Latchkey[U, ID]) addAPITokens(db *mongo.Database, cfg Config) (err error) {
-	if lk.apiTokens, err = mongostore.NewTokens[ID](db, cfg.apiTokens()); err != nil {
-		return err
-	}
-	lk.APITokens, err = strategy.NewDatabase(lk.apiTokens, lk.Users, cfg.apiStrategy())
-	return err
 }
 
 // EnsureIndexes makes the indexes of all collections, if missing. Call it whenever
@@ -130,31 +101,28 @@ func (lk *Latchkey[U, ID]) addAPITokens(db *mongo.Database, cfg Config) (err err
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s indexed) error { return s.EnsureIndexes(ctx) })
+	return lk.inTurn(func(s store) error { return s.EnsureIndexes(ctx) })
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s indexed) error { return s.VerifyIndexes(ctx) })
+	return lk.inTurn(func(s store) error { return s.VerifyIndexes(ctx) })
 }
 
-// indexed is a store with indexes.
-type indexed interface {
+// store is a store on MongoDB.
+type store interface {
 	EnsureIndexes(ctx context.Context) error
 	VerifyIndexes(ctx context.Context) error
+	Close()
 }
 
 // inTurn calls do with each store in turn, and reports all index problems together. It
 // stops at any other failure: without a server, each store would wait for one.
-func (lk *Latchkey[U, ID]) inTurn(do func(indexed) error) error {
-	stores := []indexed{lk.Users, lk.Tokens, lk.Attempts, lk.OneTimeTokens}
-	if lk.apiTokens != nil {
-		stores = append(stores, lk.apiTokens)
-	}
+func (lk *Latchkey[U, ID]) inTurn(do func(store) error) error {
 	var problems []error
-	for _, s := range stores {
+	for _, s := range lk.stores {
 		err := do(s)
 		if err != nil {
 			problems = append(problems, err)
@@ -185,11 +153,10 @@ func (lk *Latchkey[U, ID]) AuditUsers(ctx context.Context) (mongostore.Audit, er
 func (lk *Latchkey[U, ID]) Close() {
 	lk.Accounts.Close()
 	lk.Sessions.Close()
-	lk.Tokens.Close()
-	lk.Attempts.Close()
-	lk.OneTimeTokens.Close()
 	if lk.APITokens != nil {
 		lk.APITokens.Close()
-		lk.apiTokens.Close()
+	}
+	for _, s := range lk.stores {
+		s.Close()
 	}
 }

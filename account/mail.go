@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/testhook"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -144,6 +145,8 @@ type mailQueue struct {
 
 	mu     sync.Mutex
 	closed bool
+	left   int       // jobs that are queued or run
+	none   sync.Cond // left has become 0
 }
 
 // mailJob is what a request leaves to the queue.
@@ -164,6 +167,7 @@ var errMailClosed = errors.New("account: the Manager is closed")
 func newMailQueue(workers, length int, timeout time.Duration) *mailQueue {
 	closing, cancel := context.WithCancel(context.Background())
 	q := &mailQueue{jobs: make(chan mailJob, length), timeout: timeout, cancel: cancel}
+	q.none.L = &q.mu
 	for range workers {
 		q.workers.Go(func() {
 			for job := range q.jobs {
@@ -174,6 +178,7 @@ func newMailQueue(workers, length int, timeout time.Duration) *mailQueue {
 				}
 				lead.Stop()
 				q.run(closing, job)
+				q.done()
 			}
 		})
 	}
@@ -202,9 +207,37 @@ func (q *mailQueue) add(ctx context.Context, do func(ctx context.Context)) error
 	}
 	select {
 	case q.jobs <- mailJob{ctx, time.Now(), do}:
+		q.left++
 		return nil
 	default:
 		return fmt.Errorf("account: the mail queue is full: %w", ErrBusy)
+	}
+}
+
+func (q *mailQueue) done() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.left--; q.left == 0 {
+		q.none.Broadcast()
+	}
+}
+
+// wait returns when no job is left.
+func (q *mailQueue) wait() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.left > 0 {
+		q.none.Wait()
+	}
+}
+
+func init() {
+	testhook.WaitForMail = func(manager any) { manager.(interface{ waitForMail() }).waitForMail() }
+}
+
+func (m *Manager[U, ID]) waitForMail() {
+	if m.mail != nil {
+		m.mail.wait()
 	}
 }
 

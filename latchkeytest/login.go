@@ -1,0 +1,217 @@
+package latchkeytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/testhook"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// Option changes a login of [Kit.As] or [ContextAs].
+type Option func(*options)
+
+type options struct {
+	verified, superuser bool
+	age                 time.Duration
+	scopes              []string
+}
+
+var (
+	// Verified makes the user verified, as a visit of the link in the mail does.
+	Verified Option = func(o *options) { o.verified = true }
+	// Superuser makes the user a superuser.
+	Superuser Option = func(o *options) { o.superuser = true }
+)
+
+// LoginAge says how long ago the user entered the password. Default 0, so that the login is fresh.
+func LoginAge(age time.Duration) Option { return func(o *options) { o.age = age } }
+
+// Scopes makes an API token with these scopes instead of a login, which has every scope.
+func Scopes(scopes ...string) Option {
+	return func(o *options) { o.scopes = append([]string{}, scopes...) } // not nil
+}
+
+func collect(opts []Option) (o options) {
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
+	}
+	return o
+}
+
+// Login is a user's session, for requests to the application. Make one with [Kit.As]. It is safe
+// for concurrent use.
+type Login[U any] struct {
+	// Session is the session, with the user as stored.
+	Session strategy.Session[U]
+	// Token is the access token, or the API token.
+	Token strategy.Secret
+
+	t       testing.TB
+	cookies []*http.Cookie // none of an API token
+}
+
+// As logs a user in without a password, as the application's lk.Web.Login does: each call makes a
+// new session. The user must have an account, by [Kit.NewUser] or by the application's own means;
+// As uses the account as it is stored. If the user is unknown or not active, the test ends.
+//
+// The events of the login are not in [Events].
+func (k *Kit[U, ID]) As(t testing.TB, user U, opts ...Option) *Login[U] {
+	check(t)
+	t.Helper()
+	l, err := k.logIn(user, collect(opts))
+	if err != nil {
+		t.Fatalf("latchkeytest: As: %v", err)
+	}
+	l.t = t
+	return l
+}
+
+func (k *Kit[U, ID]) logIn(user U, o options) (*Login[U], error) {
+	id := user.UserID()
+	user, err := k.Accounts.ByID(quiet(), id)
+	switch {
+	case errors.Is(err, account.ErrUserNotFound):
+		return nil, fmt.Errorf("no account has the ID %v: make one with NewUser, or let the application register it", id)
+	case err != nil:
+		return nil, err
+	case !user.IsActive():
+		return nil, fmt.Errorf("the account %v is not active, so that its user cannot log in", id)
+	}
+	if update := (account.Update{Verified: flag(o.verified), Superuser: flag(o.superuser)}); update != (account.Update{}) {
+		if user, err = k.Accounts.Update(quiet(), id, update); err != nil {
+			return nil, err
+		}
+	}
+	if o.scopes != nil {
+		tokens := k.APITokens
+		if tokens == nil {
+			tokens = k.Sessions
+		}
+		secret, session, err := tokens.WriteToken(quiet(), user, strategy.WithScopes(o.scopes...))
+		return &Login[U]{Session: session, Token: secret}, err
+	}
+	w := httptest.NewRecorder()
+	c, _ := gin.CreateTestContext(w)
+	c.Request = httptest.NewRequestWithContext(quiet(), http.MethodPost, "/login", nil)
+	issued, err := k.Web.Login(c, user, strategy.WithAuthenticatedAt(k.Now().Add(-o.age)))
+	return &Login[U]{Session: issued.Session, Token: issued.Token, cookies: w.Result().Cookies()}, err
+}
+
+// flag returns the new value of a flag, or nil to leave it as it is.
+func flag(set bool) *bool {
+	if !set {
+		return nil
+	}
+	return &set
+}
+
+// Request returns a request that a router can serve, with the token in the Authorization header. Its
+// context ends with the test. Make a new request for each call of the router.
+func (l *Login[U]) Request(method, target string, body io.Reader) *http.Request {
+	r := httptest.NewRequestWithContext(l.t.Context(), method, target, body)
+	r.Header.Set("Authorization", "Bearer "+l.Token.Reveal())
+	return r
+}
+
+// Client returns a client of a server that is logged in as a browser is: with a cookie. An API token
+// is in the Authorization header instead. The server must be one of httptest.NewTLSServer, because
+// clients send the cookie only over TLS, unless the application's Config.Cookie says otherwise.
+func (l *Login[U]) Client(srv *httptest.Server) *http.Client {
+	l.t.Helper()
+	if srv == nil || srv.Client() == nil {
+		l.t.Fatal("latchkeytest: Client: the server was not started")
+	}
+	client := *srv.Client()
+	if l.Session.Scoped() {
+		client.Transport = bearer{client.Transport, l.Token}
+	} else {
+		client.Jar = l.Jar(srv.URL)
+	}
+	return &client
+}
+
+// Jar returns a cookie jar with the cookie of the login for a URL, such as https://app.example.com. If
+// clients would not send the cookie there, because of its attributes, the test ends.
+func (l *Login[U]) Jar(rawURL string) http.CookieJar {
+	l.t.Helper()
+	if l.Session.Scoped() {
+		l.t.Fatal("latchkeytest: Jar: API tokens are no cookies: use Request or Client")
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		l.t.Fatalf("latchkeytest: Jar: %v", err)
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		l.t.Fatalf("latchkeytest: Jar: %v", err)
+	}
+	jar.SetCookies(u, l.cookies)
+	for _, cookie := range l.cookies {
+		to := *u
+		to.Path = cookie.Path
+		if !slices.ContainsFunc(jar.Cookies(&to), func(c *http.Cookie) bool { return c.Name == cookie.Name }) {
+			l.t.Fatalf("latchkeytest: Jar: clients do not send the cookie %s (Secure %v, Domain %q, Path %q) to %s: use an https URL of that domain, as httptest.NewTLSServer has", cookie.Name, cookie.Secure, cookie.Domain, cookie.Path, rawURL)
+		}
+	}
+	return jar
+}
+
+// bearer sends requests with a token.
+type bearer struct {
+	next  http.RoundTripper
+	token strategy.Secret
+}
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token.Reveal())
+	return b.next.RoundTrip(r)
+}
+
+// ContextAs returns the context of a test, which carries a session of a user: guards admit a request
+// that has it, and handlers find the user, with any ginauth.Auth of the user type. The user needs no
+// account and no password, and counts as active. Guards do all their checks. Only the token is
+// missing: the routes that end or renew the session of a request have nothing to end or renew.
+//
+//	r := httptest.NewRequestWithContext(latchkeytest.ContextAs(t, ann), "GET", "/notes", nil)
+//
+// Outside of programs that "go test" has built it panics, and no guard looks for such a context.
+func ContextAs[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t testing.TB, user U, opts ...Option) context.Context {
+	check(t)
+	t.Helper()
+	o := collect(opts)
+	a := P(&user).Account()
+	a.Active = true
+	a.Verified = a.Verified || o.verified
+	a.Superuser = a.Superuser || o.superuser
+	id, err := uuid.NewV7()
+	if err != nil {
+		t.Fatalf("latchkeytest: ContextAs: %v", err)
+	}
+	// The guard's clock can be another one than the kit's or the machine's.
+	session := func(now time.Time) *strategy.Session[U] {
+		at := now.UTC().Truncate(time.Millisecond).Add(-o.age)
+		s := &strategy.Session[U]{User: user, SessionInfo: strategy.SessionInfo{ID: id, UserID: user.UserID(), CreatedAt: at, AuthenticatedAt: at, Scopes: slices.Clone(o.scopes)}}
+		if s.Scoped() {
+			s.AuthenticatedAt = time.Time{}
+		}
+		return s
+	}
+	return testhook.WithSession(strategy.ContextWithSession(t.Context(), *session(time.Now())), session)
+}
