@@ -1,8 +1,10 @@
 package latchkeytest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -32,6 +34,9 @@ type Kit[U strategy.User[ID], ID comparable] struct {
 	// Events has what happened.
 	Events *Events
 
+	cookie http.Cookie   // of logins, without a value
+	brief  time.Duration // Config.BriefLifetime
+
 	mu    sync.Mutex
 	now   time.Time
 	users int // that got an address from NewUser
@@ -55,7 +60,14 @@ type Kit[U strategy.User[ID], ID comparable] struct {
 func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t testing.TB, newID func() ID, cfg latchkey.Config) *Kit[U, ID] {
 	check(t)
 	t.Helper()
-	k := &Kit[U, ID]{now: time.Now().UTC().Truncate(time.Millisecond)}
+	k := &Kit[U, ID]{
+		cookie: http.Cookie{
+			Name: cmp.Or(cfg.Cookie.Name, "__Host-latchkey"), Path: cmp.Or(cfg.Cookie.Path, "/"), Domain: cfg.Cookie.Domain,
+			Secure: !cfg.Cookie.InsecureHTTP, HttpOnly: true,
+		},
+		brief: cfg.BriefLifetime,
+		now:   time.Now().UTC().Truncate(time.Millisecond),
+	}
 	var wait func()
 	k.Mail = &Mail{next: cfg.Mail.Mailer, wait: func() { wait() }}
 	k.Events = &Events{next: cfg.OnEvent, wait: func() { wait() }}
@@ -110,13 +122,14 @@ func (k *Kit[U, ID]) NewUser(t testing.TB, user U) U {
 		k.mu.Unlock()
 	}
 	hash, err := passwordHash()
+	stored := user
 	if err == nil {
-		user, err = k.Accounts.CreateWithHash(quiet(), user, account.NewPasswordHash(hash))
+		stored, err = k.Accounts.CreateWithHash(quiet(), user, account.NewPasswordHash(hash))
 	}
 	if err != nil {
 		t.Fatalf("latchkeytest: NewUser: %s: %v", a.Email, err)
 	}
-	return user
+	return stored
 }
 
 // Now returns the time of the kit's clock, in UTC. It is the time at which the kit was made, in whole

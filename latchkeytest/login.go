@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -62,12 +61,12 @@ type Login[U any] struct {
 	// Token is the access token, or the API token.
 	Token strategy.Secret
 
-	t       testing.TB
-	cookies []*http.Cookie // none of an API token
+	t      testing.TB
+	cookie http.Cookie
 }
 
-// As logs a user in without a password, as the application's lk.Web.Login does: each call makes a
-// new session. The user must have an account, by [Kit.NewUser] or by the application's own means;
+// As logs a user in without a password, as a login that does not ask to be remembered: each call
+// makes a new session. The user must have an account, by [Kit.NewUser] or by the application's own means;
 // As uses the account as it is stored. If the user is unknown or not active, the test ends.
 //
 // The events of the login are not in [Events].
@@ -98,19 +97,20 @@ func (k *Kit[U, ID]) logIn(user U, o options) (*Login[U], error) {
 			return nil, err
 		}
 	}
-	if o.scopes != nil {
-		tokens := k.APITokens
-		if tokens == nil {
-			tokens = k.Sessions
+	tokens, token := k.Sessions, []strategy.TokenOption{strategy.WithAuthenticatedAt(k.Now().Add(-o.age))}
+	switch {
+	case o.scopes != nil:
+		token = []strategy.TokenOption{strategy.WithScopes(o.scopes...)}
+		if k.APITokens != nil {
+			tokens = k.APITokens
 		}
-		secret, session, err := tokens.WriteToken(quiet(), user, strategy.WithScopes(o.scopes...))
-		return &Login[U]{Session: session, Token: secret}, err
+	case k.brief > 0:
+		token = append(token, strategy.WithLifetime(k.brief))
 	}
-	w := httptest.NewRecorder()
-	c, _ := gin.CreateTestContext(w)
-	c.Request = httptest.NewRequestWithContext(quiet(), http.MethodPost, "/login", nil)
-	issued, err := k.Web.Login(c, user, strategy.WithAuthenticatedAt(k.Now().Add(-o.age)))
-	return &Login[U]{Session: issued.Session, Token: issued.Token, cookies: w.Result().Cookies()}, err
+	secret, session, err := tokens.WriteToken(quiet(), user, token...)
+	l := &Login[U]{Session: session, Token: secret, cookie: k.cookie}
+	l.cookie.Value = secret.Reveal()
+	return l, err
 }
 
 // flag returns the new value of a flag, or nil to leave it as it is.
@@ -130,8 +130,7 @@ func (l *Login[U]) Request(method, target string, body io.Reader) *http.Request 
 }
 
 // Client returns a client of a server that is logged in as a browser is: with a cookie. An API token
-// is in the Authorization header instead. The server must be one of httptest.NewTLSServer, because
-// clients send the cookie only over TLS, unless the application's Config.Cookie says otherwise.
+// is in the Authorization header instead.
 func (l *Login[U]) Client(srv *httptest.Server) *http.Client {
 	l.t.Helper()
 	if srv == nil || srv.Client() == nil {
@@ -161,13 +160,11 @@ func (l *Login[U]) Jar(rawURL string) http.CookieJar {
 	if err != nil {
 		l.t.Fatalf("latchkeytest: Jar: %v", err)
 	}
-	jar.SetCookies(u, l.cookies)
-	for _, cookie := range l.cookies {
-		to := *u
-		to.Path = cookie.Path
-		if !slices.ContainsFunc(jar.Cookies(&to), func(c *http.Cookie) bool { return c.Name == cookie.Name }) {
-			l.t.Fatalf("latchkeytest: Jar: clients do not send the cookie %s (Secure %v, Domain %q, Path %q) to %s: use an https URL of that domain, as httptest.NewTLSServer has", cookie.Name, cookie.Secure, cookie.Domain, cookie.Path, rawURL)
-		}
+	jar.SetCookies(u, []*http.Cookie{&l.cookie})
+	to := *u
+	to.Path = l.cookie.Path
+	if len(jar.Cookies(&to)) == 0 {
+		l.t.Fatalf("latchkeytest: Jar: clients do not send the cookie %s (Secure %v, Domain %q) to %s: use an https URL of its domain, or one of localhost if it has none", l.cookie.Name, l.cookie.Secure, l.cookie.Domain, rawURL)
 	}
 	return jar
 }
