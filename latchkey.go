@@ -83,7 +83,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		stores.APITokens = apiTokens
 		lk.stores = append(lk.stores, apiTokens)
 	}
-	parts, err := assembly.Connect[U, ID, P](stores, newID, cfg.assembly())
+	parts, err := assembly.Connect[U, ID, P](stores, newID, cfg.assembly(), assembly.Plain[U])
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alexedwards/argon2id"
+	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
@@ -38,6 +39,7 @@ type Kit[U strategy.User[ID], ID comparable] struct {
 	brief  time.Duration // Config.BriefLifetime
 
 	mu    sync.Mutex
+	flags map[uuid.UUID]options // of sessions, by their ID
 	now   time.Time
 	users int // that got an address from NewUser
 }
@@ -66,6 +68,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t testing.
 			Secure: !cfg.Cookie.InsecureHTTP, HttpOnly: true,
 		},
 		brief: cfg.BriefLifetime,
+		flags: make(map[uuid.UUID]options),
 		now:   time.Now().UTC().Truncate(time.Millisecond),
 	}
 	var wait func()
@@ -84,7 +87,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t testing.
 	if len(cfg.APITokens.Scopes) > 0 {
 		stores.APITokens = memstore.NewTokens[ID]()
 	}
-	parts, err := assembly.Connect[U, ID, P](stores, newID, assembly.Of(cfg))
+	parts, err := assembly.Connect[U, ID, P](stores, newID, assembly.Of(cfg), k.flagged)
 	if err != nil {
 		t.Fatalf("latchkeytest: %v", err)
 	}

@@ -81,6 +81,7 @@ func TestGuards(t *testing.T) {
 			login := kit.As(t, ann, c.opts...)
 			client := login.Client(srv)
 			ctx := latchkeytest.ContextAs(t, ann, c.opts...)
+			kit.As(t, ann, latchkeytest.Verified, latchkeytest.Superuser) // changes no other login
 			for path, want := range map[string]int{
 				"/hello": c.hello, "/verified": c.verified, "/admin": c.admin, "/fresh": c.fresh, "/script": c.script, "/everything": c.everything,
 			} {
@@ -238,6 +239,10 @@ func TestConfigIsInEffect(t *testing.T) {
 	login := "username=ann%40example.com&password=" + strings.ReplaceAll(latchkeytest.Password, " ", "+")
 	wantCode(t, "login of a user who is not verified", post(router, "/auth/login", form, login), 400)
 	verified := kit.As(t, ann, latchkeytest.Verified)
+	wantCode(t, "login of a user who is not verified", post(router, "/auth/login", form, login), 400) // only As's login is
+	if _, err := kit.Accounts.Update(t.Context(), ann.ID, account.Update{Verified: new(true)}); err != nil {
+		t.Fatal(err)
+	}
 	wantCode(t, "login of a verified user", post(router, "/auth/login", form, login), 200)
 	if w := serve(router, httptest.NewRequest("GET", "/hello", nil)); w.Code != 401 || w.Body.String() != "our own page" {
 		t.Errorf("got %d %s, want the application's page", w.Code, w.Body)
@@ -330,7 +335,7 @@ func TestEvents(t *testing.T) {
 	kit := latchkeytest.New[Member](t, uuid.New, latchkey.Config{})
 	ann := kit.NewUser(t, Member{Name: "Ann"})
 	router := Router(kit.Latchkey)
-	login := kit.As(t, ann, latchkeytest.Verified)
+	login := kit.As(t, ann)
 	kit.Events.None(t) // of NewUser and As
 
 	wantCode(t, "wrong password", post(router, "/auth/login", form, "username="+ann.Email+"&password=wrong"), 400)

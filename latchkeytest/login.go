@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/internal/testhook"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -29,8 +30,9 @@ type options struct {
 	scopes              []string
 }
 
+// The flags of the user, for this login only: the account stays as it is.
 var (
-	// Verified makes the user verified, as a visit of the link in the mail does.
+	// Verified makes the user verified.
 	Verified Option = func(o *options) { o.verified = true }
 	// Superuser makes the user a superuser.
 	Superuser Option = func(o *options) { o.superuser = true }
@@ -53,10 +55,16 @@ func collect(opts []Option) (o options) {
 	return o
 }
 
+// raise sets the flags of an account.
+func raise[ID comparable](a *account.User[ID], o options) {
+	a.Verified = a.Verified || o.verified
+	a.Superuser = a.Superuser || o.superuser
+}
+
 // Login is a user's session, for requests to the application. Make one with [Kit.As]. It is safe
 // for concurrent use.
 type Login[U any] struct {
-	// Session is the session, with the user as stored.
+	// Session is the session, with its user.
 	Session strategy.Session[U]
 	// Token is the access token, or the API token.
 	Token strategy.Secret
@@ -92,11 +100,6 @@ func (k *Kit[U, ID]) logIn(user U, o options) (*Login[U], error) {
 	case !user.IsActive():
 		return nil, fmt.Errorf("the account %v is not active, so that its user cannot log in", id)
 	}
-	if update := (account.Update{Verified: flag(o.verified), Superuser: flag(o.superuser)}); update != (account.Update{}) {
-		if user, err = k.Accounts.Update(quiet(), id, update); err != nil {
-			return nil, err
-		}
-	}
 	tokens, token := k.Sessions, []strategy.TokenOption{strategy.WithAuthenticatedAt(k.Now().Add(-o.age))}
 	switch {
 	case o.scopes != nil:
@@ -108,17 +111,40 @@ func (k *Kit[U, ID]) logIn(user U, o options) (*Login[U], error) {
 		token = append(token, strategy.WithLifetime(k.brief))
 	}
 	secret, session, err := tokens.WriteToken(quiet(), user, token...)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	k.flags[session.ID] = o
+	k.mu.Unlock()
+	raise(k.Accounts.Account(&session.User), o)
 	l := &Login[U]{Session: session, Token: secret, cookie: k.cookie}
 	l.cookie.Value = secret.Reveal()
-	return l, err
+	return l, nil
 }
 
-// flag returns the new value of a flag, or nil to leave it as it is.
-func flag(set bool) *bool {
-	if !set {
-		return nil
+// flagged returns a strategy whose sessions have the flags of their logins.
+func (k *Kit[U, ID]) flagged(s ginauth.Strategy[U]) ginauth.Strategy[U] { return flagged[U, ID]{s, k} }
+
+type flagged[U strategy.User[ID], ID comparable] struct {
+	ginauth.Strategy[U]
+	k *Kit[U, ID]
+}
+
+func (f flagged[U, ID]) ReadToken(ctx context.Context, token string) (*strategy.Session[U], error) {
+	session, err := f.Strategy.ReadToken(ctx, token)
+	if err != nil {
+		return nil, err
 	}
-	return &set
+	f.k.mu.Lock()
+	o := f.k.flags[session.ID]
+	f.k.mu.Unlock()
+	if o.verified || o.superuser {
+		own := *session // requests share the session
+		raise(f.k.Accounts.Account(&own.User), o)
+		session = &own
+	}
+	return session, nil
 }
 
 // Request returns a request that a router can serve, with the token in the Authorization header. Its
@@ -195,8 +221,7 @@ func ContextAs[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t te
 	o := collect(opts)
 	a := P(&user).Account()
 	a.Active = true
-	a.Verified = a.Verified || o.verified
-	a.Superuser = a.Superuser || o.superuser
+	raise(a, o)
 	id, err := uuid.NewV7()
 	if err != nil {
 		t.Fatalf("latchkeytest: ContextAs: %v", err)

@@ -38,8 +38,9 @@ type Parts[U strategy.User[ID], ID comparable] struct {
 	APITokens *strategy.Database[U, ID] // nil without
 }
 
-// Connect returns the parts on the stores. Close them at the end. An error names the field.
-func Connect[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](s Stores[U, ID], newID func() ID, cfg Config) (p Parts[U, ID], err error) {
+// Connect returns the parts on the stores. Close them at the end. Guards read tokens by what through
+// returns. An error names the field.
+func Connect[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](s Stores[U, ID], newID func() ID, cfg Config, through func(ginauth.Strategy[U]) ginauth.Strategy[U]) (p Parts[U, ID], err error) {
 	defer func() {
 		if err != nil {
 			p.Close()
@@ -58,20 +59,23 @@ func Connect[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](s Stor
 	if p.Accounts, err = account.NewManager[U, ID, P](s.Users, s.OneTime, s.Attempts, newID, cfg.Accounts, told...); err != nil {
 		return p, err
 	}
-	if p.Auth, err = ginauth.New(p.Sessions, p.Accounts, cfg.Auth); err != nil {
+	if p.Auth, err = ginauth.New(through(p.Sessions), p.Accounts, cfg.Auth); err != nil {
 		return p, err
 	}
 	if p.Auth, err = ginauth.WithAccounts(p.Auth, p.Accounts); err != nil {
 		return p, err
 	}
 	if p.APITokens != nil {
-		if p.Auth, err = p.Auth.WithAPITokens(p.APITokens, cfg.APITokens); err != nil {
+		if p.Auth, err = p.Auth.WithAPITokens(through(p.APITokens), cfg.APITokens); err != nil {
 			return p, err
 		}
 	}
 	p.Web, err = p.Auth.AnswerLoginsWith(cfg.Cookie)
 	return p, err
 }
+
+// Plain returns the strategy itself, for Connect.
+func Plain[U any](s ginauth.Strategy[U]) ginauth.Strategy[U] { return s }
 
 // Close ends the background work, and waits until it has ended.
 func (p Parts[U, ID]) Close() {
