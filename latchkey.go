@@ -39,6 +39,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	Tokens        *mongostore.Tokens[ID]
 	Attempts      *mongostore.Attempts
 	OneTimeTokens *mongostore.OneTimeTokens[ID]
+	// Legacy is the store behind Sessions, with Tokens in it, if Config.Legacy is set;
+	// otherwise nil.
+	Legacy *mongostore.LegacyTokens[ID]
 
 	stores []store // these, and that of APITokens; none in a latchkeytest.Kit
 }
@@ -54,7 +57,7 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // configuration is wrong, or where Member cannot be stored.
 func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
 	cfg.fillDefaults()
-	if err := cfg.Collections.check(); err != nil {
+	if err := cfg.Collections.check(cfg.Legacy.Collection); err != nil {
 		return nil, err
 	}
 	users, err := mongostore.NewUsers[U, ID, P](db, cfg.users())
@@ -75,6 +78,12 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	}
 	lk := &Latchkey[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, stores: []store{users, tokens, attempts, oneTime}}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
+	if cfg.Legacy != (mongostore.LegacyConfig{}) {
+		if lk.Legacy, err = mongostore.NewLegacyTokens(tokens, cfg.Legacy); err != nil {
+			return nil, fmt.Errorf("latchkey: %w", err)
+		}
+		stores.Tokens = lk.Legacy
+	}
 	if len(cfg.APITokens.Scopes) > 0 {
 		apiTokens, err := mongostore.NewTokens[ID](db, cfg.apiTokens())
 		if err != nil {
