@@ -49,7 +49,8 @@
 //   - Collections and indexes: package mongostore.
 //   - Logs and metrics: package event, contrib/expvarmetrics, contrib/prommetrics.
 //   - Messages through SMTP: contrib/smtpmailer.
-//   - Tests without a database: package memstore. A store of your own: storetest.
+//   - Tests of an application, without a database: package latchkeytest.
+//   - Stores in memory: package memstore. A store of your own: storetest.
 //
 // New only connects these packages. An application that needs another combination,
 // for example accounts in another database, calls their constructors itself.

@@ -8,7 +8,8 @@ import (
 )
 
 // ContextWithSession returns a context that carries a session. The Gin plugin does this for
-// every request that a guard admits; jobs and tests can do it too.
+// every request that a guard admits; jobs and tests can do it too. It is no credential: guards
+// ignore it, except that of latchkeytest in a test.
 func ContextWithSession[U any](ctx context.Context, s Session[U]) context.Context {
 	return context.WithValue(ctx, ctxkey.Session[U]{}, &s)
 }
