@@ -1,0 +1,2 @@
+// Package moving has the code of docs/from-other-libraries.md, as tests that run it.
+package moving
