@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -177,7 +178,9 @@ func (e *environment) warnings(err error) (all []string) {
 		if err != nil && ev.Kind == event.StoreFailed {
 			continue
 		}
-		all = append(all, redact(e.uri, ev.Err.Error()))
+		if text := redact(e.uri, ev.Err.Error()); !slices.Contains(all, text) {
+			all = append(all, text)
+		}
 	}
 	return all
 }

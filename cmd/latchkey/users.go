@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -35,7 +36,7 @@ func (f findings) print(w io.Writer, what string) {
 		switch id := id.(type) {
 		case string:
 			ids = append(ids, fmt.Sprintf("%q", id))
-		case []byte:
+		case json.RawMessage:
 			ids = append(ids, string(id))
 		default:
 			ids = append(ids, fmt.Sprint(id))
