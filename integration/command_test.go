@@ -22,6 +22,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey"
+	"github.com/latchkey-go/latchkey/internal/fastapiusers"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -255,9 +256,95 @@ func TestCommandFindsTheIDType(t *testing.T) {
 	}
 }
 
+func TestCommandConvertsTokens(t *testing.T) {
+	t.Run("Motor", func(t *testing.T) {
+		convertTokens(t, "uuid", func(db *mongo.Database) *fastapiusers.App[uuid.UUID] {
+			return fastapiusers.Motor(db, time.Hour, time.Now)
+		})
+	})
+	t.Run("Beanie", func(t *testing.T) {
+		convertTokens(t, "objectid", func(db *mongo.Database) *fastapiusers.App[bson.ObjectID] {
+			return fastapiusers.Beanie(db, time.Hour, time.Now)
+		})
+	})
+}
+
+func convertTokens[ID comparable](t *testing.T, idType string, open func(*mongo.Database) *fastapiusers.App[ID]) {
+	p := newProgram(t)
+	python := open(p.db)
+	sample, err := python.Fill(t.Context(), 20, 40, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var live, unreadable int // the live tokens of the sample are those that are not expired
+	for _, x := range sample.Tokens {
+		switch {
+		case !x.Readable:
+			unreadable++
+		case x.Kind != "expired":
+			live++
+		}
+	}
+	flags := []string{
+		"-users", python.Users.Name(), "-fields", "id=" + python.UserID, "-tokens", "own_tokens",
+		"-legacy-tokens", python.Tokens.Name(), "-legacy-lifetime", "1h",
+	}
+	convert := append([]string{"convert-tokens"}, flags...)
+	want := func(doc document, converted, already int) {
+		t.Helper()
+		if doc.IDType != idType {
+			t.Errorf("got the type %s, want %s", doc.IDType, idType)
+		}
+		p.wantValue(doc, fmt.Sprint(converted), "converted")
+		p.wantValue(doc, fmt.Sprint(already), "already")
+		p.wantValue(doc, "1", "expired")
+		p.wantValue(doc, fmt.Sprint(unreadable), "unreadable", "count")
+	}
+	want(p.dryRun(3, convert...), live, 0)
+	want(p.json(3, append(convert, "-apply")...), live, 0)
+	want(p.json(3, append(convert, "-apply")...), 0, live)
+
+	p.dryRun(0, append(convert, "-undo")...)
+	p.wantValue(p.json(0, append(convert, "-undo", "-apply")...), fmt.Sprint(live), "deleted")
+	want(p.json(3, append(convert, "-apply")...), live, 0)
+
+	// Sessions of both collections are listed once, and end on both sides.
+	user := append([]string{"-user", "user0@example.com"}, flags...)
+	list := p.json(0, append([]string{"sessions", "list"}, user...)...)
+	if got := list.Result["sessions"].([]any); len(got) != 2 {
+		t.Errorf("got the sessions %v, want 2", got)
+	}
+	accepted := func() (n int) {
+		t.Helper()
+		for _, i := range []int{0, 20} {
+			ok, err := python.Accepts(t.Context(), sample.Tokens[i].Token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok {
+				n++
+			}
+		}
+		return n
+	}
+	if n := accepted(); n != 2 {
+		t.Errorf("fastapi-users accepts %d tokens, want 2", n)
+	}
+	p.dryRun(0, append([]string{"sessions", "end"}, user...)...)
+	p.run(0, append([]string{"sessions", "end", "-apply"}, user...)...)
+	if n := accepted(); n != 0 {
+		t.Errorf("fastapi-users accepts %d tokens after their sessions were ended, want none", n)
+	}
+	list = p.json(0, append([]string{"sessions", "list"}, user...)...)
+	p.wantValue(list, "[]", "sessions")
+
+	// The collection must not be that of Latchkey.
+	p.run(2, append(convert, "-tokens", python.Tokens.Name())...)
+}
+
 func TestCommandMakesIndexes(t *testing.T) {
 	p := newProgram(t)
-	lifetime := []string{"-lifetime", "1h", "-api-tokens", "scripts"}
+	lifetime := []string{"-lifetime", "1h", "-api-tokens", "scripts", "-legacy-tokens", "legacy"}
 	verify := append([]string{"indexes", "verify"}, lifetime...)
 	ensure := append([]string{"indexes", "ensure"}, lifetime...)
 	if doc := p.json(3, verify...); len(doc.Result["differences"].([]any)) < 5 {
@@ -271,7 +358,7 @@ func TestCommandMakesIndexes(t *testing.T) {
 	p.wantValue(p.json(0, verify...), "[]", "differences")
 	p.wantValue(p.json(0, append(ensure, "-apply")...), "[]", "differences")
 
-	for _, name := range []string{"users", "scripts"} {
+	for _, name := range []string{"users", "scripts", "legacy"} {
 		if n, err := p.db.Collection(name).Indexes().ListSpecifications(t.Context()); err != nil || len(n) < 2 {
 			t.Errorf("%s has the indexes %v, %v", name, n, err)
 		}

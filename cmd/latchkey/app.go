@@ -21,6 +21,7 @@ import (
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/mongostore"
 )
 
 // environment is what a command runs in.
@@ -39,6 +40,7 @@ type environment struct {
 type application interface {
 	audit(context.Context) (report, error)
 	normalize(context.Context) (report, error)
+	convertTokens(context.Context) (report, error)
 	verifyIndexes(context.Context) (report, error)
 	ensureIndexes(context.Context) (report, error)
 	createSuperuser(context.Context) (report, error)
@@ -114,6 +116,12 @@ func (e *environment) config() latchkey.Config {
 	}
 	if e.lifetime != nil {
 		cfg.Lifetime = *e.lifetime
+	}
+	if e.legacyTokens != "" {
+		cfg.Legacy = mongostore.LegacyConfig{Collection: e.legacyTokens, Convert: e.command.name == "convert-tokens"}
+		if e.legacyLifetime != nil {
+			cfg.Legacy.Lifetime = *e.legacyLifetime
+		}
 	}
 	if e.apiTokens != "" || !strings.HasPrefix(e.command.name, "indexes ") {
 		// Whatever the application's policy is: to revoke all tokens of a user deletes the rows

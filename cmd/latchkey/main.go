@@ -1,6 +1,7 @@
 // Command latchkey looks after the accounts and sessions of an application that uses Latchkey:
-// it audits a collection of users, normalizes addresses, verifies and makes indexes, creates
-// superusers, lists and ends sessions, and deactivates accounts.
+// it audits a collection of users, normalizes addresses, converts the tokens of fastapi-users,
+// verifies and makes indexes, creates superusers, lists and ends sessions, and deactivates
+// accounts.
 //
 //	export LATCHKEY_MONGODB_URI=mongodb://…
 //	latchkey -db app audit

@@ -31,8 +31,8 @@ const exitCodes = `Exit codes:
   0  done; an audit or a verification found nothing
   1  a failure, or interrupted
   2  wrong usage
-  3  problems that need attention: findings of audit, accounts that normalize left, indexes
-     that are missing or differ
+  3  problems that need attention: findings of audit, documents that normalize or
+     convert-tokens left, indexes that are missing or differ
   4  no such user or session
 `
 
@@ -48,13 +48,14 @@ type flags struct {
 	json    bool
 	apply   bool
 
-	users, tokens, apiTokens, revocations, attempts, oneTimeTokens string
+	users, tokens, apiTokens, revocations, attempts, oneTimeTokens, legacyTokens string
 
-	lifetime                           *time.Duration // nil if it is not given
+	lifetime, legacyLifetime           *time.Duration // nil if it is not given
 	apiLifetime, idleTimeout, ttlGrace time.Duration
 	keepAs                             string
 	user, session                      string
 	email, newID                       string
+	undo                               bool
 }
 
 // command is a command of the program.
@@ -73,6 +74,19 @@ var commands = []command{
 		name: "normalize", summary: "replace addresses by their normal form", changes: true, run: application.normalize,
 		flags: func(fs *flag.FlagSet, o *flags) {
 			fs.StringVar(&o.keepAs, "keep-as", "", "the `field` that gets the address as it was (default: it is not kept)")
+		},
+	},
+	{
+		name: "convert-tokens", summary: "copy the valid tokens of fastapi-users into the collection of sessions", changes: true, run: application.convertTokens,
+		flags: func(fs *flag.FlagSet, o *flags) {
+			durationFlag(fs, &o.lifetime, "lifetime", "the application's Config.Lifetime, as in 720h (default 0: tokens do not expire)")
+			fs.BoolVar(&o.undo, "undo", false, "delete the copies instead; see LegacyTokens.UndoConversion")
+		},
+		check: func(o *flags) error {
+			if o.legacyLifetime == nil && !o.undo {
+				return usageError("-legacy-lifetime is missing: give fastapi-users' lifetime_seconds, as in 3600s, or 0 if its tokens do not expire")
+			}
+			return required("legacy-tokens", o.legacyTokens)
 		},
 	},
 	{name: "indexes verify", summary: "report indexes that are missing or differ", flags: indexFlags, check: checkIndexFlags, run: application.verifyIndexes},
@@ -121,6 +135,8 @@ func commonFlags(fs *flag.FlagSet, o *flags) {
 	fs.StringVar(&o.users, "users", o.users, "the `collection` of accounts (default users)")
 	fs.StringVar(&o.tokens, "tokens", o.tokens, "the `collection` of sessions (default access_tokens)")
 	fs.StringVar(&o.apiTokens, "api-tokens", o.apiTokens, "the `collection` of API tokens (default api_tokens; for indexes: none)")
+	fs.StringVar(&o.legacyTokens, "legacy-tokens", o.legacyTokens, "the `collection` of fastapi-users' tokens, while they are accepted (default none)")
+	durationFlag(fs, &o.legacyLifetime, "legacy-lifetime", "fastapi-users' lifetime_seconds, as in 3600s; 0: its tokens do not expire")
 	fs.StringVar(&o.revocations, "revocations", o.revocations, "the `collection` of revocations (default revocations)")
 	fs.BoolVar(&o.json, "json", o.json, "print one JSON document")
 }
@@ -132,12 +148,17 @@ func userFlag(fs *flag.FlagSet, o *flags) {
 func checkUserFlag(o *flags) error { return required("user", o.user) }
 
 func lifetimeFlags(fs *flag.FlagSet, o *flags) {
-	fs.Func("lifetime", "the application's Config.Lifetime, as in 720h; 0: tokens do not expire", func(s string) error {
+	durationFlag(fs, &o.lifetime, "lifetime", "the application's Config.Lifetime, as in 720h; 0: tokens do not expire")
+	fs.DurationVar(&o.apiLifetime, "api-lifetime", 0, "the application's Config.APITokens.Lifetime (default 0: API tokens do not expire)")
+}
+
+// durationFlag is a DurationVar that tells 0 from a flag that is not given.
+func durationFlag(fs *flag.FlagSet, value **time.Duration, name, usage string) {
+	fs.Func(name, usage, func(s string) error {
 		d, err := time.ParseDuration(s)
-		o.lifetime = &d
+		*value = &d
 		return err
 	})
-	fs.DurationVar(&o.apiLifetime, "api-lifetime", 0, "the application's Config.APITokens.Lifetime (default 0: API tokens do not expire)")
 }
 
 func indexFlags(fs *flag.FlagSet, o *flags) {

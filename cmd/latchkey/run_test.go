@@ -46,6 +46,8 @@ func TestWrongUsage(t *testing.T) {
 		"indexes of no lifetime": {[]string{"-db", "app", "indexes", "ensure"}, "-lifetime is missing"},
 		"no duration":            {[]string{"-db", "app", "indexes", "verify", "-lifetime", "x"}, "-lifetime"},
 		"no user":                {[]string{"-db", "app", "user", "deactivate"}, "-user is missing"},
+		"no legacy tokens":       {[]string{"-db", "app", "convert-tokens", "-legacy-lifetime", "0"}, "-legacy-tokens is missing"},
+		"no legacy lifetime":     {[]string{"-db", "app", "convert-tokens", "-legacy-tokens", "x"}, "-legacy-lifetime is missing"},
 		"no address":             {[]string{"-db", "app", "superuser", "create"}, "-email is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
