@@ -230,4 +230,9 @@ func reported[ID comparable](u account.User[ID]) accountOf {
 	return accountOf{shown(u.ID), u.Email, u.Active, u.Verified, u.Superuser}
 }
 
-func (u accountOf) String() string { return fmt.Sprintf("%s (ID %v)", u.Email, u.ID) }
+func (u accountOf) String() string {
+	if u.ID == nil {
+		return u.Email
+	}
+	return fmt.Sprintf("%s (ID %v)", u.Email, u.ID)
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/mongostore"
@@ -220,7 +220,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.Is(err, flag.ErrHelp):
 		return exitDone
 	case err != nil:
-		fmt.Fprintln(stderr, "latchkey:", redact(o.uri, err.Error()))
+		fmt.Fprintln(stderr, "latchkey:", printable(redact(o.uri, err.Error())))
 		return exitUsage
 	}
 	e := &environment{flags: o, command: cmd, stdin: stdin, stderr: stderr}
@@ -367,10 +367,10 @@ type header struct {
 // print prints the report, warnings and the error.
 func (h header) print(stdout, stderr io.Writer, o *flags, rep report) error {
 	for _, w := range h.Warnings {
-		fmt.Fprintln(stderr, "latchkey: warning:", w)
+		fmt.Fprintln(stderr, "latchkey: warning:", printable(w))
 	}
 	if h.Error != "" {
-		defer fmt.Fprintln(stderr, "latchkey:", h.Error)
+		defer fmt.Fprintln(stderr, "latchkey:", printable(h.Error))
 	}
 	if o.json {
 		h.Result = rep
@@ -391,14 +391,25 @@ func (h header) print(stdout, stderr io.Writer, o *flags, rep report) error {
 	if h.Applied != nil && !o.apply && h.Error == "" {
 		text.WriteString("This was a dry run: nothing was changed. -apply makes the changes.\n")
 	}
-	_, err := io.WriteString(stdout, text.String())
+	_, err := io.WriteString(stdout, printable(text.String()))
 	return err
 }
 
-// plural returns "1 session" or "2 sessions".
+// printable replaces what could control a terminal: users and other programs have chosen some
+// of the texts in the database.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// plural returns a number with the noun, or the plural nouns, of it.
 func plural(n int64, noun, nouns string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %s", n, cmp.Or(nouns, noun+"s"))
+	return fmt.Sprintf("%d %s", n, nouns)
 }

@@ -111,6 +111,17 @@ func TestRedact(t *testing.T) {
 	}
 }
 
+func TestTextCannotControlATerminal(t *testing.T) {
+	var out bytes.Buffer
+	rep := &userReport{User: accountOf{ID: "a", Email: "jo\x1b[2J@bücher.example"}, did: "activated"}
+	if err := (header{}).print(&out, &out, &flags{}, rep); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "jo\ufffd[2J@bücher.example (ID a) was activated.\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestShownIDs(t *testing.T) {
 	id, object := uuid.New(), bson.NewObjectID()
 	for name, test := range map[string]struct {
