@@ -245,7 +245,7 @@ const (
 	envConvertDatabase = "LATCHKEY_TEST_CONVERT_DATABASE"
 )
 
-// convertMain is the main function of a process that converts. It writes a line after each batch.
+// convertMain is the main function of a process that converts. It writes a line when it begins.
 func convertMain() error {
 	client, err := mongo.Connect(options.Client().ApplyURI(os.Getenv(envConvertURI)))
 	if err != nil {
@@ -257,12 +257,16 @@ func convertMain() error {
 	if err != nil {
 		return err
 	}
-	_, err = lk.Legacy.ConvertAll(context.Background(), mongostore.ConvertConfig{Progress: func(done, total int64) { fmt.Println(done, "of", total) }})
+	if err := client.Ping(context.Background(), nil); err != nil {
+		return err
+	}
+	fmt.Println("begin")
+	_, err = lk.Legacy.ConvertAll(context.Background(), mongostore.ConvertConfig{})
 	return err
 }
 
-// The process that converts is killed at a random moment, again and again. Meanwhile the tokens
-// are used and some revoked.
+// The process that converts is killed in the middle, again and again. Tokens are revoked
+// between.
 func TestKilledConversionLosesNoToken(t *testing.T) {
 	r := &rig[uuid.UUID]{newID: uuid.New}
 	r.start(t)
@@ -275,25 +279,24 @@ func TestKilledConversionLosesNoToken(t *testing.T) {
 	sample, err := r.python.Fill(t.Context(), users, 2*users, oldHash)
 	r.ok(err)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	longest, killed := 200*time.Millisecond, 0
-	for range 10 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		command := exec.CommandContext(ctx, program)
-		command.Env = append(os.Environ(), envConvertURI+"="+server.URI, envConvertDatabase+"="+r.db.Name())
-		command.Stderr = os.Stderr
-		out, err := command.StdoutPipe()
-		r.ok(err)
-		r.ok(command.Start())
-		kill := time.AfterFunc(time.Duration(rnd.Int64N(int64(longest))), func() { _ = command.Process.Kill() })
-		for lines := bufio.NewScanner(out); lines.Scan(); {
+	own := r.db.Collection(ownTokens)
+	longest, wanted, middle := 200*time.Millisecond, 5, 0
+	for try := 1; middle < wanted; try++ {
+		if try > 100 {
+			t.Fatalf("%d processes were killed in the middle of a conversion, want %d", middle, wanted)
 		}
-		if err := command.Wait(); err != nil {
-			killed++
-		} else {
-			longest = longest/2 + 1
+		ended := r.convertAndKill(program, time.Duration(rnd.Int64N(int64(longest))))
+		unconfirmed, rows := r.count(own, bson.D{{Key: "token_version", Value: -1}}), r.count(own, bson.D{})
+		switch {
+		case ended: // too late
+			longest = longest*3/4 + 1
+			_, err := r.Legacy.UndoConversion(t.Context())
+			r.ok(err)
+		case rows == 0: // too early
+			longest = longest * 5 / 4
+		case unconfirmed > 0:
+			middle++
 		}
-		kill.Stop()
-		cancel()
 		for range 5 { // some are revoked between and never come back
 			x := &sample.Tokens[rnd.IntN(len(sample.Tokens))]
 			r.ok(r.Sessions.DestroyToken(t.Context(), x.Token))
@@ -325,8 +328,27 @@ func TestKilledConversionLosesNoToken(t *testing.T) {
 	if int64(len(digests)) < valid {
 		t.Errorf("%d tokens were converted, want at least the %d valid ones", len(digests), valid)
 	}
-	t.Logf("%d of 10 processes were killed; %d rows, %d of valid tokens", killed, len(digests), valid)
-	if killed == 0 {
-		t.Error("no process was killed in time")
+	t.Logf("%d rows, %d of valid tokens", len(digests), valid)
+}
+
+// convertAndKill starts a process that converts, and kills it some time after it began. It
+// reports whether the process ended before that.
+func (r *rig[ID]) convertAndKill(program string, after time.Duration) (ended bool) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, program)
+	command.Env = append(os.Environ(), envConvertURI+"="+server.URI, envConvertDatabase+"="+r.db.Name())
+	command.Stderr = os.Stderr
+	out, err := command.StdoutPipe()
+	r.ok(err)
+	r.ok(command.Start())
+	var kill *time.Timer
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if kill == nil { // the process has connected
+			kill = time.AfterFunc(after, func() { _ = command.Process.Kill() })
+			defer kill.Stop()
+		}
 	}
+	return command.Wait() == nil
 }
