@@ -26,7 +26,7 @@ const Password = "correct horse battery staple"
 // Kit is Latchkey in memory for a test. Make one with [New]. It is safe for concurrent use.
 type Kit[U strategy.User[ID], ID comparable] struct {
 	// Latchkey is what the application gets in place of the one of latchkey.New. Its fields
-	// Users, Tokens, Attempts and OneTimeTokens are nil, because the stores are in memory.
+	// Users, Tokens, Attempts, OneTimeTokens and Legacy are nil: the stores are in memory.
 	// EnsureIndexes and VerifyIndexes return nil.
 	*latchkey.Latchkey[U, ID]
 
