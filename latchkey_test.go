@@ -112,6 +112,7 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,
 		OnEvent: func(context.Context, event.Event) {}, UserFields: mongostore.Fields{ID: "id"}, AnyCase: true,
 		APITokens: latchkey.APITokens{Lifetime: 1}, RegistrationsPerNetwork: 1,
+		KeepHashes: true, Legacy: mongostore.LegacyConfig{Lifetime: 1},
 	}
 	none := latchkey.Config{}.Parts()
 	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}, {APITokens: "a"}} {
