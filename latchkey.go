@@ -8,6 +8,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -32,6 +33,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	// Config.APITokens.
 	APITokens *strategy.Database[U, ID]
 
+	// AuditTrail lists what a user did. It is nil without Config.AuditRetention.
+	AuditTrail *mongostore.AuditTrail[ID]
+
 	// Users, Tokens, Attempts and OneTimeTokens are the stores behind Accounts, Sessions,
 	// the login limits and the messages.
 	Users         *mongostore.Users[U, ID]
@@ -51,10 +55,22 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // and Close when it ends. Without the indexes, two accounts can have one e-mail address,
 // and every request scans the collections. New returns an error that names the field where the
 // configuration is wrong, or where Member cannot be stored.
-func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
+func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (_ *Latchkey[U, ID], err error) {
 	cfg.fillDefaults()
 	if err := cfg.Collections.check(); err != nil {
 		return nil, err
+	}
+	var trail *mongostore.AuditTrail[ID]
+	if cfg.AuditRetention != 0 {
+		if trail, err = mongostore.NewAuditTrail[ID](db, cfg.auditTrail()); err != nil {
+			return nil, fmt.Errorf("latchkey: %w", err)
+		}
+		defer func() {
+			if err != nil {
+				trail.Close()
+			}
+		}()
+		cfg.OnEvent = event.Join(cfg.OnEvent, trail.Record)
 	}
 	users, err := mongostore.NewUsers[U, ID, P](db, cfg.users())
 	if err != nil {
@@ -76,7 +92,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime}
+	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, AuditTrail: trail}
 	told := []account.Sessions[ID]{sessions}
 	if len(cfg.APITokens.Scopes) > 0 {
 		if err = lk.addAPITokens(db, cfg); err == nil {
@@ -153,6 +169,9 @@ func (lk *Latchkey[U, ID]) inTurn(do func(indexed) error) error {
 	if lk.apiTokens != nil {
 		stores = append(stores, lk.apiTokens)
 	}
+	if lk.AuditTrail != nil {
+		stores = append(stores, lk.AuditTrail)
+	}
 	var problems []error
 	for _, s := range stores {
 		err := do(s)
@@ -181,7 +200,7 @@ func (lk *Latchkey[U, ID]) AuditUsers(ctx context.Context) (mongostore.Audit, er
 
 // Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
 // and waits until it has ended; for queued messages it waits as long as Config.Mail.Drain
-// says. It is idempotent. Disconnect the MongoDB client after Close.
+// says, and for the audit trail at most 5 seconds. It is idempotent. Disconnect the MongoDB client after Close.
 func (lk *Latchkey[U, ID]) Close() {
 	lk.Accounts.Close()
 	lk.Sessions.Close()
@@ -191,5 +210,8 @@ func (lk *Latchkey[U, ID]) Close() {
 	if lk.APITokens != nil {
 		lk.APITokens.Close()
 		lk.apiTokens.Close()
+	}
+	if lk.AuditTrail != nil {
+		lk.AuditTrail.Close() // after all that reports events
 	}
 }

@@ -81,6 +81,7 @@ func TestConfigurationErrorsNameTheField(t *testing.T) {
 		"PurgeInterval":       {PurgeInterval: -time.Second},
 		"Timeout":             {Timeout: -time.Second},
 		"Mail.ResetLifetime":  {Mail: account.MailConfig{ResetLifetime: 2 * time.Hour}},
+		"Retention":           {AuditRetention: time.Millisecond},
 		"Mail.Queue":          {Mail: account.MailConfig{Queue: -1}},
 		// A collection of another store by its default name, and one that MongoDB reserves.
 		"Collections.AccessTokens and Revocations": {Collections: latchkey.Collections{AccessTokens: "revocations"}},
@@ -112,9 +113,10 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,
 		OnEvent: func(context.Context, event.Event) {}, UserFields: mongostore.Fields{ID: "id"}, AnyCase: true,
 		APITokens: latchkey.APITokens{Lifetime: 1}, RegistrationsPerNetwork: 1,
+		AuditRetention: 1,
 	}
 	none := latchkey.Config{}.Parts()
-	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}, {APITokens: "a"}} {
+	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}, {APITokens: "a"}, {Audit: "a"}} {
 		if reflect.DeepEqual(latchkey.Config{Collections: c}.Parts(), none) {
 			t.Errorf("%+v reaches no package", c)
 		}
