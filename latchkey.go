@@ -44,6 +44,8 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	OneTimeTokens *mongostore.OneTimeTokens[ID]
 
 	apiTokens *mongostore.Tokens[ID] // nil without Config.APITokens
+
+	ready readiness
 }
 
 // New returns a Latchkey on a database: New[Member](db, uuid.New, cfg), for a struct
@@ -93,6 +95,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
 	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, AuditTrail: trail}
+	lk.ready.set(cfg)
 	told := []account.Sessions[ID]{sessions}
 	if len(cfg.APITokens.Scopes) > 0 {
 		if err = lk.addAPITokens(db, cfg); err == nil {
@@ -146,20 +149,21 @@ func (lk *Latchkey[U, ID]) addAPITokens(db *mongo.Database, cfg Config) (err err
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s indexed) error { return s.EnsureIndexes(ctx) })
+	return wrap(lk.inTurn(func(s indexed) error { return s.EnsureIndexes(ctx) }))
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s indexed) error { return s.VerifyIndexes(ctx) })
+	return wrap(lk.inTurn(func(s indexed) error { return s.VerifyIndexes(ctx) }))
 }
 
 // indexed is a store with indexes.
 type indexed interface {
 	EnsureIndexes(ctx context.Context) error
 	VerifyIndexes(ctx context.Context) error
+	CheckIndexes(ctx context.Context) error
 }
 
 // inTurn calls do with each store in turn, and reports all index problems together. It
@@ -182,7 +186,12 @@ func (lk *Latchkey[U, ID]) inTurn(do func(indexed) error) error {
 			break
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
+	return errors.Join(problems...)
+}
+
+// wrap returns an error of this package, or nil for nil.
+func wrap(err error) error {
+	if err != nil {
 		return fmt.Errorf("latchkey: %w", err)
 	}
 	return nil
@@ -200,8 +209,10 @@ func (lk *Latchkey[U, ID]) AuditUsers(ctx context.Context) (mongostore.Audit, er
 
 // Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
 // and waits until it has ended; for queued messages it waits as long as Config.Mail.Drain
-// says, and for the audit trail at most 5 seconds. It is idempotent. Disconnect the MongoDB client after Close.
+// says, and for the audit trail at most 5 seconds. It is idempotent. Disconnect the MongoDB
+// client after Close.
 func (lk *Latchkey[U, ID]) Close() {
+	lk.ready.closed.Store(true)
 	lk.Accounts.Close()
 	lk.Sessions.Close()
 	lk.Tokens.Close()

@@ -2,6 +2,7 @@ package latchkey_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"reflect"
@@ -153,5 +154,39 @@ func TestEnsureIndexesWithoutAServerNamesTheAddress(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), addr) || strings.Count(err.Error(), "mongostore:") != 1 {
 			t.Errorf("%s: got the error %v, want one message that names %s", name, err, addr)
 		}
+	}
+}
+
+func TestPingSaysWhatIsNotReady(t *testing.T) {
+	db := database(t, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
+	lk, err := latchkey.New[member](db, uuid.New, latchkey.Config{Cache: strategy.Cache{MaxStaleness: time.Second}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	got := fmt.Sprint(lk.Ping(t.Context()))
+	for _, part := range []string{"latchkey: not ready: mongostore: no MongoDB server answers at 127.0.0.1:1", "revocations of other processes have not been read yet"} {
+		if !strings.Contains(got, part) {
+			t.Errorf("got the error %q, want one that contains %q", got, part)
+		}
+	}
+	lk.Close()
+	if err := lk.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "Close was called") {
+		t.Errorf("after Close: got the error %v", err)
+	}
+}
+
+func TestPingIsBoundedByTheTimeout(t *testing.T) {
+	lk, err := latchkey.New[member](database(t, "mongodb://127.0.0.1:1"), uuid.New, latchkey.Config{Timeout: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	began := time.Now()
+	if err := lk.Ping(t.Context()); err == nil {
+		t.Error("got no error without a server")
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("Ping took %v, want about 50 ms", took)
 	}
 }
