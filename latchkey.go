@@ -42,6 +42,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	Tokens        *mongostore.Tokens[ID]
 	Attempts      *mongostore.Attempts
 	OneTimeTokens *mongostore.OneTimeTokens[ID]
+	// Legacy is the store behind Sessions, with Tokens in it, if Config.Legacy is set;
+	// otherwise nil.
+	Legacy *mongostore.LegacyTokens[ID]
 
 	apiTokens *mongostore.Tokens[ID] // nil without Config.APITokens
 
@@ -59,7 +62,7 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // configuration is wrong, or where Member cannot be stored.
 func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (_ *Latchkey[U, ID], err error) {
 	cfg.fillDefaults()
-	if err := cfg.Collections.check(); err != nil {
+	if err := cfg.Collections.check(cfg.Legacy.Collection); err != nil {
 		return nil, err
 	}
 	var trail *mongostore.AuditTrail[ID]
@@ -90,11 +93,21 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, cfg.sessions())
+	var store strategy.Store[ID] = tokens
+	var legacy *mongostore.LegacyTokens[ID]
+	if cfg.Legacy != (mongostore.LegacyConfig{}) {
+		if legacy, err = mongostore.NewLegacyTokens(tokens, cfg.Legacy); err != nil {
+			return nil, fmt.Errorf("latchkey: %w", err)
+		}
+		store = legacy
+	}
+	sessions, err := strategy.NewDatabase(store, users, cfg.sessions())
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, AuditTrail: trail}
+	lk := &Latchkey[U, ID]{
+		Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, Legacy: legacy, AuditTrail: trail,
+	}
 	lk.ready.set(cfg)
 	told := []account.Sessions[ID]{sessions}
 	if len(cfg.APITokens.Scopes) > 0 {
