@@ -275,7 +275,7 @@ func TestKilledConversionLosesNoToken(t *testing.T) {
 	r.enter(convert)
 	program, err := os.Executable()
 	r.ok(err)
-	users := size(t)
+	users := size(t, usersVariable, 100)
 	sample, err := r.python.Fill(t.Context(), users, 2*users, oldHash)
 	r.ok(err)
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -211,24 +211,28 @@ func (r *rig[ID]) count(coll *mongo.Collection, filter bson.D) int64 {
 	return n
 }
 
-// size is the number of users: what FerretDB's scans allow, unless the variable asks for more.
-func size(t *testing.T) int {
-	if s := os.Getenv("LATCHKEY_TEST_ADOPTION_USERS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
+// size is the number of users: what FerretDB's scans allow, unless a variable asks for more.
+func size(t *testing.T, variable string, small int) int {
+	t.Helper()
+	s := os.Getenv(variable)
+	if s == "" {
+		return small
 	}
-	return 100
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
+
+const usersVariable = "LATCHKEY_TEST_ADOPTION_USERS"
 
 func TestEveryLiveTokenIsAcceptedInEveryStage(t *testing.T) {
 	adapters(t, everyToken[uuid.UUID], everyToken[bson.ObjectID])
 }
 
 func everyToken[ID comparable](t *testing.T, r *rig[ID]) {
-	users := size(t)
+	users := size(t, usersVariable, 100)
 	sample, err := r.python.Fill(t.Context(), users, 2*users, oldHash)
 	r.ok(err)
 	all := func(what string, legacy bool) {
