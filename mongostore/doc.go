@@ -14,6 +14,7 @@
 //	  user_id        the application's ID type, natively   index {user_id: 1, created_at: -1}
 //	  created_at     date                                  TTL index {created_at: 1}
 //	  token_version  number; missing means 0
+//	  legacy         true: a copy of a token of fastapi-users; see LegacyTokens
 //	  last_used_at, authenticated_at, expires_at, scopes, name, user_agent, client_ip
 //	                 optional; a missing field is not used
 //	users
