@@ -105,11 +105,11 @@ func (p *Provider) check() error {
 	name := func(r rune) bool { return r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' }
 	switch {
 	case p.Name == "" || len(p.Name) > 32 || strings.TrimFunc(p.Name, name) != "" || strings.ContainsFunc(p.Name, func(r rune) bool { return !name(r) }):
-		return fmt.Errorf("Name is %q, want up to 32 lower-case letters, digits and hyphens", p.Name)
+		return fmt.Errorf("the Name is %q, want up to 32 lower-case letters, digits and hyphens", p.Name)
 	case p.ClientID == "":
-		return errors.New("ClientID is empty: set what the provider has given to the application")
+		return errors.New("the ClientID is empty: set what the provider has given to the application")
 	case (p.Profile == nil) != (p.Endpoint == oauth2.Endpoint{}):
-		return errors.New("Endpoint and Profile must be set together, or neither for OpenID Connect")
+		return errors.New("the Endpoint and Profile must be set together, or neither for OpenID Connect")
 	}
 	for _, f := range []struct {
 		name, url string
