@@ -49,6 +49,7 @@
 //   - Collections and indexes: package mongostore.
 //   - Logs and metrics: package event, contrib/expvarmetrics, contrib/prommetrics.
 //   - Messages through SMTP: contrib/smtpmailer.
+//   - Login through Google, GitHub and other identity providers: contrib/oidc.
 //   - Tests without a database: package memstore. A store of your own: storetest.
 //
 // New only connects these packages. An application that needs another combination,

@@ -189,7 +189,7 @@ func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 //
 // It returns an error wrapping [ErrUserNotFound] if there is no such account. If it returns
 // another error, the account may be deleted: call it again to delete also what is left of the
-// account's sessions and one-time tokens.
+// account's sessions and one-time tokens, and what [Manager.OnDelete] names.
 func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
