@@ -25,6 +25,8 @@
 //	login_attempts   see Attempts                          TTL index {expires_at: 1}
 //	one_time_tokens  see OneTimeTokens                     TTL index {expires_at: 1}
 //	                                                       index {user_id: 1, purpose: 1, created_at: -1}
+//	oauth_accounts   see OAuthAccounts                     unique index {issuer: 1, subject: 1}
+//	                                                       index {user_id: 1}
 //	revocations      see Tokens.PublishRevocation          TTL index {at: 1}
 //	audit            see AuditTrail                        TTL index {at: 1}
 //	                                                       index {user_id: 1, at: -1, _id: -1}

@@ -301,6 +301,17 @@ func auditIndexSpec(retention time.Duration) indexSpec {
 	}
 }
 
+// oauthAccountsIndexSpec returns the indexes of oauth_accounts.
+func oauthAccountsIndexSpec() indexSpec {
+	return indexSpec{
+		plain: []index{
+			{name: "issuer_1_subject_1", keys: bson.D{{Key: "issuer", Value: 1}, {Key: "subject", Value: 1}}, unique: true, ttl: noTTL},
+			{name: "user_id_1", keys: bson.D{{Key: "user_id", Value: 1}}, ttl: noTTL},
+		},
+		ttl: index{ttl: noTTL},
+	}
+}
+
 // usersIndexSpec returns the indexes of users.
 func usersIndexSpec(f Fields, anyCase bool) indexSpec {
 	unique := func(field string) index {
