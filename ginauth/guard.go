@@ -17,13 +17,19 @@ import (
 // valid token of an active user who passes all checks, and answers all others. Handlers
 // behind it call [Auth.CurrentUser]. Stacked guards read the token once.
 //
+// The answer gets a Vary header with what the guard looked at (Authorization, Cookie, Origin and
+// Sec-Fetch-Site), and "Cache-Control: private, no-store" unless one is set before the guard or
+// by the handler. Handlers add to Vary; they should not replace it.
+//
 // The guard sets the context of *c.Request in place. Do not share the request with another
 // goroutine before the guard, and do not send one *http.Request through it twice in a test.
 func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		id := a.identityOf(c)
 		defer id.discard()
-		if err := a.admit(id, c.Request, checks); err != nil {
+		err := a.admit(id, c.Request, checks)
+		a.keepPrivate(c.Writer, c.Request, id)
+		if err != nil {
 			a.reject(c, id, err)
 			return
 		}
@@ -33,12 +39,15 @@ func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 
 // OptionalUser returns a guard that admits every request: with its user if its token is
 // valid and the user passes all checks, else without one. If the strategy fails, it
-// answers 503, because it cannot tell which. A user admitted by an earlier guard stays.
+// answers 503, because it cannot tell which. A user admitted by an earlier guard stays. It sets
+// the same headers as [Auth.RequireUser], also without a user.
 func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		id := a.identityOf(c)
 		defer id.discard()
-		if err := a.admit(id, c.Request, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
+		err := a.admit(id, c.Request, checks)
+		a.keepPrivate(c.Writer, c.Request, id)
+		if err != nil && status(err).code == http.StatusServiceUnavailable {
 			a.Refuse(c, err)
 			return
 		}
