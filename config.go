@@ -49,7 +49,7 @@ type Config struct {
 	Bearer ginauth.Bearer
 
 	// TrustedOrigins are other origins (scheme://host[:port]) whose pages may send
-	// unsafe requests with the cookie. Default none; see ginauth.Config.
+	// unsafe requests and open WebSockets with the cookie. Default none; see ginauth.Config.
 	TrustedOrigins []string
 
 	// OnRefusal writes the body of every refusal, or redirects, for example a 401 to the

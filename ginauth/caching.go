@@ -60,16 +60,10 @@ func (s *settings) looked(r *http.Request, by transport) (at looked) {
 			break
 		}
 	}
-	if by != nil && by.ambient() && !isSafe(r) {
+	if by != nil && by.ambient() && checksOrigin(r) {
 		at |= lookedAtOrigin
 	}
 	return at
-}
-
-// isSafe reports whether the method of a request is safe, so that a page of another origin may
-// make a browser send it.
-func isSafe(r *http.Request) bool {
-	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
 }
 
 // vary adds the missing names to the Vary header.

@@ -90,7 +90,8 @@ type Config struct {
 	BriefLifetime time.Duration
 
 	// TrustedOrigins are further origins (scheme://host[:port]) whose pages may send
-	// unsafe requests that a cookie authenticates; see http.CrossOriginProtection.
+	// unsafe requests and open WebSockets that a cookie authenticates; see
+	// http.CrossOriginProtection.
 	// Default none. Add the application's own origin if a proxy changes the Host
 	// header. Case, a default port and a host in Unicode do not matter. New returns an
 	// error for an entry that no browser sends as an origin, such as one with a wildcard,

@@ -150,10 +150,10 @@ func tokenJSON(token string, remaining time.Duration) map[string]any {
 func (bearer) clear(http.ResponseWriter) {}
 
 // Cookie is a cookie for browsers. The login answers 204 with Set-Cookie; the token is not
-// in the body. An unsafe request (POST, DELETE, …) with the cookie, and a login that is
-// answered with it, must come from the application's own origin, from a trusted origin or
-// from a client that is not a browser; others get 403. See Config.TrustedOrigins. The
-// cookie is always HttpOnly, and Secure unless InsecureHTTP is set.
+// in the body. An unsafe request (POST, DELETE, …) or a WebSocket handshake with the cookie,
+// and a login that is answered with it, must come from the application's own origin, from a
+// trusted origin or from a client that is not a browser; others get 403. See
+// Config.TrustedOrigins. The cookie is always HttpOnly, and Secure unless InsecureHTTP is set.
 //
 // Logins by password set a second cookie, whose name ends in "-device", with the same
 // attributes: the browser's device token. It lasts 90 days from the last login, whatever
