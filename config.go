@@ -124,6 +124,11 @@ type Config struct {
 	// revokes. A Cache implies it. Default false.
 	PublishRevocations bool
 
+	// WatchInterval is how often the session of a request that stays open is looked up, and
+	// WatchGrace is how long such a request outlives a failure of the database. Default 5
+	// seconds and 1 minute; see strategy.Config and ginauth's Watch.
+	WatchInterval, WatchGrace time.Duration
+
 	// BodyTimeout bounds how long a request's body may take. Default 10 seconds; see
 	// ginauth.Config.
 	BodyTimeout time.Duration
@@ -254,7 +259,8 @@ func (c *Config) apiTokens() mongostore.TokensConfig {
 func (c *Config) apiStrategy() strategy.Config {
 	return strategy.Config{
 		Lifetime: c.APITokens.Lifetime, SurvivePasswordChange: c.APITokens.SurvivePasswordChange,
-		TokenPrefix: cmp.Or(c.APITokens.Prefix, token.API.Prefix()), NotBefore: c.NotBefore, Now: c.Now, OnEvent: c.OnEvent,
+		TokenPrefix: cmp.Or(c.APITokens.Prefix, token.API.Prefix()), NotBefore: c.NotBefore,
+		WatchInterval: c.WatchInterval, WatchGrace: c.WatchGrace, Now: c.Now, OnEvent: c.OnEvent,
 	}
 }
 
@@ -287,7 +293,7 @@ func (c *Config) sessions() strategy.Config {
 	return strategy.Config{
 		Lifetime: c.Lifetime, IdleTimeout: c.IdleTimeout, TouchInterval: c.TouchInterval,
 		MaxSessions: c.MaxSessions, NotBefore: c.NotBefore, TokenPrefix: c.TokenPrefix,
-		Cache: c.Cache, PublishRevocations: c.PublishRevocations,
+		Cache: c.Cache, PublishRevocations: c.PublishRevocations, WatchInterval: c.WatchInterval, WatchGrace: c.WatchGrace,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }
