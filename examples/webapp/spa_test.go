@@ -121,10 +121,11 @@ func openPage(t *testing.T, origin, base string) *browser {
 	return b
 }
 
-// script runs JavaScript in the page and checks its result, of which it awaits the promise.
+// script evaluates a JavaScript expression in the page, awaits it if it is a promise, and checks
+// its result.
 func (b *browser) script(expression, want string) {
 	b.t.Helper()
-	got := get(b, chromedp.Evaluate[string](fmt.Sprintf("Promise.resolve(%s).then(() => %s)", "0", expression), chromedp.EvalAwaitPromise))
+	got := get(b, chromedp.Evaluate[string](fmt.Sprintf("Promise.resolve((%s))", expression), chromedp.EvalAwaitPromise))
 	if want != "" && got != want {
 		b.t.Errorf("%s: got %q, want %q", expression, got, want)
 	}
@@ -171,7 +172,7 @@ func TestSinglePageApplicationOnAnotherSubdomain(t *testing.T) {
 	})`, "hello")
 	b.script(`globalThis.ended = new Promise(done => {
 		stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) done('closed') }
-	}), 'listening'`, "listening")
+	}), 'listening'`, "listening") // the comma operator: it does not wait
 	b.fetches("POST", "/auth/logout", "", "204")
 	b.script("ended", "closed")
 	b.fetches("GET", "/me", "", `401 {"detail":"Unauthorized"}`)
