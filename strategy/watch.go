@@ -83,7 +83,7 @@ type watches[ID comparable] struct {
 
 // watched is a token that is watched.
 type watched[ID comparable] struct {
-	digest   string
+	token    presented
 	userID   ID
 	keys     [3]Revocation[ID] // the revocations that concern it
 	watchers int               // guarded by watches.mu
@@ -94,7 +94,7 @@ type watched[ID comparable] struct {
 
 // attach returns the watched token of a session for another watcher, which must release it.
 func (d *Database[U, ID]) attach(token string, session SessionInfo) (*watched[ID], error) {
-	digest, ok := d.format.Digest(token)
+	p, ok := d.parse(token)
 	if !ok {
 		return nil, endOfWatch(denyMalformed)
 	}
@@ -108,12 +108,12 @@ func (d *Database[U, ID]) attach(token string, session SessionInfo) (*watched[ID
 	if all.closed {
 		return nil, fmt.Errorf("strategy: %w", ErrClosed)
 	}
-	keys := [3]Revocation[ID]{{Digest: digest}, {SessionID: session.ID}, {UserID: userID}}
+	keys := [3]Revocation[ID]{{Digest: p.digest}, {SessionID: session.ID}, {UserID: userID}}
 	for w := range all.by[keys[0]] {
 		w.watchers++
 		return w, nil
 	}
-	w := &watched[ID]{digest: digest, userID: userID, keys: keys, watchers: 1, wake: make(chan struct{}, 1)}
+	w := &watched[ID]{token: p, userID: userID, keys: keys, watchers: 1, wake: make(chan struct{}, 1)}
 	w.ctx, w.end = context.WithCancelCause(d.running)
 	if all.by == nil {
 		all.by, all.slots = make(map[Revocation[ID]]map[*watched[ID]]struct{}), make(chan struct{}, watchReads)
@@ -124,7 +124,7 @@ func (d *Database[U, ID]) attach(token string, session SessionInfo) (*watched[ID
 		}
 		all.by[key][w] = struct{}{}
 	}
-	if d.cache != nil {
+	if d.cache != nil && p.legacy == "" {
 		// A revocation after ReadToken and before this moment is not announced again.
 		if key, _ := d.format.Key(token); d.cached(key, d.cfg.Now()) == nil {
 			w.wake <- struct{}{}
@@ -191,9 +191,9 @@ func (d *Database[U, ID]) watch(w *watched[ID], s SessionInfo) {
 	)
 	verified := time.Now() // when the last check that succeeded began
 	due := verified.Add(early(d.cfg.WatchInterval))
+	idle := d.idleAfter(&s)
 	for {
 		wait := time.Until(due)
-		idle := d.idleAfter(&s)
 		switch {
 		case failure != nil:
 			wait = min(wait, time.Until(verified.Add(d.cfg.WatchGrace)))
@@ -243,6 +243,9 @@ func (d *Database[U, ID]) watch(w *watched[ID], s SessionInfo) {
 			d.watches.failing.Store(false)
 			s, failure, verified = d.info(row), nil, checked
 			due = checked.Add(early(d.cfg.WatchInterval))
+			if idle = d.idleAfter(&s); d.isAfter(idle) {
+				idle = time.Time{} // a legacy token, whose uses were not stored
+			}
 		}
 	}
 }
@@ -262,7 +265,7 @@ func (d *Database[U, ID]) checkWatched(w *watched[ID], expires time.Time) (row A
 	case <-ctx.Done():
 		return row, nil, fmt.Errorf("wait for other checks: %w", ctx.Err())
 	}
-	row, err = d.tokens.ByToken(ctx, w.digest)
+	row, err = d.byToken(ctx, w.token)
 	unknown := errors.Is(err, ErrTokenNotFound)
 	switch {
 	case err != nil && !unknown:

@@ -557,3 +557,44 @@ func TestWatchDurationsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// A legacy token is never cached, and another program revokes it without a word. It cannot be
+// idle before its first stored use.
+func TestWatchOfALegacyToken(t *testing.T) {
+	for name, cache := range map[string]strategy.Cache{"without a cache": {}, "with a cache": caching} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				store := &legacyTokens{Tokens: c.tokens}
+				db, err := strategy.NewDatabase(store, c.users, strategy.Config{Lifetime: lifetime, IdleTimeout: time.Minute, Cache: cache, WatchInterval: interval})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer db.Close()
+				watch := func() (string, context.Context, context.CancelFunc) {
+					secret := "old-" + uuid.NewString()
+					old := row{ID: uuid.Must(uuid.NewV7()), Digest: sha256Of(secret), UserID: c.ann.ID, CreatedAt: time.Now().UTC(), Legacy: true}
+					if err := store.Insert(t.Context(), old); err != nil {
+						t.Fatal(err)
+					}
+					ctx, stop := db.Watch(t.Context(), secret, strategy.SessionInfo{ID: old.ID, UserID: old.UserID, CreatedAt: old.CreatedAt, ExpiresAt: old.CreatedAt.Add(lifetime)})
+					return secret, ctx, stop
+				}
+				_, ctx, stop := watch()
+				defer stop()
+				store.reads = 0
+				wantEnd(t, ctx, strategy.ErrSessionExpired, lifetime+ms, lifetime+ms)
+				if most := int(lifetime/interval)*4/3 + 2; store.reads > most {
+					t.Errorf("got %d look-ups in %v, want at most %d", store.reads, lifetime, most)
+				}
+				secret, ctx, stop := watch()
+				defer stop()
+				wantNoEnd(t, ctx, 10*time.Minute)
+				if _, err := c.tokens.Delete(t.Context(), sha256Of(secret)); err != nil { // by the former system
+					t.Fatal(err)
+				}
+				wantEnd(t, ctx, strategy.ErrSessionRevoked, 0, interval)
+			})
+		})
+	}
+}
