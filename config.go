@@ -49,7 +49,7 @@ type Config struct {
 	Bearer ginauth.Bearer
 
 	// TrustedOrigins are other origins (scheme://host[:port]) whose pages may send
-	// unsafe requests with the cookie. Default none; see ginauth.Config.
+	// unsafe requests and open WebSockets with the cookie. Default none; see ginauth.Config.
 	TrustedOrigins []string
 
 	// OnRefusal writes the body of every refusal, or redirects, for example a 401 to the
@@ -131,6 +131,11 @@ type Config struct {
 	// PublishRevocations tells other processes, which have a Cache, what this one
 	// revokes. A Cache implies it. Default false.
 	PublishRevocations bool
+
+	// WatchInterval is how often the session of a request that stays open is looked up, and
+	// WatchGrace is how long such a request outlives a failure of the database. Default 5
+	// seconds and 1 minute; see strategy.Config and ginauth's Watch.
+	WatchInterval, WatchGrace time.Duration
 
 	// BodyTimeout bounds how long a request's body may take. Default 10 seconds; see
 	// ginauth.Config.
@@ -271,7 +276,8 @@ func (c *Config) apiTokens() mongostore.TokensConfig {
 func (c *Config) apiStrategy() strategy.Config {
 	return strategy.Config{
 		Lifetime: c.APITokens.Lifetime, SurvivePasswordChange: c.APITokens.SurvivePasswordChange,
-		TokenPrefix: cmp.Or(c.APITokens.Prefix, token.API.Prefix()), NotBefore: c.NotBefore, Now: c.Now, OnEvent: c.OnEvent,
+		TokenPrefix: cmp.Or(c.APITokens.Prefix, token.API.Prefix()), NotBefore: c.NotBefore,
+		WatchInterval: c.WatchInterval, WatchGrace: c.WatchGrace, Now: c.Now, OnEvent: c.OnEvent,
 	}
 }
 
@@ -311,7 +317,7 @@ func (c *Config) sessions() strategy.Config {
 	return strategy.Config{
 		Lifetime: c.Lifetime, IdleTimeout: c.IdleTimeout, TouchInterval: c.TouchInterval,
 		MaxSessions: c.MaxSessions, NotBefore: c.NotBefore, TokenPrefix: c.TokenPrefix,
-		Cache: c.Cache, PublishRevocations: c.PublishRevocations,
+		Cache: c.Cache, PublishRevocations: c.PublishRevocations, WatchInterval: c.WatchInterval, WatchGrace: c.WatchGrace,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

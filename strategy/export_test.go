@@ -21,3 +21,16 @@ func (d *Database[U, ID]) Cached() (n int, most uint64) {
 	d.cache.entries.CleanUp()
 	return d.cache.entries.EstimatedSize(), d.cache.entries.GetMaximum()
 }
+
+// Watched returns the number of watched tokens.
+func (d *Database[U, ID]) Watched() int {
+	d.watches.mu.Lock()
+	defer d.watches.mu.Unlock()
+	watched := map[*watched[ID]]bool{}
+	for _, some := range d.watches.by {
+		for w := range some {
+			watched[w] = true
+		}
+	}
+	return len(watched)
+}
