@@ -254,9 +254,10 @@ func (s *settings) response(status int, of *response) object {
 	}
 	headers := make(object)
 	text := object{"type": "string"}
-	switch {
-	case of.setsCookie:
+	if of.setsCookie {
 		headers["Set-Cookie"] = object{"schema": text}
+	}
+	switch {
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
 		headers["Retry-After"] = object{"description": "seconds", "required": true, "schema": object{"type": "integer", "minimum": 1}}
 	case s.realm == "":

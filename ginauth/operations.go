@@ -126,7 +126,6 @@ func (o *operation) withID(schema object) *operation {
 
 // refusesTokens adds what a guard refuses with this method and these transports.
 func (o *operation) refusesTokens(s *settings, method string) {
-	o.refuses(http.StatusUnauthorized, "Unauthorized")
 	if s.realm != "" {
 		o.refuses(http.StatusBadRequest, "Bad Request")
 	}
@@ -136,7 +135,7 @@ func (o *operation) refusesTokens(s *settings, method string) {
 	if !o.guarded {
 		return
 	}
-	o.refuses(http.StatusForbidden, "Forbidden")
+	o.refuses(http.StatusUnauthorized, "Unauthorized").refuses(http.StatusForbidden, "Forbidden")
 	if slices.ContainsFunc(o.checks, func(check Check) bool { return check.fresh }) {
 		o.refuses(http.StatusUnauthorized, "INSUFFICIENT_USER_AUTHENTICATION")
 	}
@@ -172,7 +171,7 @@ func (a *Auth[U]) loginOperation() *operation {
 	o := newOperation(tagAuth, "Log in with a password").issues(a.answers).
 		form(record(object{
 			"username": typed("string"), "password": typed("string", "password"),
-			"remember": typed("boolean"), "device_token": typed("string"),
+			"remember": orNil("boolean"), "device_token": typed("string"),
 			"grant_type": object{"const": "password"},
 			"scope":      typed("string"), "client_id": typed("string"), "client_secret": typed("string"),
 		}, "username", "password")).
@@ -197,7 +196,9 @@ func (a *Auth[U]) reauthenticateOperation() *operation {
 func (a *Auth[U]) logoutOperation() *operation {
 	o := newOperation(tagAuth, "Log out")
 	o.secured = true // it is not behind a guard
-	return a.clears(o, "The session has ended.")
+	a.clears(o, "The session has ended.").refuses(http.StatusUnauthorized, "Unauthorized")
+	o.responses[http.StatusUnauthorized].setsCookie = o.responses[http.StatusNoContent].setsCookie
+	return o
 }
 
 func (a *Auth[U]) sessionsOperation() *operation {
@@ -210,7 +211,7 @@ func (a *Auth[U]) endSessionOperation() *operation {
 }
 
 func (a *Auth[U]) logoutAllOperation() *operation {
-	o := newOperation(tagAuth, "End all sessions of the user").behind().form(record(object{"keep_current": typed("boolean")}))
+	o := newOperation(tagAuth, "End all sessions of the user").behind().form(record(object{"keep_current": orNil("boolean")}))
 	o.body["required"] = false
 	return a.clears(o, "The sessions have ended.")
 }
