@@ -2,6 +2,7 @@ package openapi_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,11 +22,12 @@ import (
 // checker checks the answers of applications against their descriptions.
 type checker struct {
 	mu              sync.Mutex
-	described, seen map[string]bool // refusals: a method, a path, a status and a code
+	described, seen map[string]bool           // refusals: a method, a path, a status and a code
+	routers         map[string]routers.Router // by the description
 }
 
 func newChecker() *checker {
-	return &checker{described: make(map[string]bool), seen: make(map[string]bool)}
+	return &checker{described: make(map[string]bool), seen: make(map[string]bool), routers: make(map[string]routers.Router)}
 }
 
 // transport checks what goes through it.
@@ -45,29 +47,35 @@ func (c *checker) watch(tb testing.TB, description map[string]any, next http.Rou
 	if err != nil {
 		tb.Fatal(err)
 	}
-	doc, err := openapi3.NewLoader().LoadFromData(encoded)
-	if err == nil {
-		err = doc.Validate(tb.Context())
-	}
-	if err != nil {
-		tb.Fatalf("the description is not valid: %v", err)
-	}
-	router, err := gorillamux.NewRouter(doc)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for path, item := range description["paths"].(map[string]any) {
-		for method, operation := range item.(map[string]any) {
-			for status, response := range operation.(map[string]any)["responses"].(map[string]any) {
-				for _, code := range codesIn(response) {
-					c.described[refusal(method, path, status, code)] = true
+	if c.routers[string(encoded)] == nil {
+		if c.routers[string(encoded)], err = newRouter(tb.Context(), encoded); err != nil {
+			tb.Fatalf("the description is not valid: %v", err)
+		}
+		for path, item := range description["paths"].(map[string]any) {
+			for method, operation := range item.(map[string]any) {
+				for status, response := range operation.(map[string]any)["responses"].(map[string]any) {
+					for _, code := range codesIn(response) {
+						c.described[refusal(method, path, status, code)] = true
+					}
 				}
 			}
 		}
 	}
-	return &transport{c, tb, router, next}
+	return &transport{c, tb, c.routers[string(encoded)], next}
+}
+
+// newRouter returns a router that finds the operations of a description, which must be valid.
+func newRouter(ctx context.Context, description []byte) (routers.Router, error) {
+	doc, err := openapi3.NewLoader().LoadFromData(description)
+	if err != nil {
+		return nil, err
+	}
+	if err := doc.Validate(ctx); err != nil {
+		return nil, err
+	}
+	return gorillamux.NewRouter(doc)
 }
 
 // strict forbids members that are not described, in the schemas of answers.
@@ -119,7 +127,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	route, params, err := t.router.FindRoute(req)
-	if errors.Is(err, routers.ErrPathNotFound) || errors.Is(err, routers.ErrMethodNotAllowed) {
+	if err != nil {
 		return resp, nil // a route of the application
 	}
 	content, err := io.ReadAll(resp.Body)
