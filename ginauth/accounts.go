@@ -179,7 +179,10 @@ func (m manager[U, ID]) view(user U, body map[string]any) {
 	body["is_active"], body["is_verified"], body["is_superuser"] = a.Active, a.Verified, a.Superuser
 }
 
-func (m manager[U, ID]) idSchema() map[string]any {
+func (m manager[U, ID]) idSchema() map[string]any { return idSchema[ID]() }
+
+// idSchema returns the JSON Schema of an ID, by what the zero ID is in JSON.
+func idSchema[ID comparable]() map[string]any {
 	var id ID
 	encoded, err := json.Marshal(id)
 	_, isUUID := any(id).(uuid.UUID)

@@ -21,9 +21,10 @@ import (
 // your own with [MergeOpenAPI], or serve it with [Auth.OpenAPIHandler].
 //
 // Its security schemes, latchkeyBearer and latchkeyCookie, are those of your own guarded routes
-// too. A second cookie is latchkeyCookie2. With Config.OnRefusal, the refusals have no schema:
-// their bodies are yours. A user can have further members, of Hooks.View. To describe them, give
-// your document a schema of the name LatchkeyUser.
+// too. A second cookie is latchkeyCookie2. A user can have further members, of Hooks.View: to
+// describe them, give your document a schema of the name LatchkeyUser. With Config.OnRefusal, the
+// refusals have no schema, because their bodies are yours. What else a hook refuses is not
+// described.
 //
 // The paths have the prefixes of their groups. A gin.IRouter that has no method BasePath, as
 // gin.Engine and gin.RouterGroup have, counts as the root.

@@ -128,6 +128,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	route, params, err := t.router.FindRoute(req)
 	if err != nil {
+		if strings.Contains(req.URL.Path, "/auth/") && resp.StatusCode != http.StatusNotFound {
+			t.tb.Errorf("%s %s: %d: it is not described", req.Method, req.URL.Path, resp.StatusCode)
+		}
 		return resp, nil // a route of the application
 	}
 	content, err := io.ReadAll(resp.Body)
