@@ -80,6 +80,10 @@ type Config struct {
 	// further check.
 	CheckPassword func(ctx context.Context, password string) error
 
+	// KeepHashes leaves an outdated password hash as it is at a login; see account.Config.
+	// Default false.
+	KeepHashes bool
+
 	// VerifyHash verifies stored hashes of a scheme that is not built in; see account.Config.
 	// Default: they are unusable.
 	VerifyHash func(ctx context.Context, hash, password string) (bool, error)
@@ -144,6 +148,10 @@ type Config struct {
 	// Default false; see mongostore.UsersConfig.
 	AnyCase bool
 
+	// Legacy accepts the tokens of a fastapi-users application that runs beside, or did before.
+	// Without a Collection, the default, none are accepted; see mongostore.LegacyConfig.
+	Legacy mongostore.LegacyConfig
+
 	// TTLGrace is how long the row of an expired token is kept, because the server's
 	// clock may differ. Default 5 minutes.
 	TTLGrace time.Duration
@@ -204,7 +212,7 @@ type Collections struct {
 }
 
 // check returns an error if two collections have one name.
-func (c Collections) check() error {
+func (c Collections) check(legacy string) error {
 	fields := map[string]string{}
 	for _, f := range []struct{ field, name, byDefault string }{
 		{"Users", c.Users, "users"}, {"AccessTokens", c.AccessTokens, "access_tokens"},
@@ -216,6 +224,9 @@ func (c Collections) check() error {
 			return fmt.Errorf("latchkey: Config.Collections.%s and %s are both %q: each needs a collection of its own", other, f.field, name)
 		}
 		fields[name] = f.field
+	}
+	if other := fields[legacy]; other != "" && legacy != "" {
+		return fmt.Errorf("latchkey: Config.Legacy.Collection and Collections.%s are both %q: give Latchkey's collection another name, because fastapi-users would take its digests for tokens", other, legacy)
 	}
 	return nil
 }
@@ -278,7 +289,7 @@ func (c *Config) accounts() account.Config {
 		MaxConcurrentHashes: c.MaxConcurrentHashes, MaxHashWait: c.MaxHashWait, Timeout: c.Timeout,
 		Limiter: c.Limiter, InsecureNoLimiter: c.InsecureNoLimiter,
 		RegistrationsPerNetwork: c.RegistrationsPerNetwork,
-		MinPasswordLength:       c.MinPasswordLength, CheckPassword: c.CheckPassword, VerifyHash: c.VerifyHash, Mail: c.Mail,
+		MinPasswordLength:       c.MinPasswordLength, CheckPassword: c.CheckPassword, KeepHashes: c.KeepHashes, VerifyHash: c.VerifyHash, Mail: c.Mail,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

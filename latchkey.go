@@ -38,6 +38,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	Tokens        *mongostore.Tokens[ID]
 	Attempts      *mongostore.Attempts
 	OneTimeTokens *mongostore.OneTimeTokens[ID]
+	// Legacy is the store behind Sessions, with Tokens in it, if Config.Legacy is set;
+	// otherwise nil.
+	Legacy *mongostore.LegacyTokens[ID]
 
 	apiTokens *mongostore.Tokens[ID] // nil without Config.APITokens
 }
@@ -53,7 +56,7 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // configuration is wrong, or where Member cannot be stored.
 func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
 	cfg.fillDefaults()
-	if err := cfg.Collections.check(); err != nil {
+	if err := cfg.Collections.check(cfg.Legacy.Collection); err != nil {
 		return nil, err
 	}
 	users, err := mongostore.NewUsers[U, ID, P](db, cfg.users())
@@ -72,11 +75,19 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	sessions, err := strategy.NewDatabase(tokens, users, cfg.sessions())
+	var store strategy.Store[ID] = tokens
+	var legacy *mongostore.LegacyTokens[ID]
+	if cfg.Legacy != (mongostore.LegacyConfig{}) {
+		if legacy, err = mongostore.NewLegacyTokens(tokens, cfg.Legacy); err != nil {
+			return nil, fmt.Errorf("latchkey: %w", err)
+		}
+		store = legacy
+	}
+	sessions, err := strategy.NewDatabase(store, users, cfg.sessions())
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime}
+	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, Legacy: legacy}
 	told := []account.Sessions[ID]{sessions}
 	if len(cfg.APITokens.Scopes) > 0 {
 		if err = lk.addAPITokens(db, cfg); err == nil {

@@ -174,7 +174,7 @@ func (m *Manager[U, ID]) check(ctx context.Context, user *U, password string) (e
 	case !(*user).IsActive():
 		return event.ReasonUserInactive, nil
 	}
-	if outdated {
+	if outdated && !m.cfg.KeepHashes {
 		m.rehash(ctx, a, password)
 	}
 	return "", nil

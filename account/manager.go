@@ -63,6 +63,12 @@ type Config struct {
 	// shows its text to the client. nil means no further check.
 	CheckPassword func(ctx context.Context, password string) error
 
+	// KeepHashes leaves the hash of a password as it is when its user logs in, although its scheme
+	// or its parameters are outdated: while another program that does not know argon2id verifies
+	// the passwords too. Passwords that are set get an argon2id hash in any case. Default false:
+	// a login replaces an outdated hash.
+	KeepHashes bool
+
 	// VerifyHash reports whether a password matches a stored hash of a scheme that is not built
 	// in; [Manager.ImportHash] lists those that are. It never gets a hash that begins like a
 	// built-in one. If it returns true, the hash is replaced by argon2id of that password, so

@@ -260,21 +260,21 @@ func (u *Users[U, ID]) collisions(ctx context.Context, odd *oddAddresses, batch 
 }
 
 // eachBatch calls do with all documents, in batches.
-func (u *Users[U, ID]) eachBatch(ctx context.Context, projection bson.D, progress func(done, total int64), do func([]bson.Raw) error) error {
+func (s *store) eachBatch(ctx context.Context, projection bson.D, progress func(done, total int64), do func([]bson.Raw) error) error {
 	var total, done int64
 	if progress != nil {
 		var err error
-		if total, err = u.coll.EstimatedDocumentCount(ctx); err != nil {
-			return wrap("count the accounts", err)
+		if total, err = s.coll.EstimatedDocumentCount(ctx); err != nil {
+			return wrap("count the documents of "+s.coll.Name(), err)
 		}
 	}
 	opts := options.Find().SetBatchSize(auditBatch)
 	if len(projection) > 0 {
 		opts.SetProjection(projection)
 	}
-	cur, err := u.coll.Find(ctx, bson.D{}, opts)
+	cur, err := s.coll.Find(ctx, bson.D{}, opts)
 	if err != nil {
-		return wrap("read the accounts", err)
+		return wrap("read "+s.coll.Name(), err)
 	}
 	defer func() { _ = cur.Close(context.WithoutCancel(ctx)) }()
 	var batch []bson.Raw
@@ -295,7 +295,7 @@ func (u *Users[U, ID]) eachBatch(ctx context.Context, projection bson.D, progres
 		}
 	}
 	if err := cur.Err(); err != nil {
-		return wrap("read the accounts", err)
+		return wrap("read "+s.coll.Name(), err)
 	}
 	return flush()
 }

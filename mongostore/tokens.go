@@ -87,10 +87,19 @@ type tokenDoc[ID comparable] struct {
 	AuthenticatedAt time.Time `bson:"authenticated_at,omitempty"`
 	TokenVersion    int64     `bson:"token_version,omitempty"`
 	ExpiresAt       time.Time `bson:"expires_at,omitempty"`
+	Legacy          bool      `bson:"legacy,omitempty"`
 	Scopes          []string  `bson:"scopes,omitempty"`
 	Name            string    `bson:"name,omitempty"`
 	UserAgent       string    `bson:"user_agent,omitempty"`
 	ClientIP        string    `bson:"client_ip,omitempty"`
+}
+
+func newTokenDoc[ID comparable](t strategy.AccessToken[ID]) tokenDoc[ID] {
+	return tokenDoc[ID]{
+		ID: t.ID, Token: t.Digest, UserID: t.UserID, CreatedAt: t.CreatedAt,
+		LastUsedAt: t.LastUsedAt, AuthenticatedAt: t.AuthenticatedAt, TokenVersion: t.TokenVersion, ExpiresAt: t.ExpiresAt,
+		Legacy: t.Legacy, Scopes: t.Scopes, Name: t.Name, UserAgent: t.UserAgent, ClientIP: t.ClientIP,
+	}
 }
 
 // utc returns t in UTC, as clients can be set to decode local times. It returns the zero
@@ -170,11 +179,7 @@ func (t *Tokens[ID]) Retention() time.Duration { return t.lifetime }
 
 // Insert implements strategy.Store.
 func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID]) error {
-	doc := tokenDoc[ID]{
-		ID: token.ID, Token: token.Digest, UserID: token.UserID, CreatedAt: token.CreatedAt,
-		LastUsedAt: token.LastUsedAt, AuthenticatedAt: token.AuthenticatedAt, TokenVersion: token.TokenVersion, ExpiresAt: token.ExpiresAt,
-		Scopes: token.Scopes, Name: token.Name, UserAgent: token.UserAgent, ClientIP: token.ClientIP,
-	}
+	doc := newTokenDoc(token)
 	return t.write(ctx, "insert the token", func(ctx context.Context) error {
 		_, err := t.coll.InsertOne(ctx, doc)
 		if mongo.IsDuplicateKeyError(err) {
@@ -222,6 +227,23 @@ func (t *Tokens[ID]) Rename(ctx context.Context, userID ID, id uuid.UUID, name s
 // Rotate implements strategy.Store. On a collection that is sharded by token it needs
 // retryable writes, the driver's default.
 func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
+	return t.rotateRow(ctx, tokenFilter(digest), rotationUpdate(to))
+}
+
+// rotateRow applies an update to the row that a filter matches, and returns the changed row.
+func (t *Tokens[ID]) rotateRow(ctx context.Context, filter any, update bson.D) (strategy.AccessToken[ID], error) {
+	opts := options.FindOneAndUpdate().SetReturnDocument(options.After)
+	doc, err := t.findAndModify(ctx, "rotate the token", filter, func(ctx context.Context, filter any) *mongo.SingleResult {
+		return t.coll.FindOneAndUpdate(ctx, filter, update, opts)
+	})
+	if err != nil {
+		return strategy.AccessToken[ID]{}, err
+	}
+	return t.valid(ctx, doc)
+}
+
+// rotationUpdate returns the update that carries out a rotation.
+func rotationUpdate(to strategy.Rotation) bson.D {
 	set := bson.D{{Key: "token", Value: to.Digest}}
 	if !to.AuthenticatedAt.IsZero() {
 		set = append(set, bson.E{Key: "authenticated_at", Value: to.AuthenticatedAt})
@@ -237,14 +259,7 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	if raise != nil {
 		update = append(update, bson.E{Key: "$max", Value: raise})
 	}
-	opts := options.FindOneAndUpdate().SetReturnDocument(options.After)
-	doc, err := t.findAndModify(ctx, "rotate the token", tokenFilter(digest), func(ctx context.Context, filter any) *mongo.SingleResult {
-		return t.coll.FindOneAndUpdate(ctx, filter, update, opts)
-	})
-	if err != nil {
-		return strategy.AccessToken[ID]{}, err
-	}
-	return t.valid(ctx, doc)
+	return update
 }
 
 // ByUser implements strategy.Store.
@@ -253,22 +268,37 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 	defer cancel()
 	filter := bson.D{{Key: "user_id", Value: userID}}
 	if (after != strategy.Position{}) {
-		filter = append(filter, bson.E{Key: "$or", Value: bson.A{
-			bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: after.CreatedAt}}}},
-			bson.D{{Key: "created_at", Value: after.CreatedAt}, {Key: "_id", Value: bson.D{{Key: "$lt", Value: after.ID}}}},
-		}})
+		filter = append(filter, olderThan(after.CreatedAt, bson.D{{Key: "$lt", Value: after.ID}}))
 	}
+	tokens, err := newest(ctx, &t.store, userID, filter, limit, func(doc bson.Raw) (strategy.AccessToken[ID], error) {
+		return parseToken[ID](doc, t.registry)
+	})
+	return tokens, wrap("list the tokens", err)
+}
+
+// olderThan returns the condition that a row is older than a time, or as old and its _id meets
+// a condition.
+func olderThan(at time.Time, id bson.D) bson.E {
+	return bson.E{Key: "$or", Value: bson.A{
+		bson.D{{Key: "created_at", Value: bson.D{{Key: "$lt", Value: at}}}},
+		bson.D{{Key: "created_at", Value: at}, {Key: "_id", Value: id}},
+	}}
+}
+
+// newest returns the newest rows of a user that a filter matches, and reports those that parse
+// cannot read.
+func newest[ID comparable](ctx context.Context, s *store, userID ID, filter bson.D, limit int, parse func(bson.Raw) (strategy.AccessToken[ID], error)) ([]strategy.AccessToken[ID], error) {
 	for ask := limit; ; ask *= 2 {
-		tokens, invalid, err := t.list(ctx, filter, ask)
+		tokens, invalid, err := list(ctx, s.coll, filter, ask, parse)
 		if err != nil {
-			return nil, fmt.Errorf("mongostore: list the tokens: %w", err)
+			return nil, err
 		}
 		// Invalid documents took places, so ask for more.
 		if len(tokens) < limit && len(tokens)+len(invalid) == ask {
 			continue
 		}
 		for _, i := range invalid {
-			t.invalid(ctx, i.doc, userID, i.cause)
+			s.invalid(ctx, i.doc, userID, i.cause)
 		}
 		return tokens[:min(limit, len(tokens))], nil
 	}
@@ -281,15 +311,15 @@ type invalidDocument struct {
 }
 
 // list reads at most limit rows, newest first, and separates the invalid ones.
-func (t *Tokens[ID]) list(ctx context.Context, filter bson.D, limit int) (tokens []strategy.AccessToken[ID], invalid []invalidDocument, err error) {
+func list[ID comparable](ctx context.Context, coll *mongo.Collection, filter bson.D, limit int, parse func(bson.Raw) (strategy.AccessToken[ID], error)) (tokens []strategy.AccessToken[ID], invalid []invalidDocument, err error) {
 	newestFirst := bson.D{{Key: "created_at", Value: -1}, {Key: "_id", Value: -1}}
-	cur, err := t.coll.Find(ctx, filter, options.Find().SetSort(newestFirst).SetLimit(int64(limit)))
+	cur, err := coll.Find(ctx, filter, options.Find().SetSort(newestFirst).SetLimit(int64(limit)))
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { _ = cur.Close(ctx) }()
 	for cur.Next(ctx) {
-		token, err := parseToken[ID](cur.Current, t.registry)
+		token, err := parse(cur.Current)
 		if err != nil {
 			invalid = append(invalid, invalidDocument{slices.Clone(cur.Current), err})
 			continue

@@ -60,6 +60,8 @@ func parseToken[ID comparable](doc bson.Raw, reg *bson.Registry) (t strategy.Acc
 			t.TokenVersion, cause = integerOf(v)
 		case "expires_at":
 			t.ExpiresAt, ok = timeOf(v)
+		case "legacy":
+			t.Legacy, ok = v.BooleanOK()
 		case "scopes":
 			t.Scopes, ok = stringsOf(v)
 		case "name":

@@ -27,6 +27,7 @@ type Database[U User[ID], ID comparable] struct {
 
 	cache   *cache[U, ID]     // nil without Config.Cache
 	log     RevocationLog[ID] // nil if revocations are not published
+	legacy  LegacyStore[ID]   // nil if no legacy tokens are accepted
 	unknown unknownQuota[ID]
 
 	stop       context.CancelFunc // stops the background work
@@ -67,6 +68,9 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	} else if cfg.PublishRevocations {
 		return nil, fmt.Errorf("strategy: Config.PublishRevocations: %T does not implement RevocationLog", tokens)
 	}
+	if d.legacy, _ = tokens.(LegacyStore[ID]); d.legacy != nil && cfg.SurvivePasswordChange {
+		return nil, fmt.Errorf("strategy: Config.SurvivePasswordChange is set, but %T accepts legacy tokens, which are logins: use a store without them", tokens)
+	}
 	background, stop := context.WithCancel(context.Background())
 	d.stop = stop
 	if cached && d.log != nil {
@@ -84,8 +88,11 @@ func (d *Database[U, ID]) Lifetime() time.Duration { return d.cfg.Lifetime }
 // Prefix returns the characters with which every token begins: Config.TokenPrefix.
 func (d *Database[U, ID]) Prefix() string { return d.format.Prefix() }
 
-// WellFormed reports, without I/O, whether a string has the format of the tokens.
-func (d *Database[U, ID]) WellFormed(token string) bool { return d.format.WellFormed(token) }
+// WellFormed reports, without I/O, whether a string has the format of the tokens, or of those of
+// a [LegacyStore].
+func (d *Database[U, ID]) WellFormed(token string) bool {
+	return d.format.WellFormed(token) || d.isLegacy(token)
+}
 
 // now returns the time in whole milliseconds, the precision of stores, so that ages are
 // exact.
@@ -162,11 +169,11 @@ func (d *Database[U, ID]) WriteToken(ctx context.Context, user U, opts ...TokenO
 // by ID, because a rotation can give them other tokens meanwhile.
 func (d *Database[U, ID]) resolve(ctx context.Context, tokens []string) (rows []AccessToken[ID], err error) {
 	for _, token := range tokens {
-		digest, ok := d.format.Digest(token)
+		p, ok := d.parse(token)
 		if !ok {
 			continue
 		}
-		row, err := d.tokens.ByToken(ctx, digest)
+		row, err := d.byToken(ctx, p)
 		switch {
 		case err == nil:
 			rows = append(rows, row)
@@ -204,20 +211,21 @@ func (d *Database[U, ID]) insert(ctx context.Context, user U, row AccessToken[ID
 //
 // With a [Cache], requests share the session: do not change it.
 func (d *Database[U, ID]) ReadToken(ctx context.Context, token string) (*Session[U], error) {
-	if d.cache != nil {
+	// A legacy token is not cached: another program can revoke it without a word.
+	if d.cache != nil && !d.isLegacy(token) {
 		return d.readCached(ctx, token)
 	}
-	digest, ok := d.format.Digest(token)
+	p, ok := d.parse(token)
 	if !ok {
 		return nil, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
 	now := d.now()
-	row, user, err := d.read(ctx, digest, now, nil)
+	row, user, err := d.read(ctx, p, now, nil)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session[U]{SessionInfo: d.info(row), User: user}
-	if d.touchDue(&s.SessionInfo, now) && d.touch(ctx, &s.SessionInfo, digest, now) {
+	if d.touchDue(&s.SessionInfo, now) && d.touch(ctx, &s.SessionInfo, p.digest, now) {
 		s.LastUsedAt = now
 	}
 	return s, nil
@@ -302,7 +310,7 @@ func (d *Database[U, ID]) readEntry(ctx context.Context, f *flight[U, ID], key t
 	e := &entry[U, ID]{readAt: d.cfg.Now(), seq: d.cache.stripes.seq.Load()}
 	keep := d.cache.usable(e.readAt)
 	digest := key.Digest()
-	row, u, err := d.read(ctx, digest, wholeMS(e.readAt), nil)
+	row, u, err := d.read(ctx, presented{digest: digest}, wholeMS(e.readAt), nil)
 	if err != nil {
 		f.row = row
 		return err
@@ -326,8 +334,8 @@ type reauthentication[ID comparable] struct {
 // read returns the row of a valid token and its user. It returns the row, if it found one,
 // even if it returns an error. re is nil, or a reauthentication whose time and token version
 // raise those of the row.
-func (d *Database[U, ID]) read(ctx context.Context, digest string, now time.Time, re *reauthentication[ID]) (row AccessToken[ID], user U, err error) {
-	row, err = d.tokens.ByToken(ctx, digest)
+func (d *Database[U, ID]) read(ctx context.Context, p presented, now time.Time, re *reauthentication[ID]) (row AccessToken[ID], user U, err error) {
+	row, err = d.byToken(ctx, p)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return row, user, d.denied(ctx, denyUnknown, row)
@@ -366,7 +374,7 @@ func (d *Database[U, ID]) invalid(row *AccessToken[ID], now time.Time) *denial {
 	case d.cfg.Lifetime > 0 && row.CreatedAt.Before(now.Add(-d.cfg.Lifetime)),
 		!row.ExpiresAt.IsZero() && row.ExpiresAt.Before(now):
 		return denyExpired
-	case d.cfg.IdleTimeout > 0 && row.Scopes == nil && row.usedAt().Before(now.Add(-d.cfg.IdleTimeout)):
+	case d.cfg.IdleTimeout > 0 && row.Scopes == nil && !row.useUnknown() && row.usedAt().Before(now.Add(-d.cfg.IdleTimeout)):
 		return denyIdle
 	case row.authenticatedAt().Before(d.cfg.NotBefore):
 		return denySuperseded
@@ -378,12 +386,12 @@ func (d *Database[U, ID]) invalid(row *AccessToken[ID], now time.Time) *denial {
 // It is idempotent: an unknown token is a success, and a malformed one is a success without
 // I/O. After an error the token may still be valid.
 func (d *Database[U, ID]) DestroyToken(ctx context.Context, token string) error {
-	digest, ok := d.format.Digest(token)
+	p, ok := d.parse(token)
 	if !ok {
 		return nil
 	}
-	row, err := d.tokens.Delete(ctx, digest)
-	err = d.announce(ctx, Revocation[ID]{Digest: digest}, err)
+	row, err := d.delete(ctx, p)
+	err = d.announce(ctx, Revocation[ID]{Digest: p.digest}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return nil
@@ -415,7 +423,7 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 		}
 	}
 	now := d.now()
-	old, ok := d.format.Digest(token)
+	old, ok := d.parse(token)
 	if !ok {
 		return Secret{}, Session[U]{}, d.denied(ctx, denyMalformed, AccessToken[ID]{})
 	}
@@ -436,11 +444,14 @@ func (d *Database[U, ID]) RotateToken(ctx context.Context, token string, opts ..
 	if re != nil {
 		to.AuthenticatedAt, to.TokenVersion = row.AuthenticatedAt, row.TokenVersion
 	}
+	if row.Legacy { // from now on the token version counts
+		to.TokenVersion = user.TokenVersion()
+	}
 	if d.cfg.TouchInterval > 0 {
 		to.LastUsedAt = now
 	}
 	row, err = d.rotate(ctx, old, to)
-	err = d.announce(ctx, Revocation[ID]{Digest: old}, err)
+	err = d.announce(ctx, Revocation[ID]{Digest: old.digest}, err)
 	switch {
 	case errors.Is(err, ErrTokenNotFound): // rotated or revoked by a concurrent request
 		return Secret{}, Session[U]{}, d.denied(ctx, denyUnknown, row)

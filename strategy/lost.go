@@ -36,9 +36,15 @@ func secondTry(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // rotate is Store.Rotate. If the answer is lost, it rotates again, which changes nothing
 // unless the row still has the old digest, and looks for the new one.
-func (d *Database[U, ID]) rotate(ctx context.Context, old string, to Rotation) (AccessToken[ID], error) {
+func (d *Database[U, ID]) rotate(ctx context.Context, old presented, to Rotation) (AccessToken[ID], error) {
+	once := func(ctx context.Context) (AccessToken[ID], error) {
+		if old.legacy != "" {
+			return d.legacy.RotateLegacyToken(ctx, old.legacy, to)
+		}
+		return d.tokens.Rotate(ctx, old.digest, to)
+	}
 	first, cancel := firstTry(ctx)
-	row, lost := d.tokens.Rotate(first, old, to)
+	row, lost := once(first)
 	cancel()
 	if lost == nil || errors.Is(lost, ErrTokenNotFound) {
 		return row, lost
@@ -47,7 +53,7 @@ func (d *Database[U, ID]) rotate(ctx context.Context, old string, to Rotation) (
 	defer cancel()
 	err := lost
 	if !gone(ctx) { // a client that has gone would not get the new token
-		if row, err = d.tokens.Rotate(second, old, to); err == nil {
+		if row, err = once(second); err == nil {
 			return row, nil
 		}
 	}

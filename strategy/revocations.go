@@ -158,7 +158,8 @@ func (q *unknownQuota[ID]) published(r unknownRevocation[ID]) {
 // UserChanged then deletes their rows too, except that of the session in ctx, which ginauth's
 // Renew may keep. That is a clean-up: a failure is an event, not an error. With
 // [Config.SurvivePasswordChange], it deletes the rows only for [RevokedAll]; that is what revokes
-// the tokens, so a failure is an error.
+// the tokens, so a failure is an error. A failure is an error too if the store is a [LegacyStore],
+// since legacy tokens have no token version.
 func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked Revoked) error {
 	if d.cfg.SurvivePasswordChange && revoked == RevokedAll {
 		return d.DestroyAll(ctx, userID)
@@ -174,7 +175,9 @@ func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked Re
 		current = append(current, s.ID)
 	}
 	n, err := d.tokens.DeleteByUser(ctx, userID, current...)
-	_ = d.destroyedAll(ctx, userID, n, err)
+	if err = d.destroyedAll(ctx, userID, n, err); d.legacy != nil {
+		return err
+	}
 	return nil
 }
 

@@ -96,7 +96,14 @@ func (d *Database[U, ID]) valid(ctx context.Context, user U, after Position, lim
 
 // current reports whether a row has its user's token version, if that matters.
 func (d *Database[U, ID]) current(row *AccessToken[ID], user U) bool {
-	return d.cfg.SurvivePasswordChange || row.TokenVersion == user.TokenVersion()
+	switch {
+	case d.cfg.SurvivePasswordChange || row.Legacy:
+		return true
+	case d.legacy != nil:
+		// The former system can have dropped the user's version, which begins at 0 again.
+		return row.TokenVersion >= user.TokenVersion()
+	}
+	return row.TokenVersion == user.TokenVersion()
 }
 
 // RenameSession names a session of a user. Names are cut to 100 bytes, as by [WithName]. It

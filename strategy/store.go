@@ -31,6 +31,9 @@ type AccessToken[ID comparable] struct {
 	// ExpiresAt is the last moment at which the token is valid, if that is earlier than
 	// [Config.Lifetime] says.
 	ExpiresAt time.Time
+	// Legacy means that the token was issued by a former system; see [LegacyStore]. Its
+	// TokenVersion is not compared with the user's.
+	Legacy bool
 	// Scopes are the scopes of the token. nil means a login, which may do everything.
 	Scopes []string
 	// Name, UserAgent and ClientIP help users to recognise their sessions.

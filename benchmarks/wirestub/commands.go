@@ -3,6 +3,7 @@ package wirestub
 import (
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,10 @@ func (s *store) run(c command) (*wirebson.Document, error) {
 		return s.delete(c)
 	case "findAndModify":
 		return s.findAndModify(c)
+	case "getMore":
+		return s.getMore(c)
+	case "count", "aggregate":
+		return s.count(c)
 	case "createIndexes":
 		return s.createIndexes(c)
 	case "listIndexes":
@@ -98,8 +103,8 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	case byDate:
 		found, err = coll.findInOrder(filter, field, newestFirst, int64(limit))
 	case sort.Len() > 0:
-		if found, err = coll.find(filter, 0); len(found) > 1 { // a single document needs no order
-			err = rejectOptions(c.spec, "sort")
+		if found, err = coll.find(filter, 0); err == nil {
+			found, err = sorted(found, sort, int64(limit))
 		}
 	default:
 		found, err = coll.find(filter, int64(limit))
@@ -107,28 +112,134 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	batch := wirebson.MakeArray(len(found))
-	for _, r := range found {
-		raw := r.raw
-		if idOnly {
-			if raw, err = wirebson.MustDocument("_id", r.doc.Get("_id")).Encode(); err != nil {
+	raws := make([]wirebson.RawDocument, len(found))
+	for i, r := range found {
+		if raws[i] = r.raw; idOnly {
+			if raws[i], err = wirebson.MustDocument("_id", r.doc.Get("_id")).Encode(); err != nil {
 				return nil, err
 			}
 		}
-		if err := batch.Add(raw); err != nil {
+	}
+	size, _ := number(c.spec.Get("batchSize"))
+	return s.cursor(db+"."+name, "firstBatch", 0, raws, int(size))
+}
+
+// sorted returns the first rows by the fields of a sort; a limit of 0 means all.
+func sorted(rows []*row, sort *wirebson.Document, limit int64) ([]*row, error) {
+	var failed error
+	slices.SortFunc(rows, func(a, b *row) int {
+		for i := range sort.Len() {
+			field, direction := sort.GetByIndex(i)
+			n, ok := compare(a.doc.Get(field), b.doc.Get(field))
+			if !ok {
+				failed = notImplemented("a sort by values of several kinds")
+			}
+			if down, _ := number(direction); down < 0 {
+				n = -n
+			}
+			if n != 0 {
+				return n
+			}
+		}
+		return 0
+	})
+	if limit > 0 && int64(len(rows)) > limit {
+		rows = rows[:limit]
+	}
+	return rows, failed
+}
+
+// cursor returns the next documents of a query, all if size is 0, and keeps the others for
+// getMore. An id of 0 begins a cursor.
+func (s *store) cursor(ns, field string, id int64, docs []wirebson.RawDocument, size int) (*wirebson.Document, error) {
+	rest := docs[len(docs):]
+	if size > 0 && size < len(docs) {
+		docs, rest = docs[:size], docs[size:]
+	}
+	batch := wirebson.MakeArray(len(docs))
+	for _, doc := range docs {
+		if err := batch.Add(doc); err != nil {
 			return nil, err
 		}
 	}
-	return cursor(db, name, batch), nil
+	switch {
+	case len(rest) == 0:
+		delete(s.cursors, id)
+		id = 0
+	case id == 0:
+		s.lastCursor++
+		id = s.lastCursor
+	}
+	if id != 0 {
+		s.cursors[id] = rest
+	}
+	return wirebson.MustDocument("cursor", wirebson.MustDocument(field, batch, "id", id, "ns", ns), "ok", 1.0), nil
 }
 
-// cursor returns the reply to a query: the whole result in the first batch, so that no
-// cursor stays open.
-func cursor(db, name string, batch *wirebson.Array) *wirebson.Document {
-	return wirebson.MustDocument(
-		"cursor", wirebson.MustDocument("firstBatch", batch, "id", int64(0), "ns", db+"."+name),
-		"ok", 1.0,
-	)
+func (s *store) getMore(c command) (*wirebson.Document, error) {
+	id, _ := c.spec.Get("getMore").(int64)
+	docs, ok := s.cursors[id]
+	if !ok {
+		return nil, &failure{codeCursorNotFound, "no such cursor"}
+	}
+	db, _ := c.target()
+	name, _ := c.spec.Get("collection").(string)
+	size, _ := number(c.spec.Get("batchSize"))
+	return s.cursor(db+"."+name, "nextBatch", id, docs, int(size))
+}
+
+// count carries out count, and the pipeline that drivers count documents with.
+func (s *store) count(c command) (*wirebson.Document, error) {
+	db, name := c.target()
+	coll := s.collection(db, name, false)
+	if c.name == "count" {
+		if err := rejectOptions(c.spec, "query", "skip", "limit"); err != nil {
+			return nil, err
+		}
+		return wirebson.MustDocument("n", int32(len(coll.rows)), "ok", 1.0), nil
+	}
+	stages, err := documents(c.spec.Get("pipeline"))
+	if err != nil {
+		return nil, err
+	}
+	filter := wirebson.MakeDocument(0)
+	for i, raw := range stages {
+		stage, err := raw.Decode()
+		if err != nil {
+			return nil, &failure{codeFailedToParse, err.Error()}
+		}
+		switch op := stage.Command(); {
+		case op == "$match" && i == 0:
+			if filter, err = document(stage, op); err != nil {
+				return nil, err
+			}
+		case op == "$group" && i == len(stages)-1:
+			if want := wirebson.MustDocument("_id", int32(1), "n", wirebson.MustDocument("$sum", int32(1))); !equal(stage.Get(op), want) {
+				return nil, notImplemented("a $group other than a count")
+			}
+		default:
+			return nil, notImplemented("pipeline stage " + op)
+		}
+	}
+	found, err := coll.find(filter, 0)
+	if err != nil {
+		return nil, err
+	}
+	var docs []wirebson.RawDocument
+	if len(found) > 0 {
+		doc, err := wirebson.MustDocument("_id", int32(1), "n", int32(len(found))).Encode()
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, doc)
+	}
+	return s.cursor(db+"."+name, "firstBatch", 0, docs, 0)
+}
+
+// equal reports whether a value is a document with these fields.
+func equal(v any, want *wirebson.Document) bool {
+	raw, err := want.Encode()
+	return err == nil && key(v) == key(raw)
 }
 
 // eachStatement runs a write for every statement of a command. It returns a reply with the
@@ -374,6 +485,9 @@ func updated(doc, update *wirebson.Document, inserting bool) (*row, error) {
 				if n, ok := compare(after.Get(name), value); ok && n >= 0 {
 					continue
 				}
+			case "$unset":
+				after.Remove(name)
+				continue
 			case "$inc":
 				by, ok := number(value)
 				old := 0.0
@@ -495,5 +609,5 @@ func (s *store) listIndexes(c command) (*wirebson.Document, error) {
 			return nil, err
 		}
 	}
-	return cursor(db, name, batch), nil
+	return wirebson.MustDocument("cursor", wirebson.MustDocument("firstBatch", batch, "id", int64(0), "ns", db+"."+name), "ok", 1.0), nil
 }

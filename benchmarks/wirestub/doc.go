@@ -5,8 +5,8 @@
 //
 // Every field that a filter compares for equality gets a map at its first use, and every
 // date that is sorted by gets an ordered list, so that no client is faster because of an
-// index. Filters support equality, $gt, $gte, $lt, $lte, $in, $nin, $exists, $and and $or;
-// updates support $set, $setOnInsert, $max, $inc and $currentDate; finds sort by one field,
-// which must be a date in all documents. Unique indexes are enforced; TTL indexes delete
-// nothing. The stub answers anything else with an error.
+// index. Filters support equality, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $and and $or;
+// updates support $set, $unset, $setOnInsert, $max, $inc and $currentDate; finds sort by fields
+// with values of one kind. Unique indexes are enforced; TTL indexes delete nothing. The stub
+// answers anything else with an error.
 package wirestub

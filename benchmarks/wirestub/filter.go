@@ -73,6 +73,8 @@ func matchesOps(have any, ops *wirebson.Document) (bool, error) {
 			ok = comparable && n < 0
 		case "$lte":
 			ok = comparable && n <= 0
+		case "$ne":
+			ok = key(have) != key(want)
 		case "$exists":
 			ok = (have != nil) == (want == true)
 		case "$in", "$nin":

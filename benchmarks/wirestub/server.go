@@ -34,7 +34,7 @@ func Start(addr string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wirestub: %w", err)
 	}
-	s := &Server{listener: listener, data: store{databases: make(map[string]map[string]*collection)}, conns: make(map[net.Conn]struct{})}
+	s := &Server{listener: listener, data: store{databases: make(map[string]map[string]*collection), cursors: make(map[int64][]wirebson.RawDocument)}, conns: make(map[net.Conn]struct{})}
 	s.serves.Go(s.accept)
 	return s, nil
 }
@@ -221,6 +221,7 @@ const (
 	codeNamespaceMissing = 26
 	codeCommandNotFound  = 59
 	codeNotImplemented   = 238
+	codeCursorNotFound   = 43
 	codeDuplicateKey     = 11000
 )
 

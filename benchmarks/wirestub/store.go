@@ -14,6 +14,9 @@ import (
 type store struct {
 	mu        sync.Mutex
 	databases map[string]map[string]*collection
+
+	cursors    map[int64][]wirebson.RawDocument // what getMore will return
+	lastCursor int64
 }
 
 // row is a stored document. It is immutable: an update replaces it.
@@ -227,6 +230,35 @@ func (c *collection) byField(field string, value any) []*row {
 	return values[key(value)]
 }
 
+// candidates returns the values of which a condition requires one: that of an equality, and the
+// elements of $in. ok is false for any other condition.
+func candidates(name string, value any) (values []any, ok bool) {
+	raw, composite := value.(wirebson.RawDocument)
+	if !composite {
+		return []any{value}, !strings.HasPrefix(name, "$")
+	}
+	ops, err := raw.Decode()
+	if err != nil || ops.Len() != 1 || ops.Command() != "$in" {
+		return nil, false
+	}
+	array, _ := ops.Get("$in").(wirebson.AnyArray)
+	if array == nil {
+		return nil, false
+	}
+	list, err := array.Decode()
+	if err != nil {
+		return nil, false
+	}
+	seen := make(map[string]bool)
+	for i := range list.Len() {
+		if v := list.Get(i); !seen[key(v)] {
+			seen[key(v)] = true
+			values = append(values, v)
+		}
+	}
+	return values, true
+}
+
 // find returns the rows that match a filter, at most limit of them; 0 means all.
 func (c *collection) find(filter *wirebson.Document, limit int64) (found []*row, err error) {
 	take := func(r *row) (full bool, err error) {
@@ -238,12 +270,15 @@ func (c *collection) find(filter *wirebson.Document, limit int64) (found []*row,
 	}
 	for i := range filter.Len() {
 		name, value := filter.GetByIndex(i)
-		if _, composite := value.(wirebson.RawDocument); composite || strings.HasPrefix(name, "$") {
+		values, ok := candidates(name, value)
+		if !ok {
 			continue
 		}
-		for _, r := range c.byField(name, value) {
-			if full, err := take(r); full || err != nil {
-				return found, err
+		for _, value := range values {
+			for _, r := range c.byField(name, value) {
+				if full, err := take(r); full || err != nil {
+					return found, err
+				}
 			}
 		}
 		return found, nil

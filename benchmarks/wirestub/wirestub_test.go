@@ -95,6 +95,8 @@ func TestFind(t *testing.T) {
 		{"from a later date", bson.M{"email": "ben@example.com", "born": bson.M{"$gte": date.Add(time.Millisecond)}}, 0},
 		{"in a range", bson.M{"age": bson.M{"$gt": 30, "$lt": 40}}, 1},
 		{"by either of two IDs", bson.M{"$or": bson.A{bson.M{"_id": 1}, bson.M{"_id": 3}}}, 2},
+		{"by either of two fields' values", bson.M{"email": bson.M{"$in": bson.A{"ada@example.com", "cy@example.com", "ada@example.com"}}}, 2},
+		{"not equal", bson.M{"age": bson.M{"$ne": 40}}, 1},
 		{"not in", bson.M{"_id": bson.M{"$nin": bson.A{1, 2}}}, 1},
 		{"without a field", bson.M{"name": bson.M{"$exists": false}}, 3},
 		{"all", bson.M{}, 3},
@@ -321,6 +323,46 @@ func TestFindAndModify(t *testing.T) {
 	}
 }
 
+func TestFindSortsByTwoFieldsInBatches(t *testing.T) {
+	coll := people(t, start(t)).Database().Collection("numbers")
+	var docs []any
+	for i := range 25 {
+		docs = append(docs, bson.M{"_id": i, "tens": i / 10})
+	}
+	if _, err := coll.InsertMany(t.Context(), docs); err != nil {
+		t.Fatal(err)
+	}
+	find := options.Find().SetSort(bson.D{{Key: "tens", Value: -1}, {Key: "_id", Value: 1}}).SetBatchSize(4).SetLimit(20)
+	cur, err := coll.Find(t.Context(), bson.M{}, find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []struct {
+		ID int `bson:"_id"`
+	}
+	if err := cur.All(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 20 || got[0].ID != 20 || got[4].ID != 24 || got[5].ID != 10 || got[19].ID != 4 {
+		t.Errorf("got %v, want 20 to 24, 10 to 19, 0 to 4", got)
+	}
+	if n, err := coll.CountDocuments(t.Context(), bson.M{"tens": 1}); n != 10 || err != nil {
+		t.Errorf("count: got %d, %v, want 10", n, err)
+	}
+	if n, err := coll.CountDocuments(t.Context(), bson.M{"tens": 7}); n != 0 || err != nil {
+		t.Errorf("count of nothing: got %d, %v", n, err)
+	}
+	if n, err := coll.EstimatedDocumentCount(t.Context()); n != 25 || err != nil {
+		t.Errorf("count of all: got %d, %v, want 25", n, err)
+	}
+	if _, err := coll.UpdateMany(t.Context(), bson.M{"tens": 2}, bson.M{"$unset": bson.M{"tens": ""}}); err != nil {
+		t.Error(err)
+	}
+	if n, err := coll.CountDocuments(t.Context(), bson.M{"tens": bson.M{"$exists": false}}); n != 5 || err != nil {
+		t.Errorf("count of unset fields: got %d, %v, want 5", n, err)
+	}
+}
+
 func TestUnsupportedCommandsAreErrors(t *testing.T) {
 	server := start(t)
 	coll := people(t, server)
@@ -332,8 +374,15 @@ func TestUnsupportedCommandsAreErrors(t *testing.T) {
 		{"an unknown command", func() error {
 			return coll.Database().RunCommand(t.Context(), bson.D{{Key: "frobnicate", Value: 1}}).Err()
 		}, 59},
-		{"a sort by a number", func() error {
+		{"a sort by values of several kinds", func() error {
+			if _, err := coll.InsertOne(t.Context(), bson.M{"_id": 9, "email": "d@example.com", "age": "old"}); err != nil {
+				return err
+			}
 			_, err := coll.Find(t.Context(), bson.M{}, options.Find().SetSort(bson.M{"age": 1}))
+			return err
+		}, 238},
+		{"a pipeline", func() error {
+			_, err := coll.Aggregate(t.Context(), bson.A{bson.M{"$sortByCount": "$age"}})
 			return err
 		}, 238},
 		{"a timestamp", func() error {
@@ -342,7 +391,7 @@ func TestUnsupportedCommandsAreErrors(t *testing.T) {
 		}, 238},
 		{"an unknown operator", func() error { return coll.FindOne(t.Context(), bson.M{"email": bson.M{"$regex": "a"}}).Err() }, 238},
 		{"an unknown update operator", func() error {
-			_, err := coll.UpdateByID(t.Context(), 1, bson.M{"$unset": bson.M{"age": 1}})
+			_, err := coll.UpdateByID(t.Context(), 1, bson.M{"$rename": bson.M{"age": "years"}})
 			return err
 		}, 238},
 	} {

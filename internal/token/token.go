@@ -94,6 +94,9 @@ func (f Format) Digest(token string) (digest string, ok bool) {
 	return keyOf(token).Digest(), true
 }
 
+// DigestOf returns the digest of a token of any format.
+func DigestOf(token string) string { return Key(sha256.Sum256([]byte(token))).Digest() }
+
 // Key is the SHA-256 of a token.
 type Key [sha256.Size]byte
 
