@@ -47,8 +47,10 @@
 //   - Sessions, tokens with scopes, idle timeouts, the cache: package strategy.
 //   - Accounts, passwords and login limits: package account.
 //   - Collections and indexes: package mongostore.
-//   - Logs and metrics: package event, contrib/expvarmetrics, contrib/prommetrics.
+//   - Logs and metrics: package event, contrib/expvarmetrics, contrib/prommetrics,
+//     contrib/otel.
 //   - Messages through SMTP: contrib/smtpmailer.
+//   - Login through Google, GitHub and other identity providers: contrib/oidc.
 //   - Tests of an application, without a database: package latchkeytest.
 //   - Stores in memory: package memstore. A store of your own: storetest.
 //

@@ -8,6 +8,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/internal/assembly"
 	"github.com/latchkey-go/latchkey/mongostore"
@@ -33,6 +34,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	// Config.APITokens.
 	APITokens *strategy.Database[U, ID]
 
+	// AuditTrail lists what a user did. It is nil without Config.AuditRetention.
+	AuditTrail *mongostore.AuditTrail[ID]
+
 	// Users, Tokens, Attempts and OneTimeTokens are the stores behind Accounts, Sessions,
 	// the login limits and the messages.
 	Users         *mongostore.Users[U, ID]
@@ -43,7 +47,11 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	// otherwise nil.
 	Legacy *mongostore.LegacyTokens[ID]
 
-	stores []store // these, and that of APITokens; none in a latchkeytest.Kit
+	// stores are these, those of APITokens, and AuditTrail, which is closed after all that
+	// reports events. A latchkeytest.Kit has none.
+	stores []store
+
+	ready readiness
 }
 
 // New returns a Latchkey on a database: New[Member](db, uuid.New, cfg), for a struct
@@ -55,10 +63,22 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // and Close when it ends. Without the indexes, two accounts can have one e-mail address,
 // and every request scans the collections. New returns an error that names the field where the
 // configuration is wrong, or where Member cannot be stored.
-func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
+func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (_ *Latchkey[U, ID], err error) {
 	cfg.fillDefaults()
 	if err := cfg.Collections.check(cfg.Legacy.Collection); err != nil {
 		return nil, err
+	}
+	var trail *mongostore.AuditTrail[ID]
+	if cfg.AuditRetention != 0 {
+		if trail, err = mongostore.NewAuditTrail[ID](db, cfg.auditTrail()); err != nil {
+			return nil, fmt.Errorf("latchkey: %w", err)
+		}
+		defer func() {
+			if err != nil {
+				trail.Close()
+			}
+		}()
+		cfg.OnEvent = event.Join(cfg.OnEvent, trail.Record)
 	}
 	users, err := mongostore.NewUsers[U, ID, P](db, cfg.users())
 	if err != nil {
@@ -76,7 +96,10 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	lk := &Latchkey[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, stores: []store{users, tokens, attempts, oneTime}}
+	lk := &Latchkey[U, ID]{
+		Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, AuditTrail: trail,
+		stores: []store{users, tokens, attempts, oneTime},
+	}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
 	if cfg.Legacy != (mongostore.LegacyConfig{}) {
 		if lk.Legacy, err = mongostore.NewLegacyTokens(tokens, cfg.Legacy); err != nil {
@@ -84,6 +107,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		}
 		stores.Tokens = lk.Legacy
 	}
+	lk.ready.set(cfg)
 	if len(cfg.APITokens.Scopes) > 0 {
 		apiTokens, err := mongostore.NewTokens[ID](db, cfg.apiTokens())
 		if err != nil {
@@ -91,6 +115,9 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 		}
 		stores.APITokens = apiTokens
 		lk.stores = append(lk.stores, apiTokens)
+	}
+	if trail != nil {
+		lk.stores = append(lk.stores, trail)
 	}
 	parts, err := assembly.Connect[U, ID, P](stores, newID, cfg.assembly(), assembly.Plain[U])
 	if err != nil {
@@ -110,20 +137,21 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s store) error { return s.EnsureIndexes(ctx) })
+	return wrap(lk.inTurn(func(s store) error { return s.EnsureIndexes(ctx) }))
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s store) error { return s.VerifyIndexes(ctx) })
+	return wrap(lk.inTurn(func(s store) error { return s.VerifyIndexes(ctx) }))
 }
 
 // store is a store on MongoDB.
 type store interface {
 	EnsureIndexes(ctx context.Context) error
 	VerifyIndexes(ctx context.Context) error
+	CheckIndexes(ctx context.Context) error
 	Close()
 }
 
@@ -140,7 +168,12 @@ func (lk *Latchkey[U, ID]) inTurn(do func(store) error) error {
 			break
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
+	return errors.Join(problems...)
+}
+
+// wrap returns an error of this package, or nil for nil.
+func wrap(err error) error {
+	if err != nil {
 		return fmt.Errorf("latchkey: %w", err)
 	}
 	return nil
@@ -158,8 +191,10 @@ func (lk *Latchkey[U, ID]) AuditUsers(ctx context.Context) (mongostore.Audit, er
 
 // Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
 // and waits until it has ended; for queued messages it waits as long as Config.Mail.Drain
-// says. It is idempotent. Disconnect the MongoDB client after Close.
+// says, and for the audit trail at most 5 seconds. It is idempotent. Disconnect the MongoDB
+// client after Close.
 func (lk *Latchkey[U, ID]) Close() {
+	lk.ready.closed.Store(true)
 	lk.Accounts.Close()
 	lk.Sessions.Close()
 	if lk.APITokens != nil {

@@ -26,8 +26,8 @@ const Password = "correct horse battery staple"
 // Kit is Latchkey in memory for a test. Make one with [New]. It is safe for concurrent use.
 type Kit[U strategy.User[ID], ID comparable] struct {
 	// Latchkey is what the application gets in place of the one of latchkey.New. Its fields
-	// Users, Tokens, Attempts, OneTimeTokens and Legacy are nil: the stores are in memory.
-	// EnsureIndexes and VerifyIndexes return nil.
+	// Users, Tokens, Attempts, OneTimeTokens, Legacy and AuditTrail are nil: the stores are in
+	// memory. EnsureIndexes, VerifyIndexes and Ping return nil.
 	*latchkey.Latchkey[U, ID]
 
 	// Mail has the messages that users got.

@@ -142,6 +142,13 @@ func TestContextNeedsNoKit(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := gin.New()
+	r.GET("/watch", auth.RequireUser(), func(c *gin.Context) {
+		watched, stop := auth.Watch(c)
+		defer stop()
+		if watched.Err() != nil {
+			auth.Refuse(c, context.Cause(watched))
+		}
+	})
 	r.GET("/optional", auth.OptionalUser(), auth.RequireUser(ginauth.Fresh(0)), func(c *gin.Context) { c.Status(http.StatusNoContent) })
 	auth.Routes(r)
 	ctx = latchkeytest.ContextAs(t, Member{Name: "Ann"})
@@ -149,6 +156,7 @@ func TestContextNeedsNoKit(t *testing.T) {
 		return serve(r, httptest.NewRequestWithContext(ctx, method, path, nil))
 	}
 	wantCode(t, "stacked guards", request("GET", "/optional"), 204)
+	wantCode(t, "long-lived connection", request("GET", "/watch"), 200)
 	wantCode(t, "sessions, which the store lists", request("GET", "/sessions"), 503)
 }
 
@@ -255,8 +263,8 @@ func TestConfigIsInEffect(t *testing.T) {
 	if len(events) == 0 || events[0] != event.AccountRegistered {
 		t.Errorf("the application's listener got %v, want all events", events)
 	}
-	if err := errors.Join(kit.EnsureIndexes(t.Context()), kit.VerifyIndexes(t.Context())); err != nil {
-		t.Errorf("indexes: %v", err)
+	if err := errors.Join(kit.EnsureIndexes(t.Context()), kit.VerifyIndexes(t.Context()), kit.Ping(t.Context())); err != nil {
+		t.Errorf("readiness: %v", err)
 	}
 	kit.Close() // as an application does at its end
 }
