@@ -59,6 +59,9 @@ const (
 	CacheSuspended Kind = "cache.suspended"
 	// CacheResumed: the cache is used again.
 	CacheResumed Kind = "cache.resumed"
+	// AuditDropped: events are missing from the audit trail, because they came faster than they
+	// could be written. Err says how many, and why.
+	AuditDropped Kind = "audit.dropped"
 )
 
 // Logins.

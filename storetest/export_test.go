@@ -44,6 +44,11 @@ func OneTimeTokens[ID comparable](newID func() ID, open func(testing.TB) account
 	return oneTimeSuite(newID, open)
 }
 
+// Legacy is the suite of [RunLegacy].
+func Legacy[ID comparable](newID func() ID, open func(testing.TB) (strategy.LegacyStore[ID], Issue[ID])) Suite {
+	return legacySuite(newID, open)
+}
+
 // OAuthAccounts is the suite of [RunOAuthAccounts].
 func OAuthAccounts[ID comparable](newID func() ID, open func(testing.TB) account.OAuthAccountStore[ID]) Suite {
 	return oauthSuite(newID, open)

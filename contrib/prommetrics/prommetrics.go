@@ -76,6 +76,7 @@ var known = map[event.Kind][]event.Reason{
 	event.InvalidDocument: {""},
 	event.CacheSuspended:  {""},
 	event.CacheResumed:    {""},
+	event.AuditDropped:    {""},
 
 	event.LoginSucceeded:  {""},
 	event.Reauthenticated: {""},
