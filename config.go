@@ -49,7 +49,7 @@ type Config struct {
 	Bearer ginauth.Bearer
 
 	// TrustedOrigins are other origins (scheme://host[:port]) whose pages may send
-	// unsafe requests with the cookie. Default none; see ginauth.Config.
+	// unsafe requests and open WebSockets with the cookie. Default none; see ginauth.Config.
 	TrustedOrigins []string
 
 	// OnRefusal writes the body of every refusal, or redirects, for example a 401 to the
@@ -113,6 +113,10 @@ type Config struct {
 	// APITokens are the tokens that users make for their scripts. Default: none.
 	APITokens APITokens
 
+	// AuditRetention keeps an audit trail in the database; see mongostore.AuditTrail. It is
+	// how long each event is kept, at least 1 second. Default 0: there is no audit trail.
+	AuditRetention time.Duration
+
 	// TouchInterval is how often a session's last use is stored, at most. Default a
 	// tenth of IdleTimeout; see strategy.Config.
 	TouchInterval time.Duration
@@ -127,6 +131,11 @@ type Config struct {
 	// PublishRevocations tells other processes, which have a Cache, what this one
 	// revokes. A Cache implies it. Default false.
 	PublishRevocations bool
+
+	// WatchInterval is how often the session of a request that stays open is looked up, and
+	// WatchGrace is how long such a request outlives a failure of the database. Default 5
+	// seconds and 1 minute; see strategy.Config and ginauth's Watch.
+	WatchInterval, WatchGrace time.Duration
 
 	// BodyTimeout bounds how long a request's body may take. Default 10 seconds; see
 	// ginauth.Config.
@@ -209,6 +218,7 @@ type Collections struct {
 	Revocations   string // default "revocations"
 	OneTimeTokens string // default "one_time_tokens"
 	APITokens     string // default "api_tokens"
+	Audit         string // default "audit"
 }
 
 // check returns an error if two collections have one name.
@@ -218,6 +228,7 @@ func (c Collections) check(legacy string) error {
 		{"Users", c.Users, "users"}, {"AccessTokens", c.AccessTokens, "access_tokens"},
 		{"LoginAttempts", c.LoginAttempts, "login_attempts"}, {"Revocations", c.Revocations, "revocations"},
 		{"OneTimeTokens", c.OneTimeTokens, "one_time_tokens"}, {"APITokens", c.APITokens, "api_tokens"},
+		{"Audit", c.Audit, "audit"},
 	} {
 		name := cmp.Or(f.name, f.byDefault)
 		if other := fields[name]; other != "" {
@@ -265,7 +276,8 @@ func (c *Config) apiTokens() mongostore.TokensConfig {
 func (c *Config) apiStrategy() strategy.Config {
 	return strategy.Config{
 		Lifetime: c.APITokens.Lifetime, SurvivePasswordChange: c.APITokens.SurvivePasswordChange,
-		TokenPrefix: cmp.Or(c.APITokens.Prefix, token.API.Prefix()), NotBefore: c.NotBefore, Now: c.Now, OnEvent: c.OnEvent,
+		TokenPrefix: cmp.Or(c.APITokens.Prefix, token.API.Prefix()), NotBefore: c.NotBefore,
+		WatchInterval: c.WatchInterval, WatchGrace: c.WatchGrace, Now: c.Now, OnEvent: c.OnEvent,
 	}
 }
 
@@ -279,6 +291,13 @@ func (c *Config) attempts() mongostore.AttemptsConfig {
 func (c *Config) oneTimeTokens() mongostore.OneTimeTokensConfig {
 	return mongostore.OneTimeTokensConfig{
 		Collection: c.Collections.OneTimeTokens, PurgeInterval: c.PurgeInterval,
+		Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
+func (c *Config) auditTrail() mongostore.AuditTrailConfig {
+	return mongostore.AuditTrailConfig{
+		Collection: c.Collections.Audit, Retention: c.AuditRetention, PurgeInterval: c.PurgeInterval,
 		Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent,
 	}
 }
@@ -298,7 +317,7 @@ func (c *Config) sessions() strategy.Config {
 	return strategy.Config{
 		Lifetime: c.Lifetime, IdleTimeout: c.IdleTimeout, TouchInterval: c.TouchInterval,
 		MaxSessions: c.MaxSessions, NotBefore: c.NotBefore, TokenPrefix: c.TokenPrefix,
-		Cache: c.Cache, PublishRevocations: c.PublishRevocations,
+		Cache: c.Cache, PublishRevocations: c.PublishRevocations, WatchInterval: c.WatchInterval, WatchGrace: c.WatchGrace,
 		Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

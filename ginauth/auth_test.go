@@ -363,6 +363,12 @@ func (s strangeStrategy) RotateToken(context.Context, string, ...strategy.Rotate
 
 func (s strangeStrategy) DestroyToken(context.Context, string) error { return s.err }
 
+func (s strangeStrategy) Watch(ctx context.Context, _ string, _ strategy.SessionInfo) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	cancel(s.err)
+	return ctx, func() {}
+}
+
 func (s strangeStrategy) Of(member) strategy.UserSessions { return strangeSessions(s) }
 
 func (s strangeStrategy) Lifetime() time.Duration { return 0 }

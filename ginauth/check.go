@@ -12,13 +12,16 @@ import (
 )
 
 // Check is a condition of a guard: [Verified], [Superuser], [Fresh], [Scopes], or an
-// [Auth.CheckUser] of the application. A guard with the zero Check answers 503.
+// [Auth.CheckUser] of the application. [InsecureAnyWebSocketOrigin] lifts a condition. A guard
+// with the zero Check answers 503.
 type Check struct {
 	// pass returns nil for a session that passes, or why it does not: errForbidden, a
 	// staleError or a scopeError. Any other error means that the check failed.
 	pass func(ctx context.Context, s subject) error
 	// scoped: a guard with this check accepts scoped tokens.
 	scoped bool
+	// anyOrigin: a guard with this check accepts WebSocket handshakes from any origin.
+	anyOrigin bool
 	// restricts: the check can reject ordinary users. Verified, Fresh and Scopes admit them.
 	restricts bool
 	// fresh: the check can answer that the login is too old.
@@ -40,6 +43,13 @@ var (
 	// Superuser admits superusers.
 	Superuser = Check{pass: func(_ context.Context, s subject) error { return allow(s.user.IsSuperuser()) }, restricts: true}
 )
+
+// InsecureAnyWebSocketOrigin makes a guard accept WebSocket handshakes with a cookie from pages
+// of any origin. Without it, they must come from the application's own origin, from
+// Config.TrustedOrigins or from a client that is not a browser; others get 403. A handshake is a
+// GET that the browser sends with the cookie, and the page can then read and write as the user.
+// With this check on every guard of the route, the handler must check the Origin header itself.
+var InsecureAnyWebSocketOrigin = Check{pass: func(context.Context, subject) error { return nil }, anyOrigin: true}
 
 func allow(ok bool) error {
 	if !ok {

@@ -46,6 +46,10 @@ type Strategy[U any] interface {
 	RotateToken(ctx context.Context, token string, opts ...strategy.RotateOption) (strategy.Secret, strategy.Session[U], error)
 	// DestroyToken revokes a token. It must return nil for an unknown token.
 	DestroyToken(ctx context.Context, token string) error
+	// Watch returns a context that ends with ctx, or when ReadToken would refuse the token,
+	// with the reason as its cause. session is what ReadToken returned for the token. The
+	// caller calls the CancelFunc at the end.
+	Watch(ctx context.Context, token string, session strategy.SessionInfo) (context.Context, context.CancelFunc)
 	// Of returns the sessions of a user.
 	Of(user U) strategy.UserSessions
 	// Lifetime returns how long tokens are valid; 0 means without end.
@@ -90,7 +94,8 @@ type Config struct {
 	BriefLifetime time.Duration
 
 	// TrustedOrigins are further origins (scheme://host[:port]) whose pages may send
-	// unsafe requests that a cookie authenticates; see http.CrossOriginProtection.
+	// unsafe requests and open WebSockets that a cookie authenticates; see
+	// http.CrossOriginProtection.
 	// Default none. Add the application's own origin if a proxy changes the Host
 	// header. Case, a default port and a host in Unicode do not matter. New returns an
 	// error for an entry that no browser sends as an origin, such as one with a wildcard,

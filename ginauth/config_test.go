@@ -52,6 +52,7 @@ func TestNewNamesTheWrongField(t *testing.T) {
 		{"a semicolon in the path", of(ginauth.Cookie{Name: "app", Path: "/;Domain=example.com"}), path},
 		{"an invalid domain", of(ginauth.Cookie{Name: "app", Domain: "example.com; Secure"}), domain},
 		{"SameSite=None without Secure", of(ginauth.Cookie{Name: "app", SameSite: http.SameSiteNoneMode, InsecureHTTP: true}), sameSite},
+		{"Partitioned without Secure", of(ginauth.Cookie{Name: "app", Partitioned: true, InsecureHTTP: true}), "Cookie.Partitioned"},
 		{"an unknown SameSite", of(ginauth.Cookie{SameSite: 17}), sameSite},
 		{"a negative SameSite", of(ginauth.Cookie{SameSite: -1}), sameSite},
 	} {
@@ -94,6 +95,7 @@ func TestCookiesAreSetAsConfigured(t *testing.T) {
 		{"domain", ginauth.Cookie{Name: "app", Domain: "example.com"}, "app", "; Path=/; Domain=example.com; HttpOnly; Secure; SameSite=Lax"},
 		{"secure prefix and domain", ginauth.Cookie{Name: "__Secure-app", Domain: "example.com"}, "__Secure-app", "; Path=/; Domain=example.com; HttpOnly; Secure; SameSite=Lax"},
 		{"path", ginauth.Cookie{Name: "app", Path: "/api"}, "app", "; Path=/api; HttpOnly; Secure; SameSite=Lax"},
+		{"frames of other sites", ginauth.Cookie{SameSite: http.SameSiteNoneMode, Partitioned: true}, "__Host-latchkey", "; Path=/; HttpOnly; Secure; SameSite=None; Partitioned"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			h := newRig(t)

@@ -458,6 +458,47 @@ func ExampleNew_ownUserType() {
 	// with another version: 401
 }
 
+// Server-sent events that end when their session does.
+func ExampleAuth_Watch() {
+	app := newApp(ginauth.Config{})
+	defer app.sessions.Close()
+	r := gin.New()
+	app.auth.Routes(r.Group("/auth"))
+	subscribed := make(chan bool)
+	r.GET("/ticks", app.auth.RequireUser(), func(c *gin.Context) {
+		ctx, stop := app.auth.Watch(c)
+		defer stop()
+		ticker := time.NewTicker(time.Hour)
+		defer ticker.Stop()
+		close(subscribed)
+		for {
+			select {
+			case at := <-ticker.C:
+				c.SSEvent("tick", at)
+				c.Writer.Flush()
+			case <-ctx.Done():
+				// The client connects again, unless its session has ended.
+				cause := context.Cause(ctx)
+				c.SSEvent("end", gin.H{"log_in": errors.Is(cause, strategy.ErrInvalidToken)})
+				fmt.Println("revoked:", errors.Is(cause, strategy.ErrSessionRevoked))
+				return
+			}
+		}
+	})
+
+	token := app.tokenOf("ann@example.com")
+	stream := make(chan *httptest.ResponseRecorder)
+	go func() { stream <- send(r, "GET", "/ticks", token, "") }()
+	<-subscribed
+	fmt.Println("log out:", send(r, "POST", "/auth/logout", token, "").Code)
+	fmt.Print((<-stream).Body)
+	// Output:
+	// log out: 204
+	// revoked: true
+	// event:end
+	// data:{"log_in":true}
+}
+
 // The description of the routes becomes a part of the application's own document.
 func ExampleMergeOpenAPI() {
 	auth := newApp(ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}}).auth

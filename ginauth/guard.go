@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -17,13 +18,22 @@ import (
 // valid token of an active user who passes all checks, and answers all others. Handlers
 // behind it call [Auth.CurrentUser]. Stacked guards read the token once.
 //
+// An unsafe request, or a WebSocket handshake, that a cookie authenticates must come from the
+// application's own origin or a trusted one; see [Cookie] and [InsecureAnyWebSocketOrigin].
+//
+// The answer gets a Vary header with what the guard looked at (Authorization, Cookie, Origin and
+// Sec-Fetch-Site), and "Cache-Control: private, no-store" unless one is set before the guard or
+// by the handler. Handlers add to Vary; they should not replace it.
+//
 // The guard sets the context of *c.Request in place. Do not share the request with another
 // goroutine before the guard, and do not send one *http.Request through it twice in a test.
 func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		id := a.identityOf(c)
 		defer id.discard()
-		if err := a.admit(id, c.Request, checks); err != nil {
+		err := a.admit(id, c.Request, checks)
+		a.keepPrivate(c.Writer, c.Request, id)
+		if err != nil {
 			a.reject(c, id, err)
 			return
 		}
@@ -33,12 +43,15 @@ func (a *Auth[U]) RequireUser(checks ...Check) gin.HandlerFunc {
 
 // OptionalUser returns a guard that admits every request: with its user if its token is
 // valid and the user passes all checks, else without one. If the strategy fails, it
-// answers 503, because it cannot tell which. A user admitted by an earlier guard stays.
+// answers 503, because it cannot tell which. A user admitted by an earlier guard stays. It sets
+// the same headers as [Auth.RequireUser], also without a user.
 func (a *Auth[U]) OptionalUser(checks ...Check) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		id := a.identityOf(c)
 		defer id.discard()
-		if err := a.admit(id, c.Request, checks); err != nil && status(err).code == http.StatusServiceUnavailable {
+		err := a.admit(id, c.Request, checks)
+		a.keepPrivate(c.Writer, c.Request, id)
+		if err != nil && status(err).code == http.StatusServiceUnavailable {
 			a.Refuse(c, err)
 			return
 		}
@@ -71,7 +84,7 @@ func (a *Auth[U]) admit(id *identity[U], r *http.Request, checks []Check) error 
 		}
 	}
 	// Also for a known identity: the method may have changed since the last guard.
-	if a.forged(id.by, r) {
+	if a.forged(id.by, r) && !(isWebSocket(r) && slices.ContainsFunc(checks, func(check Check) bool { return check.anyOrigin })) {
 		return ErrCrossOrigin
 	}
 	if id.session.Scoped() && !slices.ContainsFunc(checks, func(check Check) bool { return check.scoped }) {
@@ -176,10 +189,34 @@ func (a *Auth[U]) read(id *identity[U], t transport, sent carried) error {
 	return nil
 }
 
-// forged reports whether a page of another origin may have made a browser send this
-// unsafe request with the transport's token.
+// forged reports whether a page of another origin may have made a browser send this unsafe
+// request, or this WebSocket handshake, with the transport's token.
 func (a *Auth[U]) forged(t transport, r *http.Request) bool {
-	return t.ambient() && a.cfg.origins.Check(r) != nil
+	if !t.ambient() || !checksOrigin(r) {
+		return false
+	}
+	if isSafe(r) {
+		// CrossOriginProtection accepts every safe method.
+		r = &http.Request{Method: http.MethodPost, URL: r.URL, Host: r.Host, Header: r.Header}
+	}
+	return a.cfg.origins.Check(r) != nil
+}
+
+// checksOrigin reports whether a guard looks at the origin of a request whose token came in a
+// cookie.
+func checksOrigin(r *http.Request) bool { return !isSafe(r) || isWebSocket(r) }
+
+// isSafe reports whether the method of a request is safe (RFC 9110 §9.2.1).
+func isSafe(r *http.Request) bool {
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
+}
+
+// isWebSocket reports whether a request asks for a WebSocket (RFC 6455 §4.1). It matches more
+// than WebSocket libraries accept.
+func isWebSocket(r *http.Request) bool {
+	return slices.ContainsFunc(r.Header["Upgrade"], func(value string) bool {
+		return strings.Contains(strings.ToLower(value), "websocket")
+	})
 }
 
 // CurrentUser returns the user of a request that a guard admitted. ok is false without

@@ -52,10 +52,7 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.accounts, err = account.NewManager(h.users, nil, attempts, uuid.New, account.Config{
-		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
-		InsecureArgon2: true,
-	}, h.sessions)
+	h.accounts, err = newManager(h, attempts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +61,14 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	return h
+}
+
+// newManager returns a manager of the rig's users and sessions.
+func newManager(h *rig, attempts *memstore.Attempts) (*account.Manager[member, uuid.UUID], error) {
+	return account.NewManager(h.users, nil, attempts, uuid.New, account.Config{
+		Argon2:         account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1},
+		InsecureArgon2: true,
+	}, h.sessions)
 }
 
 // auth returns an Auth over the rig.

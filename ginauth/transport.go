@@ -21,6 +21,8 @@ type transport interface {
 	fmt.Stringer
 	// carried returns the tokens that a request carries. The error wraps errBadRequest.
 	carried(r *http.Request, wellFormed func(token string) bool) (carried, error)
+	// header is the header that carries the token.
+	header() looked
 	// ambient reports whether browsers add the token to the requests of every page, of
 	// whatever site.
 	ambient() bool
@@ -118,6 +120,8 @@ func parseAuthorization(header string) (string, error) {
 	return token, nil
 }
 
+func (bearer) header() looked { return lookedAtAuthorization }
+
 func (bearer) ambient() bool { return false }
 
 func (bearer) deliver(http.ResponseWriter, string, time.Duration, bool) {}
@@ -146,10 +150,10 @@ func tokenJSON(token string, remaining time.Duration) map[string]any {
 func (bearer) clear(http.ResponseWriter) {}
 
 // Cookie is a cookie for browsers. The login answers 204 with Set-Cookie; the token is not
-// in the body. An unsafe request (POST, DELETE, …) with the cookie, and a login that is
-// answered with it, must come from the application's own origin, from a trusted origin or
-// from a client that is not a browser; others get 403. See Config.TrustedOrigins. The
-// cookie is always HttpOnly, and Secure unless InsecureHTTP is set.
+// in the body. An unsafe request (POST, DELETE, …) or a WebSocket handshake with the cookie,
+// and a login that is answered with it, must come from the application's own origin, from a
+// trusted origin or from a client that is not a browser; others get 403. See
+// Config.TrustedOrigins. The cookie is always HttpOnly, and Secure unless InsecureHTTP is set.
 //
 // Logins by password set a second cookie, whose name ends in "-device", with the same
 // attributes: the browser's device token. It lasts 90 days from the last login, whatever
@@ -171,6 +175,12 @@ type Cookie struct {
 	// Default http.SameSiteLaxMode.
 	SameSite http.SameSite
 
+	// Partitioned gives the cookie a jar of its own for each site that embeds the application
+	// in a frame (CHIPS). With SameSite http.SameSiteNoneMode the application then works in
+	// frames of other sites where browsers block third-party cookies. It needs a Secure cookie.
+	// Default false.
+	Partitioned bool
+
 	// InsecureHTTP leaves out the Secure attribute: browsers send the token over plain
 	// HTTP too. It needs a Name without the default's prefix. Development on localhost
 	// works without it. Default false.
@@ -188,7 +198,10 @@ func (k Cookie) prepare() (transport, error) {
 		k.SameSite = http.SameSiteLaxMode
 	}
 	secure := !k.InsecureHTTP
-	t := cookie{http.Cookie{Name: k.Name, Path: k.Path, Domain: k.Domain, SameSite: k.SameSite, Secure: secure, HttpOnly: true}}
+	if k.Partitioned && !secure {
+		return nil, errors.New("Cookie.Partitioned: browsers reject a partitioned cookie without Secure: unset Partitioned or InsecureHTTP")
+	}
+	t := cookie{http.Cookie{Name: k.Name, Path: k.Path, Domain: k.Domain, SameSite: k.SameSite, Secure: secure, HttpOnly: true, Partitioned: k.Partitioned}}
 	if err := t.attributes.Valid(); err != nil {
 		return nil, fmt.Errorf("Cookie: %w", err)
 	}
@@ -236,6 +249,8 @@ func (k cookie) carried(r *http.Request, wellFormed func(string) bool) (c carrie
 	return c, nil
 }
 
+func (cookie) header() looked { return lookedAtCookie }
+
 func (cookie) ambient() bool { return true }
 
 func (k cookie) deliver(w http.ResponseWriter, token string, remaining time.Duration, untilClosed bool) {
@@ -271,15 +286,17 @@ func (cookie) answer(w http.ResponseWriter, _ string, _ time.Duration, _ string)
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// clear also clears the cookies that the defaults of Domain and Path would have set: the
-// configuration may have changed since the login.
+// clear also clears the cookies that the defaults of Domain, Path and Partitioned would have
+// set: the configuration may have changed since the login.
 func (k cookie) clear(w http.ResponseWriter) {
 	gone := k.attributes
 	gone.MaxAge = -1
 	gone.Expires = time.Unix(0, 0).UTC()
 	for _, gone.Domain = range slices.Compact([]string{k.attributes.Domain, ""}) {
 		for _, gone.Path = range slices.Compact([]string{k.attributes.Path, "/"}) {
-			http.SetCookie(w, &gone)
+			for _, gone.Partitioned = range slices.Compact([]bool{k.attributes.Partitioned, false}) {
+				http.SetCookie(w, &gone)
+			}
 		}
 	}
 }

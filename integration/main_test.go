@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Println(server)
 	code := m.Run()
+	if programDir != "" {
+		_ = os.RemoveAll(programDir)
+	}
 	if err := server.Close(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "integration:", err)
 		code = 1

@@ -13,9 +13,11 @@ import (
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/internal/contract"
+	"github.com/latchkey-go/latchkey/internal/fastapiusers"
 	"github.com/latchkey-go/latchkey/memstore"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/storetest"
@@ -367,4 +369,40 @@ func TestDocumentsAreAsDocumented(t *testing.T) {
 			t.Errorf("the document is\n%#v, want\n%#v", got, c.want)
 		}
 	}
+}
+
+// A store that accepts legacy tokens keeps the contract in both stages, of all tokens and of the
+// legacy ones.
+func TestLegacyTokensKeepTheContract(t *testing.T) {
+	for _, convert := range []bool{false, true} {
+		stage := map[bool]string{false: "beside", true: "convert"}[convert]
+		t.Run(stage+"/uuid.UUID", func(t *testing.T) { testLegacyTokens(t, uuid.New, convert) })
+		t.Run(stage+"/bson.ObjectID", func(t *testing.T) { testLegacyTokens(t, bson.NewObjectID, convert) })
+	}
+}
+
+func testLegacyTokens[ID comparable](t *testing.T, newID func() ID, convert bool) {
+	open := func(tb testing.TB) (strategy.LegacyStore[ID], storetest.Issue[ID]) {
+		tb.Helper()
+		db := database(tb)
+		tokens := newTokens[ID](tb, db, mongostore.TokensConfig{})
+		legacy, err := mongostore.NewLegacyTokens(tokens, mongostore.LegacyConfig{Collection: "old_tokens", Convert: convert})
+		if err == nil {
+			err = tokens.EnsureIndexes(tb.Context())
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		old := db.Collection("old_tokens", options.Collection().SetRegistry(mongostore.NewRegistry()))
+		return legacy, func(ctx context.Context, userID ID, createdAt time.Time) (string, error) {
+			secret := fastapiusers.NewToken()
+			_, err := old.InsertOne(ctx, bson.D{{Key: "token", Value: secret}, {Key: "user_id", Value: userID}, {Key: "created_at", Value: createdAt}})
+			return secret, err
+		}
+	}
+	storetest.RunLegacy(t, newID, open)
+	storetest.Run(t, newID, func(tb testing.TB) strategy.Store[ID] {
+		store, _ := open(tb)
+		return store
+	})
 }

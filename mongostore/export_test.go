@@ -133,3 +133,10 @@ var (
 	Canonical   = CanonicalReader(Fields{})
 	Ping        = ping
 )
+
+// SessionOf, ObjectOf and BeforeSession convert between session IDs and ObjectIDs.
+var (
+	SessionOf     = sessionOf
+	ObjectOf      = objectOf
+	BeforeSession = beforeSession
+)

@@ -43,3 +43,13 @@ func Revocations[ID comparable](newID func() ID, open func(testing.TB) strategy.
 func OneTimeTokens[ID comparable](newID func() ID, open func(testing.TB) account.OneTimeTokenStore[ID]) Suite {
 	return oneTimeSuite(newID, open)
 }
+
+// Legacy is the suite of [RunLegacy].
+func Legacy[ID comparable](newID func() ID, open func(testing.TB) (strategy.LegacyStore[ID], Issue[ID])) Suite {
+	return legacySuite(newID, open)
+}
+
+// OAuthAccounts is the suite of [RunOAuthAccounts].
+func OAuthAccounts[ID comparable](newID func() ID, open func(testing.TB) account.OAuthAccountStore[ID]) Suite {
+	return oauthSuite(newID, open)
+}

@@ -57,6 +57,16 @@ type Config struct {
 	// tokens or changes accounts. The Store must be a [RevocationLog]. Default false.
 	PublishRevocations bool
 
+	// WatchInterval is how often a token that is watched is looked up, or up to 25 % sooner; see
+	// [Database.Watch]. At least 10 milliseconds. Default 5 seconds; with a Cache, whose
+	// revocations are followed besides, MaxStaleness, but at least 1 second.
+	WatchInterval time.Duration
+
+	// WatchGrace is how long a [Database.Watch] outlives the last moment at which its session
+	// was known to be valid, while the store fails. At least WatchInterval. Default 1 minute, or
+	// twice WatchInterval if that is more.
+	WatchGrace time.Duration
+
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
 
@@ -71,7 +81,10 @@ func (cfg *Config) prepare() error {
 	for _, f := range []struct {
 		name  string
 		value time.Duration
-	}{{"Lifetime", cfg.Lifetime}, {"IdleTimeout", cfg.IdleTimeout}, {"TouchInterval", cfg.TouchInterval}} {
+	}{
+		{"Lifetime", cfg.Lifetime}, {"IdleTimeout", cfg.IdleTimeout}, {"TouchInterval", cfg.TouchInterval},
+		{"WatchInterval", cfg.WatchInterval}, {"WatchGrace", cfg.WatchGrace},
+	} {
 		if f.value < 0 {
 			return fmt.Errorf("strategy: Config.%s is negative: %v", f.name, f.value)
 		}
@@ -91,8 +104,31 @@ func (cfg *Config) prepare() error {
 	if err := cfg.Cache.prepare(); err != nil {
 		return err
 	}
+	if err := cfg.prepareWatch(); err != nil {
+		return err
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	return nil
+}
+
+const minWatchInterval = 10 * time.Millisecond
+
+func (cfg *Config) prepareWatch() error {
+	switch {
+	case cfg.WatchInterval == 0 && cfg.Cache == Cache{}:
+		cfg.WatchInterval = 5 * time.Second
+	case cfg.WatchInterval == 0:
+		cfg.WatchInterval = max(time.Second, cfg.Cache.MaxStaleness)
+	case cfg.WatchInterval < minWatchInterval:
+		return fmt.Errorf("strategy: Config.WatchInterval is %v, want at least %v", cfg.WatchInterval, minWatchInterval)
+	}
+	switch {
+	case cfg.WatchGrace == 0:
+		cfg.WatchGrace = max(time.Minute, 2*cfg.WatchInterval)
+	case cfg.WatchGrace < cfg.WatchInterval:
+		return fmt.Errorf("strategy: Config.WatchGrace is %v, want at least WatchInterval, %v: a single failed look-up would end a watch", cfg.WatchGrace, cfg.WatchInterval)
 	}
 	return nil
 }

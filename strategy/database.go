@@ -24,13 +24,15 @@ type Database[U User[ID], ID comparable] struct {
 	format  token.Format
 	cfg     Config
 	touches touches
+	watches watches[ID]
 
 	cache   *cache[U, ID]     // nil without Config.Cache
 	log     RevocationLog[ID] // nil if revocations are not published
 	legacy  LegacyStore[ID]   // nil if no legacy tokens are accepted
 	unknown unknownQuota[ID]
 
-	stop       context.CancelFunc // stops the background work
+	running    context.Context         // of the background work
+	stop       context.CancelCauseFunc // stops it
 	background sync.WaitGroup
 	finishing  sync.RWMutex // read-locked by what is done behind an answer
 }
@@ -71,12 +73,11 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 	if d.legacy, _ = tokens.(LegacyStore[ID]); d.legacy != nil && cfg.SurvivePasswordChange {
 		return nil, fmt.Errorf("strategy: Config.SurvivePasswordChange is set, but %T accepts legacy tokens, which are logins: use a store without them", tokens)
 	}
-	background, stop := context.WithCancel(context.Background())
-	d.stop = stop
+	d.running, d.stop = context.WithCancelCause(context.Background())
 	if cached && d.log != nil {
 		d.cache.needsLog = true
 		next := d.log.FollowRevocations()
-		d.background.Go(func() { d.follow(background, next) })
+		d.background.Go(func() { d.follow(d.running, next) })
 	}
 	return d, nil
 }
@@ -353,17 +354,29 @@ func (d *Database[U, ID]) read(ctx context.Context, p presented, now time.Time, 
 		return row, user, d.denied(ctx, why, row)
 	}
 	user, err = d.users.ByID(ctx, row.UserID)
-	switch {
-	case errors.Is(err, ErrUserNotFound):
-		return row, user, d.denied(ctx, denyUserGone, row)
+	switch why := d.refusal(&row, user, err); {
+	case why != nil:
+		return row, user, d.denied(ctx, why, row)
 	case err != nil:
 		return row, user, d.failed(ctx, "look up the user", err)
-	case !user.IsActive():
-		return row, user, d.denied(ctx, denyUserInactive, row)
-	case !d.current(&row, user):
-		return row, user, d.denied(ctx, denySuperseded, row)
 	}
 	return row, user, nil
+}
+
+// refusal returns why a row is refused because of its user, or nil. err is the result of the
+// user's look-up.
+func (d *Database[U, ID]) refusal(row *AccessToken[ID], user U, err error) *denial {
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		return denyUserGone
+	case err != nil:
+		return nil
+	case !user.IsActive():
+		return denyUserInactive
+	case !d.current(row, user):
+		return denySuperseded
+	}
+	return nil
 }
 
 // invalid returns why a row is expired, idle or older than Config.NotBefore, or nil. It does

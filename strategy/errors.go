@@ -35,8 +35,23 @@ var (
 	// ErrInvalidCursor means that [Page.After] is not the Next of a page.
 	ErrInvalidCursor = errors.New("invalid cursor")
 
-	// ErrUserInactive is returned by [Database.WriteToken] for an inactive user.
+	// ErrUserInactive is returned by [Database.WriteToken] for an inactive user. It also ends a
+	// [Database.Watch] whose user was deactivated or deleted.
 	ErrUserInactive = errors.New("user is inactive")
+
+	// ErrSessionRevoked ends a [Database.Watch] whose token was revoked, rotated or superseded.
+	ErrSessionRevoked = errors.New("session was revoked")
+
+	// ErrSessionExpired ends a [Database.Watch] whose session is over by its lifetime or its
+	// idle timeout.
+	ErrSessionExpired = errors.New("session expired")
+
+	// ErrSessionUnverified ends a [Database.Watch] after the store has failed for
+	// [Config.WatchGrace]: the session may still be valid, and the client should try again.
+	ErrSessionUnverified = errors.New("session could not be verified")
+
+	// ErrClosed ends a [Database.Watch] when the Database is closed.
+	ErrClosed = errors.New("closed")
 )
 
 // denial is an [ErrInvalidToken] with its reason. Each reason has one value, so that a flood

@@ -309,6 +309,26 @@ func ExampleUserFromContext() {
 	//  false
 }
 
+// A job that goes on only while the session of its user is valid.
+func ExampleDatabase_Watch() {
+	ctx := context.Background()
+	tokens, ann := exampleTokens(ctx, strategy.Config{Lifetime: 50 * time.Millisecond})
+	secret, session, err := tokens.WriteToken(ctx, ann)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx, stop := tokens.Watch(ctx, secret.Reveal(), session.SessionInfo)
+	defer stop()
+	<-ctx.Done()
+	fmt.Println(context.Cause(ctx))
+	fmt.Println("expired:", errors.Is(context.Cause(ctx), strategy.ErrSessionExpired))
+
+	// Output:
+	// strategy: session expired: invalid token: expired
+	// expired: true
+}
+
 // A Secret can be printed, logged and marshalled safely.
 func ExampleSecret() {
 	secret := strategy.NewSecret("lk_00000000000000000000000000000000000000000002Ejti4")

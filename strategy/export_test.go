@@ -6,7 +6,7 @@ import "github.com/google/uuid"
 var ParseCursor = parseCursor
 
 func Cursor(at Position) string {
-	return cursor(AccessToken[uuid.UUID]{CreatedAt: at.CreatedAt, ID: at.ID})
+	return cursorOf(AccessToken[uuid.UUID]{CreatedAt: at.CreatedAt, ID: at.ID})
 }
 
 // Touched returns the number of remembered touches.
@@ -20,4 +20,17 @@ func (d *Database[U, ID]) Touched() int {
 func (d *Database[U, ID]) Cached() (n int, most uint64) {
 	d.cache.entries.CleanUp()
 	return d.cache.entries.EstimatedSize(), d.cache.entries.GetMaximum()
+}
+
+// Watched returns the number of watched tokens.
+func (d *Database[U, ID]) Watched() int {
+	d.watches.mu.Lock()
+	defer d.watches.mu.Unlock()
+	watched := map[*watched[ID]]bool{}
+	for _, some := range d.watches.by {
+		for w := range some {
+			watched[w] = true
+		}
+	}
+	return len(watched)
 }

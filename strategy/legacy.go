@@ -16,8 +16,10 @@ import (
 // an error if it cannot. An IdleTimeout applies to it from its first stored use. It is never
 // cached. [Database.RotateToken] replaces it with a token of Latchkey's.
 //
-// The errors are those of the Store.
+// The errors are those of the Store. Package storetest checks each line of this contract.
 type LegacyStore[ID comparable] interface {
+	Store[ID]
+
 	// Legacy reports, without I/O, whether a string has the format of the legacy tokens.
 	Legacy(token string) bool
 
@@ -26,7 +28,8 @@ type LegacyStore[ID comparable] interface {
 	ByLegacyToken(ctx context.Context, token string) (AccessToken[ID], error)
 
 	// RotateLegacyToken applies a [Rotation] to a legacy token as [Store.Rotate] does. The session
-	// keeps its ID and its times, and is no longer a legacy token.
+	// keeps its ID and its times, its TokenVersion is that of the Rotation, and it is no longer
+	// Legacy.
 	RotateLegacyToken(ctx context.Context, token string, to Rotation) (AccessToken[ID], error)
 
 	// DeleteLegacyToken removes a legacy token as [Store.Delete] does.

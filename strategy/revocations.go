@@ -53,6 +53,7 @@ func (d *Database[U, ID]) announce(ctx context.Context, r Revocation[ID], err er
 
 // announceBy is announce for a session that a user, by, was to end by its ID.
 func (d *Database[U, ID]) announceBy(ctx context.Context, by ID, r Revocation[ID], err error) error {
+	defer d.watches.check(r) // after the cache has forgotten it
 	if d.cache == nil && d.log == nil {
 		return err
 	}
@@ -198,6 +199,7 @@ func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context)
 		case err == nil:
 			for _, r := range revocations {
 				d.cache.forget(r)
+				d.watches.check(r)
 			}
 			d.cache.logReadAt.Store(&began)
 			if suspended {
@@ -222,15 +224,34 @@ func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context)
 	}
 }
 
-// Close stops what [NewDatabase] started for a [Cache], and waits until it has stopped and
-// until failed operations have taken back what they began. It is idempotent. The Database can
-// still be used afterwards, without its cache: it still publishes revocations. Close does not
-// close the store.
+// Ready returns nil while this process uses its [Cache], or has none. It returns an error
+// before the revocations of other processes have first been read, which takes some
+// milliseconds after [NewDatabase], when they have not been read for MaxStaleness, and after
+// Close. Reads of tokens work all the same, without the cache. Ready does no I/O.
+func (d *Database[U, ID]) Ready() error {
+	switch {
+	case d.cache == nil:
+		return nil
+	case d.cache.closed.Load():
+		return errors.New("strategy: the Database is closed")
+	case d.cache.needsLog && d.cache.logReadAt.Load() == nil:
+		return errors.New("strategy: the revocations of other processes have not been read yet")
+	case !d.cache.logIsCurrent(d.cfg.Now()):
+		return fmt.Errorf("strategy: the revocations of other processes have not been read for %v, Cache.MaxStaleness", d.cache.cfg.MaxStaleness)
+	}
+	return nil
+}
+
+// Close stops what [NewDatabase] started for a [Cache], ends every [Database.Watch], and waits
+// until both have stopped and until failed operations have taken back what they began. It is
+// idempotent. The Database can still be used afterwards, without its cache and without watches:
+// it still publishes revocations. Close does not close the store.
 func (d *Database[U, ID]) Close() {
 	if d.cache != nil {
 		d.cache.closed.Store(true)
 	}
-	d.stop()
+	d.watches.close()
+	d.stop(fmt.Errorf("strategy: %w", ErrClosed))
 	d.background.Wait()
 	d.finishing.Lock()   // waits for the readers
 	d.finishing.Unlock() //lint:ignore SA2001 the wait is all that is wanted

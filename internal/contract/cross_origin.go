@@ -33,6 +33,8 @@ var crossOriginRows = section{"cross-origin request", []row{
 	{"an unsafe request with a cookie is refused", crossOriginCookieRequest},
 	{"a login for a cookie is refused", crossOriginCookieLogin},
 	{"a safe request is accepted", crossOriginSafeRequest},
+	{"a WebSocket handshake with a cookie is refused", crossOriginWebSocket},
+	{"a WebSocket handshake with a bearer token is accepted", crossOriginBearerWebSocket},
 	{"a trusted origin is accepted", trustedOriginIsAccepted},
 	{"a bearer token is accepted, with a cookie beside it", crossOriginBearerRequest},
 	{"an unsafe request is refused if the cookie comes first", crossOriginBothTokens},
@@ -79,12 +81,45 @@ func crossOriginSafeRequest(t *testing.T, env environment) {
 	}
 }
 
+// handshake makes a request a WebSocket handshake. The routes of the suite answer it like any
+// other GET.
+func handshake(r *http.Request) {
+	r.Header.Set("Connection", "keep-alive, Upgrade")
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+}
+
+func crossOriginWebSocket(t *testing.T, env environment) {
+	env.protocol = cookie
+	r := env.rig(t)
+	user, token := r.loggedIn()
+	for what, headers := range crossOriginHeaders {
+		headers = append(headers, handshake, r.withToken(token))
+		r.expect(what, r.get("/guarded", headers...), crossOrigin())
+		r.expect("optional: "+what, r.get("/optional", headers...), anonymous())
+	}
+	for what, headers := range sameOriginHeaders {
+		r.expect(what, r.get("/guarded", append(headers, handshake, r.withToken(token))...), welcome(user))
+	}
+}
+
+func crossOriginBearerWebSocket(t *testing.T, env environment) {
+	r := env.rig(t, bearerFirst)
+	user, token := r.loggedIn()
+	for what, headers := range crossOriginHeaders {
+		headers = append(headers, handshake, bearer.withToken(token), cookie.withToken(token))
+		r.expect(what, r.get("/guarded", headers...), welcome(user))
+	}
+}
+
 func trustedOriginIsAccepted(t *testing.T, env environment) {
 	env.protocol = cookie
 	r := env.rig(t, withPlugin(func(cfg *ginauth.Config) { cfg.TrustedOrigins = []string{trustedOrigin} }))
 	user := r.user(active)
 	headers := []option{header("Sec-Fetch-Site", "same-site"), header("Origin", trustedOrigin)}
 	token := r.issuedToken(r.tryLogin(user, headers...))
+	r.expect("WebSocket", r.get("/guarded", append(headers, handshake, r.withToken(token))...), welcome(user))
 	r.expect("log out", r.logout(append(headers, r.withToken(token))...), r.loggedOut())
 	other := []option{header("Sec-Fetch-Site", "same-site"), header("Origin", trustedOrigin+":8443")}
 	r.expect("log in from another port", r.tryLogin(user, other...), crossOrigin())

@@ -2,10 +2,12 @@ package contract
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -25,6 +27,7 @@ var guardRows = section{"guard", []row{
 	{"a token in the URL or the body is never read", guardWithTokenInURL},
 	{"stacked guards read the token once", stackedGuards},
 	{"a changed flag applies to the next request", flagsAreFresh},
+	{"every answer varies by the credentials and is private", guardedAnswersArePrivate},
 }}
 
 func guardWithoutCredentials(t *testing.T, env environment) {
@@ -190,4 +193,28 @@ func flagsAreFresh(t *testing.T, env environment) {
 	r.expect("disabled", r.get("/guarded", r.withToken(token)), r.unauthorized("invalid_token"))
 	r.setFlags(user, active)
 	r.expect("enabled again", r.get("/guarded", r.withToken(token)), welcome(user))
+}
+
+// guardedAnswersArePrivate checks the answers of a route whose handler sets no Cache-Control.
+func guardedAnswersArePrivate(t *testing.T, env environment) {
+	r := env.rig(t)
+	_, token := r.loggedIn()
+	name := "Authorization"
+	if _, ok := env.transport.(ginauth.Cookie); ok {
+		name = "Cookie"
+	}
+	r.db.fail(findUser, failures[0].err)
+	answers := map[string]reply{"the database fails": r.get("/guarded", r.withToken(token))}
+	r.db.repair()
+	answers["valid token"] = r.get("/guarded", r.withToken(token))
+	answers["no token"] = r.get("/guarded")
+	answers["malformed token"] = r.get("/guarded", r.withToken("malformed"))
+	answers["optional, valid token"] = r.get("/optional", r.withToken(token))
+	answers["optional, no token"] = r.get("/optional")
+	answers["not verified"] = r.get("/verified", r.withToken(token))
+	for what, got := range answers {
+		if vary, control := got.header.Values("Vary"), got.header.Values("Cache-Control"); !slices.Equal(vary, []string{name}) || !slices.Equal(control, []string{"private, no-store"}) {
+			t.Errorf("%s: got Vary %q and Cache-Control %q, want %s and private, no-store", what, vary, control, name)
+		}
+	}
 }

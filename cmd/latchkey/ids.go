@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// idTypes are the values of the flag -id.
+var idTypes = []string{"uuid", "objectid", "string", "int64"}
+
+// ids are the IDs of a type.
+type ids[ID comparable] struct {
+	parse func(string) (ID, error)
+	new   func() ID // nil if the application makes IDs in a way of its own
+}
+
+func parseInt(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
+
+// findIDType returns the flag -id or, without it, the type of the accounts' IDs.
+func (e *environment) findIDType(ctx context.Context, db *mongo.Database) (string, error) {
+	if e.id != "" {
+		return e.id, nil
+	}
+	field := e.fields.ID
+	if field == "" {
+		field = "_id"
+	}
+	types, err := sampleTypes(ctx, db.Collection(e.usersName()), field)
+	if err != nil {
+		return "", fmt.Errorf("find out the type of the IDs: %w", err)
+	}
+	const choose = "name the type with -id: uuid, objectid, string or int64"
+	switch {
+	case len(types) == 0 && strings.HasPrefix(e.command.name, "indexes "):
+		return idTypes[0], nil // the indexes are the same for all types
+	case len(types) == 0:
+		return "", usageError("%s has no accounts with the field %s that show the type of the IDs: %s", e.usersName(), field, choose)
+	case len(types) > 1:
+		return "", usageError("the IDs in the field %s of %s have several types, %s: %s", field, e.usersName(), strings.Join(types, " and "), choose)
+	case !slices.Contains(idTypes, types[0]):
+		return "", usageError("the IDs in the field %s of %s have the type %s, which is none of an account's IDs: %s, or another field with -fields id=…", field, e.usersName(), types[0], choose)
+	}
+	return types[0], nil
+}
+
+// sampleTypes returns the types of the least and of the greatest values of a field. Servers
+// sort values by their types first.
+func sampleTypes(ctx context.Context, coll *mongo.Collection, field string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	const sample = 50
+	types := make(map[string]bool)
+	for _, direction := range []int{1, -1} {
+		opts := options.Find().SetLimit(sample).SetSort(bson.D{{Key: field, Value: direction}}).SetProjection(bson.D{{Key: field, Value: 1}})
+		cur, err := coll.Find(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$ne", Value: nil}}}}, opts)
+		if err != nil {
+			return nil, err
+		}
+		var docs []bson.Raw
+		if err := cur.All(ctx, &docs); err != nil {
+			return nil, err
+		}
+		for _, doc := range docs {
+			types[typeOf(doc.Lookup(field))] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(types)), nil
+}
+
+// typeOf returns the type of an ID, as the flag -id names it.
+func typeOf(v bson.RawValue) string {
+	switch v.Type {
+	case bson.TypeString:
+		return "string"
+	case bson.TypeObjectID:
+		return "objectid"
+	case bson.TypeInt32, bson.TypeInt64:
+		return "int64"
+	case bson.TypeBinary:
+		if subtype, data := v.Binary(); subtype != bson.TypeBinaryUUID || len(data) != len(uuid.UUID{}) {
+			return fmt.Sprintf("binary of subtype %d and %d bytes", subtype, len(data))
+		}
+		return "uuid"
+	}
+	return v.Type.String()
+}
+
+// shown returns an ID as reports show it: a string or a number.
+func shown(id any) any {
+	switch id := id.(type) {
+	case uuid.UUID:
+		return id.String()
+	case bson.ObjectID:
+		return id.Hex()
+	case bson.Binary:
+		if id.Subtype == bson.TypeBinaryUUID && len(id.Data) == len(uuid.UUID{}) {
+			return uuid.UUID(id.Data).String()
+		}
+	case string, int32, int64:
+		return id
+	}
+	text, err := bson.MarshalExtJSON(bson.D{{Key: "id", Value: id}}, false, false)
+	if err != nil {
+		return fmt.Sprint(id)
+	}
+	var doc struct {
+		ID json.RawMessage `json:"id"`
+	}
+	if json.Unmarshal(text, &doc) != nil {
+		return fmt.Sprint(id)
+	}
+	return doc.ID
+}
