@@ -150,7 +150,7 @@ func TestWatchEndsWhenTheTokenIsRevokedElsewhere(t *testing.T) {
 	}{
 		{"polling", strategy.Config{}, strategy.Config{MaxSessions: 2}, interval},
 		{"polling faster", strategy.Config{WatchInterval: time.Second}, strategy.Config{MaxSessions: 2}, time.Second},
-		{"following", strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}}, strategy.Config{MaxSessions: 2, PublishRevocations: true}, every},
+		{"following", strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}}, strategy.Config{MaxSessions: 2, PublishRevocations: true}, every + 100*ms},
 		{"following without announcements", strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}}, strategy.Config{MaxSessions: 2}, stale},
 	} {
 		for _, e := range elsewhere {
