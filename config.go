@@ -113,6 +113,10 @@ type Config struct {
 	// APITokens are the tokens that users make for their scripts. Default: none.
 	APITokens APITokens
 
+	// AuditRetention keeps an audit trail in the database; see mongostore.AuditTrail. It is
+	// how long each event is kept, at least 1 second. Default 0: there is no audit trail.
+	AuditRetention time.Duration
+
 	// TouchInterval is how often a session's last use is stored, at most. Default a
 	// tenth of IdleTimeout; see strategy.Config.
 	TouchInterval time.Duration
@@ -214,6 +218,7 @@ type Collections struct {
 	Revocations   string // default "revocations"
 	OneTimeTokens string // default "one_time_tokens"
 	APITokens     string // default "api_tokens"
+	Audit         string // default "audit"
 }
 
 // check returns an error if two collections have one name.
@@ -223,6 +228,7 @@ func (c Collections) check(legacy string) error {
 		{"Users", c.Users, "users"}, {"AccessTokens", c.AccessTokens, "access_tokens"},
 		{"LoginAttempts", c.LoginAttempts, "login_attempts"}, {"Revocations", c.Revocations, "revocations"},
 		{"OneTimeTokens", c.OneTimeTokens, "one_time_tokens"}, {"APITokens", c.APITokens, "api_tokens"},
+		{"Audit", c.Audit, "audit"},
 	} {
 		name := cmp.Or(f.name, f.byDefault)
 		if other := fields[name]; other != "" {
@@ -285,6 +291,13 @@ func (c *Config) attempts() mongostore.AttemptsConfig {
 func (c *Config) oneTimeTokens() mongostore.OneTimeTokensConfig {
 	return mongostore.OneTimeTokensConfig{
 		Collection: c.Collections.OneTimeTokens, PurgeInterval: c.PurgeInterval,
+		Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent,
+	}
+}
+
+func (c *Config) auditTrail() mongostore.AuditTrailConfig {
+	return mongostore.AuditTrailConfig{
+		Collection: c.Collections.Audit, Retention: c.AuditRetention, PurgeInterval: c.PurgeInterval,
 		Timeout: c.Timeout, Registry: c.Registry, Now: c.Now, OnEvent: c.OnEvent,
 	}
 }

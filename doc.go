@@ -47,8 +47,10 @@
 //   - Sessions, tokens with scopes, idle timeouts, the cache: package strategy.
 //   - Accounts, passwords and login limits: package account.
 //   - Collections and indexes: package mongostore.
-//   - Logs and metrics: package event, contrib/expvarmetrics, contrib/prommetrics.
+//   - Logs and metrics: package event, contrib/expvarmetrics, contrib/prommetrics,
+//     contrib/otel.
 //   - Messages through SMTP: contrib/smtpmailer.
+//   - Login through Google, GitHub and other identity providers: contrib/oidc.
 //   - Tests without a database: package memstore. A store of your own: storetest.
 //
 // New only connects these packages. An application that needs another combination,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -123,6 +124,27 @@ func ExampleLatchkey_VerifyIndexes() {
 		fmt.Println("no server")
 	}
 	// Output: no server
+}
+
+// Kubernetes asks whether an instance is ready.
+func ExampleLatchkey_Ping() {
+	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=20"))
+	check(err)
+	lk, err := latchkey.New[Member](client.Database("app"), uuid.New, latchkey.Config{})
+	check(err)
+	defer lk.Close()
+
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	r.GET("/readyz", func(c *gin.Context) {
+		if err := lk.Ping(c.Request.Context()); err != nil {
+			_ = c.AbortWithError(http.StatusServiceUnavailable, err) // gin.Logger writes it
+		}
+	})
+	w := httptest.NewRecorder()
+	r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	fmt.Println(w.Code)
+	// Output: 503
 }
 
 func check(err error) {

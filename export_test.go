@@ -6,5 +6,5 @@ func (c Config) Parts() []any {
 	onEvent := c.OnEvent
 	c.fillDefaults()
 	c.OnEvent = onEvent
-	return []any{c.users(), c.tokens(), c.attempts(), c.oneTimeTokens(), c.accounts(), c.sessions(), c.ginauth(), c.Cookie, c.apiTokens(), c.apiStrategy()}
+	return []any{c.users(), c.tokens(), c.attempts(), c.oneTimeTokens(), c.auditTrail(), c.accounts(), c.sessions(), c.ginauth(), c.Cookie, c.Legacy, c.apiTokens(), c.apiStrategy()}
 }

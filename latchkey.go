@@ -8,6 +8,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -32,6 +33,9 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	// Config.APITokens.
 	APITokens *strategy.Database[U, ID]
 
+	// AuditTrail lists what a user did. It is nil without Config.AuditRetention.
+	AuditTrail *mongostore.AuditTrail[ID]
+
 	// Users, Tokens, Attempts and OneTimeTokens are the stores behind Accounts, Sessions,
 	// the login limits and the messages.
 	Users         *mongostore.Users[U, ID]
@@ -43,6 +47,8 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	Legacy *mongostore.LegacyTokens[ID]
 
 	apiTokens *mongostore.Tokens[ID] // nil without Config.APITokens
+
+	ready readiness
 }
 
 // New returns a Latchkey on a database: New[Member](db, uuid.New, cfg), for a struct
@@ -54,10 +60,22 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 // and Close when it ends. Without the indexes, two accounts can have one e-mail address,
 // and every request scans the collections. New returns an error that names the field where the
 // configuration is wrong, or where Member cannot be stored.
-func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (*Latchkey[U, ID], error) {
+func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.Database, newID func() ID, cfg Config) (_ *Latchkey[U, ID], err error) {
 	cfg.fillDefaults()
 	if err := cfg.Collections.check(cfg.Legacy.Collection); err != nil {
 		return nil, err
+	}
+	var trail *mongostore.AuditTrail[ID]
+	if cfg.AuditRetention != 0 {
+		if trail, err = mongostore.NewAuditTrail[ID](db, cfg.auditTrail()); err != nil {
+			return nil, fmt.Errorf("latchkey: %w", err)
+		}
+		defer func() {
+			if err != nil {
+				trail.Close()
+			}
+		}()
+		cfg.OnEvent = event.Join(cfg.OnEvent, trail.Record)
 	}
 	users, err := mongostore.NewUsers[U, ID, P](db, cfg.users())
 	if err != nil {
@@ -87,7 +105,10 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	if err != nil {
 		return nil, fmt.Errorf("latchkey: %w", err)
 	}
-	lk := &Latchkey[U, ID]{Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, Legacy: legacy}
+	lk := &Latchkey[U, ID]{
+		Sessions: sessions, Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, Legacy: legacy, AuditTrail: trail,
+	}
+	lk.ready.set(cfg)
 	told := []account.Sessions[ID]{sessions}
 	if len(cfg.APITokens.Scopes) > 0 {
 		if err = lk.addAPITokens(db, cfg); err == nil {
@@ -141,20 +162,21 @@ func (lk *Latchkey[U, ID]) addAPITokens(db *mongo.Database, cfg Config) (err err
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s indexed) error { return s.EnsureIndexes(ctx) })
+	return wrap(lk.inTurn(func(s indexed) error { return s.EnsureIndexes(ctx) }))
 }
 
 // VerifyIndexes reports what EnsureIndexes would do, as an error wrapping
 // mongostore.ErrIndexMismatch, and changes nothing: for an application whose database
 // user may not manage indexes.
 func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
-	return lk.inTurn(func(s indexed) error { return s.VerifyIndexes(ctx) })
+	return wrap(lk.inTurn(func(s indexed) error { return s.VerifyIndexes(ctx) }))
 }
 
 // indexed is a store with indexes.
 type indexed interface {
 	EnsureIndexes(ctx context.Context) error
 	VerifyIndexes(ctx context.Context) error
+	CheckIndexes(ctx context.Context) error
 }
 
 // inTurn calls do with each store in turn, and reports all index problems together. It
@@ -163,6 +185,9 @@ func (lk *Latchkey[U, ID]) inTurn(do func(indexed) error) error {
 	stores := []indexed{lk.Users, lk.Tokens, lk.Attempts, lk.OneTimeTokens}
 	if lk.apiTokens != nil {
 		stores = append(stores, lk.apiTokens)
+	}
+	if lk.AuditTrail != nil {
+		stores = append(stores, lk.AuditTrail)
 	}
 	var problems []error
 	for _, s := range stores {
@@ -174,7 +199,12 @@ func (lk *Latchkey[U, ID]) inTurn(do func(indexed) error) error {
 			break
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
+	return errors.Join(problems...)
+}
+
+// wrap returns an error of this package, or nil for nil.
+func wrap(err error) error {
+	if err != nil {
 		return fmt.Errorf("latchkey: %w", err)
 	}
 	return nil
@@ -192,8 +222,10 @@ func (lk *Latchkey[U, ID]) AuditUsers(ctx context.Context) (mongostore.Audit, er
 
 // Close ends the background work that New, EnsureIndexes and VerifyIndexes started,
 // and waits until it has ended; for queued messages it waits as long as Config.Mail.Drain
-// says. It is idempotent. Disconnect the MongoDB client after Close.
+// says, and for the audit trail at most 5 seconds. It is idempotent. Disconnect the MongoDB
+// client after Close.
 func (lk *Latchkey[U, ID]) Close() {
+	lk.ready.closed.Store(true)
 	lk.Accounts.Close()
 	lk.Sessions.Close()
 	lk.Tokens.Close()
@@ -202,5 +234,8 @@ func (lk *Latchkey[U, ID]) Close() {
 	if lk.APITokens != nil {
 		lk.APITokens.Close()
 		lk.apiTokens.Close()
+	}
+	if lk.AuditTrail != nil {
+		lk.AuditTrail.Close() // after all that reports events
 	}
 }

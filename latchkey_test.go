@@ -2,6 +2,7 @@ package latchkey_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"reflect"
@@ -81,6 +82,7 @@ func TestConfigurationErrorsNameTheField(t *testing.T) {
 		"PurgeInterval":       {PurgeInterval: -time.Second},
 		"Timeout":             {Timeout: -time.Second},
 		"Mail.ResetLifetime":  {Mail: account.MailConfig{ResetLifetime: 2 * time.Hour}},
+		"Retention":           {AuditRetention: time.Millisecond},
 		"Mail.Queue":          {Mail: account.MailConfig{Queue: -1}},
 		// A collection of another store by its default name, and one that MongoDB reserves.
 		"Collections.AccessTokens and Revocations": {Collections: latchkey.Collections{AccessTokens: "revocations"}},
@@ -112,9 +114,11 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		TTLGrace: 1, PurgeInterval: 1, Timeout: 1, Registry: mongostore.NewRegistry(), Now: time.Now,
 		OnEvent: func(context.Context, event.Event) {}, UserFields: mongostore.Fields{ID: "id"}, AnyCase: true,
 		APITokens: latchkey.APITokens{Lifetime: 1}, RegistrationsPerNetwork: 1,
+		KeepHashes: true, Legacy: mongostore.LegacyConfig{Lifetime: 1},
+		AuditRetention: 1,
 	}
 	none := latchkey.Config{}.Parts()
-	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}, {APITokens: "a"}} {
+	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}, {APITokens: "a"}, {Audit: "a"}} {
 		if reflect.DeepEqual(latchkey.Config{Collections: c}.Parts(), none) {
 			t.Errorf("%+v reaches no package", c)
 		}
@@ -151,5 +155,39 @@ func TestEnsureIndexesWithoutAServerNamesTheAddress(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), addr) || strings.Count(err.Error(), "mongostore:") != 1 {
 			t.Errorf("%s: got the error %v, want one message that names %s", name, err, addr)
 		}
+	}
+}
+
+func TestPingSaysWhatIsNotReady(t *testing.T) {
+	db := database(t, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
+	lk, err := latchkey.New[member](db, uuid.New, latchkey.Config{Cache: strategy.Cache{MaxStaleness: time.Second}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	got := fmt.Sprint(lk.Ping(t.Context()))
+	for _, part := range []string{"latchkey: not ready: mongostore: no MongoDB server answers at 127.0.0.1:1", "revocations of other processes have not been read yet"} {
+		if !strings.Contains(got, part) {
+			t.Errorf("got the error %q, want one that contains %q", got, part)
+		}
+	}
+	lk.Close()
+	if err := lk.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "Close was called") {
+		t.Errorf("after Close: got the error %v", err)
+	}
+}
+
+func TestPingIsBoundedByTheTimeout(t *testing.T) {
+	lk, err := latchkey.New[member](database(t, "mongodb://127.0.0.1:1"), uuid.New, latchkey.Config{Timeout: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	began := time.Now()
+	if err := lk.Ping(t.Context()); err == nil {
+		t.Error("got no error without a server")
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("Ping took %v, want about 50 ms", took)
 	}
 }

@@ -52,6 +52,27 @@ func (m *Manager[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
 	return user, nil
 }
 
+// ByEmail returns the account with an address, in any spelling of it, active or not. It returns
+// an error wrapping [ErrUserNotFound] if there is none, or [ErrInvalidEmail]. Do not let clients
+// see which: that reveals who has an account.
+func (m *Manager[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
+	var none U
+	email, err := NormalizeEmail(email)
+	if err != nil {
+		return none, fmt.Errorf("account: %w", err)
+	}
+	user, err := m.store.ByEmail(ctx, email)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		return none, fmt.Errorf("account: %w", err)
+	case err != nil:
+		return none, m.failed(ctx, "look up the account", err)
+	}
+	return user, nil
+}
+
 // List returns a page of accounts, for administrators.
 func (m *Manager[U, ID]) List(ctx context.Context, query Query) (Page[U], error) {
 	ctx, cancel := m.bounded(ctx)

@@ -189,7 +189,7 @@ func (m *Manager[U, ID]) RevokeTokens(ctx context.Context, id ID) error {
 //
 // It returns an error wrapping [ErrUserNotFound] if there is no such account. If it returns
 // another error, the account may be deleted: call it again to delete also what is left of the
-// account's sessions and one-time tokens.
+// account's sessions and one-time tokens, and what [Manager.OnDelete] names.
 func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
@@ -208,11 +208,18 @@ func (m *Manager[U, ID]) Delete(ctx context.Context, id ID) error {
 	}
 	// Everything else that belongs to the account is deleted after it, also if it is gone
 	// already: an earlier call may have stopped here.
+	free, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
 	if gone && m.oneTime != nil {
-		free, cancel := deadline.Uncancelled(ctx)
-		defer cancel()
 		if failure := m.oneTime.DeleteByUser(free, id, ""); failure != nil {
 			err = errors.Join(err, m.failed(ctx, "delete the one-time tokens", failure))
+		}
+	}
+	if gone {
+		for _, f := range m.onDelete {
+			if failure := f(free, id); failure != nil {
+				err = errors.Join(err, m.failed(ctx, "delete what belongs to the account", failure))
+			}
 		}
 	}
 	return errors.Join(err, m.tell(ctx, id, revoked))

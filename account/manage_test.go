@@ -416,3 +416,68 @@ func TestAccountWithoutAPassword(t *testing.T) {
 		}
 	}
 }
+
+// What else belongs to an account is deleted after it, also if an earlier call stopped there.
+func TestDeleteCallsOnDelete(t *testing.T) {
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
+	down := errors.New("down")
+	var calls []uuid.UUID
+	failure := down
+	r.OnDelete(func(ctx context.Context, id uuid.UUID) error {
+		if _, err := r.store.Users.ByID(ctx, id); !errors.Is(err, account.ErrUserNotFound) {
+			t.Errorf("the account is there when the function is called: %v", err)
+		}
+		calls = append(calls, id)
+		return failure
+	})
+	if err := r.Delete(t.Context(), ann.ID); !errors.Is(err, down) {
+		t.Errorf("got %v, want the error of the function", err)
+	}
+	failure = nil
+	if err := r.Delete(t.Context(), ann.ID); !errors.Is(err, account.ErrUserNotFound) || errors.Is(err, down) {
+		t.Errorf("the second time: got %v, want ErrUserNotFound", err)
+	}
+	if want := []uuid.UUID{ann.ID, ann.ID}; !reflect.DeepEqual(calls, want) {
+		t.Errorf("called for %v, want %v", calls, want)
+	}
+	r.store.failAll(down)
+	if err := r.Delete(t.Context(), ann.ID); !errors.Is(err, down) || len(calls) != 2 {
+		t.Errorf("with a store that fails: got %v and %d calls, want its error and no further call", err, len(calls))
+	}
+}
+
+func TestByEmail(t *testing.T) {
+	r := newRig(t, account.Config{})
+	ann := r.register(t)
+	if got, err := r.ByEmail(t.Context(), " ANN@example.com"); err != nil || !sameuser.Equal(got, r.stored(t, ann.ID)) {
+		t.Errorf("in another spelling: got %+v, %v, want the account", got, err)
+	}
+	for email, want := range map[string]error{"bob@example.com": account.ErrUserNotFound, "ann": account.ErrInvalidEmail} {
+		if got, err := r.ByEmail(t.Context(), email); !errors.Is(err, want) || !sameuser.Equal(got, member{}) {
+			t.Errorf("%s: got %+v, %v, want only %v", email, got, err, want)
+		}
+	}
+	if got := r.takeEvents(); len(got) != 0 {
+		t.Errorf("got the events %+v, want none of the look-ups", got)
+	}
+	down := errors.New("down")
+	r.store.failAll(down)
+	if got, err := r.ByEmail(t.Context(), ann.Email); !errors.Is(err, down) || !sameuser.Equal(got, member{}) {
+		t.Errorf("with a store that fails: got %+v, %v, want only its error", got, err)
+	}
+}
+
+func TestNewIDIsThatOfTheApplication(t *testing.T) {
+	r := newRig(t, account.Config{})
+	if a, b := r.NewID(), r.NewID(); a == uuid.Nil || a == b {
+		t.Errorf("got %v and %v, want two new IDs", a, b)
+	}
+	without, err := account.NewManager(memstore.NewUsers[member](), nil, nil, nil, account.Config{InsecureNoLimiter: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := without.NewID(); id != uuid.Nil {
+		t.Errorf("without newID: got %v, want the zero ID", id)
+	}
+}

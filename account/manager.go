@@ -117,6 +117,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 	limiter   *limiter   // nil with InsecureNoLimiter
 	cfg       Config
 	sessions  []Sessions[ID]
+	onDelete  []func(context.Context, ID) error
 }
 
 // NewManager returns a Manager of the accounts in store.
@@ -245,6 +246,23 @@ func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 		return nil, errors.New("account: attempts is nil: pass mongostore.NewAttempts, or memstore.NewAttempts for a single process")
 	}
 	return newLimiter(attempts, cfg.Limiter, cfg.Now, cfg.OnEvent)
+}
+
+// OnDelete adds a function that [Manager.Delete] calls when an account is gone, to delete what
+// else belongs to it: rows of the application, or an [OAuthAccountStore]'s DeleteByUser. Delete
+// returns its error, and calls it again when it is repeated; the function must be idempotent,
+// safe for concurrent use and bounded in time. Call OnDelete before the Manager is used.
+func (m *Manager[U, ID]) OnDelete(f func(ctx context.Context, id ID) error) {
+	m.onDelete = append(m.onDelete, f)
+}
+
+// NewID returns an ID for a new account, from the function that NewManager got; the zero ID
+// without one. It is for programs that must know the ID before they call [Manager.Create].
+func (m *Manager[U, ID]) NewID() (id ID) {
+	if m.newID != nil {
+		id = m.newID()
+	}
+	return id
 }
 
 // Account returns the account inside an application's user.

@@ -59,6 +59,9 @@ const (
 	CacheSuspended Kind = "cache.suspended"
 	// CacheResumed: the cache is used again.
 	CacheResumed Kind = "cache.resumed"
+	// AuditDropped: events are missing from the audit trail, because they came faster than they
+	// could be written. Err says how many, and why.
+	AuditDropped Kind = "audit.dropped"
 )
 
 // Logins.
@@ -68,7 +71,7 @@ const (
 	// Reauthenticated: a logged-in user gave the password again, and it was right. UserID.
 	Reauthenticated Kind = "login.reauthenticated"
 	// LoginDenied: a login or a reauthentication was denied. Reason, UserID if it is known,
-	// and with ReasonUnusableHash Err.
+	// and with ReasonUnusableHash and ReasonOAuthToken Err.
 	LoginDenied Kind = "login.denied"
 	// Overloaded: a password was not checked, because too many checks were in flight. Err.
 	Overloaded Kind = "login.overloaded"
@@ -123,6 +126,17 @@ const (
 	PasswordRehashed Kind = "account.password_rehashed"
 )
 
+// Logins through identity providers; see contrib/oidc.
+const (
+	// OAuthLinked: an account was linked to a user of an identity provider. UserID.
+	OAuthLinked Kind = "oauth.linked"
+	// OAuthLinkDenied: a logged-in user could not link the account. Reason, UserID, and Err if
+	// the provider's answer is not valid.
+	OAuthLinkDenied Kind = "oauth.link_denied"
+	// OAuthUnlinked: a user removed a link. UserID.
+	OAuthUnlinked Kind = "oauth.unlinked"
+)
+
 // Requests.
 const (
 	// AccessDenied: a guard rejected a request although its token was valid, or because it
@@ -155,6 +169,16 @@ const (
 	ReasonEmailTaken    Reason = "email_taken"    // another account has the address
 	ReasonUnusableHash  Reason = "unusable_hash"  // the stored password hash cannot be read, or costs too much
 	ReasonTooMany       Reason = "too_many"       // too many attempts failed; the password was not checked
+)
+
+// Reasons for which a login through an identity provider, or a link to one, is denied.
+// ReasonUserInactive, ReasonUserUnverified, ReasonEmailTaken and ReasonCrossOrigin are others.
+const (
+	ReasonOAuthState    Reason = "oauth_state"    // the answer is not for what this browser began, or came too late
+	ReasonOAuthProvider Reason = "oauth_provider" // the provider refused, or the user did
+	ReasonOAuthToken    Reason = "oauth_token"    // the code or the ID token is not valid
+	ReasonOAuthTaken    Reason = "oauth_taken"    // the user of the provider is linked to another account
+	ReasonNoEmail       Reason = "no_email"       // the provider named no e-mail address
 )
 
 // Reasons for which a guard rejects a request.

@@ -121,7 +121,7 @@ func (q *quota) take(e Event) (write bool, ended []tally) {
 // limited reports whether anonymous clients can cause any number of such events.
 func limited(e Event) bool {
 	switch e.Kind {
-	case TokenDenied, LoginDenied, AccessDenied, Overloaded, OneTimeTokenDenied, VerificationRequested, PasswordResetRequested:
+	case TokenDenied, LoginDenied, AccessDenied, Overloaded, OneTimeTokenDenied, OAuthLinkDenied, VerificationRequested, PasswordResetRequested:
 		return true
 	}
 	return e.Err != nil

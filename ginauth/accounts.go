@@ -3,12 +3,15 @@ package ginauth
 import (
 	"context"
 	"encoding"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -104,6 +107,8 @@ type accounts[U any] interface {
 	setEmail(user *U, email string)
 	// view adds the fields of the account to a body.
 	view(user U, body map[string]any)
+	// idSchema returns the JSON Schema of an ID.
+	idSchema() map[string]any
 }
 
 // manager implements accounts.
@@ -172,4 +177,23 @@ func (m manager[U, ID]) view(user U, body map[string]any) {
 	a := m.Account(&user)
 	body["id"], body["email"] = a.ID, a.Email
 	body["is_active"], body["is_verified"], body["is_superuser"] = a.Active, a.Verified, a.Superuser
+}
+
+func (m manager[U, ID]) idSchema() map[string]any { return idSchema[ID]() }
+
+// idSchema returns the JSON Schema of an ID, by what the zero ID is in JSON.
+func idSchema[ID comparable]() map[string]any {
+	var id ID
+	encoded, err := json.Marshal(id)
+	_, isUUID := any(id).(uuid.UUID)
+	switch {
+	case err != nil || len(encoded) == 0:
+	case isUUID:
+		return typed("string", "uuid")
+	case encoded[0] == '"':
+		return typed("string")
+	case encoded[0] == '0':
+		return typed("integer")
+	}
+	return object{}
 }

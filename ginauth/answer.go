@@ -37,6 +37,14 @@ const invalidToken, invalidRequest = `error="invalid_token"`, `error="invalid_re
 // status is the only function that maps an error to an answer. An unknown error is a
 // failure: 503, which grants nothing and logs nobody out.
 func status(err error) answer {
+	if coded, ok := errors.AsType[*CodeError](err); ok {
+		code, ok := coded.status()
+		if !ok {
+			err = fmt.Errorf("%w: a CodeError needs a status of 400 to 499 and a code of letters, digits and underscores", errMisuse)
+			return statusOfRest(err)
+		}
+		return answer{code: code, detail: coded.Code}
+	}
 	// The answers to a flood of requests come first, and allocate nothing.
 	switch {
 	case errors.Is(err, ErrNoCredentials):

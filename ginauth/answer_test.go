@@ -42,6 +42,11 @@ func TestRefuseAnswersAndAborts(t *testing.T) {
 		{account.ErrUserNotFound, 404, "NOT_FOUND", ""},
 		{account.ErrConflict, 409, "CONFLICT", ""},
 		{account.ErrBusy, 503, "SERVICE_UNAVAILABLE", ""},
+		{&ginauth.CodeError{Code: "OAUTH_INVALID_STATE"}, 400, "OAUTH_INVALID_STATE", ""},
+		{fmt.Errorf("my page: %w", &ginauth.CodeError{Status: 404, Code: "NO_LINK", Err: strategy.ErrInvalidToken}), 404, "NO_LINK", ""},
+		{&ginauth.CodeError{Code: `"}`}, 503, "SERVICE_UNAVAILABLE", ""},
+		{&ginauth.CodeError{Code: "", Err: strategy.ErrInvalidToken}, 503, "SERVICE_UNAVAILABLE", ""},
+		{&ginauth.CodeError{Code: "OK", Status: 200}, 503, "SERVICE_UNAVAILABLE", ""},
 		{errDown, 503, "SERVICE_UNAVAILABLE", ""},
 		{nil, 503, "SERVICE_UNAVAILABLE", ""},
 	} {
@@ -306,4 +311,39 @@ func TestFailureKeepsItsCauseButNoVerdict(t *testing.T) {
 		auth.Refuse(c, err)
 	})
 	wantCode(t, "log in", request(r, "GET", "/"), http.StatusServiceUnavailable)
+}
+
+func TestAnswerUserAnswersAsTheRouteDoes(t *testing.T) {
+	h := newRig(t)
+	auth, err := ginauth.WithAccounts(h.auth(t, ginauth.Config{}), h.accounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth = auth.WithHooks(ginauth.Hooks[member]{View: func(member) map[string]any { return map[string]any{"name": "Ann"} }})
+	w := request(guarded(func(c *gin.Context) { auth.AnswerUser(c, h.ann); c.Abort() }), "GET", "/")
+	wantCode(t, "with accounts", w, 200)
+	want := fmt.Sprintf(`{"email":"ann@example.com","id":%q,"is_active":true,"is_superuser":false,"is_verified":false,"name":"Ann"}`, h.ann.ID)
+	if got := w.Body.String(); got != want {
+		t.Errorf("got the body %s, want %s", got, want)
+	}
+	if got := w.Header().Get("Cache-Control"); got != "no-store" {
+		t.Errorf("got Cache-Control %q, want no-store", got)
+	}
+	w = request(guarded(func(c *gin.Context) { h.auth(t, ginauth.Config{}).AnswerUser(c, h.ann) }), "GET", "/")
+	wantCode(t, "without accounts", w, 503)
+}
+
+func TestAuthTellsHowItAnswersLogins(t *testing.T) {
+	h := newRig(t)
+	auth := h.auth(t, ginauth.Config{RequireVerified: true, Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}})
+	web, err := auth.AnswerLoginsWith(ginauth.Cookie{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if auth.AnswersWithCookie() || !web.AnswersWithCookie() {
+		t.Errorf("got a cookie: %v with the bearer transport, %v with the cookie transport; want false, true", auth.AnswersWithCookie(), web.AnswersWithCookie())
+	}
+	if !web.RequiresVerified() || h.auth(t, ginauth.Config{}).RequiresVerified() {
+		t.Error("RequiresVerified is not Config.RequireVerified")
+	}
 }

@@ -143,10 +143,13 @@ func (a *Auth[U]) handleCreateAPIToken(w http.ResponseWriter, r *http.Request) e
 // maxExpiry is the longest lifetime that a client can ask for, 100 years.
 const maxExpiry = 100 * 365 * 24 * time.Hour
 
+// maxTokenName is the most characters that a name has.
+const maxTokenName = 100
+
 // tokenName returns the field name.
 func (b *Body) tokenName() string {
 	name := b.text("name")
-	if utf8.RuneCountInString(name) > 100 || len(name) > 400 {
+	if utf8.RuneCountInString(name) > maxTokenName || len(name) > 400 {
 		b.Invalid("name", "string_too_long", "Input should have at most 100 characters")
 	}
 	return name

@@ -66,7 +66,12 @@ func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	return newForm(decode(body))
 }
 
-const typeJSON = "application/json"
+// The media types of bodies.
+const (
+	typeJSON      = "application/json"
+	typeForm      = "application/x-www-form-urlencoded"
+	typeMultipart = "multipart/form-data"
+)
 
 // decoderOf returns the media type of a body, and the function that decodes it.
 func decoderOf(w http.ResponseWriter, h http.Header) (mediaType string, decode func([]byte) (fields, error), err error) {
@@ -83,9 +88,9 @@ func decoderOf(w http.ResponseWriter, h http.Header) (mediaType string, decode f
 		return "", nil, errMediaType
 	}
 	switch mediaType {
-	case "application/x-www-form-urlencoded":
+	case typeForm:
 		return mediaType, decodeForm, nil
-	case "multipart/form-data":
+	case typeMultipart:
 		return mediaType, func(body []byte) (fields, error) { return decodeMultipart(body, params["boundary"]) }, nil
 	case typeJSON:
 		return mediaType, decodeJSON, nil

@@ -24,6 +24,8 @@ type Check struct {
 	anyOrigin bool
 	// restricts: the check can reject ordinary users. Verified, Fresh and Scopes admit them.
 	restricts bool
+	// fresh: the check can answer that the login is too old.
+	fresh bool
 }
 
 // subject is the session that a Check looks at.
@@ -67,7 +69,7 @@ const maxAhead = 10 * time.Second
 // A time that is more than 10 seconds ahead of Config.Now is not fresh either: the clock of
 // the instance that wrote it is or was wrong, and the login may be old.
 func Fresh(maxAge time.Duration) Check {
-	return Check{pass: func(_ context.Context, s subject) error {
+	return Check{fresh: true, pass: func(_ context.Context, s subject) error {
 		at := s.info.AuthenticatedAt
 		age := s.now.Truncate(time.Millisecond).Sub(at)
 		if at.IsZero() || age > maxAge || age < -maxAhead {

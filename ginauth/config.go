@@ -164,6 +164,7 @@ type settings struct {
 	wellFormed func(token string) bool
 
 	proxyWarned atomic.Bool // see checkProxy
+	mounted     mounted     // the routes, for OpenAPI
 	origins     *http.CrossOriginProtection
 }
 

@@ -1,9 +1,12 @@
 package ginauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -23,6 +26,39 @@ var (
 	// see Config.RequireVerified.
 	ErrNotVerified = errors.New("user is not verified")
 )
+
+// CodeError is a rejection with a code of its own, for routes that this package does not have,
+// such as the callback of an OAuth login. [Auth.Refuse] answers it with the status and the code,
+// whatever Err wraps.
+type CodeError struct {
+	// Status is the HTTP status, 400 to 499. Default 400.
+	Status int
+	// Code is the answer's detail: letters, digits and underscores.
+	Code string
+	// Err is the cause, for the application alone. It can be nil.
+	Err error
+}
+
+// Error implements error.
+func (e *CodeError) Error() string {
+	if e.Err == nil {
+		return e.Code
+	}
+	return e.Code + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *CodeError) Unwrap() error { return e.Err }
+
+// status returns the status of the answer. ok is false for one that is no rejection, or for a
+// code that cannot stand in JSON as it is.
+func (e *CodeError) status() (status int, ok bool) {
+	plain := func(r rune) bool {
+		return r == '_' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z'
+	}
+	status = cmp.Or(e.Status, http.StatusBadRequest)
+	return status, status >= 400 && status < 500 && e.Code != "" && strings.TrimFunc(e.Code, plain) == ""
+}
 
 var (
 	errBadRequest   = errors.New("malformed credentials")

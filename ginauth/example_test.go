@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"time"
 
@@ -495,6 +497,68 @@ func ExampleAuth_Watch() {
 	// revoked: true
 	// event:end
 	// data:{"log_in":true}
+}
+
+// The description of the routes becomes a part of the application's own document.
+func ExampleMergeOpenAPI() {
+	auth := newApp(ginauth.Config{Transports: []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}}).auth
+	r := gin.New()
+	auth.Routes(r.Group("/auth"))
+	document := map[string]any{
+		"openapi": "3.1.0",
+		"info":    map[string]any{"title": "Shop", "version": "2"},
+		"paths": map[string]any{"/orders": map[string]any{"get": map[string]any{
+			"summary":   "List the orders of the user",
+			"security":  []any{map[string]any{"latchkeyBearer": []any{}}, map[string]any{"latchkeyCookie": []any{}}},
+			"responses": map[string]any{"200": map[string]any{"description": "The orders."}},
+		}}},
+	}
+	if err := ginauth.MergeOpenAPI(document, auth.OpenAPI()); err != nil {
+		log.Fatal(err)
+	}
+	r.GET("/openapi.json", func(c *gin.Context) { c.JSON(http.StatusOK, document) })
+
+	var served struct {
+		Info  struct{ Title string }
+		Paths map[string]map[string]struct{ Summary string }
+	}
+	if err := json.Unmarshal(send(r, "GET", "/openapi.json", "", "").Body.Bytes(), &served); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(served.Info.Title)
+	for _, path := range slices.Sorted(maps.Keys(served.Paths)) {
+		for _, method := range slices.Sorted(maps.Keys(served.Paths[path])) {
+			fmt.Println(method, path, "-", served.Paths[path][method].Summary)
+		}
+	}
+	// Output:
+	// Shop
+	// post /auth/login - Log in with a password
+	// post /auth/logout - Log out
+	// post /auth/logout-all - End all sessions of the user
+	// post /auth/reauthenticate - Enter the password again, for a fresh login
+	// get /auth/sessions - List the sessions of the user
+	// delete /auth/sessions/{id} - End a session
+	// get /orders - List the orders of the user
+}
+
+// An application without a document of its own serves the description alone.
+func ExampleAuth_OpenAPIHandler() {
+	auth := newApp(ginauth.Config{}).auth
+	r := gin.New()
+	r.GET("/openapi.json", auth.OpenAPIHandler())
+	auth.Routes(r.Group("/auth"))
+
+	var served struct {
+		OpenAPI string
+		Paths   map[string]any
+	}
+	if err := json.Unmarshal(send(r, "GET", "/openapi.json", "", "").Body.Bytes(), &served); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("OpenAPI", served.OpenAPI, "with", len(served.Paths), "paths")
+	// Output:
+	// OpenAPI 3.1.0 with 6 paths
 }
 
 // send sends a request, with a bearer token and a JSON body unless they are empty.

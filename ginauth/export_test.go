@@ -34,3 +34,6 @@ func Carried(t Transport, r *http.Request, wellFormed func(string) bool) ([]stri
 
 // StatusOf returns the status of the answer to an error.
 func StatusOf(err error) int { return status(err).code }
+
+// IDSchema returns the JSON Schema of an ID.
+func IDSchema[ID comparable]() map[string]any { return idSchema[ID]() }

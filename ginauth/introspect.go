@@ -20,7 +20,7 @@ func (a *Auth[U]) Introspection(r gin.IRouter, checks ...Check) error {
 	if !slices.ContainsFunc(checks, func(check Check) bool { return check.restricts }) {
 		return errors.New("ginauth: Introspection needs a check that rejects ordinary users: Superuser or a CheckUser")
 	}
-	r.POST("/introspect", noCache, a.RequireUser(checks...), a.handle(a.handleIntrospect))
+	a.mount(r, http.MethodPost, "/introspect", a.introspectOperation(checks), a.handle(a.handleIntrospect))
 	return nil
 }
 

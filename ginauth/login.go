@@ -38,6 +38,14 @@ func (a *Auth[U]) Answer(c *gin.Context, issued Issued[U]) {
 	a.answer(c.Writer, issued)
 }
 
+// AnswersWithCookie reports whether logins are answered with a cookie, so that the answer can also
+// be a redirect.
+func (a *Auth[U]) AnswersWithCookie() bool { return a.answers.ambient() }
+
+// RequiresVerified returns Config.RequireVerified, for logins by other means, which
+// [Auth.Login] does not check.
+func (a *Auth[U]) RequiresVerified() bool { return a.cfg.RequireVerified }
+
 func (a *Auth[U]) answer(w http.ResponseWriter, issued Issued[U]) {
 	issued.transport.answer(w, issued.Token.Reveal(), issued.remaining, issued.device.Reveal())
 }

@@ -8,7 +8,7 @@ import (
 // Refusal is the answer to a request that is not served: by a guard, by one of the package's
 // routes, or by [Auth.Refuse]. It is an error that wraps its cause.
 type Refusal struct {
-	// Status is the HTTP status: 400, 401, 403, 404, 408, 409, 413, 415, 422, 429 or 503.
+	// Status is the HTTP status, that of a CodeError or 400, 401, 403, 404, 408, 409, 413, 415, 422, 429 or 503.
 	Status int
 	// Code says what is wrong, for programs: a code of the contract, such as
 	// LOGIN_BAD_CREDENTIALS. It is "" for a 422, whose Fields say it.

@@ -2,6 +2,7 @@ package ginauth
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 )
@@ -16,15 +17,14 @@ import (
 //	POST   logout-all
 //	POST   reauthenticate   if New was given an Authenticator
 func (a *Auth[U]) Routes(r gin.IRouter) {
-	guard := a.RequireUser() // rejects scoped tokens
 	if a.login != nil {
-		r.POST("/login", noCache, a.checkProxy, a.handle(a.handleLogin))
-		r.POST("/reauthenticate", noCache, guard, a.handle(a.handleReauthenticate))
+		a.mount(r, http.MethodPost, "/login", a.loginOperation(), a.checkProxy, a.handle(a.handleLogin))
+		a.mount(r, http.MethodPost, "/reauthenticate", a.reauthenticateOperation(), a.handle(a.handleReauthenticate))
 	}
-	r.POST("/logout", noCache, a.handleLogout)
-	r.GET("/sessions", noCache, guard, a.handle(a.handleSessions))
-	r.DELETE("/sessions/:id", noCache, guard, a.handle(a.handleEndSession))
-	r.POST("/logout-all", noCache, guard, a.handle(a.handleLogoutAll))
+	a.mount(r, http.MethodPost, "/logout", a.logoutOperation(), a.handleLogout)
+	a.mount(r, http.MethodGet, "/sessions", a.sessionsOperation(), a.handle(a.handleSessions))
+	a.mount(r, http.MethodDelete, "/sessions/:id", a.endSessionOperation(), a.handle(a.handleEndSession))
+	a.mount(r, http.MethodPost, "/logout-all", a.logoutAllOperation(), a.handle(a.handleLogoutAll))
 }
 
 // RegisterRoutes adds the route by which users sign up:
@@ -33,7 +33,7 @@ func (a *Auth[U]) Routes(r gin.IRouter) {
 //
 // It needs [WithAccounts].
 func (a *Auth[U]) RegisterRoutes(r gin.IRouter) {
-	r.POST("/register", noCache, a.checkProxy, a.handleAccounts(a.handleRegister))
+	a.mount(r, http.MethodPost, "/register", a.registerOperation(), a.checkProxy, a.handleAccounts(a.handleRegister))
 }
 
 // VerifyRoutes adds the routes by which users prove that an e-mail address is theirs, that of
@@ -45,8 +45,8 @@ func (a *Auth[U]) RegisterRoutes(r gin.IRouter) {
 // They need [WithAccounts] and a Mailer. The link in a message should open a page of the
 // application with a button that posts the token: programs follow links in mails.
 func (a *Auth[U]) VerifyRoutes(r gin.IRouter) {
-	r.POST("/request-verify-token", noCache, a.checkProxy, a.handleAccounts(a.handleRequestVerification))
-	r.POST("/verify", noCache, a.handleAccounts(a.handleVerify))
+	a.mount(r, http.MethodPost, "/request-verify-token", requestOperation("Ask for a message that verifies the address"), a.checkProxy, a.handleAccounts(a.handleRequestVerification))
+	a.mount(r, http.MethodPost, "/verify", a.verifyOperation(), a.handleAccounts(a.handleVerify))
 }
 
 // ResetPasswordRoutes adds the routes by which users who forgot their password set a new one:
@@ -56,8 +56,8 @@ func (a *Auth[U]) VerifyRoutes(r gin.IRouter) {
 //
 // They need [WithAccounts] and a Mailer.
 func (a *Auth[U]) ResetPasswordRoutes(r gin.IRouter) {
-	r.POST("/forgot-password", noCache, a.checkProxy, a.handleAccounts(a.handleRequestReset))
-	r.POST("/reset-password", noCache, a.handleAccounts(a.handleResetPassword))
+	a.mount(r, http.MethodPost, "/forgot-password", requestOperation("Ask for a message that resets the password"), a.checkProxy, a.handleAccounts(a.handleRequestReset))
+	a.mount(r, http.MethodPost, "/reset-password", resetPasswordOperation(), a.handleAccounts(a.handleResetPassword))
 }
 
 // UserRoutes adds the routes by which users see and change their account, and superusers all
@@ -75,19 +75,18 @@ func (a *Auth[U]) ResetPasswordRoutes(r gin.IRouter) {
 // gets a new token: in its cookie, or as access_token in the answer. A new address has to be
 // proved first, see [Auth.VerifyRoutes]; until then it is the answer's pending_email.
 func (a *Auth[U]) UserRoutes(r gin.IRouter) {
-	checks := []Check{}
+	var user []Check
 	if a.cfg.RequireVerified {
-		checks = append(checks, Verified)
+		user = append(user, Verified)
 	}
-	user, superuser := a.RequireUser(checks...), a.RequireUser(append(checks, Superuser)...)
-	fresh := a.RequireUser(append(checks, Fresh(a.cfg.Accounts.MaxAge))...)
-	r.GET("/me", noCache, user, a.handleAccounts(a.handleMe))
-	r.PATCH("/me", noCache, user, a.handleAccounts(a.handlePatchMe))
-	r.DELETE("/me", noCache, fresh, a.handleAccounts(a.handleDeleteMe))
-	r.GET("", noCache, superuser, a.handleAccounts(a.handleUsers))
-	r.GET("/:id", noCache, superuser, a.handleAccounts(a.handleUser))
-	r.PATCH("/:id", noCache, superuser, a.handleAccounts(a.handlePatchUser))
-	r.DELETE("/:id", noCache, superuser, a.handleAccounts(a.handleDeleteUser))
+	fresh, superuser := append(slices.Clone(user), Fresh(a.cfg.Accounts.MaxAge)), append(slices.Clone(user), Superuser)
+	a.mount(r, http.MethodGet, "/me", a.meOperation(user), a.handleAccounts(a.handleMe))
+	a.mount(r, http.MethodPatch, "/me", a.patchMeOperation(user), a.handleAccounts(a.handlePatchMe))
+	a.mount(r, http.MethodDelete, "/me", a.deleteMeOperation(fresh), a.handleAccounts(a.handleDeleteMe))
+	a.mount(r, http.MethodGet, "", a.usersOperation(superuser), a.handleAccounts(a.handleUsers))
+	a.mount(r, http.MethodGet, "/:id", a.userOperation(superuser), a.handleAccounts(a.handleUser))
+	a.mount(r, http.MethodPatch, "/:id", a.patchUserOperation(superuser), a.handleAccounts(a.handlePatchUser))
+	a.mount(r, http.MethodDelete, "/:id", a.deleteUserOperation(superuser), a.handleAccounts(a.handleDeleteUser))
 }
 
 // APITokenRoutes adds the routes by which users manage the tokens of their scripts:
@@ -103,11 +102,24 @@ func (a *Auth[U]) APITokenRoutes(r gin.IRouter) {
 	if a.api == nil {
 		return
 	}
-	guard := a.RequireUser() // rejects scoped tokens
-	r.POST("", noCache, a.RequireUser(Fresh(a.cfg.Accounts.MaxAge)), a.handle(a.handleCreateAPIToken))
-	r.GET("", noCache, guard, a.handle(a.handleAPITokens))
-	r.PATCH("/:id", noCache, guard, a.handle(a.handleRenameAPIToken))
-	r.DELETE("/:id", noCache, guard, a.handle(a.handleRevokeAPIToken))
+	a.mount(r, http.MethodPost, "", a.createAPITokenOperation(), a.handle(a.handleCreateAPIToken))
+	a.mount(r, http.MethodGet, "", apiTokensOperation(), a.handle(a.handleAPITokens))
+	a.mount(r, http.MethodPatch, "/:id", renameAPITokenOperation(), a.handle(a.handleRenameAPIToken))
+	a.mount(r, http.MethodDelete, "/:id", revokeAPITokenOperation(), a.handle(a.handleRevokeAPIToken))
+}
+
+// mount adds a route with its description, which [Auth.OpenAPI] returns. It puts the route
+// behind the guard that the description asks for. A guard without [Scopes] rejects scoped tokens.
+func (a *Auth[U]) mount(r gin.IRouter, method, path string, op *operation, handlers ...gin.HandlerFunc) {
+	before := []gin.HandlerFunc{noCache}
+	if op.guarded {
+		before = append(before, a.RequireUser(op.checks...))
+	}
+	if op.secured {
+		op.refusesTokens(a.cfg, method)
+	}
+	r.Handle(method, path, append(before, handlers...)...)
+	a.cfg.mounted.add(route{method, fullPath(r, path), op})
 }
 
 // noStore keeps an answer out of every cache (RFC 6749 §5.1).

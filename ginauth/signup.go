@@ -86,6 +86,19 @@ func (a *Auth[U]) writeUser(w http.ResponseWriter, code int, user U, more map[st
 	return writeMembers(w, code, members)
 }
 
+// AnswerUser writes the contract's answer with a user, as GET /me does: 200 and JSON, with the
+// fields of Hooks.View. It answers 503 without [WithAccounts].
+func (a *Auth[U]) AnswerUser(c *gin.Context, user U) {
+	noStore(c.Writer)
+	err := fmt.Errorf("%w: AnswerUser needs WithAccounts", errMisuse)
+	if a.accounts != nil {
+		err = a.writeUser(c.Writer, http.StatusOK, user, nil)
+	}
+	if err != nil {
+		a.Refuse(c, err)
+	}
+}
+
 // view returns what clients see of a user.
 func (a *Auth[U]) view(user U) map[string]any {
 	members := make(map[string]any)

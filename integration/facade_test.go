@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/integration/internal/testserver"
+	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -297,5 +300,71 @@ func TestFacadeGuardsOfBothLoginsAreOne(t *testing.T) {
 	}
 	if _, err := f.Sessions.ReadToken(t.Context(), token); !errors.Is(err, strategy.ErrInvalidToken) {
 		t.Errorf("the earlier token: got the error %v, want %v", err, strategy.ErrInvalidToken)
+	}
+}
+
+// clock is a clock that tests set. It is safe for concurrent use.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+func TestPingReportsMissingIndexesAndIsCheap(t *testing.T) {
+	client, sent := connect(t)
+	db := testserver.Database(t, client)
+	var at clock
+	lk, err := latchkey.New[facadeUser](db, uuid.New, latchkey.Config{
+		Lifetime: time.Hour, PurgeInterval: time.Hour, AuditRetention: time.Hour, APITokens: latchkey.APITokens{Scopes: []string{"read"}},
+		Now: at.now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	err = lk.Ping(t.Context())
+	for _, collection := range []string{"users", "access_tokens", "login_attempts", "one_time_tokens", "api_tokens", "audit"} {
+		if !errors.Is(err, mongostore.ErrIndexMismatch) || !strings.Contains(err.Error(), collection+" lacks") {
+			t.Errorf("before EnsureIndexes: got the error %v, want one that names %s", err, collection)
+		}
+	}
+	if err := lk.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ready := func(when string) {
+		t.Helper()
+		if err := lk.Ping(t.Context()); err != nil {
+			t.Errorf("%s: got %v, want nil", when, err)
+		}
+	}
+	ready("after EnsureIndexes")
+	sent.reset()
+	ready("again")
+	if all := sent.all(); len(all) != 1 || len(sent.named("ping")) != 1 {
+		t.Errorf("sent %v, want one ping", all)
+	}
+	if err := db.Collection("users").Indexes().DropOne(t.Context(), "email_1"); err != nil {
+		t.Fatal(err)
+	}
+	at.ahead.Store(int64(59 * time.Second))
+	ready("within a minute")
+	at.ahead.Store(int64(61 * time.Second))
+	if err := lk.Ping(t.Context()); !errors.Is(err, mongostore.ErrIndexMismatch) || !strings.Contains(err.Error(), "users lacks email_1") {
+		t.Errorf("after a minute: got the error %v, want one that names the index", err)
+	}
+	if err := lk.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ready("after the repair")
+}
+
+func TestPingFollowsTheCache(t *testing.T) {
+	f := newFacade(t, database(t), latchkey.Config{Lifetime: time.Hour, Cache: strategy.Cache{MaxStaleness: 10 * time.Second}})
+	eventually(t, 10*time.Second, "Ping returns nil", func() bool { return f.Ping(t.Context()) == nil })
+	f.Sessions.Close() // ends the follower
+	if err := f.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "latchkey: not ready: strategy:") {
+		t.Errorf("without a follower: got the error %v, want one of the package strategy", err)
+	}
+	f.Close()
+	if err := f.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "Close was called") {
+		t.Errorf("after Close: got the error %v", err)
 	}
 }

@@ -385,10 +385,7 @@ func testLegacyTokens[ID comparable](t *testing.T, newID func() ID, convert bool
 	open := func(tb testing.TB) (strategy.LegacyStore[ID], storetest.Issue[ID]) {
 		tb.Helper()
 		db := database(tb)
-		tokens, err := mongostore.NewTokens[ID](db, mongostore.TokensConfig{})
-		if err != nil {
-			tb.Fatal(err)
-		}
+		tokens := newTokens[ID](tb, db, mongostore.TokensConfig{})
 		legacy, err := mongostore.NewLegacyTokens(tokens, mongostore.LegacyConfig{Collection: "old_tokens", Convert: convert})
 		if err == nil {
 			err = tokens.EnsureIndexes(tb.Context())
@@ -396,7 +393,6 @@ func testLegacyTokens[ID comparable](t *testing.T, newID func() ID, convert bool
 		if err != nil {
 			tb.Fatal(err)
 		}
-		tb.Cleanup(tokens.Close)
 		old := db.Collection("old_tokens", options.Collection().SetRegistry(mongostore.NewRegistry()))
 		return legacy, func(ctx context.Context, userID ID, createdAt time.Time) (string, error) {
 			secret := fastapiusers.NewToken()

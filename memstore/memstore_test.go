@@ -43,6 +43,17 @@ func openOneTimeTokens[ID comparable](testing.TB) account.OneTimeTokenStore[ID] 
 	return memstore.NewOneTimeTokens[ID]()
 }
 
+func TestOAuthAccountsSatisfyTheContract(t *testing.T) {
+	t.Run("uuid", func(t *testing.T) { storetest.RunOAuthAccounts(t, uuid.New, openOAuthAccounts[uuid.UUID]) })
+	t.Run("object ID", func(t *testing.T) { storetest.RunOAuthAccounts(t, bson.NewObjectID, openOAuthAccounts[bson.ObjectID]) })
+	t.Run("string", func(t *testing.T) { storetest.RunOAuthAccounts(t, nextString, openOAuthAccounts[string]) })
+	t.Run("int64", func(t *testing.T) { storetest.RunOAuthAccounts(t, nextInt, openOAuthAccounts[int64]) })
+}
+
+func openOAuthAccounts[ID comparable](testing.TB) account.OAuthAccountStore[ID] {
+	return memstore.NewOAuthAccounts[ID]()
+}
+
 // member is the user type of an application.
 type member[ID comparable] struct {
 	account.User[ID]

@@ -1,7 +1,7 @@
 // Package mongostore keeps access tokens, accounts, login attempts and one-time tokens in the
 // application's own MongoDB: [Tokens] is a strategy.Store, [Users] an account.Store and
 // a strategy.UserSource, [Attempts] an account.AttemptStore, [OneTimeTokens] an
-// account.OneTimeTokenStore. latchkey.New makes all of them; by hand:
+// account.OneTimeTokenStore, [AuditTrail] an OnEvent function. latchkey.New makes all of them; by hand:
 //
 //	users, err := mongostore.NewUsers[Member](db, mongostore.UsersConfig{})
 //	tokens, err := mongostore.NewTokens[uuid.UUID](db, mongostore.TokensConfig{Lifetime: 12 * time.Hour})
@@ -14,6 +14,7 @@
 //	  user_id        the application's ID type, natively   index {user_id: 1, created_at: -1}
 //	  created_at     date                                  TTL index {created_at: 1}
 //	  token_version  number; missing means 0
+//	  legacy         true: a copy of a token of fastapi-users; see LegacyTokens
 //	  last_used_at, authenticated_at, expires_at, scopes, name, user_agent, client_ip
 //	                 optional; a missing field is not used
 //	users
@@ -24,7 +25,11 @@
 //	login_attempts   see Attempts                          TTL index {expires_at: 1}
 //	one_time_tokens  see OneTimeTokens                     TTL index {expires_at: 1}
 //	                                                       index {user_id: 1, purpose: 1, created_at: -1}
+//	oauth_accounts   see OAuthAccounts                     unique index {issuer: 1, subject: 1}
+//	                                                       index {user_id: 1}
 //	revocations      see Tokens.PublishRevocation          TTL index {at: 1}
+//	audit            see AuditTrail                        TTL index {at: 1}
+//	                                                       index {user_id: 1, at: -1, _id: -1}
 //
 // A token_version may be a number of any BSON type, as shells and other drivers write
 // it: int32, int64, or a double or decimal128 without a fraction. null counts as 0. Any

@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -139,6 +140,28 @@ func ExampleNewOneTimeTokens() {
 	defer mails.Close()
 	var store account.OneTimeTokenStore[bson.ObjectID] = mails
 	_ = store // mails.EnsureIndexes(ctx)
+	fmt.Println("ready")
+	// Output: ready
+}
+
+// An audit trail is a listener for events: it goes beside the one that logs.
+func ExampleNewAuditTrail() {
+	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://127.0.0.1:27017"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	logEvents := event.Log(nil)
+	trail, err := mongostore.NewAuditTrail[bson.ObjectID](client.Database("app"), mongostore.AuditTrailConfig{
+		Retention: 365 * 24 * time.Hour,
+		OnEvent:   logEvents, // what the trail drops is logged
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer trail.Close()
+	// When the application starts: trail.EnsureIndexes(ctx)
+	onEvent := event.Join(logEvents, trail.Record) // the OnEvent of every other Config
+	_ = onEvent
 	fmt.Println("ready")
 	// Output: ready
 }

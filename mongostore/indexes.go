@@ -291,6 +291,27 @@ func oneTimeTokensIndexSpec() indexSpec {
 	}
 }
 
+// auditIndexSpec returns the indexes of audit. Pages of a user's events are read in the order of
+// the first.
+func auditIndexSpec(retention time.Duration) indexSpec {
+	keys := bson.D{{Key: "user_id", Value: 1}, {Key: "at", Value: -1}, {Key: "_id", Value: -1}}
+	return indexSpec{
+		plain: []index{{name: "user_id_1_at_-1__id_-1", keys: keys, ttl: noTTL}},
+		ttl:   index{name: "at_1", keys: bson.D{{Key: "at", Value: 1}}, ttl: int64((retention + time.Second - 1) / time.Second)},
+	}
+}
+
+// oauthAccountsIndexSpec returns the indexes of oauth_accounts.
+func oauthAccountsIndexSpec() indexSpec {
+	return indexSpec{
+		plain: []index{
+			{name: "issuer_1_subject_1", keys: bson.D{{Key: "issuer", Value: 1}, {Key: "subject", Value: 1}}, unique: true, ttl: noTTL},
+			{name: "user_id_1", keys: bson.D{{Key: "user_id", Value: 1}}, ttl: noTTL},
+		},
+		ttl: index{ttl: noTTL},
+	}
+}
+
 // usersIndexSpec returns the indexes of users.
 func usersIndexSpec(f Fields, anyCase bool) indexSpec {
 	unique := func(field string) index {
@@ -381,7 +402,7 @@ func (m mongoIndexes) create(ctx context.Context, x index) error {
 		opts.SetUnique(true)
 	}
 	if x.ttl != noTTL {
-		opts.SetExpireAfterSeconds(int32(x.ttl)) // NewTokens checks the range
+		opts.SetExpireAfterSeconds(int32(x.ttl)) // the constructors check the range
 	}
 	if x.anyCase {
 		opts.SetCollation(ignoreCase)

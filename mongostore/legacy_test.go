@@ -14,8 +14,8 @@ import (
 
 func TestLegacyConfigErrorsNameTheField(t *testing.T) {
 	for part, cfg := range map[string]mongostore.LegacyConfig{
-		`LegacyConfig.Collection is ""`: {},
-		"both \"access_tokens\"":        {Collection: "access_tokens"},
+		`LegacyConfig.Collection is ""`:                             {},
+		"both \"access_tokens\"":                                    {Collection: "access_tokens"},
 		"LegacyConfig.Collection is \"a$b\", want a name without $": {Collection: "a$b"},
 		"LegacyConfig.Lifetime is negative":                         {Collection: "old", Lifetime: -1},
 	} {

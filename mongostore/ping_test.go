@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
@@ -132,5 +133,49 @@ func TestAServerThatAnswersIsNoError(t *testing.T) {
 	r := newRig(t, nil)
 	if err := mongostore.Ping(t.Context(), r.Client(), time.Minute); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPingIsBoundedByTheTimeout(t *testing.T) {
+	r := newRig(t, func(command) bson.D { return nil })
+	tokens := tokensIn(t, r, mongostore.TokensConfig{Timeout: 50 * time.Millisecond})
+	if err := tokens.Ping(t.Context()); err != nil {
+		t.Errorf("got %v, want nil", err)
+	}
+	r.hanging.Store(true)
+	began := time.Now()
+	err := tokens.Ping(t.Context())
+	wantErrorNaming(t, err, "no MongoDB server answers at 127.0.0.1:")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("Ping took %v, want about 50 ms", took)
+	}
+}
+
+func TestCheckIndexesOnlyListsThem(t *testing.T) {
+	index := func(name string, keys bson.D, more ...bson.E) bson.D {
+		return append(bson.D{{Key: "name", Value: name}, {Key: "key", Value: keys}}, more...)
+	}
+	lists := map[string][]any{
+		"access_tokens": {
+			index("token_1", bson.D{{Key: "token", Value: 1}}, bson.E{Key: "unique", Value: true}),
+			index("user_id_1_created_at_-1", bson.D{{Key: "user_id", Value: 1}, {Key: "created_at", Value: -1}}),
+		},
+		"revocations": {index("at_1", bson.D{{Key: "at", Value: 1}})}, // the substitute for a TTL index
+	}
+	r := newRig(t, func(c command) bson.D {
+		if c.name != "listIndexes" {
+			t.Errorf("got the command %s, want only listIndexes", c.name)
+		}
+		return found(lists[c.body.Lookup("listIndexes").StringValue()]...)
+	})
+	// A purge would run at once.
+	tokens := tokensIn(t, r, mongostore.TokensConfig{PurgeInterval: time.Nanosecond})
+	if err := tokens.CheckIndexes(t.Context()); err != nil || len(r.sent()) == 0 {
+		t.Errorf("got %v, want nil after a look at the indexes", err)
+	}
+	lists["access_tokens"] = nil
+	err := tokens.CheckIndexes(t.Context())
+	if wantErrorNaming(t, err, "access_tokens lacks token_1"); !errors.Is(err, mongostore.ErrIndexMismatch) {
+		t.Errorf("got %v, want %v", err, mongostore.ErrIndexMismatch)
 	}
 }

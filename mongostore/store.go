@@ -159,17 +159,37 @@ func (s *store) VerifyIndexes(ctx context.Context) error {
 	return s.eachIndex(ctx, s.timeout, (*purger).verifyIndexes)
 }
 
-func (s *store) eachIndex(ctx context.Context, timeout time.Duration, do func(*purger, context.Context) error) error {
-	if err := ping(ctx, s.coll.Database().Client(), pingTimeout); err != nil {
+// CheckIndexes is VerifyIndexes for readiness checks: it only lists the indexes. It does not
+// look for documents that cannot be read, and does not start the purge.
+func (s *store) CheckIndexes(ctx context.Context) error {
+	return s.onIndexes(ctx, s.timeout, func(p *purger, ctx context.Context) error {
+		_, err := p.inspect(ctx)
 		return err
-	}
+	})
+}
+
+// Ping returns an error that names the server's address if no primary answers within the
+// Config's Timeout, or within the context's deadline if that is earlier.
+func (s *store) Ping(ctx context.Context) error {
+	return ping(ctx, s.coll.Database().Client(), s.timeout)
+}
+
+// onIndexes calls do for the indexes of each collection.
+func (s *store) onIndexes(ctx context.Context, timeout time.Duration, do func(*purger, context.Context) error) error {
 	var problems []error
 	for _, p := range s.purgers {
 		bounded, cancel := bounded(ctx, timeout)
 		problems = append(problems, do(p, bounded))
 		cancel()
 	}
-	if err := errors.Join(problems...); err != nil {
+	return errors.Join(problems...)
+}
+
+func (s *store) eachIndex(ctx context.Context, timeout time.Duration, do func(*purger, context.Context) error) error {
+	if err := ping(ctx, s.coll.Database().Client(), pingTimeout); err != nil {
+		return err
+	}
+	if err := s.onIndexes(ctx, timeout, do); err != nil {
 		return err
 	}
 	if s.check != nil {
@@ -212,21 +232,29 @@ func (p *purger) ensureIndexes(ctx context.Context) error {
 	return wrap("ensure indexes", err)
 }
 
-// verifyIndexes checks the indexes. It accepts the substitute if an interval is set.
+// verifyIndexes checks the indexes, and starts the purge if the substitute is there.
 func (p *purger) verifyIndexes(ctx context.Context) error {
+	substitute, err := p.inspect(ctx)
+	if substitute {
+		p.start()
+	}
+	return err
+}
+
+// inspect compares the indexes with the spec. It accepts the substitute if an interval is set.
+func (p *purger) inspect(ctx context.Context) (substitute bool, err error) {
 	admin := mongoIndexes{p.coll}
 	spec, err := p.spec.on(ctx, p.coll)
 	if err != nil {
-		return err
+		return false, err
 	}
 	err = verify(ctx, admin, p.coll.Name(), spec)
 	if errors.Is(err, ErrIndexMismatch) && p.store.purgeInterval > 0 && spec.ttl.ttl != noTTL {
 		if verify(ctx, admin, p.coll.Name(), spec.withoutTTL()) == nil {
-			p.start()
-			return nil
+			return true, nil
 		}
 	}
-	return wrap("verify indexes", err)
+	return false, wrap("verify indexes", err)
 }
 
 // start starts the periodic purge, once.

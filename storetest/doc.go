@@ -6,6 +6,7 @@
 //   - [RunUsers]: account.Store
 //   - [RunAttempts]: account.AttemptStore
 //   - [RunOneTimeTokens]: account.OneTimeTokenStore
+//   - [RunOAuthAccounts]: account.OAuthAccountStore
 //
 // A test of a store is one call:
 //

@@ -91,3 +91,13 @@ func ExampleRunRevocations() {
 	fmt.Println("passes:", passes(TestRevocations))
 	// Output: passes: true
 }
+
+func ExampleRunOAuthAccounts() {
+	TestOAuthAccounts := func(t *testing.T) {
+		storetest.RunOAuthAccounts(t, uuid.New, func(testing.TB) account.OAuthAccountStore[uuid.UUID] {
+			return memstore.NewOAuthAccounts[uuid.UUID]()
+		})
+	}
+	fmt.Println("passes:", passes(TestOAuthAccounts))
+	// Output: passes: true
+}

@@ -48,3 +48,8 @@ func OneTimeTokens[ID comparable](newID func() ID, open func(testing.TB) account
 func Legacy[ID comparable](newID func() ID, open func(testing.TB) (strategy.LegacyStore[ID], Issue[ID])) Suite {
 	return legacySuite(newID, open)
 }
+
+// OAuthAccounts is the suite of [RunOAuthAccounts].
+func OAuthAccounts[ID comparable](newID func() ID, open func(testing.TB) account.OAuthAccountStore[ID]) Suite {
+	return oauthSuite(newID, open)
+}

@@ -6,7 +6,7 @@ import "github.com/google/uuid"
 var ParseCursor = parseCursor
 
 func Cursor(at Position) string {
-	return cursor(AccessToken[uuid.UUID]{CreatedAt: at.CreatedAt, ID: at.ID})
+	return cursorOf(AccessToken[uuid.UUID]{CreatedAt: at.CreatedAt, ID: at.ID})
 }
 
 // Touched returns the number of remembered touches.

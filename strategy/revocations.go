@@ -224,6 +224,24 @@ func (d *Database[U, ID]) follow(ctx context.Context, next func(context.Context)
 	}
 }
 
+// Ready returns nil while this process uses its [Cache], or has none. It returns an error
+// before the revocations of other processes have first been read, which takes some
+// milliseconds after [NewDatabase], when they have not been read for MaxStaleness, and after
+// Close. Reads of tokens work all the same, without the cache. Ready does no I/O.
+func (d *Database[U, ID]) Ready() error {
+	switch {
+	case d.cache == nil:
+		return nil
+	case d.cache.closed.Load():
+		return errors.New("strategy: the Database is closed")
+	case d.cache.needsLog && d.cache.logReadAt.Load() == nil:
+		return errors.New("strategy: the revocations of other processes have not been read yet")
+	case !d.cache.logIsCurrent(d.cfg.Now()):
+		return fmt.Errorf("strategy: the revocations of other processes have not been read for %v, Cache.MaxStaleness", d.cache.cfg.MaxStaleness)
+	}
+	return nil
+}
+
 // Close stops what [NewDatabase] started for a [Cache], ends every [Database.Watch], and waits
 // until both have stopped and until failed operations have taken back what they began. It is
 // idempotent. The Database can still be used afterwards, without its cache and without watches:

@@ -490,6 +490,47 @@ func TestRevocationsDuringAnOutageAreSeenAfterIt(t *testing.T) {
 	}
 }
 
+func TestReadyWhileTheRevocationsAreKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		uncached := c.open(t, c.users, strategy.Config{})
+		i := &instance{log: &logStore{Tokens: c.tokens}}
+		repair := failing(&i.log.next)
+		var err error
+		cfg := strategy.Config{Cache: strategy.Cache{MaxStaleness: stale, FollowInterval: every}}
+		if i.Database, err = strategy.NewDatabase(i.log, c.users, cfg); err != nil {
+			t.Fatal(err)
+		}
+		defer i.Close()
+		want := func(when, part string) {
+			t.Helper()
+			err := i.Ready()
+			if part == "" && err != nil || part != "" && (err == nil || !strings.Contains(err.Error(), part)) {
+				t.Errorf("%s: got the error %v, want %q", when, err, part)
+			}
+		}
+		want("before the log was read", "have not been read yet")
+		repair()
+		follow()
+		want("after the log was read", "")
+		repair = failing(&i.log.next)
+		follow()
+		want("after a failure", "")
+		time.Sleep(stale + every)
+		want("after failures for MaxStaleness", "have not been read for "+stale.String()+", Cache.MaxStaleness")
+		repair()
+		follow()
+		want("after the repair", "")
+		i.Close()
+		want("after Close", "closed")
+
+		uncached.Close()
+		if err := uncached.Ready(); err != nil {
+			t.Errorf("without a cache: got %v, want nil", err)
+		}
+	})
+}
+
 func TestCacheIsNotUsedBeforeTheLogIsRead(t *testing.T) {
 	hashed()
 	synctest.Test(t, func(t *testing.T) {

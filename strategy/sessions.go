@@ -3,15 +3,15 @@ package strategy
 import (
 	"context"
 	"encoding"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
+
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/cursor"
 )
 
 const (
@@ -62,7 +62,7 @@ func (d *Database[U, ID]) Sessions(ctx context.Context, userID ID, page Page) (S
 	var out SessionPage
 	if len(rows) > limit {
 		rows = rows[:limit]
-		out.Next = cursor(rows[limit-1])
+		out.Next = cursorOf(rows[limit-1])
 	}
 	for _, row := range rows {
 		out.Sessions = append(out.Sessions, d.info(row))
@@ -267,21 +267,16 @@ func (d *Database[U, ID]) logins(ctx context.Context, user U, replaced []AccessT
 	}), err
 }
 
-// cursor encodes the position of a row: the next page begins after it.
-func cursor[ID comparable](row AccessToken[ID]) string {
-	b := binary.BigEndian.AppendUint64(nil, uint64(row.CreatedAt.UnixMilli()))
-	return base64.RawURLEncoding.EncodeToString(append(b, row.ID[:]...))
-}
+// cursorOf encodes the position of a row: the next page begins after it.
+func cursorOf[ID comparable](row AccessToken[ID]) string { return cursor.Format(row.CreatedAt, row.ID) }
 
 func parseCursor(s string) (Position, error) {
 	if s == "" {
 		return Position{}, nil
 	}
-	const length = 8 + len(uuid.UUID{})
-	// Check the length of s too, because the decoder skips line breaks.
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || len(b) != length || len(s) != base64.RawURLEncoding.EncodedLen(length) {
+	at, id, ok := cursor.Parse(s)
+	if !ok {
 		return Position{}, ErrInvalidCursor
 	}
-	return Position{time.UnixMilli(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}, nil
+	return Position{at, id}, nil
 }

@@ -79,7 +79,7 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	if err := rejectOptions(c.spec, "skip", "collation"); err != nil {
 		return nil, err
 	}
-	idOnly, err := byID(c.spec, "projection")
+	projection, err := document(c.spec, "projection")
 	if err != nil {
 		return nil, err
 	}
@@ -114,14 +114,31 @@ func (s *store) find(c command) (*wirebson.Document, error) {
 	}
 	raws := make([]wirebson.RawDocument, len(found))
 	for i, r := range found {
-		if raws[i] = r.raw; idOnly {
-			if raws[i], err = wirebson.MustDocument("_id", r.doc.Get("_id")).Encode(); err != nil {
+		if raws[i] = r.raw; projection.Len() > 0 {
+			if raws[i], err = project(r.doc, projection); err != nil {
 				return nil, err
 			}
 		}
 	}
 	size, _ := number(c.spec.Get("batchSize"))
 	return s.cursor(db+"."+name, "firstBatch", 0, raws, int(size))
+}
+
+// project returns the fields of a document that a projection includes, and its _id.
+func project(doc, projection *wirebson.Document) (wirebson.RawDocument, error) {
+	out := wirebson.MustDocument("_id", doc.Get("_id"))
+	for i := range projection.Len() {
+		name, include := projection.GetByIndex(i)
+		if n, ok := number(include); !ok || n != 1 || strings.Contains(name, ".") {
+			return nil, notImplemented("a projection other than of fields")
+		}
+		if v := doc.Get(name); v != nil && name != "_id" {
+			if err := out.Add(name, v); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out.Encode()
 }
 
 // sorted returns the first rows by the fields of a sort; a limit of 0 means all.

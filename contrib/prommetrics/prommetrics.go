@@ -76,13 +76,20 @@ var known = map[event.Kind][]event.Reason{
 	event.InvalidDocument: {""},
 	event.CacheSuspended:  {""},
 	event.CacheResumed:    {""},
+	event.AuditDropped:    {""},
 
 	event.LoginSucceeded:  {""},
 	event.Reauthenticated: {""},
 	event.LoginDenied: {
 		event.ReasonUnknownUser, event.ReasonWrongPassword, event.ReasonUserInactive, event.ReasonUserUnverified,
 		event.ReasonNoPassword, event.ReasonUnusableHash, event.ReasonTooMany, event.ReasonOverLimit, event.ReasonCrossOrigin,
+		event.ReasonOAuthState, event.ReasonOAuthProvider, event.ReasonOAuthToken, event.ReasonNoEmail, event.ReasonEmailTaken,
 	},
+	event.OAuthLinked: {""},
+	event.OAuthLinkDenied: {
+		event.ReasonOAuthState, event.ReasonOAuthProvider, event.ReasonOAuthToken, event.ReasonOAuthTaken, event.ReasonCrossOrigin,
+	},
+	event.OAuthUnlinked:      {""},
 	event.Overloaded:         {""},
 	event.LimiterFailed:      {""},
 	event.ProxyMisconfigured: {""},

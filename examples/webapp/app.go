@@ -14,6 +14,7 @@ import (
 
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/contrib/oidc"
 	"github.com/latchkey-go/latchkey/ginauth"
 )
 
@@ -32,6 +33,10 @@ type Member struct {
 
 type app struct {
 	*latchkey.Latchkey[Member, uuid.UUID]
+
+	// Of login through identity providers, see addProviders.
+	logins    *oidc.Logins[Member, uuid.UUID] // nil without a provider
+	providers []oidc.Provider
 }
 
 // newApp builds Latchkey on a database and makes its indexes. cfg has the settings that
@@ -50,7 +55,7 @@ func newApp(ctx context.Context, db *mongo.Database, cfg latchkey.Config) (*app,
 		lk.Close()
 		return nil, err
 	}
-	return &app{lk}, nil
+	return &app{Latchkey: lk}, nil
 }
 
 //go:embed templates static
@@ -62,7 +67,7 @@ func (a *app) handler() (http.Handler, error) {
 		return nil, err
 	}
 	r := gin.New()
-	r.Use(ginauth.Recovery(nil), secure)
+	r.Use(ginauth.Recovery(nil), a.secure)
 	if err := r.SetTrustedProxies(nil); err != nil { // or your proxy's addresses
 		return nil, err
 	}
@@ -113,15 +118,26 @@ func (a *app) handler() (http.Handler, error) {
 	fresh.POST("/account/delete", a.deleteAccount)
 	fresh.POST("/tokens", a.createToken)
 
+	if a.logins != nil {
+		a.logins.Routes(r.Group("/auth"))
+		a.logins.AssociateRoutes(r.Group("/auth/associate"))
+		fresh.GET("/account/providers", a.showProviders)
+		fresh.POST("/account/providers", a.changeProviders)
+	}
+
 	// For scripts: a login or an API token.
 	r.GET("/api/account", a.Web.RequireUser(ginauth.Scopes(scopeRead)), a.accountJSON)
 	return r, nil
 }
 
 // secure sets the security headers of every answer and limits request bodies.
-func secure(c *gin.Context) {
+func (a *app) secure(c *gin.Context) {
 	h := c.Writer.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	forms := "'self'"
+	for _, p := range a.providers {
+		forms += " " + p.Issuer // the form that links an account is redirected there
+	}
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action "+forms+"; frame-ancestors 'none'; base-uri 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	// Not no-referrer: with it, browsers send "Origin: null" with the site's own forms. The
 	// CSRF protection needs the origin if a browser does not send Sec-Fetch-Site.

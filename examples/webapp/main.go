@@ -8,13 +8,16 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/contrib/oidc"
 	"github.com/latchkey-go/latchkey/examples/internal/serve"
 	"github.com/latchkey-go/latchkey/ginauth"
+	"github.com/latchkey-go/latchkey/strategy"
 )
 
 func main() {
@@ -26,6 +29,8 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f := serve.NewFlags("webapp", "127.0.0.1:8081", stderr)
 	insecureHTTP := f.Bool("insecure-http", false, "for development: a cookie without Secure, for plain HTTP from another machine, or for a browser that rejects Secure cookies from localhost")
+	issuer := f.String("oidc-issuer", "", "lets users sign in through this OpenID Connect provider; the client secret is in the environment variable OIDC_CLIENT_SECRET")
+	clientID := f.String("oidc-client-id", "", "what the provider calls this website")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -52,6 +57,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer app.Close()
 	if f.Demo {
 		if err := app.addDemoAccounts(ctx); err != nil {
+			return err
+		}
+	}
+	if *issuer != "" {
+		base := "http://" + serve.Reachable(listener.Addr()) // what is registered with the provider
+		if err := app.addProviders(ctx, db, oidc.Provider{
+			Name: "provider", Issuer: *issuer, ClientID: *clientID, ClientSecret: strategy.NewSecret(os.Getenv("OIDC_CLIENT_SECRET")), Scopes: []string{"email", "profile"},
+			RedirectURL: base + "/auth/provider/callback", AssociateURL: base + "/auth/associate/provider/callback",
+		}); err != nil {
 			return err
 		}
 	}

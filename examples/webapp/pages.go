@@ -15,6 +15,7 @@ import (
 	"github.com/mileusna/useragent"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/contrib/oidc"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -25,6 +26,9 @@ type view struct {
 	User   *Member // nil for a visitor
 	Notice string  // confirms the last action
 	Error  string  // what is wrong with the form or the request
+
+	Providers []oidc.Provider // at which users can sign in
+	Links     []oidc.Link     // of the account
 
 	// For forms.
 	Next, Email string
@@ -62,6 +66,9 @@ var notices = map[string]string{
 	"email":    "We have sent a message to the new address. It changes when you confirm it there.",
 	"deleted":  "Your account was deleted.",
 	"revoked":  "The token was revoked.",
+	"unlinked": "You cannot sign in with that account any more.",
+	"exists":   "An account has that email address already. Sign in to it, and link it on your account's page.",
+	"provider": "Signing in with that account did not work. Please try again.",
 }
 
 // page renders a page.
@@ -69,7 +76,7 @@ func (a *app) page(c *gin.Context, status int, template string, v view) {
 	if user, ok := a.Web.CurrentUser(c); ok {
 		v.User = &user
 	}
-	v.Notice = notices[c.Query("done")]
+	v.Notice, v.Providers = notices[c.Query("done")], a.providers
 	c.HTML(status, template, v)
 }
 
@@ -108,6 +115,11 @@ func (a *app) sameOrigin(c *gin.Context) {
 func onRefusal(c *gin.Context, refusal *ginauth.Refusal) {
 	to := "/login"
 	switch {
+	case refusal.Status == http.StatusBadRequest && strings.HasPrefix(c.FullPath(), "/auth/"):
+		to += "?done=provider"
+		if refusal.Code == oidc.CodeUserExists {
+			to = "/login?done=exists"
+		}
 	case refusal.Status != http.StatusUnauthorized, strings.HasPrefix(c.FullPath(), "/api/"): // scripts follow no redirect to a page
 		refusal.WriteJSON(c.Writer)
 		return

@@ -77,7 +77,8 @@ func newTLSRig(t *testing.T) *rig {
 	return startRig(t, latchkey.Config{}, (*httptest.Server).StartTLS)
 }
 
-func startRig(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) *rig {
+// startRig starts a rig. Each of with is called before the application makes its routes.
+func startRig(t *testing.T, cfg latchkey.Config, start func(*httptest.Server), with ...func(*rig)) *rig {
 	t.Helper()
 	client, err := mongo.Connect(mongooptions.Client().ApplyURI(mongoURI))
 	if err != nil {
@@ -96,11 +97,16 @@ func startRig(t *testing.T, cfg latchkey.Config, start func(*httptest.Server)) *
 	if err := s.app.addDemoAccounts(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	s.server = httptest.NewUnstartedServer(nil)
+	s.base = "http://" + s.server.Listener.Addr().String()
+	for _, f := range with {
+		f(s)
+	}
 	handler, err := s.app.handler()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.server = httptest.NewUnstartedServer(s.recordPosts(handler))
+	s.server.Config.Handler = s.recordPosts(handler)
 	start(s.server)
 	t.Cleanup(s.server.Close)
 	s.base = s.server.URL

@@ -5,6 +5,7 @@ package contract
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -36,6 +38,9 @@ type Backend struct {
 	SetFlags func(ctx context.Context, id uuid.UUID, active, verified, superuser bool) error
 	// DeleteUser removes an account.
 	DeleteUser func(ctx context.Context, id uuid.UUID) error
+	// Watch wraps the transport of the client, for a test that looks at every answer of an
+	// application. Default nil: it is not wrapped.
+	Watch func(tb testing.TB, auth *ginauth.Auth[Member], next http.RoundTripper) http.RoundTripper
 }
 
 // lifetime is the lifetime of tokens where a check does not set another one.

@@ -160,6 +160,9 @@ func (env environment) rig(t *testing.T, options ...func(*settings)) *rig {
 	r.server.Start()
 	t.Cleanup(r.server.Close)
 	r.url, r.client = r.server.URL, r.server.Client()
+	if env.backend.Watch != nil {
+		r.client.Transport = env.backend.Watch(t, auth, r.client.Transport)
+	}
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return r
 }
