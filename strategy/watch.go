@@ -42,9 +42,10 @@ const (
 //
 // The first three wrap [ErrInvalidToken] too.
 //
-// What this process revokes ends the context within 100 milliseconds. What another process revokes, and a change
-// of a row by hand, ends it within [Config.WatchInterval]; with a [Cache] whose Store is a
-// [RevocationLog], a revocation ends it within Cache.FollowInterval.
+// What this process revokes ends the context within 100 milliseconds. What another process
+// revokes, and a change of a row by hand, ends it within [Config.WatchInterval]; with a [Cache]
+// whose Store is a [RevocationLog], a revocation ends it within Cache.FollowInterval and 100
+// milliseconds. To these comes the time of the look-up.
 //
 // Each watched token is looked up, with its user, once in WatchInterval, however many watches it
 // has, and at a revocation at most every 100 milliseconds. At most 16 tokens are looked up at
