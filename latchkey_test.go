@@ -115,7 +115,7 @@ func TestEveryConfigFieldReachesAPackage(t *testing.T) {
 		OnEvent: func(context.Context, event.Event) {}, UserFields: mongostore.Fields{ID: "id"}, AnyCase: true,
 		APITokens: latchkey.APITokens{Lifetime: 1}, RegistrationsPerNetwork: 1,
 		KeepHashes: true, Legacy: mongostore.LegacyConfig{Lifetime: 1},
-		AuditRetention: 1,
+		AuditRetention: 1, WatchInterval: 1, WatchGrace: 1,
 	}
 	none := latchkey.Config{}.Parts()
 	for _, c := range []latchkey.Collections{{Users: "a"}, {AccessTokens: "a"}, {LoginAttempts: "a"}, {Revocations: "a"}, {OneTimeTokens: "a"}, {APITokens: "a"}, {Audit: "a"}} {

@@ -158,7 +158,7 @@ func TestLoginFloodTakesBoundedMemory(t *testing.T) {
 	if most > floodBound {
 		t.Errorf("got %d bytes of objects and stacks at the peak, want at most %d", most, floodBound)
 	}
-	if answers[http.StatusOK] < floodHashes || answers[http.StatusServiceUnavailable] == 0 {
+	if answers[http.StatusOK] == 0 || answers[http.StatusServiceUnavailable] == 0 {
 		t.Errorf("got the answers %v, want some logins to succeed and some to be refused", answers)
 	}
 }
