@@ -1,0 +1,158 @@
+package sqlstore
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// millis returns the value that is stored for a time: milliseconds since 1970, or NULL for
+// the zero time.
+func millis(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMilli()
+}
+
+// userIDValue returns the value that is stored for a user's ID.
+func userIDValue[ID UserID](id ID) any {
+	if u, ok := any(id).(uuid.UUID); ok {
+		return u.String()
+	}
+	return id
+}
+
+// row reads the values of a row one after the other. The first value of another type sets
+// err, and ends it.
+type row struct {
+	columns []string
+	values  []any
+	err     error
+}
+
+// next returns the next value, with text as a string.
+func (r *row) next() any {
+	v := r.values[0]
+	r.values = r.values[1:]
+	if b, ok := v.([]byte); ok {
+		return string(b)
+	}
+	return v
+}
+
+// failed notes that the value that was read last is not what it should be.
+func (r *row) failed(v any, want string) {
+	if r.err == nil {
+		column := r.columns[len(r.columns)-len(r.values)-1]
+		r.err = fmt.Errorf("the column %q has a value of the type %T, which is not %s", column, v, want)
+	}
+}
+
+func (r *row) string() string {
+	v := r.next()
+	s, ok := v.(string)
+	if !ok {
+		r.failed(v, "text")
+	}
+	return s
+}
+
+func (r *row) int64() int64 {
+	v := r.next()
+	n, ok := toInt(v)
+	if !ok {
+		r.failed(v, "an integer")
+	}
+	return n
+}
+
+func toInt(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case string: // MySQL's text protocol
+		n, err := strconv.ParseInt(v, 10, 64)
+		return n, err == nil
+	}
+	return 0, false
+}
+
+func (r *row) bool() bool {
+	v := r.next()
+	if b, ok := v.(bool); ok {
+		return b
+	}
+	n, ok := toInt(v)
+	if !ok {
+		r.failed(v, "a boolean")
+	}
+	return n != 0
+}
+
+// time returns a time, or the zero time for NULL.
+func (r *row) time() time.Time {
+	v := r.next()
+	if v == nil {
+		return time.Time{}
+	}
+	n, ok := toInt(v)
+	if !ok {
+		r.failed(v, "an integer")
+		return time.Time{}
+	}
+	return time.UnixMilli(n).UTC()
+}
+
+// strings returns a list that is stored as JSON, or nil for NULL.
+func (r *row) strings() (list []string) {
+	v := r.next()
+	if v == nil {
+		return nil
+	}
+	s, ok := v.(string)
+	if !ok || json.Unmarshal([]byte(s), &list) != nil || list == nil {
+		r.failed(v, "a list of strings in JSON")
+		return nil
+	}
+	return list
+}
+
+func (r *row) uuid() uuid.UUID {
+	v := r.next()
+	id, ok := toUUID(v)
+	if !ok {
+		r.failed(v, "a UUID")
+	}
+	return id
+}
+
+func toUUID(v any) (uuid.UUID, bool) {
+	switch v := v.(type) {
+	case [16]byte:
+		return v, true
+	case string:
+		if len(v) == 16 {
+			return uuid.UUID([]byte(v)), true
+		}
+		id, err := uuid.Parse(v)
+		return id, err == nil
+	}
+	return uuid.Nil, false
+}
+
+// userID reads the ID of a user.
+func userID[ID UserID](r *row) (id ID) {
+	switch id := any(&id).(type) {
+	case *uuid.UUID:
+		*id = r.uuid()
+	case *int64:
+		*id = r.int64()
+	case *string:
+		*id = r.string()
+	}
+	return id
+}

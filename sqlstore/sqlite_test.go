@@ -1,0 +1,74 @@
+package sqlstore_test
+
+import (
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+	_ "modernc.org/sqlite"
+
+	"github.com/latchkey-go/latchkey/sqlstore"
+	"github.com/latchkey-go/latchkey/storetest"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// elsewhere are tables without a foreign key: the users of the tokens do not exist.
+var elsewhere = sqlstore.Tables{UsersElsewhere: true}
+
+// sqlite returns an empty database in a file.
+func sqlite(t testing.TB) *sql.DB {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "test.db")
+	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+// migrated returns a database with Latchkey's tables.
+func migrated[ID sqlstore.UserID](t testing.TB, tables sqlstore.Tables) *sql.DB {
+	t.Helper()
+	db := sqlite(t)
+	if err := sqlstore.Migrate[ID](t.Context(), db, sqlstore.SQLite, tables); err != nil {
+		t.Fatal(err)
+	}
+	if err := sqlstore.VerifySchema(t.Context(), db, sqlstore.SQLite, tables); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func newTokens[ID sqlstore.UserID](t testing.TB) *sqlstore.Tokens[ID] {
+	t.Helper()
+	tokens, err := sqlstore.NewTokens[ID](migrated[ID](t, elsewhere), sqlstore.SQLite, sqlstore.TokensConfig{Tables: elsewhere})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokens
+}
+
+var lastID atomic.Int64
+
+func newInt() int64     { return lastID.Add(1) }
+func newString() string { return fmt.Sprint("user ", lastID.Add(1)) }
+
+func TestTokens(t *testing.T) {
+	t.Run("uuid", func(t *testing.T) { testTokens(t, uuid.New) })
+	t.Run("int64", func(t *testing.T) { testTokens(t, newInt) })
+	t.Run("string", func(t *testing.T) { testTokens(t, newString) })
+}
+
+func testTokens[ID sqlstore.UserID](t *testing.T, newID func() ID) {
+	t.Parallel()
+	storetest.Run(t, newID, func(t testing.TB) strategy.Store[ID] { return newTokens[ID](t) })
+	storetest.RunRevocations(t, newID, func(t testing.TB) strategy.RevocationLog[ID] { return newTokens[ID](t) })
+}

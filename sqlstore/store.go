@@ -1,0 +1,180 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	// defaultTimeout bounds a call whose context has no deadline.
+	defaultTimeout = 3 * time.Second
+	// maxAttempts is how often a write is tried while the database reports a conflict.
+	maxAttempts = 10
+)
+
+// store is what all stores have in common.
+type store struct {
+	db      *sql.DB
+	dialect Dialect
+	tables  Tables
+	timeout time.Duration
+	now     func() time.Time
+}
+
+// newStore checks what all configurations have in common. config names the Config in errors.
+func newStore(db *sql.DB, dialect Dialect, config string, tables Tables, timeout time.Duration, now func() time.Time) (store, error) {
+	if db == nil {
+		return store{}, errors.New("sqlstore: the *sql.DB is nil: open it with sql.Open")
+	}
+	if err := dialect.check(); err != nil {
+		return store{}, err
+	}
+	tables, err := tables.withDefaults()
+	if err != nil {
+		return store{}, err
+	}
+	if timeout < 0 {
+		return store{}, fmt.Errorf("sqlstore: %s.Timeout is %v: it must not be negative; 0 means %v", config, timeout, defaultTimeout)
+	}
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	if now == nil {
+		now = time.Now
+	}
+	return store{db, dialect, tables, timeout, now}, nil
+}
+
+// wrap says what failed. It returns nil for nil.
+func wrap(doing string, err error) error {
+	if err != nil {
+		return fmt.Errorf("sqlstore: %s: %w", doing, err)
+	}
+	return nil
+}
+
+// bounded returns ctx with a deadline, unless it already has one.
+func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// retry runs a write again while the database refuses it because of concurrent writes. Such a
+// write changed nothing.
+func retry(ctx context.Context, dialect Dialect, write func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := write()
+		if err == nil || attempt == maxAttempts || !dialect.isConflict(err) {
+			return err
+		}
+		if pause(ctx, time.Duration(attempt)*5*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for d, or returns the context's error.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// discard makes the pool close a connection instead of using it again.
+func discard(conn *sql.Conn) {
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+}
+
+// columns quotes a list of columns.
+func (d Dialect) columns(list string) string {
+	names := strings.Split(list, ", ")
+	for i, name := range names {
+		names[i] = d.quote(name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// query returns the rows of a query, each with the values as the driver returns them. It
+// reads to the end, where a database reports that a write failed.
+func (s *store) query(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
+	rows, err := q.QueryContext(ctx, s.dialect.bind(query), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	for rows.Next() {
+		values, into := make([]any, len(columns)), make([]any, len(columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			return nil, err
+		}
+		all = append(all, values)
+	}
+	return all, rows.Err()
+}
+
+// exec executes a write and returns the number of rows that it changed. On MySQL, rows that
+// have the new values already may not count.
+func (s *store) exec(ctx context.Context, q querier, query string, args ...any) (int64, error) {
+	result, err := q.ExecContext(ctx, s.dialect.bind(query), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// write is exec in a statement of its own, with a deadline, repeated on conflicts.
+func (s *store) write(ctx context.Context, query string, args ...any) (n int64, err error) {
+	ctx, cancel := bounded(ctx, s.timeout)
+	defer cancel()
+	err = retry(ctx, s.dialect, func() error {
+		n, err = s.exec(ctx, s.db, query, args...)
+		return err
+	})
+	return n, err
+}
+
+// transact calls do in a transaction, again if the database reports a conflict.
+func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
+	ctx, cancel := bounded(ctx, s.timeout)
+	defer cancel()
+	return retry(ctx, s.dialect, func() error {
+		var opts *sql.TxOptions
+		if s.dialect == MySQL { // fewer locks between the rows
+			opts = &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+		}
+		tx, err := s.db.BeginTx(ctx, opts)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }()
+		if err := do(ctx, tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+}
