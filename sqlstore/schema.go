@@ -29,6 +29,10 @@ type Tables struct {
 	// Users has the accounts. It can be the application's own table, with columns of its own.
 	// Default "users".
 	Users string
+	// LoginAttempts has the counters of the login limiter. Default "login_attempts".
+	LoginAttempts string
+	// OneTimeTokens has the tokens that are mailed to users. Default "one_time_tokens".
+	OneTimeTokens string
 	// UsersElsewhere means that the accounts are in another database: there is no table of
 	// users, and no foreign key to it.
 	UsersElsewhere bool
@@ -39,9 +43,12 @@ func (t Tables) withDefaults() (Tables, error) {
 	t.AccessTokens = cmp.Or(t.AccessTokens, "access_tokens")
 	t.Revocations = cmp.Or(t.Revocations, "revocations")
 	t.Users = cmp.Or(t.Users, "users")
+	t.LoginAttempts = cmp.Or(t.LoginAttempts, "login_attempts")
+	t.OneTimeTokens = cmp.Or(t.OneTimeTokens, "one_time_tokens")
 	seen := make(map[string]string)
 	for _, f := range []struct{ field, name string }{
 		{"AccessTokens", t.AccessTokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
+		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens},
 	} {
 		if err := checkName("Tables."+f.field, f.name); err != nil {
 			return t, err
@@ -123,7 +130,10 @@ func render[ID UserID](text string, dialect Dialect, tables Tables) string {
 		text = usersTable.ReplaceAllString(text, "")
 	}
 	text = userIDMark.ReplaceAllString(text, userIDType[ID](dialect))
-	names := map[string]string{"access_tokens": tables.AccessTokens, "revocations": tables.Revocations, "users": tables.Users}
+	names := map[string]string{
+		"access_tokens": tables.AccessTokens, "revocations": tables.Revocations, "users": tables.Users,
+		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens,
+	}
 	return quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
 		name := strings.Trim(quoted, "\"`")
 		for table, to := range names {
@@ -257,8 +267,10 @@ func locked(ctx context.Context, conn *sql.Conn, dialect Dialect, do func(exec f
 // columns are the columns of each table that the stores use.
 func (t Tables) columns() map[string]string {
 	columns := map[string]string{
-		t.AccessTokens: tokenColumns,
-		t.Revocations:  revocationColumns,
+		t.AccessTokens:  tokenColumns,
+		t.Revocations:   revocationColumns,
+		t.LoginAttempts: attemptColumns,
+		t.OneTimeTokens: oneTimeColumns,
 	}
 	if !t.UsersElsewhere {
 		columns[t.Users] = "id, email, hashed_password, is_active, is_verified, is_superuser, token_version"

@@ -178,3 +178,34 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 		return tx.Commit()
 	})
 }
+
+// writeReturning executes a write and returns these columns of the rows that it changed. The
+// dialect must be able to.
+func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) (rows [][]any, err error) {
+	ctx, cancel := bounded(ctx, s.timeout)
+	defer cancel()
+	err = retry(ctx, s.dialect, func() error {
+		rows, err = s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
+		return err
+	})
+	return rows, err
+}
+
+// take deletes the row that a condition finds, at most one, and returns its columns. The first
+// column must be the primary key. Of concurrent calls one returns the row.
+func (s *store) take(ctx context.Context, table, columns, condition string, args ...any) (rows [][]any, err error) {
+	remove := "DELETE FROM " + table + " WHERE "
+	if s.dialect.returning() {
+		return s.writeReturning(ctx, columns, remove+condition, args...)
+	}
+	key, _, _ := strings.Cut(columns, ", ")
+	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		rows, err = s.query(ctx, tx, "SELECT "+s.dialect.columns(columns)+" FROM "+table+" WHERE "+condition+" FOR UPDATE", args...)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		_, err := s.exec(ctx, tx, remove+key+" = ?", rows[0][0])
+		return err
+	})
+	return rows, err
+}

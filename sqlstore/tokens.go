@@ -185,7 +185,7 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	var rows [][]any
 	var err error
 	if t.dialect.returning() {
-		rows, err = t.writeReturning(ctx, update+byToken, append(args, digest)...)
+		rows, err = t.writeReturning(ctx, tokenColumns, update+byToken, append(args, digest)...)
 	} else {
 		err = t.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
 			rows, err = t.query(ctx, tx, "SELECT id FROM "+t.table+" WHERE "+byToken+" FOR UPDATE", digest)
@@ -207,15 +207,6 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 		return strategy.AccessToken[ID]{}, wrap("rotate the token", err)
 	}
 	return t.valid(ctx, rows)
-}
-
-// writeReturning executes a write and returns the rows that it changed.
-func (t *Tokens[ID]) writeReturning(ctx context.Context, write string, args ...any) (rows [][]any, err error) {
-	err = retry(ctx, t.dialect, func() error {
-		rows, err = t.query(ctx, t.db, write+" RETURNING "+t.dialect.columns(tokenColumns), args...)
-		return err
-	})
-	return rows, err
 }
 
 // ByUser implements strategy.Store.
@@ -275,22 +266,7 @@ func (t *Tokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid.UUID)
 
 // delete deletes the row that a condition finds. It returns what can be read of it.
 func (t *Tokens[ID]) delete(ctx context.Context, doing, condition string, args ...any) (token strategy.AccessToken[ID], err error) {
-	ctx, cancel := bounded(ctx, t.timeout)
-	defer cancel()
-	remove := "DELETE FROM " + t.table + " WHERE "
-	var rows [][]any
-	if t.dialect.returning() {
-		rows, err = t.writeReturning(ctx, remove+condition, args...)
-	} else {
-		err = t.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-			rows, err = t.query(ctx, tx, t.selectWhere(condition+" FOR UPDATE"), args...)
-			if err != nil || len(rows) == 0 {
-				return err
-			}
-			_, err := t.exec(ctx, tx, remove+"id = ?", rows[0][0])
-			return err
-		})
-	}
+	rows, err := t.take(ctx, t.table, tokenColumns, condition, args...)
 	if err == nil && len(rows) == 0 {
 		err = strategy.ErrTokenNotFound
 	}

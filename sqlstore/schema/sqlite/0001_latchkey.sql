@@ -37,3 +37,24 @@ CREATE TABLE IF NOT EXISTS "revocations" (
     "user_id" /* user ID */ TEXT /* end */
 );
 CREATE INDEX IF NOT EXISTS "revocations_at" ON "revocations" ("at");
+
+CREATE TABLE IF NOT EXISTS "login_attempts" (
+    "id" TEXT NOT NULL PRIMARY KEY,
+    "failures" INTEGER NOT NULL,
+    "last_at" INTEGER NOT NULL,
+    "expires_at" INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS "login_attempts_expires_at" ON "login_attempts" ("expires_at");
+
+CREATE TABLE IF NOT EXISTS "one_time_tokens" (
+    "id" TEXT NOT NULL PRIMARY KEY,
+    "purpose" TEXT NOT NULL,
+    "user_id" /* user ID */ TEXT /* end */ NOT NULL /* foreign key */ REFERENCES "users" ("id") ON DELETE CASCADE /* end */,
+    "sent_to" TEXT NOT NULL,
+    "email" TEXT NOT NULL,
+    "token_version" INTEGER NOT NULL,
+    "created_at" INTEGER NOT NULL,
+    "expires_at" INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS "one_time_tokens_user" ON "one_time_tokens" ("user_id", "purpose");
+CREATE INDEX IF NOT EXISTS "one_time_tokens_expires_at" ON "one_time_tokens" ("expires_at");
