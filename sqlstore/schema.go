@@ -273,7 +273,7 @@ func (t Tables) columns() map[string]string {
 		t.OneTimeTokens: oneTimeColumns,
 	}
 	if !t.UsersElsewhere {
-		columns[t.Users] = "id, email, hashed_password, is_active, is_verified, is_superuser, token_version"
+		columns[t.Users] = userColumns
 	}
 	return columns
 }

@@ -108,7 +108,7 @@ func TestMigrateConcurrently(t *testing.T) {
 	db := sqlite(t)
 	tables := sqlstore.Tables{AccessTokens: "sessions", Users: "members"}
 	if _, err := db.ExecContext(t.Context(), `CREATE TABLE members (id TEXT PRIMARY KEY, email TEXT UNIQUE, hashed_password TEXT, is_active BOOLEAN,
-		is_verified BOOLEAN, is_superuser BOOLEAN, token_version INTEGER, nickname TEXT)`); err != nil {
+		is_verified BOOLEAN, is_superuser BOOLEAN, created_at INTEGER, token_version INTEGER, nickname TEXT)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := sqlstore.VerifySchema(t.Context(), db, sqlstore.SQLite, tables); !errors.Is(err, sqlstore.ErrSchemaMismatch) {

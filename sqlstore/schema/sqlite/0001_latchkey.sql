@@ -3,10 +3,11 @@
 CREATE TABLE IF NOT EXISTS "users" (
     "id" /* user ID */ TEXT /* end */ NOT NULL PRIMARY KEY,
     "email" TEXT NOT NULL UNIQUE,
-    "hashed_password" TEXT,
+    "hashed_password" TEXT NOT NULL DEFAULT '',
     "is_active" BOOLEAN NOT NULL DEFAULT TRUE,
     "is_verified" BOOLEAN NOT NULL DEFAULT FALSE,
     "is_superuser" BOOLEAN NOT NULL DEFAULT FALSE,
+    "created_at" INTEGER NOT NULL,
     "token_version" INTEGER NOT NULL DEFAULT 0
 );
 

@@ -1,0 +1,61 @@
+package sqlstore_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/sqlstore"
+	"github.com/latchkey-go/latchkey/storetest"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// member is an application's user.
+type member[ID comparable] struct {
+	account.User[ID]
+	DisplayName string
+	Age         int `db:"years"`
+	Balance     float64
+	Referrer    *string
+	Avatar      []byte
+	Labels      map[string]string
+	Team        uuid.UUID
+}
+
+func TestUsers(t *testing.T) {
+	t.Run("uuid", func(t *testing.T) { testUsers(t, uuid.New) })
+	t.Run("int64", func(t *testing.T) { testUsers(t, newInt) })
+	t.Run("string", func(t *testing.T) { testUsers(t, newString) })
+}
+
+func testUsers[ID sqlstore.UserID](t *testing.T, newID func() ID) {
+	t.Parallel()
+	newUser := func(email string) member[ID] {
+		return member[ID]{
+			User: account.User[ID]{
+				ID: newID(), Email: email, HashedPassword: account.NewPasswordHash("hash of " + email), Active: true, Verified: true,
+				Superuser: true, CreatedAt: time.UnixMilli(1790000000123).UTC(), Version: 3,
+			},
+			DisplayName: "Ann", Age: 42, Balance: 1.5, Referrer: new("Bob"), Avatar: []byte{0, 1, 255},
+			Labels: map[string]string{"a": "b"}, Team: uuid.New(),
+		}
+	}
+	storetest.RunUsers(t, newUser, func(t testing.TB) account.Store[member[ID], ID] {
+		db := migrated[ID](t, sqlstore.Tables{})
+		for _, column := range []string{
+			"display_name TEXT", "years INTEGER", "balance REAL", "referrer TEXT", "avatar BLOB", "labels TEXT", "team TEXT",
+		} {
+			if _, err := db.ExecContext(t.Context(), "ALTER TABLE users ADD COLUMN "+column); err != nil {
+				t.Fatal(err)
+			}
+		}
+		users, err := sqlstore.NewUsers[member[ID]](db, sqlstore.SQLite, sqlstore.UsersConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var _ strategy.UserSource[member[ID], ID] = users
+		return users
+	})
+}
