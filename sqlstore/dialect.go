@@ -16,10 +16,13 @@ const (
 	// PostgreSQL is PostgreSQL 13 or later, by any driver whose errors have the method
 	// SQLState, like pgx and lib/pq.
 	PostgreSQL Dialect = iota + 1
-	// MySQL is MySQL 8 or MariaDB 10.5 or later, by the driver go-sql-driver/mysql.
+	// MySQL is MySQL 8 or MariaDB 10.5 or later, by the driver go-sql-driver/mysql. User IDs
+	// that are strings must not differ in trailing spaces alone.
 	MySQL
 	// SQLite is SQLite 3.35 or later, by the driver modernc.org/sqlite or mattn/go-sqlite3.
-	// Its data source should set the pragmas busy_timeout, and foreign_keys to 1.
+	// The database must be a file. Its data source should set the pragmas busy_timeout, and
+	// foreign_keys to 1; synchronous must stay FULL, the default, or a loss of power can bring
+	// a revoked token back.
 	SQLite
 )
 
@@ -49,12 +52,14 @@ func (d Dialect) check() error {
 // others, a transaction reads and locks a row before it changes it.
 func (d Dialect) returning() bool { return d != MySQL }
 
-// quote quotes a name. Names are checked by checkName, so they contain no quotes.
+// quote quotes a name. Names are checked by checkName, so they contain no quotes. SQLite takes a
+// name in double quotes for a string if there is no such column, and a string would then be
+// read instead of an error.
 func (d Dialect) quote(name string) string {
-	if d == MySQL {
-		return "`" + name + "`"
+	if d == PostgreSQL {
+		return `"` + name + `"`
 	}
-	return `"` + name + `"`
+	return "`" + name + "`"
 }
 
 // bind replaces each ? of a query by the dialect's placeholder. Queries contain no other

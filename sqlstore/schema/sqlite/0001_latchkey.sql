@@ -1,4 +1,6 @@
--- Latchkey's tables. Times are in milliseconds since 1970-01-01 UTC.
+-- +goose Up
+-- The tables of Latchkey on SQLite. Times are in milliseconds since 1970-01-01 UTC.
+-- SQLite 3.35 or later.
 
 CREATE TABLE IF NOT EXISTS "users" (
     "id" /* user ID */ TEXT /* end */ NOT NULL PRIMARY KEY,
@@ -27,8 +29,8 @@ CREATE TABLE IF NOT EXISTS "access_tokens" (
     "client_ip" TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS "access_tokens_created_at" ON "access_tokens" ("created_at");
-CREATE INDEX IF NOT EXISTS "access_tokens_user" ON "access_tokens" ("user_id", "created_at", "id");
 CREATE INDEX IF NOT EXISTS "access_tokens_expires_at" ON "access_tokens" ("expires_at");
+CREATE INDEX IF NOT EXISTS "access_tokens_user" ON "access_tokens" ("user_id", "created_at", "id");
 
 CREATE TABLE IF NOT EXISTS "revocations" (
     "id" TEXT NOT NULL PRIMARY KEY,
@@ -57,5 +59,5 @@ CREATE TABLE IF NOT EXISTS "one_time_tokens" (
     "created_at" INTEGER NOT NULL,
     "expires_at" INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS "one_time_tokens_user" ON "one_time_tokens" ("user_id", "purpose");
 CREATE INDEX IF NOT EXISTS "one_time_tokens_expires_at" ON "one_time_tokens" ("expires_at");
+CREATE INDEX IF NOT EXISTS "one_time_tokens_user" ON "one_time_tokens" ("user_id", "purpose");
