@@ -35,7 +35,7 @@ var _ account.AttemptStore = (*Attempts)(nil)
 // NewAttempts returns a store of login attempts. It does no I/O. It returns an error if a
 // field of cfg is invalid.
 func NewAttempts(db *sql.DB, dialect Dialect, cfg AttemptsConfig) (*Attempts, error) {
-	s, err := newStore(db, dialect, "AttemptsConfig", cfg.Tables, cfg.Timeout, cfg.Now)
+	s, err := newStore(db, dialect, "AttemptsConfig", cfg.Tables, cfg.Timeout, cfg.Now, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/internal/onetime"
 )
 
@@ -20,13 +21,18 @@ type OneTimeTokensConfig struct {
 	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
 	Timeout time.Duration
 
-	// Now is the clock of Purge. Default [time.Now].
+	// Now is the clock of Purge and of events. Default [time.Now].
 	Now func() time.Time
+
+	// OnEvent receives an event for every row that cannot be read; see
+	// strategy.Config.OnEvent. nil means no events.
+	OnEvent func(context.Context, event.Event)
 }
 
 // OneTimeTokens stores one-time tokens in a SQL table. Make it with [NewOneTimeTokens], and the
 // table with [Migrate]. It is safe for concurrent use. A row that cannot be read is no token:
-// Find and Take do not find it; Take and DeleteByUser remove it.
+// Find and Take do not find it, each time with an event of the kind event.InvalidDocument; Take and
+// DeleteByUser remove it. Events and errors show only the beginning of a digest.
 type OneTimeTokens[ID UserID] struct {
 	store
 	table string // quoted
@@ -37,7 +43,7 @@ var _ account.OneTimeTokenStore[int64] = (*OneTimeTokens[int64])(nil)
 // NewOneTimeTokens returns a store of one-time tokens. It does no I/O. It returns an error if a
 // field of cfg is invalid.
 func NewOneTimeTokens[ID UserID](db *sql.DB, dialect Dialect, cfg OneTimeTokensConfig) (*OneTimeTokens[ID], error) {
-	s, err := newStore(db, dialect, "OneTimeTokensConfig", cfg.Tables, cfg.Timeout, cfg.Now)
+	s, err := newStore(db, dialect, "OneTimeTokensConfig", cfg.Tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +100,7 @@ func (o *OneTimeTokens[ID]) Find(ctx context.Context, purpose account.Purpose, d
 	if err != nil {
 		return account.OneTimeToken[ID]{}, wrap("find the one-time token", err)
 	}
-	return parseOneTimeToken[ID](rows)
+	return o.valid(ctx, rows)
 }
 
 // Take implements account.OneTimeTokenStore.
@@ -103,7 +109,7 @@ func (o *OneTimeTokens[ID]) Take(ctx context.Context, purpose account.Purpose, d
 	if err != nil {
 		return account.OneTimeToken[ID]{}, wrap("take the one-time token", err)
 	}
-	return parseOneTimeToken[ID](rows)
+	return o.valid(ctx, rows)
 }
 
 // DeleteByUser implements account.OneTimeTokenStore.
@@ -117,19 +123,32 @@ func (o *OneTimeTokens[ID]) DeleteByUser(ctx context.Context, userID ID, purpose
 	return wrap("delete the user's one-time tokens", err)
 }
 
-// parseOneTimeToken returns the token of the only row. It returns an error wrapping
-// ErrOneTimeTokenNotFound if there is none, or if it cannot be read.
-func parseOneTimeToken[ID UserID](rows [][]any) (account.OneTimeToken[ID], error) {
+// valid returns the token of the only row. It returns an error wrapping
+// ErrOneTimeTokenNotFound if there is none, or if it is invalid.
+func (o *OneTimeTokens[ID]) valid(ctx context.Context, rows [][]any) (account.OneTimeToken[ID], error) {
 	if len(rows) == 0 {
 		return account.OneTimeToken[ID]{}, fmt.Errorf("sqlstore: %w", account.ErrOneTimeTokenNotFound)
 	}
-	r := &row{columns: strings.Split(oneTimeColumns, ", "), values: rows[0]}
+	token, err := parseOneTimeToken[ID](rows[0])
+	if err != nil {
+		invalid(ctx, &o.store, o.tables.OneTimeTokens, beginning(token.Digest), token.UserID, err)
+		return account.OneTimeToken[ID]{}, fmt.Errorf("sqlstore: %w: %w", account.ErrOneTimeTokenNotFound, err)
+	}
+	return token, nil
+}
+
+// beginning returns what events may show of a digest.
+func beginning(digest string) string { return digest[:min(8, len(digest))] + "…" }
+
+// parseOneTimeToken returns the token of a row, as far as it can be read.
+func parseOneTimeToken[ID UserID](values []any) (account.OneTimeToken[ID], error) {
+	r := &row{columns: strings.Split(oneTimeColumns, ", "), values: values}
 	token := account.OneTimeToken[ID]{
 		Digest: r.string(), Purpose: account.Purpose(r.string()), UserID: userID[ID](r), SentTo: r.string(), Email: r.string(),
 		TokenVersion: r.int64(), CreatedAt: r.time(), ExpiresAt: r.time(),
 	}
-	if r.err != nil {
-		return account.OneTimeToken[ID]{}, fmt.Errorf("sqlstore: %w: %w", account.ErrOneTimeTokenNotFound, r.err)
+	if r.err == nil && (token.CreatedAt.IsZero() || token.ExpiresAt.IsZero()) {
+		r.err = errors.New("the column \"created_at\" or \"expires_at\" is NULL")
 	}
-	return token, nil
+	return token, r.err
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/latchkey-go/latchkey/event"
 )
 
 const (
@@ -24,10 +26,11 @@ type store struct {
 	tables  Tables
 	timeout time.Duration
 	now     func() time.Time
+	onEvent func(context.Context, event.Event)
 }
 
 // newStore checks what all configurations have in common. config names the Config in errors.
-func newStore(db *sql.DB, dialect Dialect, config string, tables Tables, timeout time.Duration, now func() time.Time) (store, error) {
+func newStore(db *sql.DB, dialect Dialect, config string, tables Tables, timeout time.Duration, now func() time.Time, onEvent func(context.Context, event.Event)) (store, error) {
 	if db == nil {
 		return store{}, errors.New("sqlstore: the *sql.DB is nil: open it with sql.Open")
 	}
@@ -47,7 +50,7 @@ func newStore(db *sql.DB, dialect Dialect, config string, tables Tables, timeout
 	if now == nil {
 		now = time.Now
 	}
-	return store{db, dialect, tables, timeout, now}, nil
+	return store{db, dialect, tables, timeout, now, onEvent}, nil
 }
 
 // wrap says what failed. It returns nil for nil.
@@ -56,6 +59,23 @@ func wrap(doing string, err error) error {
 		return fmt.Errorf("sqlstore: %s: %w", doing, err)
 	}
 	return nil
+}
+
+// invalid reports a row that cannot be read. key identifies the row. userID is the zero value if
+// it is not known.
+func invalid[ID UserID](ctx context.Context, s *store, table string, key any, userID ID, cause error) {
+	if s.onEvent == nil {
+		return
+	}
+	e := event.Event{
+		Kind: event.InvalidDocument, Time: s.now().UTC(), ClientIP: event.ClientIP(ctx),
+		Err: fmt.Errorf("sqlstore: the table %q, the row %v: %w", table, key, cause),
+	}
+	var unknown ID
+	if userID != unknown {
+		e.UserID = userID
+	}
+	s.onEvent(ctx, e)
 }
 
 // bounded returns ctx with a deadline, unless it already has one.

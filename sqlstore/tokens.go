@@ -48,13 +48,17 @@ type Tokens[ID UserID] struct {
 	store
 	lifetime, grace    time.Duration
 	table, revocations string // quoted
-	onEvent            func(context.Context, event.Event)
 }
+
+var (
+	_ strategy.Store[int64]         = (*Tokens[int64])(nil)
+	_ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
+)
 
 // NewTokens returns a store of tokens. It does no I/O. It returns an error if a field of cfg
 // is invalid.
 func NewTokens[ID UserID](db *sql.DB, dialect Dialect, cfg TokensConfig) (*Tokens[ID], error) {
-	s, err := newStore(db, dialect, "TokensConfig", cfg.Tables, cfg.Timeout, cfg.Now)
+	s, err := newStore(db, dialect, "TokensConfig", cfg.Tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +71,6 @@ func NewTokens[ID UserID](db *sql.DB, dialect Dialect, cfg TokensConfig) (*Token
 	t := &Tokens[ID]{
 		store: s, lifetime: cfg.Lifetime, grace: cfg.Grace,
 		table: dialect.quote(s.tables.AccessTokens), revocations: dialect.quote(s.tables.Revocations),
-		onEvent: cfg.OnEvent,
 	}
 	if t.grace == 0 {
 		t.grace = 5 * time.Minute
@@ -112,7 +115,7 @@ func (t *Tokens[ID]) Insert(ctx context.Context, token strategy.AccessToken[ID])
 	values := tokenValues(token)
 	_, err := t.write(ctx, "INSERT INTO "+t.table+" ("+t.dialect.columns(tokenColumns)+") VALUES ("+placeholders(len(values))+")", values...)
 	if t.dialect.isDuplicate(err) {
-		err = fmt.Errorf("%w: %w", strategy.ErrDuplicateToken, err)
+		err = strategy.ErrDuplicateToken // MySQL's error shows the digest
 	}
 	return wrap("insert the token", err)
 }
@@ -201,7 +204,7 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 		})
 	}
 	if t.dialect.isDuplicate(err) {
-		err = fmt.Errorf("%w: %w", strategy.ErrDuplicateToken, err)
+		err = strategy.ErrDuplicateToken // MySQL's error shows the digest
 	}
 	if err != nil {
 		return strategy.AccessToken[ID]{}, wrap("rotate the token", err)
@@ -226,11 +229,11 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 			return nil, wrap("list the tokens", err)
 		}
 		var tokens []strategy.AccessToken[ID]
-		var invalid []func()
+		var unread []func()
 		for _, values := range rows {
 			token, err := parseToken[ID](values)
 			if err != nil {
-				invalid = append(invalid, func() { t.invalid(ctx, token, err) })
+				unread = append(unread, func() { invalid(ctx, &t.store, t.tables.AccessTokens, token.ID, token.UserID, err) })
 				continue
 			}
 			tokens = append(tokens, token)
@@ -239,7 +242,7 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 		if len(tokens) < limit && len(rows) == ask {
 			continue
 		}
-		for _, report := range invalid {
+		for _, report := range unread {
 			report()
 		}
 		return tokens[:min(limit, len(tokens))], nil
@@ -298,21 +301,8 @@ func (t *Tokens[ID]) valid(ctx context.Context, rows [][]any) (strategy.AccessTo
 	}
 	token, err := parseToken[ID](rows[0])
 	if err != nil {
-		t.invalid(ctx, token, err)
+		invalid(ctx, &t.store, t.tables.AccessTokens, token.ID, token.UserID, err)
 		return strategy.AccessToken[ID]{}, fmt.Errorf("sqlstore: %w: %w", strategy.ErrTokenNotFound, err)
 	}
 	return token, nil
-}
-
-// invalid reports a row that cannot be read.
-func (t *Tokens[ID]) invalid(ctx context.Context, token strategy.AccessToken[ID], cause error) {
-	if t.onEvent == nil {
-		return
-	}
-	e := event.Event{Kind: event.InvalidDocument, Time: t.now().UTC(), Err: fmt.Errorf("sqlstore: the table %q, the row %v: %w", t.tables.AccessTokens, token.ID, cause)}
-	var nobody ID
-	if token.UserID != nobody {
-		e.UserID = token.UserID
-	}
-	t.onEvent(ctx, e)
 }

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -21,6 +23,13 @@ type UsersConfig struct {
 
 	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
 	Timeout time.Duration
+
+	// Now is the clock of events. Default [time.Now].
+	Now func() time.Time
+
+	// OnEvent receives an event for every account that cannot be read; see
+	// strategy.Config.OnEvent. nil means no events.
+	OnEvent func(context.Context, event.Event)
 }
 
 // Users stores accounts in a SQL table, as rows of the application's user struct U. Each field
@@ -30,6 +39,10 @@ type UsersConfig struct {
 //
 // Make it with [NewUsers]. [Migrate] makes a table without columns of the application; add them,
 // or make the table before. It is safe for concurrent use.
+//
+// An account that cannot be read, because a column has a value of another type, is an error of
+// ByID, ByEmail and Edit, and is left out by List, each time with an event of the kind
+// event.InvalidDocument.
 type Users[U strategy.User[ID], ID UserID] struct {
 	store
 	of    func(*U) *account.User[ID]
@@ -41,7 +54,7 @@ type Users[U strategy.User[ID], ID UserID] struct {
 // Member that embeds account.User; the other type parameters are inferred. It does no I/O. It
 // returns an error if a field of cfg is invalid, or if two fields have the same column.
 func NewUsers[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.DB, dialect Dialect, cfg UsersConfig) (*Users[U, ID], error) {
-	s, err := newStore(db, dialect, "UsersConfig", cfg.Tables, cfg.Timeout, nil)
+	s, err := newStore(db, dialect, "UsersConfig", cfg.Tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, err
 	}
@@ -135,51 +148,75 @@ func (u *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
 func (u *Users[U, ID]) find(ctx context.Context, condition string, args ...any) (user U, err error) {
 	ctx, cancel := bounded(ctx, u.timeout)
 	defer cancel()
-	users, err := u.read(ctx, condition, args...)
-	if err == nil && len(users) == 0 {
+	users, invalid, err := u.read(ctx, condition, args...)
+	switch {
+	case err != nil:
+	case len(invalid) > 0:
+		u.report(ctx, invalid)
+		err = invalid[0].cause
+	case len(users) == 0:
 		err = account.ErrUserNotFound
+	default:
+		return users[0], nil
 	}
-	if err != nil {
-		return user, wrap("find the account", err)
-	}
-	return users[0], nil
+	return user, wrap("find the account", err)
 }
 
-// read returns the accounts that meet a condition.
-func (u *Users[U, ID]) read(ctx context.Context, condition string, args ...any) (users []U, err error) {
+// invalidAccount is a row that cannot be read. Its ID is the zero value if that cannot be read
+// either.
+type invalidAccount[ID UserID] struct {
+	id    ID
+	cause error
+}
+
+func (u *Users[U, ID]) report(ctx context.Context, rows []invalidAccount[ID]) {
+	for _, row := range rows {
+		invalid(ctx, &u.store, u.tables.Users, row.id, row.id, row.cause)
+	}
+}
+
+// read returns the accounts that meet a condition, and separates those that cannot be read.
+func (u *Users[U, ID]) read(ctx context.Context, condition string, args ...any) (users []U, invalid []invalidAccount[ID], err error) {
 	rows, err := u.db.QueryContext(ctx, u.dialect.bind("SELECT "+u.columnList()+" FROM "+u.table+" WHERE "+condition), args...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var user U
-		values := make([]any, strings.Count(userColumns, ",")+1)
-		var into []any
-		for i := range values {
-			into = append(into, &values[i])
-		}
-		holders := make([]reflect.Value, len(u.own))
-		for i, f := range u.own {
-			holders[i] = f.holder()
-			into = append(into, holders[i].Interface())
-		}
-		if err := rows.Scan(into...); err != nil {
-			return nil, err
-		}
-		for i, f := range u.own {
-			if err := f.set(reflect.ValueOf(&user).Elem(), holders[i]); err != nil {
-				return nil, err
-			}
-		}
-		a, err := parseAccount[ID](values)
+		user, err := u.scan(rows)
 		if err != nil {
-			return nil, err
+			invalid = append(invalid, invalidAccount[ID]{u.of(&user).ID, err})
+			continue
 		}
-		*u.of(&user) = a
 		users = append(users, user)
 	}
-	return users, rows.Err()
+	return users, invalid, rows.Err()
+}
+
+// scan reads a row. If it cannot, it returns an error and a user with the ID, if that is known.
+func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
+	values := make([]any, strings.Count(userColumns, ",")+1)
+	var into []any
+	for i := range values {
+		into = append(into, &values[i])
+	}
+	holders := make([]reflect.Value, len(u.own))
+	for i, f := range u.own {
+		holders[i] = f.holder()
+		into = append(into, holders[i].Interface())
+	}
+	scanned := rows.Scan(into...)
+	a, err := parseAccount[ID](values)
+	*u.of(&user) = a
+	if err = cmp.Or(scanned, err); err != nil {
+		return user, err
+	}
+	for i, f := range u.own {
+		if err := f.set(reflect.ValueOf(&user).Elem(), holders[i]); err != nil {
+			return user, err
+		}
+	}
+	return user, nil
 }
 
 // where collects the parts of a WHERE or a SET with their arguments.
@@ -336,8 +373,19 @@ func (u *Users[U, ID]) List(ctx context.Context, prefix, after string, limit int
 		w.add(email+" >= ?", prefix)
 		w.add(email+" < ?", prefix+string(utf8.MaxRune))
 	}
-	users, err := u.read(ctx, strings.Join(w.parts, " AND ")+" ORDER BY "+email+" LIMIT ?", append(w.args, limit)...)
-	return users, wrap("list the accounts", err)
+	condition := strings.Join(w.parts, " AND ") + " ORDER BY " + email + " LIMIT ?"
+	for ask := limit; ; ask *= 2 {
+		users, invalid, err := u.read(ctx, condition, append(w.args[:len(w.args):len(w.args)], ask)...)
+		if err != nil {
+			return nil, wrap("list the accounts", err)
+		}
+		// Accounts that cannot be read took places, so ask for more.
+		if len(users) < limit && len(users)+len(invalid) == ask {
+			continue
+		}
+		u.report(ctx, invalid)
+		return users[:min(limit, len(users))], nil
+	}
 }
 
 // Delete implements account.Store. By the foreign keys, the database deletes the tokens of the
