@@ -1,14 +1,32 @@
-// Package sqlstore stores Latchkey's access tokens in a SQL database: PostgreSQL, MySQL,
+// Package sqlstore stores Latchkey's accounts and tokens in a SQL database: PostgreSQL, MySQL,
 // MariaDB or SQLite, through database/sql. It imports no driver; the application does.
 //
-// [Migrate] makes the tables. [Schema] has the same files for tools like goose, golang-migrate
-// or atlas. Times are stored in milliseconds since 1970, in UTC.
+//   - [Tokens] is a strategy.Store and a strategy.RevocationLog.
+//   - [Users] is an account.Store and a strategy.UserSource.
+//   - [Attempts] is an account.AttemptStore.
+//   - [OneTimeTokens] is an account.OneTimeTokenStore.
+//
+// [Migrate] makes the tables, and [VerifySchema] checks them. [Schema] has the same files for
+// tools like goose, golang-migrate or atlas. Times are stored in milliseconds since 1970, in UTC.
+//
+// Every write after an insert is a conditional UPDATE or DELETE, so no write brings a row back.
+// Values that are taken, and writes that the database refuses because of concurrent ones, are
+// recognised by the database's error codes; the latter are repeated. The *sql.DB must reach the
+// primary server: a replica that lags behind would show tokens that have been revoked. The
+// database must make a commit durable before it acknowledges it, as all of them do by default.
 //
 // # State
 //
-// This package is being built. There are [Tokens] (strategy.Store and
-// strategy.RevocationLog), [Migrate] and [VerifySchema]. Only SQLite has been tested so far.
-// Missing: accounts, login attempts, one-time tokens, API tokens, the removal of expired rows,
-// the comparison of indexes by VerifySchema, tests on PostgreSQL and MariaDB, and MySQL's
-// schema.
+// This package is being built; do not use it yet. The stores above pass storetest on SQLite with
+// modernc.org/sqlite, with user IDs of each type. Nothing has run on PostgreSQL, MySQL or
+// MariaDB. Missing:
+//
+//   - tests on these servers, with the race detector, and of a cancellation in the middle of a
+//     statement; on SQLite, a statement may wait for its busy_timeout although the Timeout is shorter
+//   - a periodic purge by one instance at a time, with an event; Purge has to be called
+//   - VerifySchema does not compare the types, the unique keys and the indexes
+//   - columns of other names or of native date types in the application's table of users
+//   - API tokens and accounts of other providers (OAuth), and the former tokens of
+//     strategy.LegacyStore
+//   - Ping, and a constructor that connects everything, like latchkey.New on MongoDB
 package sqlstore
