@@ -136,6 +136,9 @@ func (l *LegacyTokens[ID]) ByLegacyToken(ctx context.Context, secret string) (st
 		l.emit(ctx, event.Event{Kind: event.StoreFailed, UserID: row.UserID, SessionID: row.ID, Err: fmt.Errorf("mongostore: convert a legacy token: %w", err)})
 		return row, nil
 	}
+	if err == nil && !copied.Legacy { // rotating
+		return copied, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
+	}
 	return copied, err
 }
 
@@ -199,14 +202,18 @@ func (l *LegacyTokens[ID]) expired(row *strategy.AccessToken[ID]) bool {
 		l.Retention() > 0 && row.CreatedAt.Before(now.Add(-l.Retention()))
 }
 
-// RotateLegacyToken implements strategy.LegacyStore. It converts the token, deletes its row in
+// RotateLegacyToken implements strategy.LegacyStore. It copies the token, deletes its row in
 // the collection of fastapi-users, and then rotates the copy.
 func (l *LegacyTokens[ID]) RotateLegacyToken(ctx context.Context, secret string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
 	row, err := l.find(ctx, secret)
 	if err == nil {
-		_, err = l.convertRow(ctx, row)
+		update := toRotate
+		if l.convert {
+			update = confirm
+		}
+		_, err = l.copyRow(ctx, row, update)
 	}
 	// An earlier attempt can have deleted the row, and left the copy.
 	if err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {
@@ -215,8 +222,15 @@ func (l *LegacyTokens[ID]) RotateLegacyToken(ctx context.Context, secret string,
 	if _, err := l.old.deleteOne(ctx, "delete the legacy token", tokenFilter(secret)); err != nil {
 		return row, err
 	}
-	copied := bson.D{{Key: "token", Value: token.DigestOf(secret)}, {Key: "legacy", Value: true}}
-	return l.rotateRow(ctx, copied, append(rotationUpdate(to), bson.E{Key: "$unset", Value: bson.D{{Key: "legacy", Value: ""}}}))
+	copied := bson.D{{Key: "token", Value: token.DigestOf(secret)}, {Key: "$or", Value: bson.A{
+		bson.D{{Key: "legacy", Value: true}}, bson.D{{Key: "token_version", Value: rotating}},
+	}}}
+	update := rotationUpdate(to)
+	unset := bson.D{{Key: "legacy", Value: ""}}
+	if to.TokenVersion <= 0 {
+		unset = append(unset, bson.E{Key: "token_version", Value: ""}) // the mark
+	}
+	return l.rotateRow(ctx, copied, append(update, bson.E{Key: "$unset", Value: unset}))
 }
 
 // DeleteLegacyToken implements strategy.LegacyStore.
@@ -321,7 +335,7 @@ func (l *LegacyTokens[ID]) ownByUser(ctx context.Context, userID ID, after strat
 			return nil, err
 		}
 		for _, row := range rows {
-			if after = (strategy.Position{CreatedAt: row.CreatedAt, ID: row.ID}); row.TokenVersion != unconfirmed && (l.convert || !row.Legacy) {
+			if after = (strategy.Position{CreatedAt: row.CreatedAt, ID: row.ID}); row.TokenVersion >= 0 && (l.convert || !row.Legacy) {
 				own = append(own, row)
 			}
 		}
