@@ -57,7 +57,7 @@ type LegacyTokens[ID comparable] struct {
 
 var _ strategy.LegacyStore[int64] = (*LegacyTokens[int64])(nil)
 
-// maxLegacyLookups is the maximum number of concurrent look-ups of legacy tokens. Anybody can
+// maxLegacyLookups is the maximum number of concurrent look-ups and deletes of legacy tokens. Anybody can
 // make up tokens of their form, which has no checksum. Such requests wait for each other.
 const maxLegacyLookups = 32
 
@@ -112,17 +112,16 @@ func (l *LegacyTokens[ID]) Legacy(token string) bool {
 func (l *LegacyTokens[ID]) ByLegacyToken(ctx context.Context, secret string) (strategy.AccessToken[ID], error) {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
-	select {
-	case l.lookups <- struct{}{}:
-		defer func() { <-l.lookups }()
-	case <-ctx.Done():
-		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: wait for a look-up of legacy tokens: %w", ctx.Err())
+	if err := l.wait(ctx); err != nil {
+		return strategy.AccessToken[ID]{}, err
 	}
+	defer l.done()
 	if !l.convert {
 		return l.find(ctx, secret)
 	}
 	// A copy that is not confirmed has no Legacy.
 	copied, err := l.ByToken(ctx, token.DigestOf(secret))
+	l.limit(&copied)
 	if err == nil && copied.Legacy || err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {
 		return copied, err
 	}
@@ -141,6 +140,19 @@ func (l *LegacyTokens[ID]) ByLegacyToken(ctx context.Context, secret string) (st
 	}
 	return copied, err
 }
+
+// wait waits until another call for a legacy token that anybody can make may run. It must be
+// followed by done unless it returns an error.
+func (l *LegacyTokens[ID]) wait(ctx context.Context) error {
+	select {
+	case l.lookups <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("mongostore: wait for a look-up of legacy tokens: %w", ctx.Err())
+	}
+}
+
+func (l *LegacyTokens[ID]) done() { <-l.lookups }
 
 // find returns the row of a token in the collection of fastapi-users.
 func (l *LegacyTokens[ID]) find(ctx context.Context, secret string) (strategy.AccessToken[ID], error) {
@@ -189,10 +201,18 @@ func (l *LegacyTokens[ID]) parse(doc bson.Raw) (row strategy.AccessToken[ID], er
 			err = e
 		}
 	}
-	if l.lifetime > 0 && !row.CreatedAt.IsZero() {
-		row.ExpiresAt = row.CreatedAt.Add(l.lifetime).Truncate(time.Millisecond)
-	}
+	l.limit(&row)
 	return row, err
+}
+
+// limit applies fastapi-users' lifetime. A copy can have been made without it.
+func (l *LegacyTokens[ID]) limit(row *strategy.AccessToken[ID]) {
+	if !row.Legacy || l.lifetime == 0 || row.CreatedAt.IsZero() {
+		return
+	}
+	if end := row.CreatedAt.Add(l.lifetime).Truncate(time.Millisecond); row.ExpiresAt.IsZero() || row.ExpiresAt.After(end) {
+		row.ExpiresAt = end
+	}
 }
 
 // expired reports whether a legacy token is too old to be converted.
@@ -233,8 +253,15 @@ func (l *LegacyTokens[ID]) RotateLegacyToken(ctx context.Context, secret string,
 	return l.rotateRow(ctx, copied, append(update, bson.E{Key: "$unset", Value: unset}))
 }
 
-// DeleteLegacyToken implements strategy.LegacyStore.
+// DeleteLegacyToken implements strategy.LegacyStore. Like look-ups, at most 32 run at a time:
+// anybody can log out with a made-up token.
 func (l *LegacyTokens[ID]) DeleteLegacyToken(ctx context.Context, secret string) (strategy.AccessToken[ID], error) {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	if err := l.wait(ctx); err != nil {
+		return strategy.AccessToken[ID]{}, err
+	}
+	defer l.done()
 	digest := token.DigestOf(secret)
 	row, err := l.deleteBoth(ctx, tokenFilter(secret), func() (strategy.AccessToken[ID], error) { return l.Delete(ctx, digest) })
 	if err == nil {
@@ -336,6 +363,7 @@ func (l *LegacyTokens[ID]) ownByUser(ctx context.Context, userID ID, after strat
 		}
 		for _, row := range rows {
 			if after = (strategy.Position{CreatedAt: row.CreatedAt, ID: row.ID}); row.TokenVersion >= 0 && (l.convert || !row.Legacy) {
+				l.limit(&row)
 				own = append(own, row)
 			}
 		}
