@@ -12,6 +12,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey"
+	"github.com/latchkey-go/latchkey/internal/fastapiusers"
 )
 
 // hooks are called around the first command of a name that an instance sends to a collection.
@@ -50,6 +51,12 @@ func (r *rig[ID]) hooked(s stage, h hooks) *latchkey.Latchkey[member[ID], ID] {
 			}
 		},
 	}
+	return r.monitored(s, monitor)
+}
+
+// monitored returns another instance of Latchkey, with a client of its own.
+func (r *rig[ID]) monitored(s stage, monitor *event.CommandMonitor) *latchkey.Latchkey[member[ID], ID] {
+	r.t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(server.URI).SetMonitor(monitor))
 	r.ok(err)
 	r.t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
@@ -129,5 +136,37 @@ func killedRotation[ID comparable](t *testing.T, r *rig[ID]) {
 		if !r.accepts(secret.Reveal()) {
 			t.Error("the token of the rotation is refused")
 		}
+	}
+}
+
+func TestLogoutsWithMadeUpTokensAreBounded(t *testing.T) {
+	adapters(t, madeUp[uuid.UUID], madeUp[bson.ObjectID])
+}
+
+func madeUp[ID comparable](t *testing.T, r *rig[ID]) {
+	r.enter(beside)
+	var mu sync.Mutex
+	running, most := 0, 0
+	change := func(name string, by int) {
+		if name != "findAndModify" {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		running += by
+		most = max(most, running)
+	}
+	lk := r.monitored(beside, &event.CommandMonitor{
+		Started:   func(_ context.Context, e *event.CommandStartedEvent) { change(e.CommandName, 1) },
+		Succeeded: func(_ context.Context, e *event.CommandSucceededEvent) { change(e.CommandName, -1) },
+		Failed:    func(_ context.Context, e *event.CommandFailedEvent) { change(e.CommandName, -1) },
+	})
+	var wg sync.WaitGroup
+	for range 150 {
+		wg.Go(func() { _ = lk.Sessions.DestroyToken(t.Context(), fastapiusers.NewToken()) })
+	}
+	wg.Wait()
+	if most == 0 || most > 32 {
+		t.Errorf("%d deletes ran at a time, want at most 32", most)
 	}
 }
