@@ -256,6 +256,24 @@ func TestCommandFindsTheIDType(t *testing.T) {
 	}
 }
 
+// fastapi-users' Motor adapter keeps the accounts' IDs in the field id, beside ObjectIDs in _id.
+// With the _id, no session of fastapi-users would be found, and none would be ended.
+func TestCommandRefusesToGuessBetweenTwoIDs(t *testing.T) {
+	p := newProgram(t)
+	p.insert(bson.D{{Key: "_id", Value: bson.NewObjectID()}, {Key: "id", Value: uuid.New()}, {Key: "email", Value: "ann@example.com"}})
+	end := []string{"sessions", "end", "-user", "ann@example.com"}
+	for _, command := range [][]string{{"audit"}, {"indexes", "verify", "-lifetime", "1h"}, end} {
+		if got := p.run(2, command...); !strings.Contains(got.stderr, "add -fields id=id") {
+			t.Errorf("latchkey %v: got the error %q, which does not name the remedy", command, got.stderr)
+		}
+	}
+	for idType, args := range map[string][]string{"uuid": {"-fields", "id=id"}, "objectid": {"-id", "objectid"}} {
+		if doc := p.json(0, append(end, args...)...); doc.IDType != idType {
+			t.Errorf("latchkey %v: got the type %q, want %q", args, doc.IDType, idType)
+		}
+	}
+}
+
 func TestCommandConvertsTokens(t *testing.T) {
 	t.Run("Motor", func(t *testing.T) {
 		convertTokens(t, "uuid", func(db *mongo.Database) *fastapiusers.App[uuid.UUID] {
@@ -540,7 +558,9 @@ func TestCommandEndsSessionsAndDeactivates(t *testing.T) {
 func TestCommandFindsAnyCase(t *testing.T) {
 	p := newProgram(t)
 	p.insert(bson.D{{Key: "_id", Value: uuid.New()}, {Key: "email", Value: "John@Example.com"}})
-	p.run(4, "user", "deactivate", "-user", "john@example.com")
+	if got := p.run(4, "user", "deactivate", "-user", "john@example.com"); !strings.Contains(got.stderr, "with -any-case") {
+		t.Errorf("got the error %q, which does not name -any-case", got.stderr)
+	}
 	p.run(0, "user", "deactivate", "-user", "John@Example.com") // as it is stored
 	p.run(0, "user", "deactivate", "-user", "john@example.com", "-any-case")
 }

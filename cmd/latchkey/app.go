@@ -209,7 +209,11 @@ func (a *app[ID]) account(ctx context.Context) (user account.User[ID], err error
 		}
 	}
 	if errors.Is(err, account.ErrUserNotFound) {
-		err = fmt.Errorf("no account in %s has the ID (of the type %s) or the address %q: %w", a.usersName(), a.idType, a.user, err)
+		hint := ""
+		if strings.Contains(a.user, "@") && !a.anyCase {
+			hint = "; with -any-case, addresses are compared without regard to case"
+		}
+		err = fmt.Errorf("no account in %s has the ID (of the type %s) or the address %q%s: %w", a.usersName(), a.idType, a.user, hint, err)
 	}
 	return user, err
 }
