@@ -274,6 +274,30 @@ func TestCommandRefusesToGuessBetweenTwoIDs(t *testing.T) {
 	}
 }
 
+// With fastapi-users' collection as that of the sessions, indexes ensure would make an index by
+// which the server removes its tokens.
+func TestCommandRefusesTheCollectionOfOthersTokens(t *testing.T) {
+	p := newProgram(t)
+	python := fastapiusers.Motor(p.db, time.Hour, time.Now)
+	if _, err := python.Fill(t.Context(), 1, 1, ""); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"-users", python.Users.Name(), "-fields", "id=" + python.UserID, "-tokens", python.Tokens.Name()}
+	before := p.content()
+	for _, command := range [][]string{
+		{"indexes", "verify", "-lifetime", "1h"}, {"indexes", "ensure", "-lifetime", "1h", "-apply"},
+		{"sessions", "list", "-user", "user0@example.com"}, {"sessions", "end", "-user", "user0@example.com", "-apply"},
+		{"user", "deactivate", "-user", "user0@example.com", "-apply"},
+	} {
+		if got := p.run(2, append(command, flags...)...); !strings.Contains(got.stderr, "with -legacy-tokens") {
+			t.Errorf("latchkey %v: got the error %q, which does not name the remedy", command, got.stderr)
+		}
+	}
+	if p.content() != before {
+		t.Error("a refused command has changed the database")
+	}
+}
+
 func TestCommandConvertsTokens(t *testing.T) {
 	t.Run("Motor", func(t *testing.T) {
 		convertTokens(t, "uuid", func(db *mongo.Database) *fastapiusers.App[uuid.UUID] {
