@@ -238,7 +238,7 @@ func TestCommandFindsTheIDType(t *testing.T) {
 		"numbers":            {[]any{int32(1), int64(2)}, nil, "int64", 0},
 		"mixed":              {[]any{"a", bson.NewObjectID()}, nil, "have several types, objectid and string: name the type with -id", 2},
 		"mixed, with a flag": {[]any{"a", bson.NewObjectID()}, []string{"-id", "string"}, "string", 3},
-		"none":               {nil, nil, "has no accounts with the field _id that show the type of the IDs: name the type with -id", 2},
+		"none":               {nil, nil, "has no accounts with the field _id that show the type of the IDs: check -db and -users, or name the type with -id", 2},
 		"old UUIDs":          {[]any{bson.Binary{Subtype: bson.TypeBinaryUUIDOld, Data: id[:]}}, nil, "the type binary of subtype 3 and 16 bytes", 2},
 		"another field":      {[]any{bson.NewObjectID(), bson.NewObjectID()}, []string{"-fields", "id=uid,email=mail"}, "string", 0},
 		"no other field":     {[]any{"a"}, []string{"-fields", "id=number"}, "no accounts with the field number", 2},

@@ -46,7 +46,7 @@ func (e *environment) findIDType(ctx context.Context, db *mongo.Database) (strin
 	case len(types) == 0 && strings.HasPrefix(e.command.name, "indexes "):
 		return idTypes[0], nil // the indexes are the same for all types
 	case len(types) == 0:
-		return "", usageError("%s has no accounts with the field %s that show the type of the IDs: %s", e.usersName(), field, choose)
+		return "", usageError("%s in the database %s has no accounts with the field %s that show the type of the IDs: check -db and -users, or %s", e.usersName(), e.db, field, choose)
 	case len(types) > 1:
 		return "", usageError("the IDs in the field %s of %s have several types, %s: %s", field, e.usersName(), strings.Join(types, " and "), choose)
 	case e.fields.ID == "" && types[0] == "objectid" && slices.Contains(typesOf(docs, "id"), "uuid"):
