@@ -352,6 +352,7 @@ func TestDiscoveryIsTriedAgain(t *testing.T) {
 		"a plain page":           func(d map[string]any) { d["authorization_endpoint"] = "http://evil.example.com/" },
 		"a script":               func(d map[string]any) { d["authorization_endpoint"] = "javascript:alert(1)" },
 		"plain keys":             func(d map[string]any) { d["jwks_uri"] = "http://evil.example.com/keys" },
+		"a plain user info":      func(d map[string]any) { d["userinfo_endpoint"] = "http://evil.example.com/me" },
 		"endpoints of one type":  func(d map[string]any) { d["token_endpoint"] = 7 },
 	} {
 		r.idp.Metadata = metadata
@@ -365,8 +366,8 @@ func TestDiscoveryIsTriedAgain(t *testing.T) {
 	for range 3 {
 		want(t, r.browser(t).through("/auth/idp/authorize"), 204, "")
 	}
-	if got := r.idp.Requests("/.well-known/openid-configuration"); got != 8 {
-		t.Errorf("the discovery document was read %d times, want 8", got)
+	if got := r.idp.Requests("/.well-known/openid-configuration"); got != 9 {
+		t.Errorf("the discovery document was read %d times, want 9", got)
 	}
 }
 

@@ -182,7 +182,11 @@ func (p *provider) discover(ctx context.Context) (*metadata, error) {
 		return nil, err
 	}
 	m := &metadata{endpoint: discovered.Endpoint(), discovered: discovered, issRequired: claims.Iss}
-	for _, u := range []string{m.endpoint.AuthURL, m.endpoint.TokenURL, claims.JWKSURI} {
+	urls := []string{m.endpoint.AuthURL, m.endpoint.TokenURL, claims.JWKSURI}
+	if u := discovered.UserInfoEndpoint(); u != "" { // it gets the access token
+		urls = append(urls, u)
+	}
+	for _, u := range urls {
 		if err := checkURL(u); err != nil {
 			return nil, fmt.Errorf("the discovery document names %q: %w", u, err)
 		}
