@@ -3,11 +3,13 @@ package oidc_test
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -339,6 +341,42 @@ func TestFailingProviderIsUnavailable(t *testing.T) {
 				t.Errorf("logged in as %+v", got)
 			}
 		})
+	}
+}
+
+// Anybody can cause such an event, as often as requests come.
+func TestAnswersOfProvidersDoNotFillLogs(t *testing.T) {
+	for _, path := range []string{"/.well-known/openid-configuration", "/keys", "/userinfo", "/token"} {
+		for _, status := range []int{200, 500} {
+			t.Run(fmt.Sprintf("%s answers %d", path, status), func(t *testing.T) {
+				r := newRig(t, setup{})
+				r.idp.Claims = func(claims map[string]any) { delete(claims, "email") }
+				r.idp.Fail = func(w http.ResponseWriter, req *http.Request) bool {
+					if req.URL.Path != path {
+						return false
+					}
+					w.Header().Set("Content-Type", "text/html")
+					w.WriteHeader(status)
+					_, _ = w.Write([]byte(strings.Repeat("ä", 1<<18)))
+					return true
+				}
+				b := r.browser(t)
+				w := b.get("/auth/idp/authorize")
+				if w.Code == 200 {
+					b.through("/auth/idp/authorize")
+				}
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if len(r.events) == 0 {
+					t.Error("no event tells of the failure")
+				}
+				for _, e := range r.events {
+					if e.Err == nil || len(e.Err.Error()) > 2000 || !utf8.ValidString(e.Err.Error()) {
+						t.Errorf("%s has an error of %d bytes, want at most 2,000, in UTF-8", e.Kind, len(fmt.Sprint(e.Err)))
+					}
+				}
+			})
+		}
 	}
 }
 

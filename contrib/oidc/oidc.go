@@ -254,9 +254,17 @@ func (o *Logins[U, ID]) emit(ctx context.Context, e event.Event) {
 // rejected returns an error that is answered with a code.
 func rejected(code string, cause error) error { return &ginauth.CodeError{Code: code, Err: cause} }
 
+// maxText is the length of the longest text of a failure. Those of go-oidc have the whole body of a
+// provider's answer, and anybody can cause one for each request while a provider fails.
+const maxText = 1000
+
 // failed returns a failure, which is answered with 503 whatever err wraps.
 func failed(doing string, err error) error {
-	hidden := fmt.Errorf("oidc: %s: %v", doing, err)
+	text := err.Error()
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	hidden := fmt.Errorf("oidc: %s: %s", doing, text)
 	if reported.Is(err) {
 		return reported.Mark(hidden)
 	}
