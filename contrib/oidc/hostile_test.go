@@ -344,6 +344,24 @@ func TestFailingProviderIsUnavailable(t *testing.T) {
 	}
 }
 
+// A provider can let its users name claims.
+func TestClaimsInAnotherCaseAreOthers(t *testing.T) {
+	r := newRig(t, setup{})
+	r.idp.Claims = func(claims map[string]any) {
+		delete(claims, "email_verified")
+		claims["Email_Verified"], claims["EMAIL"], claims["AZP"] = true, "eve@example.com", "another-app"
+	}
+	b := r.browser(t)
+	want(t, b.through("/auth/idp/authorize"), 204, "")
+	if got := b.me(); got.Email != ann.Email || got.Verified {
+		t.Errorf("logged in as %s, verified %v; want the address of email, not verified", got.Email, got.Verified)
+	}
+	r.idp.Claims = func(claims map[string]any) {
+		claims["\u017fub"] = "another" // a long s, which package json takes for an s
+	}
+	want(t, r.browser(t).through("/auth/idp/authorize"), 400, "ACCESS_TOKEN_DECODE_ERROR")
+}
+
 // Anybody can cause such an event, as often as requests come.
 func TestAnswersOfProvidersDoNotFillLogs(t *testing.T) {
 	for _, path := range []string{"/.well-known/openid-configuration", "/keys", "/userinfo", "/token"} {
