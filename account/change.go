@@ -256,7 +256,27 @@ func (m *Manager[U, ID]) changed(ctx context.Context, id ID, revoked strategy.Re
 			m.emit(ctx, e)
 		}
 	}
+	if revoked != strategy.RevokedNone {
+		m.dropOneTimeTokens(ctx, id)
+	}
 	return errors.Join(err, m.tell(ctx, id, revoked))
+}
+
+// dropOneTimeTokens deletes the one-time tokens of an account that its new token version has
+// invalidated: another program that updates the account may drop the version. It is a clean-up
+// otherwise, so a failure is an event.
+func (m *Manager[U, ID]) dropOneTimeTokens(ctx context.Context, id ID) {
+	if m.oneTime == nil {
+		return
+	}
+	ctx, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
+	for _, purpose := range []Purpose{PurposePasswordReset, PurposeEmailChange} {
+		if err := m.oneTime.DeleteByUser(ctx, id, purpose); err != nil {
+			_ = m.failed(ctx, "delete the one-time tokens", err)
+			return
+		}
+	}
 }
 
 // tell tells the sessions of a change to an account, also if the client has gone: the sessions

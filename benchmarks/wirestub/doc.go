@@ -5,7 +5,7 @@
 //
 // Every field that a filter compares for equality gets a map at its first use, and every
 // date that is sorted by gets an ordered list, so that no client is faster because of an
-// index. Filters support equality, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $and and $or;
+// index. Filters support equality, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $not, $and, $or and $nor;
 // updates support $set, $unset, $setOnInsert, $max, $inc and $currentDate; finds sort by fields
 // with values of one kind. Unique indexes are enforced; TTL indexes delete nothing. The stub
 // answers anything else with an error.

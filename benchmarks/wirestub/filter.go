@@ -25,6 +25,9 @@ func matchesField(doc *wirebson.Document, name string, want any) (bool, error) {
 	switch {
 	case name == "$or" || name == "$and":
 		return matchesList(doc, want, name == "$and")
+	case name == "$nor":
+		ok, err := matchesList(doc, want, false)
+		return !ok, err
 	case strings.HasPrefix(name, "$"):
 		return false, notImplemented("filter " + name)
 	}
@@ -73,6 +76,17 @@ func matchesOps(have any, ops *wirebson.Document) (bool, error) {
 			ok = comparable && n < 0
 		case "$lte":
 			ok = comparable && n <= 0
+		case "$not":
+			raw, _ := want.(wirebson.RawDocument)
+			inner, err := raw.Decode()
+			if err != nil {
+				return false, &failure{codeBadValue, "$not needs a document"}
+			}
+			matched, err := matchesOps(have, inner)
+			if err != nil {
+				return false, err
+			}
+			ok = !matched
 		case "$ne":
 			ok = key(have) != key(want)
 		case "$exists":

@@ -545,3 +545,27 @@ func keepCookie[ID comparable](t *testing.T, r *rig[ID]) {
 		t.Errorf("a request after the log-out: got %d, want 401", got)
 	}
 }
+
+func TestPasswordResetsAreNotRevived(t *testing.T) {
+	adapters(t, resetRevived[uuid.UUID], resetRevived[bson.ObjectID])
+}
+
+// An update on the other side drops the token version, by which a password change invalidates
+// the reset that was requested before it.
+func resetRevived[ID comparable](t *testing.T, r *rig[ID]) {
+	mails := make(chan account.Message, 10)
+	r.enter(beside, func(cfg *latchkey.Config) {
+		cfg.Mail.Mailer = account.MailerFunc(func(_ context.Context, m account.Message) error {
+			mails <- m
+			return nil
+		})
+	})
+	id := r.user("ann@example.com")
+	r.ok(r.Accounts.RequestPasswordReset(t.Context(), "ann@example.com"))
+	mail := <-mails
+	r.setPassword(id)
+	r.ok(r.python.Patch(t.Context(), id))
+	if _, err := r.Accounts.ResetPassword(t.Context(), mail.Token.Reveal(), "another password"); !errors.Is(err, account.ErrBadOneTimeToken) {
+		t.Errorf("a reset from before the password change: got %v, want ErrBadOneTimeToken", err)
+	}
+}
