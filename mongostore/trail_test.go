@@ -31,6 +31,19 @@ func trailIn(t *testing.T, r *rig, cfg mongostore.AuditTrailConfig) *mongostore.
 	return trail
 }
 
+// latchkey.Latchkey.AuditTrail is nil without AuditRetention, and in a latchkeytest.Kit.
+func TestNilAuditTrailKeepsNothing(t *testing.T) {
+	var trail *mongostore.AuditTrail[uuid.UUID]
+	trail.Record(t.Context(), event.Event{Kind: event.AccountRegistered})
+	if n := trail.Dropped(); n != 0 {
+		t.Errorf("dropped %d events, want 0", n)
+	}
+	_, err := trail.ByUser(t.Context(), uuid.New(), strategy.Page{})
+	if err == nil || !strings.Contains(err.Error(), "AuditRetention") {
+		t.Errorf("ByUser returned %v, want an error that names AuditRetention", err)
+	}
+}
+
 // inserts collects the documents that a server was asked to insert.
 type inserts struct {
 	mu      sync.Mutex
