@@ -191,7 +191,7 @@ func audited(e event.Event) bool {
 func anybodys(kind event.Kind) bool {
 	switch kind {
 	case event.LoginDenied, event.AccessDenied, event.RegistrationDenied, event.OneTimeTokenDenied,
-		event.VerificationRequested, event.PasswordResetRequested:
+		event.VerificationRequested, event.PasswordResetRequested, event.EmailChangeRequested, event.OAuthLinkDenied:
 		return true
 	}
 	return false

@@ -242,6 +242,29 @@ func TestFullAuditTrailDropsAndReports(t *testing.T) {
 	wantDropped(t, events.take(), 97, "the buffer of 10 events is full")
 }
 
+// A user who repeats what is refused must not displace the events of others.
+func TestRefusalsFillHalfOfTheAuditTrail(t *testing.T) {
+	for _, kind := range []event.Kind{
+		event.LoginDenied, event.AccessDenied, event.RegistrationDenied, event.OneTimeTokenDenied,
+		event.VerificationRequested, event.PasswordResetRequested, event.EmailChangeRequested, event.OAuthLinkDenied,
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			server := newGate()
+			trail := trailIn(t, newRig(t, server.answer), mongostore.AuditTrailConfig{Buffer: 10})
+			trail.Record(t.Context(), event.Event{Kind: event.TokenIssued, UserID: id})
+			<-server.reached // the worker waits for the server
+			for range 20 {
+				trail.Record(t.Context(), event.Event{Kind: kind, UserID: id, Reason: event.ReasonForbidden})
+			}
+			if got := trail.Dropped(); got != 15 {
+				t.Errorf("got %d dropped events, want 15: half of the buffer is for others", got)
+			}
+			close(server.open)
+			trail.Close()
+		})
+	}
+}
+
 func TestAuditTrailRepeatsFailedWrites(t *testing.T) {
 	var stored inserts
 	var events recorder

@@ -465,6 +465,29 @@ func shorter[ID comparable](t *testing.T, r *rig[ID]) {
 	}
 }
 
+func TestCopiesHonourALifetimeThatIsSetLater(t *testing.T) {
+	adapters(t, lateLifetime[uuid.UUID], lateLifetime[bson.ObjectID])
+}
+
+// Tokens were converted without fastapi-users' lifetime, by mistake.
+func lateLifetime[ID comparable](t *testing.T, r *rig[ID]) {
+	r.enter(convert, func(cfg *latchkey.Config) { cfg.Legacy.Lifetime = 0 })
+	id := r.user("ann@example.com")
+	token := r.login(id)
+	r.check("converted", token, true, true)
+	r.enter(convert)
+	page, err := r.Sessions.Sessions(t.Context(), id, strategy.Page{})
+	r.ok(err)
+	if got, want := page.Sessions[0].ExpiresAt, r.now.Add(lifetime); !got.Equal(want) {
+		t.Errorf("the listed session expires at %v, want %v", got, want)
+	}
+	r.now = r.now.Add(lifetime + time.Second)
+	r.check("after fastapi-users' lifetime", token, false, false)
+	if ids := r.sessions(id); len(ids) != 0 {
+		t.Errorf("%d sessions are listed, want none", len(ids))
+	}
+}
+
 func TestIdleTimeoutBeginsWithTheFirstStoredUse(t *testing.T) {
 	adapters(t, idle[uuid.UUID], idle[bson.ObjectID])
 }
