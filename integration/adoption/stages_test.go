@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -590,5 +591,22 @@ func resetRevived[ID comparable](t *testing.T, r *rig[ID]) {
 	r.ok(r.python.Patch(t.Context(), id))
 	if _, err := r.Accounts.ResetPassword(t.Context(), mail.Token.Reveal(), "another password"); !errors.Is(err, account.ErrBadOneTimeToken) {
 		t.Errorf("a reset from before the password change: got %v, want ErrBadOneTimeToken", err)
+	}
+}
+
+func TestCollectionOfFastAPIUsersGetsNoTTLIndex(t *testing.T) {
+	adapters(t, noTTL[uuid.UUID], noTTL[bson.ObjectID])
+}
+
+// An application that forgets to name a collection of its own would use that of fastapi-users.
+func noTTL[ID comparable](t *testing.T, r *rig[ID]) {
+	r.login(r.user("ann@example.com"))
+	tokens, err := mongostore.NewTokens[ID](r.db, mongostore.TokensConfig{
+		Collection: r.python.Tokens.Name(), Lifetime: time.Minute, PurgeInterval: time.Hour,
+	})
+	r.ok(err)
+	t.Cleanup(tokens.Close)
+	if err := tokens.EnsureIndexes(t.Context()); err == nil || !strings.Contains(err.Error(), "TokensConfig.Collection") {
+		t.Errorf("got %v, want an error that names TokensConfig.Collection", err)
 	}
 }
