@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/internal/deadline"
 	"github.com/latchkey-go/latchkey/internal/token"
 	"github.com/latchkey-go/latchkey/strategy"
 )
@@ -167,7 +168,11 @@ func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], user 
 	case errors.Is(err, ErrEmailTaken):
 		return fmt.Errorf("account: %w", err)
 	}
-	if err = m.changed(ctx, row.UserID, revokedBy(change), "change the account", err, done); err != nil {
+	revoked := revokedBy(change)
+	if change.Password != nil && !m.of(&user).Verified {
+		revoked = strategy.RevokedAll // also tokens that survive a new password, see claim
+	}
+	if err = m.changed(ctx, row.UserID, revoked, "change the account", err, done); err != nil {
 		// The change may have been made. Its conditions keep the token from being used again.
 		m.restore(ctx, row)
 		return err
@@ -222,7 +227,7 @@ func (m *Manager[U, ID]) Verify(ctx context.Context, secret string) (U, error) {
 
 // ResetPassword sets the password of the account that a token of
 // [Manager.RequestPasswordReset] was sent to. The same update ends all sessions. It does not
-// log in (ASVS 6.4.1).
+// log in (ASVS 6.4.1). If the account is not verified, it also calls what [Manager.OnClaim] names.
 //
 // It returns an error wrapping [ErrBadOneTimeToken] as [Manager.Verify] does, and also if the
 // password was changed or the tokens were revoked since the request; [ErrInvalidPassword], and
@@ -239,14 +244,39 @@ func (m *Manager[U, ID]) ResetPassword(ctx context.Context, secret, password str
 	if err != nil {
 		return none, err
 	}
+	a := m.of(&user)
+	// Before: no later login may come by a way that another than the owner of the address made. If
+	// that fails, the token stays good.
+	if err := m.claim(ctx, a); err != nil {
+		return none, err
+	}
 	err = m.redeem(ctx, row, user, Change{Password: &hash, RevokeTokens: true}, event.Event{Kind: event.PasswordReset})
 	if err != nil {
 		return none, err
 	}
-	a := m.of(&user)
+	// After: a session that the reset has ended may have made one meanwhile. If that fails, the user
+	// asks for another reset.
+	if err := m.claim(ctx, a); err != nil {
+		return none, err
+	}
 	a.HashedPassword = hash
 	a.Version++
 	return user, nil
+}
+
+// claim calls the functions of OnClaim for an account that is not verified.
+func (m *Manager[U, ID]) claim(ctx context.Context, a *User[ID]) (err error) {
+	if a.Verified || len(m.onClaim) == 0 {
+		return nil
+	}
+	free, cancel := deadline.Uncancelled(ctx)
+	defer cancel()
+	for _, f := range m.onClaim {
+		if failure := f(free, a.ID); failure != nil {
+			err = errors.Join(err, m.failed(ctx, "remove the other ways in to the account", failure))
+		}
+	}
+	return err
 }
 
 // RequestEmailChange sends a message with a token for [Manager.Verify] to a new address of an

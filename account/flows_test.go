@@ -28,7 +28,8 @@ type mailRig struct {
 	store   *fakeStore
 	users   *memstore.Users[member, uuid.UUID] // those of store
 	tokens  *memstore.OneTimeTokens[uuid.UUID]
-	told    []uuid.UUID // by UserChanged with revoked
+	told    []uuid.UUID      // by UserChanged with revoked
+	revoked strategy.Revoked // by the last change
 	ann     member
 	sending func(ctx context.Context, m account.Message) error // nil: messages are kept
 
@@ -56,6 +57,7 @@ func (r *mailRig) UserChanged(_ context.Context, id uuid.UUID, revoked strategy.
 	if revoked != strategy.RevokedNone {
 		r.told = append(r.told, id)
 	}
+	r.revoked = revoked
 	return nil
 }
 
@@ -632,4 +634,42 @@ func TestWithoutAMailer(t *testing.T) {
 		}
 	}
 	r.Close()
+}
+
+// Whoever made an account need not be the owner of its address, who takes it over by a reset.
+func TestResetOfAnUnverifiedAccountRemovesTheOtherWaysIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newMailRig(t, account.MailConfig{})
+		var versions []int64
+		var failure error
+		r.OnClaim(func(ctx context.Context, id uuid.UUID) error {
+			if id != r.ann.ID || ctx.Err() != nil {
+				t.Errorf("called for %v, %v; want the account and a context that goes on", id, ctx.Err())
+			}
+			versions = append(versions, r.stored().Version)
+			return failure
+		})
+		secret, before := r.reset(), r.stored().Version
+		failure = errors.New("down")
+		if _, err := r.ResetPassword(t.Context(), secret, "another good password"); !errors.Is(err, failure) || r.stored().Version != before {
+			t.Errorf("got %v, version %d; want the function's error and no change", err, r.stored().Version)
+		}
+		failure, versions = nil, nil
+		_, err := r.ResetPassword(t.Context(), secret, "another good password")
+		r.want("reset", err, nil)
+		if len(versions) != 2 || versions[0] != before || versions[1] != before+1 {
+			t.Errorf("called at the versions %v, want before and after the reset", versions)
+		}
+		if r.revoked != strategy.RevokedAll {
+			t.Errorf("the sessions were told %v, want all: an API token that survives a new password is a way in too", r.revoked)
+		}
+		_, err = r.Verify(t.Context(), r.verification())
+		r.want("verify", err, nil)
+		versions = nil
+		_, err = r.ResetPassword(t.Context(), r.reset(), "a third good password")
+		r.want("reset of a verified account", err, nil)
+		if versions != nil || r.revoked != strategy.RevokedByPassword {
+			t.Errorf("verified account: called at %v and revoked %v, want no call and by password", versions, r.revoked)
+		}
+	})
 }

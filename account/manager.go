@@ -118,6 +118,7 @@ type Manager[U strategy.User[ID], ID comparable] struct {
 	cfg       Config
 	sessions  []Sessions[ID]
 	onDelete  []func(context.Context, ID) error
+	onClaim   []func(context.Context, ID) error
 }
 
 // NewManager returns a Manager of the accounts in store.
@@ -254,6 +255,15 @@ func (cfg Config) limiter(attempts AttemptStore) (*limiter, error) {
 // safe for concurrent use and bounded in time. Call OnDelete before the Manager is used.
 func (m *Manager[U, ID]) OnDelete(f func(ctx context.Context, id ID) error) {
 	m.onDelete = append(m.onDelete, f)
+}
+
+// OnClaim adds a function that [Manager.ResetPassword] calls for an account that is not verified,
+// just before and just after it ends the sessions, to remove the other ways in: whoever made the
+// account need not be the owner of its address, who takes it over by the reset. An error of the
+// function is a failure of the reset. The function must be idempotent, safe for concurrent use and
+// bounded in time. Call OnClaim before the Manager is used.
+func (m *Manager[U, ID]) OnClaim(f func(ctx context.Context, id ID) error) {
+	m.onClaim = append(m.onClaim, f)
 }
 
 // NewID returns an ID for a new account, from the function that NewManager got; the zero ID

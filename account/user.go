@@ -25,8 +25,9 @@ type User[ID comparable] struct {
 	Verified bool `bson:"is_verified" json:"is_verified"`
 	// Superuser says whether the account passes guards that require a superuser.
 	Superuser bool `bson:"is_superuser" json:"is_superuser"`
-	// CreatedAt is in UTC and whole milliseconds.
-	CreatedAt time.Time `bson:"created_at" json:"created_at"`
+	// CreatedAt is in UTC and whole milliseconds. It is zero, and not in JSON, if another
+	// program has made the account without it.
+	CreatedAt time.Time `bson:"created_at" json:"created_at,omitzero"`
 	// Version is the token version. A token is valid only while the version that its
 	// login saw equals the account's: raising the version invalidates every token issued
 	// earlier. [Manager.ChangePassword], [Manager.SetPassword], [Manager.Deactivate] and

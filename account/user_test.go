@@ -26,6 +26,14 @@ func TestJSONDoesNotSetTheHash(t *testing.T) {
 	}
 }
 
+// Accounts of fastapi-users have no time of creation.
+func TestJSONLeavesOutAnUnknownTimeOfCreation(t *testing.T) {
+	got, err := json.Marshal(account.User[string]{ID: "a"})
+	if err != nil || strings.Contains(string(got), "created_at") {
+		t.Errorf("got %s, %v, want no created_at", got, err)
+	}
+}
+
 func TestStructThatEmbedsUserIsAUser(t *testing.T) {
 	id := uuid.New()
 	m := member{User: account.User[uuid.UUID]{ID: id, Active: true, Superuser: true, CreatedAt: time.UnixMilli(1)}}

@@ -133,7 +133,8 @@ const (
 	// OAuthLinkDenied: a logged-in user could not link the account. Reason, UserID, and Err if
 	// the provider's answer is not valid.
 	OAuthLinkDenied Kind = "oauth.link_denied"
-	// OAuthUnlinked: a user removed a link. UserID.
+	// OAuthUnlinked: a user removed a link, or a reset of the password did, of an account that is
+	// not verified. UserID.
 	OAuthUnlinked Kind = "oauth.unlinked"
 )
 

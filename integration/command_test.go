@@ -238,7 +238,7 @@ func TestCommandFindsTheIDType(t *testing.T) {
 		"numbers":            {[]any{int32(1), int64(2)}, nil, "int64", 0},
 		"mixed":              {[]any{"a", bson.NewObjectID()}, nil, "have several types, objectid and string: name the type with -id", 2},
 		"mixed, with a flag": {[]any{"a", bson.NewObjectID()}, []string{"-id", "string"}, "string", 3},
-		"none":               {nil, nil, "has no accounts with the field _id that show the type of the IDs: name the type with -id", 2},
+		"none":               {nil, nil, "has no accounts with the field _id that show the type of the IDs: check -db and -users, or name the type with -id", 2},
 		"old UUIDs":          {[]any{bson.Binary{Subtype: bson.TypeBinaryUUIDOld, Data: id[:]}}, nil, "the type binary of subtype 3 and 16 bytes", 2},
 		"another field":      {[]any{bson.NewObjectID(), bson.NewObjectID()}, []string{"-fields", "id=uid,email=mail"}, "string", 0},
 		"no other field":     {[]any{"a"}, []string{"-fields", "id=number"}, "no accounts with the field number", 2},
@@ -253,6 +253,48 @@ func TestCommandFindsTheIDType(t *testing.T) {
 				t.Errorf("got the type %q and the error %q, want %q", doc.IDType, doc.Error, test.want)
 			}
 		})
+	}
+}
+
+// fastapi-users' Motor adapter keeps the accounts' IDs in the field id, beside ObjectIDs in _id.
+// With the _id, no session of fastapi-users would be found, and none would be ended.
+func TestCommandRefusesToGuessBetweenTwoIDs(t *testing.T) {
+	p := newProgram(t)
+	p.insert(bson.D{{Key: "_id", Value: bson.NewObjectID()}, {Key: "id", Value: uuid.New()}, {Key: "email", Value: "ann@example.com"}})
+	end := []string{"sessions", "end", "-user", "ann@example.com"}
+	for _, command := range [][]string{{"audit"}, {"indexes", "verify", "-lifetime", "1h"}, end} {
+		if got := p.run(2, command...); !strings.Contains(got.stderr, "add -fields id=id") {
+			t.Errorf("latchkey %v: got the error %q, which does not name the remedy", command, got.stderr)
+		}
+	}
+	for idType, args := range map[string][]string{"uuid": {"-fields", "id=id"}, "objectid": {"-id", "objectid"}} {
+		if doc := p.json(0, append(end, args...)...); doc.IDType != idType {
+			t.Errorf("latchkey %v: got the type %q, want %q", args, doc.IDType, idType)
+		}
+	}
+}
+
+// With fastapi-users' collection as that of the sessions, indexes ensure would make an index by
+// which the server removes its tokens.
+func TestCommandRefusesTheCollectionOfOthersTokens(t *testing.T) {
+	p := newProgram(t)
+	python := fastapiusers.Motor(p.db, time.Hour, time.Now)
+	if _, err := python.Fill(t.Context(), 1, 1, ""); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"-users", python.Users.Name(), "-fields", "id=" + python.UserID, "-tokens", python.Tokens.Name()}
+	before := p.content()
+	for _, command := range [][]string{
+		{"indexes", "verify", "-lifetime", "1h"}, {"indexes", "ensure", "-lifetime", "1h", "-apply"},
+		{"sessions", "list", "-user", "user0@example.com"}, {"sessions", "end", "-user", "user0@example.com", "-apply"},
+		{"user", "deactivate", "-user", "user0@example.com", "-apply"},
+	} {
+		if got := p.run(2, append(command, flags...)...); !strings.Contains(got.stderr, "with -legacy-tokens") {
+			t.Errorf("latchkey %v: got the error %q, which does not name the remedy", command, got.stderr)
+		}
+	}
+	if p.content() != before {
+		t.Error("a refused command has changed the database")
 	}
 }
 
@@ -540,7 +582,9 @@ func TestCommandEndsSessionsAndDeactivates(t *testing.T) {
 func TestCommandFindsAnyCase(t *testing.T) {
 	p := newProgram(t)
 	p.insert(bson.D{{Key: "_id", Value: uuid.New()}, {Key: "email", Value: "John@Example.com"}})
-	p.run(4, "user", "deactivate", "-user", "john@example.com")
+	if got := p.run(4, "user", "deactivate", "-user", "john@example.com"); !strings.Contains(got.stderr, "with -any-case") {
+		t.Errorf("got the error %q, which does not name -any-case", got.stderr)
+	}
 	p.run(0, "user", "deactivate", "-user", "John@Example.com") // as it is stored
 	p.run(0, "user", "deactivate", "-user", "john@example.com", "-any-case")
 }

@@ -27,7 +27,8 @@ const Password = "correct horse battery staple"
 type Kit[U strategy.User[ID], ID comparable] struct {
 	// Latchkey is what the application gets in place of the one of latchkey.New. Its fields
 	// Users, Tokens, Attempts, OneTimeTokens, Legacy and AuditTrail are nil: the stores are in
-	// memory. EnsureIndexes, VerifyIndexes and Ping return nil.
+	// memory. A handler that lists the AuditTrail therefore needs a fake, see docs/testing.md.
+	// EnsureIndexes, VerifyIndexes and Ping return nil.
 	*latchkey.Latchkey[U, ID]
 
 	// Mail has the messages that users got.
@@ -53,7 +54,8 @@ type Kit[U strategy.User[ID], ID comparable] struct {
 //   - Mail.Mailer is [Mail], which passes the messages on to the application's Mailer, if cfg has
 //     one;
 //   - OnEvent is [Events], which passes the events on to the application's OnEvent;
-//   - Argon2 makes passwords cheap to hash.
+//   - Argon2 makes passwords cheap to hash;
+//   - WatchInterval is 10 ms, so that open answers end soon after Kit.Advance.
 //
 // What cfg says about MongoDB has no effect. The limits on failed logins, registrations and messages
 // hold as in production. If cfg is invalid, the test ends.
@@ -75,6 +77,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](t testing.
 	k.Mail = &Mail{next: cfg.Mail.Mailer, wait: func() { wait() }}
 	k.Events = &Events{next: cfg.OnEvent, wait: func() { wait() }}
 	cfg.Now, cfg.Mail.Mailer, cfg.OnEvent = k.Now, account.MailerFunc(k.Mail.send), k.Events.record
+	cfg.WatchInterval = 10 * time.Millisecond // timers do not see Advance
 	cfg.Argon2, cfg.InsecureArgon2 = account.Argon2{MemoryKiB: argon2.Memory, Iterations: argon2.Iterations, Parallelism: argon2.Parallelism}, true
 
 	attempts, err := memstore.NewAttempts(0)

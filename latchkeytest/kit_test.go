@@ -170,6 +170,30 @@ type brokenTokens struct{ strategy.Store[uuid.UUID] }
 
 func (brokenTokens) Retention() time.Duration { return 0 }
 
+// An open answer ends soon after Advance, and not only with the application's WatchInterval.
+func TestAdvanceEndsOpenAnswers(t *testing.T) {
+	kit := latchkeytest.New[Member](t, uuid.New, latchkey.Config{Lifetime: time.Hour, WatchInterval: time.Hour})
+	open := make(chan struct{})
+	cause := make(chan error, 1)
+	r := gin.New()
+	r.GET("/watch", kit.Auth.RequireUser(), func(c *gin.Context) {
+		watched, stop := kit.Auth.Watch(c)
+		defer stop()
+		close(open)
+		<-watched.Done()
+		cause <- context.Cause(watched)
+	})
+	login := kit.As(t, kit.NewUser(t, Member{Name: "Ann"}))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	go serve(r, login.Request("GET", "/watch", nil).WithContext(ctx))
+	<-open
+	kit.Advance(time.Hour + time.Millisecond)
+	if err := <-cause; !errors.Is(err, strategy.ErrSessionExpired) {
+		t.Errorf("the open answer ended with %v, want %v", err, strategy.ErrSessionExpired)
+	}
+}
+
 // The routes that need the token of a session have none in a context of ContextAs.
 func TestContextHasNoToken(t *testing.T) {
 	kit := latchkeytest.New[Member](t, uuid.New, latchkey.Config{})

@@ -3,6 +3,8 @@ package mongostore
 import (
 	"context"
 	"errors"
+	"math"
+	"math/rand/v2"
 
 	"github.com/google/uuid"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -12,23 +14,36 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// A legacy token is converted in three steps: its copy is inserted with a token version that no
-// user has, so that it is not valid yet; the legacy row is read again; if it is still there, the
-// copy is confirmed. Whatever revokes a token deletes the legacy row first and then the copy. So
-// if the second step finds the row, a revocation that began meanwhile deletes the copy. If it
-// does not, the copy is never confirmed, even if the process is killed.
+// A legacy token is converted in three steps: its copy is inserted with a mark, a token version
+// that no user has, so that it is not valid yet; the legacy row is read again; if it is still
+// there, the copy is confirmed. Whatever revokes a token deletes the legacy row first and then the
+// copy. So if the second step finds the row, a revocation that began meanwhile deletes the copy.
+// If it does not, the copy is never confirmed, even if the process is killed.
+//
+// Each inserted copy has a mark of its own, and only the copy with the mark that was there before
+// the second step is confirmed: another conversion can have inserted a new copy after a revocation.
 //
 // The legacy rows stay, so that conversion can be undone.
+//
+// A rotation beside fastapi-users does not make the copy valid, but gives it the mark rotating: if
+// it is killed, fastapi-users can still revoke the token, and knows nothing of the copy.
 
-// unconfirmed is the token version of a copy that is not confirmed.
-const unconfirmed = -1
+// rotating is the mark of a copy that is to be rotated.
+const rotating = -1
+
+// newMark returns the mark of a copy that is inserted.
+func newMark() int64 { return rotating - 1 - rand.Int64N(math.MaxInt64-1) }
 
 var (
+	// unconfirmed matches the token version of copies that are not confirmed: a mark.
+	unconfirmed = bson.D{{Key: "$lt", Value: 0}}
 	// confirm makes a copy valid.
 	confirm = bson.D{
 		{Key: "$set", Value: bson.D{{Key: "legacy", Value: true}}},
 		{Key: "$unset", Value: bson.D{{Key: "token_version", Value: ""}}},
 	}
+	// toRotate readies a copy for a rotation.
+	toRotate = bson.D{{Key: "$set", Value: bson.D{{Key: "token_version", Value: int64(rotating)}}}}
 	// isCopy matches copies, confirmed or not.
 	isCopy = bson.D{{Key: "$or", Value: bson.A{
 		bson.D{{Key: "legacy", Value: true}}, bson.D{{Key: "token_version", Value: unconfirmed}},
@@ -37,7 +52,7 @@ var (
 
 // unconfirmedCopy returns the copy of a legacy row that is to be inserted.
 func unconfirmedCopy[ID comparable](row strategy.AccessToken[ID]) strategy.AccessToken[ID] {
-	row.Legacy, row.TokenVersion = false, unconfirmed
+	row.Legacy, row.TokenVersion = false, newMark()
 	return row
 }
 
@@ -45,7 +60,21 @@ func unconfirmedCopy[ID comparable](row strategy.AccessToken[ID]) strategy.Acces
 // error wrapping ErrTokenNotFound if the token was revoked or rotated meanwhile. It is
 // idempotent.
 func (l *LegacyTokens[ID]) convertRow(ctx context.Context, row strategy.AccessToken[ID]) (strategy.AccessToken[ID], error) {
-	if err := l.Insert(ctx, unconfirmedCopy(row)); err != nil && !errors.Is(err, strategy.ErrDuplicateToken) {
+	return l.copyRow(ctx, row, confirm)
+}
+
+// copyRow is convertRow with the update that is made to the copy if the legacy row is still there.
+func (l *LegacyTokens[ID]) copyRow(ctx context.Context, row strategy.AccessToken[ID], update bson.D) (strategy.AccessToken[ID], error) {
+	inserted := unconfirmedCopy(row)
+	mark := inserted.TokenVersion
+	if err := l.Insert(ctx, inserted); errors.Is(err, strategy.ErrDuplicateToken) {
+		// The copy is missing if the session was rotated.
+		copied, err := l.ByToken(ctx, row.Digest)
+		if err != nil || copied.TokenVersion >= 0 {
+			return copied, err
+		}
+		mark = copied.TokenVersion
+	} else if err != nil {
 		return row, err
 	}
 	oid, _ := objectOf(row.ID)
@@ -53,18 +82,19 @@ func (l *LegacyTokens[ID]) convertRow(ctx context.Context, row strategy.AccessTo
 	if err != nil {
 		return row, wrap("read the legacy token again", err)
 	}
-	copied := bson.D{{Key: "token", Value: row.Digest}, {Key: "token_version", Value: unconfirmed}}
-	if there {
-		_, err = l.updateOne(ctx, copied, confirm)
+	copied := bson.D{{Key: "token", Value: row.Digest}, {Key: "token_version", Value: mark}}
+	switch {
+	case there:
+		_, err = l.updateOne(ctx, copied, update)
 		err = wrap("confirm the copy of a legacy token", err)
-	} else {
+	case mark != rotating: // a rotation has deleted the legacy row
 		_, err = l.deleteOne(ctx, "delete the copy of a revoked token", copied)
 	}
 	if err != nil {
 		return row, err
 	}
 	// Without the legacy row, a copy that another call confirmed is about to be deleted or
-	// rotated. With it, the copy is missing if the session was rotated.
+	// rotated.
 	return l.ByToken(ctx, row.Digest)
 }
 
@@ -128,7 +158,7 @@ func (l *LegacyTokens[ID]) convertBatch(ctx context.Context, rows []strategy.Acc
 	for i, row := range rows {
 		ids[i] = row.ID
 	}
-	done, err := l.present(ctx, l.coll, append(bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}}, bson.E{Key: "token_version", Value: bson.D{{Key: "$ne", Value: unconfirmed}}}))
+	done, err := l.present(ctx, l.coll, append(bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}}, bson.E{Key: "token_version", Value: bson.D{{Key: "$not", Value: unconfirmed}}}))
 	if err != nil {
 		return 0, err
 	}
@@ -151,13 +181,26 @@ func (l *LegacyTokens[ID]) copyRows(ctx context.Context, copies []any, objects [
 	if _, err := l.coll.InsertMany(ctx, copies, options.InsertMany().SetOrdered(false)); err != nil && !onlyDuplicates(err) {
 		return 0, wrap("insert copies of legacy tokens", err)
 	}
+	sessions := make([]uuid.UUID, len(objects))
+	for i, oid := range objects {
+		sessions[i] = sessionOf(oid)
+	}
+	marked, err := documents(ctx, l.coll, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: sessions}}}, {Key: "token_version", Value: unconfirmed}},
+		options.Find().SetProjection(bson.D{{Key: "token_version", Value: 1}}))
+	if err != nil {
+		return 0, wrap("read the copies", err)
+	}
+	marks := make(bson.A, len(marked))
+	for i, doc := range marked {
+		marks[i] = doc.Lookup("token_version")
+	}
 	there, err := l.present(ctx, l.old.coll, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: objects}}}})
 	if err != nil {
 		return 0, err
 	}
 	var valid, revoked []uuid.UUID
-	for _, oid := range objects {
-		if id := sessionOf(oid); there[id] {
+	for _, id := range sessions {
+		if there[id] {
 			valid = append(valid, id)
 		} else {
 			revoked = append(revoked, id)
@@ -172,14 +215,14 @@ func (l *LegacyTokens[ID]) copyRows(ctx context.Context, copies []any, objects [
 			return wrap("confirm copies of legacy tokens", err)
 		}},
 		{revoked, func(filter bson.D) error {
-			_, err := l.coll.DeleteMany(ctx, filter)
+			_, err := l.coll.DeleteMany(ctx, append(bson.D{{Key: "$nor", Value: bson.A{bson.D{{Key: "token_version", Value: rotating}}}}}, filter...))
 			return wrap("delete copies of revoked tokens", err)
 		}},
 	} {
-		if len(do.ids) == 0 {
+		if len(do.ids) == 0 || len(marks) == 0 {
 			continue
 		}
-		filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: do.ids}}}, {Key: "token_version", Value: unconfirmed}}
+		filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: do.ids}}}, {Key: "token_version", Value: bson.D{{Key: "$in", Value: marks}}}}
 		if err := retryDeadlock(ctx, func() error { return do.run(filter) }); err != nil {
 			return 0, err
 		}

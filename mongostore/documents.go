@@ -93,6 +93,25 @@ func (t *Tokens[ID]) checkTokens(ctx context.Context) {
 	})
 }
 
+// checkForeign returns an error if the collection has tokens of fastapi-users, whose rows have an
+// ObjectID: a TTL index would let the server remove them by another lifetime than theirs.
+func (t *Tokens[ID]) checkForeign(ctx context.Context) error {
+	theirs := bson.D{
+		{Key: "_id", Value: bson.D{{Key: "$type", Value: int32(bson.TypeObjectID)}}},
+		{Key: "token", Value: bson.D{{Key: "$regex", Value: "^[A-Za-z0-9_-]{43}$"}}},
+	}
+	there, err := exists(ctx, t.coll, theirs)
+	switch {
+	case isUnsupported(err):
+		return nil
+	case err != nil:
+		return wrap("look for tokens of another program", err)
+	case there:
+		return fmt.Errorf("mongostore: %s has tokens of another program, with ObjectIDs for _id: set TokensConfig.Collection (Collections.AccessTokens) to another name, and accept those tokens by LegacyConfig", t.coll.Name())
+	}
+	return nil
+}
+
 // checkAccounts looks for invalid accounts: by the indexes on _id and email, and by the
 // types of the account's other fields. The latter reads the collection until it has found a
 // few, or until checkTimeout has passed.

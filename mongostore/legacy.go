@@ -57,7 +57,7 @@ type LegacyTokens[ID comparable] struct {
 
 var _ strategy.LegacyStore[int64] = (*LegacyTokens[int64])(nil)
 
-// maxLegacyLookups is the maximum number of concurrent look-ups of legacy tokens. Anybody can
+// maxLegacyLookups is the maximum number of concurrent look-ups and deletes of legacy tokens. Anybody can
 // make up tokens of their form, which has no checksum. Such requests wait for each other.
 const maxLegacyLookups = 32
 
@@ -112,17 +112,16 @@ func (l *LegacyTokens[ID]) Legacy(token string) bool {
 func (l *LegacyTokens[ID]) ByLegacyToken(ctx context.Context, secret string) (strategy.AccessToken[ID], error) {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
-	select {
-	case l.lookups <- struct{}{}:
-		defer func() { <-l.lookups }()
-	case <-ctx.Done():
-		return strategy.AccessToken[ID]{}, fmt.Errorf("mongostore: wait for a look-up of legacy tokens: %w", ctx.Err())
+	if err := l.wait(ctx); err != nil {
+		return strategy.AccessToken[ID]{}, err
 	}
+	defer l.done()
 	if !l.convert {
 		return l.find(ctx, secret)
 	}
 	// A copy that is not confirmed has no Legacy.
 	copied, err := l.ByToken(ctx, token.DigestOf(secret))
+	l.limit(&copied)
 	if err == nil && copied.Legacy || err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {
 		return copied, err
 	}
@@ -136,8 +135,24 @@ func (l *LegacyTokens[ID]) ByLegacyToken(ctx context.Context, secret string) (st
 		l.emit(ctx, event.Event{Kind: event.StoreFailed, UserID: row.UserID, SessionID: row.ID, Err: fmt.Errorf("mongostore: convert a legacy token: %w", err)})
 		return row, nil
 	}
+	if err == nil && !copied.Legacy { // rotating
+		return copied, fmt.Errorf("mongostore: %w", strategy.ErrTokenNotFound)
+	}
 	return copied, err
 }
+
+// wait waits until another call for a legacy token that anybody can make may run. It must be
+// followed by done unless it returns an error.
+func (l *LegacyTokens[ID]) wait(ctx context.Context) error {
+	select {
+	case l.lookups <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("mongostore: wait for a look-up of legacy tokens: %w", ctx.Err())
+	}
+}
+
+func (l *LegacyTokens[ID]) done() { <-l.lookups }
 
 // find returns the row of a token in the collection of fastapi-users.
 func (l *LegacyTokens[ID]) find(ctx context.Context, secret string) (strategy.AccessToken[ID], error) {
@@ -186,10 +201,18 @@ func (l *LegacyTokens[ID]) parse(doc bson.Raw) (row strategy.AccessToken[ID], er
 			err = e
 		}
 	}
-	if l.lifetime > 0 && !row.CreatedAt.IsZero() {
-		row.ExpiresAt = row.CreatedAt.Add(l.lifetime).Truncate(time.Millisecond)
-	}
+	l.limit(&row)
 	return row, err
+}
+
+// limit applies fastapi-users' lifetime. A copy can have been made without it.
+func (l *LegacyTokens[ID]) limit(row *strategy.AccessToken[ID]) {
+	if !row.Legacy || l.lifetime == 0 || row.CreatedAt.IsZero() {
+		return
+	}
+	if end := row.CreatedAt.Add(l.lifetime).Truncate(time.Millisecond); row.ExpiresAt.IsZero() || row.ExpiresAt.After(end) {
+		row.ExpiresAt = end
+	}
 }
 
 // expired reports whether a legacy token is too old to be converted.
@@ -199,14 +222,18 @@ func (l *LegacyTokens[ID]) expired(row *strategy.AccessToken[ID]) bool {
 		l.Retention() > 0 && row.CreatedAt.Before(now.Add(-l.Retention()))
 }
 
-// RotateLegacyToken implements strategy.LegacyStore. It converts the token, deletes its row in
+// RotateLegacyToken implements strategy.LegacyStore. It copies the token, deletes its row in
 // the collection of fastapi-users, and then rotates the copy.
 func (l *LegacyTokens[ID]) RotateLegacyToken(ctx context.Context, secret string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
 	row, err := l.find(ctx, secret)
 	if err == nil {
-		_, err = l.convertRow(ctx, row)
+		update := toRotate
+		if l.convert {
+			update = confirm
+		}
+		_, err = l.copyRow(ctx, row, update)
 	}
 	// An earlier attempt can have deleted the row, and left the copy.
 	if err != nil && !errors.Is(err, strategy.ErrTokenNotFound) {
@@ -215,12 +242,26 @@ func (l *LegacyTokens[ID]) RotateLegacyToken(ctx context.Context, secret string,
 	if _, err := l.old.deleteOne(ctx, "delete the legacy token", tokenFilter(secret)); err != nil {
 		return row, err
 	}
-	copied := bson.D{{Key: "token", Value: token.DigestOf(secret)}, {Key: "legacy", Value: true}}
-	return l.rotateRow(ctx, copied, append(rotationUpdate(to), bson.E{Key: "$unset", Value: bson.D{{Key: "legacy", Value: ""}}}))
+	copied := bson.D{{Key: "token", Value: token.DigestOf(secret)}, {Key: "$or", Value: bson.A{
+		bson.D{{Key: "legacy", Value: true}}, bson.D{{Key: "token_version", Value: rotating}},
+	}}}
+	update := rotationUpdate(to)
+	unset := bson.D{{Key: "legacy", Value: ""}}
+	if to.TokenVersion <= 0 {
+		unset = append(unset, bson.E{Key: "token_version", Value: ""}) // the mark
+	}
+	return l.rotateRow(ctx, copied, append(update, bson.E{Key: "$unset", Value: unset}))
 }
 
-// DeleteLegacyToken implements strategy.LegacyStore.
+// DeleteLegacyToken implements strategy.LegacyStore. Like look-ups, at most 32 run at a time:
+// anybody can log out with a made-up token.
 func (l *LegacyTokens[ID]) DeleteLegacyToken(ctx context.Context, secret string) (strategy.AccessToken[ID], error) {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	if err := l.wait(ctx); err != nil {
+		return strategy.AccessToken[ID]{}, err
+	}
+	defer l.done()
 	digest := token.DigestOf(secret)
 	row, err := l.deleteBoth(ctx, tokenFilter(secret), func() (strategy.AccessToken[ID], error) { return l.Delete(ctx, digest) })
 	if err == nil {
@@ -321,7 +362,8 @@ func (l *LegacyTokens[ID]) ownByUser(ctx context.Context, userID ID, after strat
 			return nil, err
 		}
 		for _, row := range rows {
-			if after = (strategy.Position{CreatedAt: row.CreatedAt, ID: row.ID}); row.TokenVersion != unconfirmed && (l.convert || !row.Legacy) {
+			if after = (strategy.Position{CreatedAt: row.CreatedAt, ID: row.ID}); row.TokenVersion >= 0 && (l.convert || !row.Legacy) {
+				l.limit(&row)
 				own = append(own, row)
 			}
 		}

@@ -26,8 +26,9 @@ type store struct {
 	onEvent       func(context.Context, event.Event) // nil means no events
 	digestIDs     bool                               // the _id is a token's digest, which no event may show
 
-	purgers []*purger                 // one for each collection of the store
-	check   func(ctx context.Context) // reports invalid documents; can be nil
+	purgers []*purger                   // one for each collection of the store
+	check   func(ctx context.Context)   // reports invalid documents; can be nil
+	foreign func(context.Context) error // returns an error if the collection is another program's; can be nil
 
 	closing context.Context
 	cancel  context.CancelFunc
@@ -147,7 +148,14 @@ func (s *store) purgeExpired(ctx context.Context) (int64, error) {
 // documents in which an indexed field has another type, and accounts in which another field
 // has. The latter have no index, so it looks for them for at most 1 second.
 func (s *store) EnsureIndexes(ctx context.Context) error {
-	return s.eachIndex(ctx, indexTimeout, (*purger).ensureIndexes)
+	return s.eachIndex(ctx, indexTimeout, func(p *purger, ctx context.Context) error {
+		if s.foreign != nil && p.coll == s.coll {
+			if err := s.foreign(ctx); err != nil {
+				return err
+			}
+		}
+		return p.ensureIndexes(ctx)
+	})
 }
 
 // VerifyIndexes changes nothing, and returns an error wrapping [ErrIndexMismatch] that

@@ -140,7 +140,7 @@ func NewTokens[ID comparable](db *mongo.Database, cfg TokensConfig) (*Tokens[ID]
 	}
 	t.revocations = collection(db, revocations, t.registry)
 	t.indexed(t.revocations, revocationsIndexSpec(), t.purgeRevocations)
-	t.check = t.checkTokens
+	t.check, t.foreign = t.checkTokens, t.checkForeign
 	return t, nil
 }
 

@@ -76,6 +76,9 @@ type AuditTrailConfig struct {
 // again until the batch is written. A process that is killed loses the events that wait. Make
 // an AuditTrail with [NewAuditTrail], call EnsureIndexes (or VerifyIndexes) when the
 // application starts, and Close when it ends. It is safe for concurrent use.
+//
+// A nil *AuditTrail keeps nothing: Record ignores events, Dropped returns 0, and ByUser returns an
+// error.
 type AuditTrail[ID comparable] struct {
 	store
 	retention, drain time.Duration
@@ -142,7 +145,7 @@ func NewAuditTrail[ID comparable](db *mongo.Database, cfg AuditTrailConfig) (*Au
 // other reasons than missing rights. Events that anybody can cause by requests, such as denied
 // logins, fill at most half of the buffer, so that a flood of them does not displace others.
 func (a *AuditTrail[ID]) Record(ctx context.Context, e event.Event) {
-	if !audited(e) {
+	if a == nil || !audited(e) {
 		return
 	}
 	e.Err = nil
@@ -188,7 +191,7 @@ func audited(e event.Event) bool {
 func anybodys(kind event.Kind) bool {
 	switch kind {
 	case event.LoginDenied, event.AccessDenied, event.RegistrationDenied, event.OneTimeTokenDenied,
-		event.VerificationRequested, event.PasswordResetRequested:
+		event.VerificationRequested, event.PasswordResetRequested, event.EmailChangeRequested, event.OAuthLinkDenied:
 		return true
 	}
 	return false
@@ -196,6 +199,9 @@ func anybodys(kind event.Kind) bool {
 
 // Dropped returns how many events have been dropped since [NewAuditTrail].
 func (a *AuditTrail[ID]) Dropped() int64 {
+	if a == nil {
+		return 0
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.dropped
@@ -356,6 +362,9 @@ type AuditPage struct {
 // page. A document that cannot be read, because another program wrote it, is left out, with an
 // event of the kind event.InvalidDocument.
 func (a *AuditTrail[ID]) ByUser(ctx context.Context, userID ID, page strategy.Page) (AuditPage, error) {
+	if a == nil {
+		return AuditPage{}, errors.New("mongostore: there is no audit trail: set AuditRetention of latchkey.Config")
+	}
 	const defaultPage, maxPage = 50, 200
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()

@@ -31,6 +31,19 @@ func trailIn(t *testing.T, r *rig, cfg mongostore.AuditTrailConfig) *mongostore.
 	return trail
 }
 
+// latchkey.Latchkey.AuditTrail is nil without AuditRetention, and in a latchkeytest.Kit.
+func TestNilAuditTrailKeepsNothing(t *testing.T) {
+	var trail *mongostore.AuditTrail[uuid.UUID]
+	trail.Record(t.Context(), event.Event{Kind: event.AccountRegistered})
+	if n := trail.Dropped(); n != 0 {
+		t.Errorf("dropped %d events, want 0", n)
+	}
+	_, err := trail.ByUser(t.Context(), uuid.New(), strategy.Page{})
+	if err == nil || !strings.Contains(err.Error(), "AuditRetention") {
+		t.Errorf("ByUser returned %v, want an error that names AuditRetention", err)
+	}
+}
+
 // inserts collects the documents that a server was asked to insert.
 type inserts struct {
 	mu      sync.Mutex
@@ -227,6 +240,29 @@ func TestFullAuditTrailDropsAndReports(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	wantDropped(t, events.take(), 97, "the buffer of 10 events is full")
+}
+
+// A user who repeats what is refused must not displace the events of others.
+func TestRefusalsFillHalfOfTheAuditTrail(t *testing.T) {
+	for _, kind := range []event.Kind{
+		event.LoginDenied, event.AccessDenied, event.RegistrationDenied, event.OneTimeTokenDenied,
+		event.VerificationRequested, event.PasswordResetRequested, event.EmailChangeRequested, event.OAuthLinkDenied,
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			server := newGate()
+			trail := trailIn(t, newRig(t, server.answer), mongostore.AuditTrailConfig{Buffer: 10})
+			trail.Record(t.Context(), event.Event{Kind: event.TokenIssued, UserID: id})
+			<-server.reached // the worker waits for the server
+			for range 20 {
+				trail.Record(t.Context(), event.Event{Kind: kind, UserID: id, Reason: event.ReasonForbidden})
+			}
+			if got := trail.Dropped(); got != 15 {
+				t.Errorf("got %d dropped events, want 15: half of the buffer is for others", got)
+			}
+			close(server.open)
+			trail.Close()
+		})
+	}
 }
 
 func TestAuditTrailRepeatsFailedWrites(t *testing.T) {

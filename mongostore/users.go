@@ -34,9 +34,9 @@ type UsersConfig struct {
 	// account.NormalizeEmail's, such as John@Example.com: for a collection that another program
 	// has filled, until NormalizeUsers has mended it. Every look-up then compares without
 	// regard to case, by an index with a collation, which EnsureIndexes makes; a server without
-	// collations reads all addresses. Two accounts whose addresses have the same normal form
-	// are found by the exact one alone. List compares addresses as they are stored. Default
-	// false.
+	// collations reads all addresses. Of several accounts whose addresses have the same normal
+	// form, only the one that is stored in this form is found, or none. List compares addresses
+	// as they are stored. Default false.
 	AnyCase bool
 
 	// Timeout bounds every call whose context has no deadline. Default 3 seconds.

@@ -491,9 +491,9 @@ func (d *Database[U, ID]) info(row AccessToken[ID]) SessionInfo {
 		if end := row.CreatedAt.Add(d.cfg.Lifetime); s.ExpiresAt.IsZero() || end.Before(s.ExpiresAt) {
 			s.ExpiresAt = end
 		}
-		if s.ExpiresAt.After(lastTime) {
-			s.ExpiresAt = lastTime
-		}
+	}
+	if s.ExpiresAt.After(lastTime) {
+		s.ExpiresAt = lastTime
 	}
 	return s
 }

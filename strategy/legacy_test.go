@@ -2,6 +2,7 @@ package strategy_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -161,6 +162,46 @@ func TestRevocationOfLegacyTokensMustSucceed(t *testing.T) {
 		t.Error(err)
 	}
 	r.wantInvalid(t, "after a new password", secret)
+}
+
+func TestLogoutEverywhereEndsTheLegacySessionThatAsksForIt(t *testing.T) {
+	r := newLegacyRig(t, strategy.Config{})
+	secret := r.legacy(t)
+	s, err := r.ReadToken(t.Context(), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := strategy.ContextWithSession(t.Context(), *s)
+	if err := r.UserChanged(ctx, r.ann.ID, strategy.RevokedByPassword); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ReadToken(t.Context(), secret); err != nil {
+		t.Errorf("after a new password, before Renew: got %v, want none", err)
+	}
+	if err := r.UserChanged(ctx, r.ann.ID, strategy.RevokedAll); err != nil {
+		t.Fatal(err)
+	}
+	r.wantInvalid(t, "logged out everywhere", secret)
+}
+
+func TestLegacyTokenOfTheLastYearHasAnExpiryThatJSONCanRepresent(t *testing.T) {
+	r := newLegacyRig(t, strategy.Config{})
+	secret := r.legacy(t)
+	row, err := r.store.Delete(t.Context(), token.DigestOf(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row.ExpiresAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+	if err := r.store.Insert(t.Context(), row); err != nil {
+		t.Fatal(err)
+	}
+	s, err := r.ReadToken(t.Context(), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := json.Marshal(s.ExpiresAt); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestLoginEndsTheLegacySessionThatItReplaces(t *testing.T) {

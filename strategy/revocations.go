@@ -160,7 +160,8 @@ func (q *unknownQuota[ID]) published(r unknownRevocation[ID]) {
 // Renew may keep. That is a clean-up: a failure is an event, not an error. With
 // [Config.SurvivePasswordChange], it deletes the rows only for [RevokedAll]; that is what revokes
 // the tokens, so a failure is an error. A failure is an error too if the store is a [LegacyStore],
-// since legacy tokens have no token version.
+// since legacy tokens have no token version. Then RevokedAll deletes the row of the session in ctx
+// as well, and after RevokedByPassword a legacy token of that session is valid until its rotation.
 func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked Revoked) error {
 	if d.cfg.SurvivePasswordChange && revoked == RevokedAll {
 		return d.DestroyAll(ctx, userID)
@@ -172,7 +173,8 @@ func (d *Database[U, ID]) UserChanged(ctx context.Context, userID ID, revoked Re
 		return nil
 	}
 	var current []uuid.UUID
-	if s, ok := SessionFromContext[U](ctx); ok && s.User.UserID() == userID {
+	keep := revoked != RevokedAll || d.legacy == nil // a legacy token that is kept stays valid
+	if s, ok := SessionFromContext[U](ctx); ok && s.User.UserID() == userID && keep {
 		current = append(current, s.ID)
 	}
 	n, err := d.tokens.DeleteByUser(ctx, userID, current...)

@@ -42,8 +42,9 @@ const (
 //
 // The first three wrap [ErrInvalidToken] too.
 //
-// What this process revokes ends the context within 100 milliseconds. What another process
-// revokes, and a change of a row by hand, ends it within [Config.WatchInterval]; with a [Cache]
+// What this process revokes after the call ends the context within 100 milliseconds. What another
+// process revokes, a change of a row by hand and, without a [Cache], a revocation between ReadToken
+// and the call end it within [Config.WatchInterval]; with a [Cache]
 // whose Store is a [RevocationLog], a revocation ends it within Cache.FollowInterval and 100
 // milliseconds. To these comes the time of the look-up.
 //

@@ -227,6 +227,23 @@ func TestWatchOfATokenThatWasJustRevoked(t *testing.T) {
 	})
 }
 
+// Without a cache there are no records of it: the first look-up finds out.
+func TestWatchOfATokenThatWasJustRevokedWithoutACache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWatchRig(t, strategy.Config{})
+		secret, session, err := r.WriteToken(t.Context(), r.ann)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.DestroyToken(t.Context(), secret.Reveal()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := r.Watch(t.Context(), secret.Reveal(), session.SessionInfo)
+		defer stop()
+		wantEnd(t, ctx, strategy.ErrSessionRevoked, 0, interval)
+	})
+}
+
 func TestOtherRevocationsDoNotEndAWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newWatchRig(t, strategy.Config{})

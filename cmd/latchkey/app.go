@@ -78,6 +78,9 @@ func (e *environment) run(ctx context.Context) (report, error) {
 	if e.idType, err = e.findIDType(ctx, db); err != nil {
 		return nil, err
 	}
+	if err := e.refuseForeignTokens(ctx, db); err != nil {
+		return nil, err
+	}
 	switch e.idType {
 	case "uuid":
 		return runOn(ctx, e, db, ids[uuid.UUID]{parse: uuid.Parse, new: uuid.New})
@@ -88,6 +91,31 @@ func (e *environment) run(ctx context.Context) (report, error) {
 	default:
 		return runOn(ctx, e, db, ids[string]{parse: func(s string) (string, error) { return s, nil }})
 	}
+}
+
+// refuseForeignTokens returns an error if the collection of sessions has documents of
+// fastapi-users: a command would find no sessions there, and could make an index by which the
+// server removes its tokens.
+func (e *environment) refuseForeignTokens(ctx context.Context, db *mongo.Database) error {
+	switch e.command.name {
+	case "audit", "normalize", "superuser create": // do not look at sessions
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tokens := cmp.Or(e.tokens, "access_tokens")
+	// Latchkey's _id is a UUID, which servers sort before ObjectIDs.
+	opts := options.FindOne().SetSort(bson.D{{Key: "_id", Value: -1}}).SetProjection(bson.D{{Key: "_id", Value: 1}})
+	doc, err := db.Collection(tokens).FindOne(ctx, bson.D{}, opts).Raw()
+	switch {
+	case errors.Is(err, mongo.ErrNoDocuments):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at the collection of sessions: %w", err)
+	case doc.Lookup("_id").Type == bson.TypeObjectID:
+		return usageError("%s has documents with ObjectIDs, as those of fastapi-users, which Latchkey never makes: name the application's Collections.AccessTokens with -tokens, and fastapi-users' collection with -legacy-tokens", tokens)
+	}
+	return nil
 }
 
 // runOn runs the command for an ID type.
@@ -209,7 +237,11 @@ func (a *app[ID]) account(ctx context.Context) (user account.User[ID], err error
 		}
 	}
 	if errors.Is(err, account.ErrUserNotFound) {
-		err = fmt.Errorf("no account in %s has the ID (of the type %s) or the address %q: %w", a.usersName(), a.idType, a.user, err)
+		hint := ""
+		if strings.Contains(a.user, "@") && !a.anyCase {
+			hint = "; with -any-case, addresses are compared without regard to case"
+		}
+		err = fmt.Errorf("no account in %s has the ID (of the type %s) or the address %q%s: %w", a.usersName(), a.idType, a.user, hint, err)
 	}
 	return user, err
 }

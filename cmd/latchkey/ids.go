@@ -36,46 +36,59 @@ func (e *environment) findIDType(ctx context.Context, db *mongo.Database) (strin
 	if field == "" {
 		field = "_id"
 	}
-	types, err := sampleTypes(ctx, db.Collection(e.usersName()), field)
+	docs, err := sample(ctx, db.Collection(e.usersName()), field)
 	if err != nil {
 		return "", fmt.Errorf("find out the type of the IDs: %w", err)
 	}
+	types := typesOf(docs, field)
 	const choose = "name the type with -id: uuid, objectid, string or int64"
 	switch {
 	case len(types) == 0 && strings.HasPrefix(e.command.name, "indexes "):
 		return idTypes[0], nil // the indexes are the same for all types
 	case len(types) == 0:
-		return "", usageError("%s has no accounts with the field %s that show the type of the IDs: %s", e.usersName(), field, choose)
+		return "", usageError("%s in the database %s has no accounts with the field %s that show the type of the IDs: check -db and -users, or %s", e.usersName(), e.db, field, choose)
 	case len(types) > 1:
 		return "", usageError("the IDs in the field %s of %s have several types, %s: %s", field, e.usersName(), strings.Join(types, " and "), choose)
+	case e.fields.ID == "" && types[0] == "objectid" && slices.Contains(typesOf(docs, "id"), "uuid"):
+		// With the wrong ID, a command would find no sessions, and say that it has ended them all.
+		return "", usageError("the accounts in %s have ObjectIDs in the field _id and UUIDs in the field id, as those of fastapi-users' Motor adapter: if their ID is id, add -fields id=id; if it is _id, add -id objectid", e.usersName())
 	case !slices.Contains(idTypes, types[0]):
 		return "", usageError("the IDs in the field %s of %s have the type %s, which is none of an account's IDs: %s, or another field with -fields id=…", field, e.usersName(), types[0], choose)
 	}
 	return types[0], nil
 }
 
-// sampleTypes returns the types of the least and of the greatest values of a field. Servers
-// sort values by their types first.
-func sampleTypes(ctx context.Context, coll *mongo.Collection, field string) ([]string, error) {
+// sample returns the documents with the least and the greatest values of a field: the values,
+// and those of the field id. Servers sort values by their types first.
+func sample(ctx context.Context, coll *mongo.Collection, field string) (docs []bson.Raw, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	const sample = 50
-	types := make(map[string]bool)
+	const size = 50
+	shown := bson.M{field: 1, "id": 1}
 	for _, direction := range []int{1, -1} {
-		opts := options.Find().SetLimit(sample).SetSort(bson.D{{Key: field, Value: direction}}).SetProjection(bson.D{{Key: field, Value: 1}})
+		opts := options.Find().SetLimit(size).SetSort(bson.D{{Key: field, Value: direction}}).SetProjection(shown)
 		cur, err := coll.Find(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$ne", Value: nil}}}}, opts)
 		if err != nil {
 			return nil, err
 		}
-		var docs []bson.Raw
-		if err := cur.All(ctx, &docs); err != nil {
+		var found []bson.Raw
+		if err := cur.All(ctx, &found); err != nil {
 			return nil, err
 		}
-		for _, doc := range docs {
-			types[typeOf(doc.Lookup(field))] = true
+		docs = append(docs, found...)
+	}
+	return docs, nil
+}
+
+// typesOf returns the types of a field's values, without those of documents that lack it.
+func typesOf(docs []bson.Raw, field string) []string {
+	types := make(map[string]bool)
+	for _, doc := range docs {
+		if v, err := doc.LookupErr(field); err == nil {
+			types[typeOf(v)] = true
 		}
 	}
-	return slices.Sorted(maps.Keys(types)), nil
+	return slices.Sorted(maps.Keys(types))
 }
 
 // typeOf returns the type of an ID, as the flag -id names it.

@@ -3,11 +3,13 @@ package oidc_test
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -342,6 +344,60 @@ func TestFailingProviderIsUnavailable(t *testing.T) {
 	}
 }
 
+// A provider can let its users name claims.
+func TestClaimsInAnotherCaseAreOthers(t *testing.T) {
+	r := newRig(t, setup{})
+	r.idp.Claims = func(claims map[string]any) {
+		delete(claims, "email_verified")
+		claims["Email_Verified"], claims["EMAIL"], claims["AZP"] = true, "eve@example.com", "another-app"
+	}
+	b := r.browser(t)
+	want(t, b.through("/auth/idp/authorize"), 204, "")
+	if got := b.me(); got.Email != ann.Email || got.Verified {
+		t.Errorf("logged in as %s, verified %v; want the address of email, not verified", got.Email, got.Verified)
+	}
+	r.idp.Claims = func(claims map[string]any) {
+		claims["\u017fub"] = "another" // a long s, which package json takes for an s
+	}
+	want(t, r.browser(t).through("/auth/idp/authorize"), 400, "ACCESS_TOKEN_DECODE_ERROR")
+}
+
+// Anybody can cause such an event, as often as requests come.
+func TestAnswersOfProvidersDoNotFillLogs(t *testing.T) {
+	for _, path := range []string{"/.well-known/openid-configuration", "/keys", "/userinfo", "/token"} {
+		for _, status := range []int{200, 500} {
+			t.Run(fmt.Sprintf("%s answers %d", path, status), func(t *testing.T) {
+				r := newRig(t, setup{})
+				r.idp.Claims = func(claims map[string]any) { delete(claims, "email") }
+				r.idp.Fail = func(w http.ResponseWriter, req *http.Request) bool {
+					if req.URL.Path != path {
+						return false
+					}
+					w.Header().Set("Content-Type", "text/html")
+					w.WriteHeader(status)
+					_, _ = w.Write([]byte(strings.Repeat("ä", 1<<18)))
+					return true
+				}
+				b := r.browser(t)
+				w := b.get("/auth/idp/authorize")
+				if w.Code == 200 {
+					b.through("/auth/idp/authorize")
+				}
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if len(r.events) == 0 {
+					t.Error("no event tells of the failure")
+				}
+				for _, e := range r.events {
+					if e.Err == nil || len(e.Err.Error()) > 2000 || !utf8.ValidString(e.Err.Error()) {
+						t.Errorf("%s has an error of %d bytes, want at most 2,000, in UTF-8", e.Kind, len(fmt.Sprint(e.Err)))
+					}
+				}
+			})
+		}
+	}
+}
+
 // A provider that is down at the start is asked again; what it says must be its own.
 func TestDiscoveryIsTriedAgain(t *testing.T) {
 	r := newRig(t, setup{})
@@ -352,6 +408,7 @@ func TestDiscoveryIsTriedAgain(t *testing.T) {
 		"a plain page":           func(d map[string]any) { d["authorization_endpoint"] = "http://evil.example.com/" },
 		"a script":               func(d map[string]any) { d["authorization_endpoint"] = "javascript:alert(1)" },
 		"plain keys":             func(d map[string]any) { d["jwks_uri"] = "http://evil.example.com/keys" },
+		"a plain user info":      func(d map[string]any) { d["userinfo_endpoint"] = "http://evil.example.com/me" },
 		"endpoints of one type":  func(d map[string]any) { d["token_endpoint"] = 7 },
 	} {
 		r.idp.Metadata = metadata
@@ -365,8 +422,8 @@ func TestDiscoveryIsTriedAgain(t *testing.T) {
 	for range 3 {
 		want(t, r.browser(t).through("/auth/idp/authorize"), 204, "")
 	}
-	if got := r.idp.Requests("/.well-known/openid-configuration"); got != 8 {
-		t.Errorf("the discovery document was read %d times, want 8", got)
+	if got := r.idp.Requests("/.well-known/openid-configuration"); got != 9 {
+		t.Errorf("the discovery document was read %d times, want 9", got)
 	}
 }
 

@@ -306,3 +306,46 @@ func TestProviderWithoutAssociateURLCannotBeLinked(t *testing.T) {
 		t.Error("got links")
 	}
 }
+
+// An attacker makes an account with the address of a victim, and links it to a user of a provider
+// of the attacker's. When the victim takes the account over by a reset, the link ends.
+func TestResetOfAnUnverifiedAccountEndsItsLinks(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		verified bool
+		links    []string
+		events   []string
+	}{
+		{"not verified", false, nil, []string{"oauth.unlinked"}},
+		{"verified", true, []string{ann.Subject}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, setup{mail: true})
+			local := r.register(t, "victim@example.com", func(m *member) { m.Verified = c.verified })
+			attacker := r.browser(t)
+			attacker.logIn(local.Email)
+			if w := attacker.through(associate); w.Code != 200 {
+				t.Fatalf("link: got %d %s", w.Code, w.Body)
+			}
+			if err := r.accounts.RequestPasswordReset(t.Context(), local.Email); err != nil {
+				t.Fatal(err)
+			}
+			secret := <-r.resets
+			r.heard()
+			if _, err := r.accounts.ResetPassword(t.Context(), secret, "another good password"); err != nil {
+				t.Fatal(err)
+			}
+			if got := slices.DeleteFunc(r.heard(), func(kind string) bool { return !strings.HasPrefix(kind, "oauth") }); !slices.Equal(got, c.events) {
+				t.Errorf("got the events %q, want %q", got, c.events)
+			}
+			if got := r.linked(t, local.ID); !slices.Equal(got, c.links) {
+				t.Errorf("the account is linked to %q, want %q", got, c.links)
+			}
+			b := r.browser(t)
+			b.through("/auth/idp/authorize")
+			if got := b.me().ID == local.ID; got != c.verified {
+				t.Errorf("the linked user logs in to the account: %v, want %v", got, c.verified)
+			}
+		})
+	}
+}

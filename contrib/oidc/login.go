@@ -233,6 +233,20 @@ func (o *Logins[U, ID]) unlink(ctx context.Context, userID ID, id string) error 
 	return errNoLink
 }
 
+// unlinkAll removes the links of an account.
+func (o *Logins[U, ID]) unlinkAll(ctx context.Context, userID ID) error {
+	_, stored, err := o.linksOf(ctx, userID)
+	if err == nil {
+		err = o.links.DeleteByUser(ctx, userID) // those too that cannot be read
+	}
+	for range stored {
+		if err == nil {
+			o.emit(ctx, event.Event{Kind: event.OAuthUnlinked, UserID: userID})
+		}
+	}
+	return err
+}
+
 var errNoLink = &ginauth.CodeError{Status: 404, Code: "NOT_FOUND", Err: fmt.Errorf("oidc: %w", account.ErrOAuthAccountNotFound)}
 
 // hasPassword reports whether an account has a password with which its user can log in.

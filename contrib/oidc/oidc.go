@@ -133,7 +133,8 @@ type Logins[U strategy.User[ID], ID comparable] struct {
 
 // New returns Logins that end as the logins of auth do: with a bearer token in JSON, or with a
 // cookie. auth must have been given the accounts; latchkey.New does so. The links of a deleted
-// account are deleted with it.
+// account are deleted with it, and those of an account that is not verified when its password is
+// reset: whoever linked it need not be the owner of its address.
 //
 // New does no I/O: a provider that is down keeps no application from starting. It returns an error
 // that names the field if cfg is invalid.
@@ -205,6 +206,7 @@ func New[U strategy.User[ID], ID comparable](auth *ginauth.Auth[U], accounts *ac
 		o.providers = append(o.providers, one)
 	}
 	accounts.OnDelete(links.DeleteByUser)
+	accounts.OnClaim(o.unlinkAll)
 	return o, nil
 }
 
@@ -252,9 +254,17 @@ func (o *Logins[U, ID]) emit(ctx context.Context, e event.Event) {
 // rejected returns an error that is answered with a code.
 func rejected(code string, cause error) error { return &ginauth.CodeError{Code: code, Err: cause} }
 
+// maxText is the length of the longest text of a failure. Those of go-oidc have the whole body of a
+// provider's answer, and anybody can cause one for each request while a provider fails.
+const maxText = 1000
+
 // failed returns a failure, which is answered with 503 whatever err wraps.
 func failed(doing string, err error) error {
-	hidden := fmt.Errorf("oidc: %s: %v", doing, err)
+	text := err.Error()
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	hidden := fmt.Errorf("oidc: %s: %s", doing, text)
 	if reported.Is(err) {
 		return reported.Mark(hidden)
 	}

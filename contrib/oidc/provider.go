@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -182,7 +183,11 @@ func (p *provider) discover(ctx context.Context) (*metadata, error) {
 		return nil, err
 	}
 	m := &metadata{endpoint: discovered.Endpoint(), discovered: discovered, issRequired: claims.Iss}
-	for _, u := range []string{m.endpoint.AuthURL, m.endpoint.TokenURL, claims.JWKSURI} {
+	urls := []string{m.endpoint.AuthURL, m.endpoint.TokenURL, claims.JWKSURI}
+	if u := discovered.UserInfoEndpoint(); u != "" { // it gets the access token
+		urls = append(urls, u)
+	}
+	for _, u := range urls {
 		if err := checkURL(u); err != nil {
 			return nil, fmt.Errorf("the discovery document names %q: %w", u, err)
 		}
@@ -302,14 +307,18 @@ func (p *provider) verify(ctx context.Context, m *metadata, s state, token *oaut
 		}
 	}
 	var claims struct {
+		Subject  string  `json:"sub"`
 		Email    string  `json:"email"`
 		Verified any     `json:"email_verified"`
 		AuthTime float64 `json:"auth_time"`
 		Party    string  `json:"azp"`
 	}
 	var everything json.RawMessage
-	if err := errors.Join(parsed.Claims(&claims), parsed.Claims(&everything)); err != nil {
+	if err := errors.Join(exactly(parsed, &claims), parsed.Claims(&everything)); err != nil {
 		return none, time.Time{}, invalid("read the claims: %w", err)
+	}
+	if claims.Subject != parsed.Subject {
+		return none, time.Time{}, invalid("the ID token has several subjects")
 	}
 	if claims.Party != p.ClientID && (claims.Party != "" || len(parsed.Audience) > 1) {
 		return none, time.Time{}, invalid("the ID token was issued to the client %q", claims.Party)
@@ -330,6 +339,23 @@ func (p *provider) verify(ctx context.Context, m *metadata, s state, token *oaut
 		at = time.Unix(int64(claims.AuthTime), 0)
 	}
 	return id, at, nil
+}
+
+// exactly reads claims whose names are as in the tags. Package json also takes those in another
+// case, such as an "Email" that the provider lets its users set.
+func exactly(token *gooidc.IDToken, claims any) error {
+	var all map[string]json.RawMessage
+	if err := token.Claims(&all); err != nil {
+		return err
+	}
+	maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool {
+		return strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 || r >= 'A' && r <= 'Z' })
+	})
+	encoded, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(encoded, claims)
 }
 
 // isTrue reads email_verified: some providers write it as a string.

@@ -51,6 +51,7 @@ type rig struct {
 	users    *faultyUsers
 	links    *faultyLinks
 	engine   *gin.Engine
+	resets   chan string // the tokens of resets
 
 	mu     sync.Mutex
 	ahead  time.Duration // of the application's clock
@@ -62,6 +63,7 @@ type setup struct {
 	config  func(*oidc.Config[member])
 	auth    ginauth.Config
 	bearer  bool // logins are answered with a bearer token
+	mail    bool // the accounts have a Mailer
 	another *oidctest.Provider
 }
 
@@ -73,12 +75,23 @@ func newRig(t testing.TB, with setup) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.accounts, err = account.NewManager(r.users, nil, nil, uuid.New, account.Config{
+	accounts := account.Config{
 		Argon2: account.Argon2{MemoryKiB: 64, Iterations: 1, Parallelism: 1}, InsecureArgon2: true, InsecureNoLimiter: true, Now: r.now, OnEvent: r.record,
-	}, sessions)
-	if err != nil {
+	}
+	var oneTime account.OneTimeTokenStore[uuid.UUID]
+	if with.mail {
+		r.resets, oneTime = make(chan string, 1), memstore.NewOneTimeTokens[uuid.UUID]()
+		accounts.Mail.Mailer = account.MailerFunc(func(_ context.Context, m account.Message) error {
+			if m.Kind == account.MessagePasswordReset {
+				r.resets <- m.Token.Reveal()
+			}
+			return nil
+		})
+	}
+	if r.accounts, err = account.NewManager(r.users, oneTime, nil, uuid.New, accounts, sessions); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(r.accounts.Close)
 	with.auth.Transports = []ginauth.Transport{ginauth.Bearer{}, ginauth.Cookie{}}
 	with.auth.Now, with.auth.OnEvent = r.now, r.record
 	if r.auth, err = ginauth.New(sessions, r.accounts, with.auth); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -465,6 +466,29 @@ func shorter[ID comparable](t *testing.T, r *rig[ID]) {
 	}
 }
 
+func TestCopiesHonourALifetimeThatIsSetLater(t *testing.T) {
+	adapters(t, lateLifetime[uuid.UUID], lateLifetime[bson.ObjectID])
+}
+
+// Tokens were converted without fastapi-users' lifetime, by mistake.
+func lateLifetime[ID comparable](t *testing.T, r *rig[ID]) {
+	r.enter(convert, func(cfg *latchkey.Config) { cfg.Legacy.Lifetime = 0 })
+	id := r.user("ann@example.com")
+	token := r.login(id)
+	r.check("converted", token, true, true)
+	r.enter(convert)
+	page, err := r.Sessions.Sessions(t.Context(), id, strategy.Page{})
+	r.ok(err)
+	if got, want := page.Sessions[0].ExpiresAt, r.now.Add(lifetime); !got.Equal(want) {
+		t.Errorf("the listed session expires at %v, want %v", got, want)
+	}
+	r.now = r.now.Add(lifetime + time.Second)
+	r.check("after fastapi-users' lifetime", token, false, false)
+	if ids := r.sessions(id); len(ids) != 0 {
+		t.Errorf("%d sessions are listed, want none", len(ids))
+	}
+}
+
 func TestIdleTimeoutBeginsWithTheFirstStoredUse(t *testing.T) {
 	adapters(t, idle[uuid.UUID], idle[bson.ObjectID])
 }
@@ -567,5 +591,22 @@ func resetRevived[ID comparable](t *testing.T, r *rig[ID]) {
 	r.ok(r.python.Patch(t.Context(), id))
 	if _, err := r.Accounts.ResetPassword(t.Context(), mail.Token.Reveal(), "another password"); !errors.Is(err, account.ErrBadOneTimeToken) {
 		t.Errorf("a reset from before the password change: got %v, want ErrBadOneTimeToken", err)
+	}
+}
+
+func TestCollectionOfFastAPIUsersGetsNoTTLIndex(t *testing.T) {
+	adapters(t, noTTL[uuid.UUID], noTTL[bson.ObjectID])
+}
+
+// An application that forgets to name a collection of its own would use that of fastapi-users.
+func noTTL[ID comparable](t *testing.T, r *rig[ID]) {
+	r.login(r.user("ann@example.com"))
+	tokens, err := mongostore.NewTokens[ID](r.db, mongostore.TokensConfig{
+		Collection: r.python.Tokens.Name(), Lifetime: time.Minute, PurgeInterval: time.Hour,
+	})
+	r.ok(err)
+	t.Cleanup(tokens.Close)
+	if err := tokens.EnsureIndexes(t.Context()); err == nil || !strings.Contains(err.Error(), "TokensConfig.Collection") {
+		t.Errorf("got %v, want an error that names TokensConfig.Collection", err)
 	}
 }
