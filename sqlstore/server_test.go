@@ -1,0 +1,168 @@
+package sqlstore_test
+
+import (
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/sqlstore"
+	"github.com/latchkey-go/latchkey/storetest"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+// server is a PostgreSQL, MySQL or MariaDB server.
+type server struct {
+	dialect sqlstore.Dialect
+	dsn     string
+}
+
+// servers returns the servers of LATCHKEY_TEST_SQL_DSN: a list, separated by spaces, of
+// postgres://… and mysql://USER:PASSWORD@tcp(HOST:PORT)/. The test's user must be allowed to make
+// schemas, or databases on MySQL.
+func servers(t *testing.T) (all []server) {
+	t.Helper()
+	list := strings.Fields(os.Getenv("LATCHKEY_TEST_SQL_DSN"))
+	if len(list) == 0 {
+		t.Skip("LATCHKEY_TEST_SQL_DSN names no server; the other tests run on SQLite")
+	}
+	for _, dsn := range list {
+		if rest, ok := strings.CutPrefix(dsn, "mysql://"); ok {
+			all = append(all, server{sqlstore.MySQL, rest})
+		} else {
+			all = append(all, server{sqlstore.PostgreSQL, dsn})
+		}
+	}
+	return all
+}
+
+// open returns an empty schema or database, which is dropped when the test ends.
+func (s server) open(t testing.TB) *sql.DB {
+	t.Helper()
+	name := fmt.Sprintf("lk_%x", rand.Uint64())
+	driver, dsn, create, drop := "pgx", "", "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE"
+	if s.dialect == sqlstore.MySQL {
+		cfg, err := mysql.ParseDSN(s.dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.DBName = name
+		driver, dsn, create, drop = "mysql", cfg.FormatDSN(), "CREATE DATABASE "+name, "DROP DATABASE "+name
+	} else {
+		u, err := url.Parse(s.dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		q.Set("search_path", name)
+		u.RawQuery = q.Encode()
+		dsn = u.String()
+	}
+	admin, err := sql.Open(driver, s.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.ExecContext(t.Context(), create); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(16)
+	t.Cleanup(func() {
+		_ = db.Close()
+		if _, err := admin.Exec(drop); err != nil {
+			t.Error(err)
+		}
+		_ = admin.Close()
+	})
+	return db
+}
+
+// serverDB returns a database with Latchkey's tables.
+func serverDB[ID sqlstore.UserID](t testing.TB, s server, tables sqlstore.Tables) *sql.DB {
+	t.Helper()
+	db := s.open(t)
+	if err := sqlstore.Migrate[ID](t.Context(), db, s.dialect, tables); err != nil {
+		t.Fatal(err)
+	}
+	if err := sqlstore.VerifySchema(t.Context(), db, s.dialect, tables); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func TestContractsOnServers(t *testing.T) {
+	for _, s := range servers(t) {
+		t.Run(s.dialect.String(), func(t *testing.T) {
+			t.Run("uuid", func(t *testing.T) { contracts(t, s, uuid.New) })
+			t.Run("int64", func(t *testing.T) { contracts(t, s, newInt) })
+			t.Run("string", func(t *testing.T) { contracts(t, s, newString) })
+		})
+	}
+}
+
+func contracts[ID sqlstore.UserID](t *testing.T, s server, newID func() ID) {
+	tokens := func(t testing.TB) *sqlstore.Tokens[ID] {
+		t.Helper()
+		tokens, err := sqlstore.NewTokens[ID](serverDB[ID](t, s, elsewhere), s.dialect, sqlstore.TokensConfig{Tables: elsewhere})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tokens
+	}
+	t.Run("tokens", func(t *testing.T) {
+		storetest.Run(t, newID, func(t testing.TB) strategy.Store[ID] { return tokens(t) })
+	})
+	t.Run("revocations", func(t *testing.T) {
+		storetest.RunRevocations(t, newID, func(t testing.TB) strategy.RevocationLog[ID] { return tokens(t) })
+	})
+	t.Run("one-time tokens", func(t *testing.T) {
+		storetest.RunOneTimeTokens(t, newID, func(t testing.TB) account.OneTimeTokenStore[ID] {
+			tokens, err := sqlstore.NewOneTimeTokens[ID](serverDB[ID](t, s, elsewhere), s.dialect, sqlstore.OneTimeTokensConfig{Tables: elsewhere})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tokens
+		})
+	})
+	t.Run("attempts", func(t *testing.T) {
+		storetest.RunAttempts(t, func(t testing.TB) account.AttemptStore {
+			attempts, err := sqlstore.NewAttempts(serverDB[ID](t, s, elsewhere), s.dialect, sqlstore.AttemptsConfig{Tables: elsewhere})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return attempts
+		})
+	})
+}
+
+func TestMigrateConcurrentlyOnServers(t *testing.T) {
+	for _, s := range servers(t) {
+		t.Run(s.dialect.String(), func(t *testing.T) {
+			db := s.open(t)
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					if err := sqlstore.Migrate[uuid.UUID](t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
+						t.Errorf("Migrate: %v", err)
+					}
+				})
+			}
+			wg.Wait()
+			if err := sqlstore.VerifySchema(t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
