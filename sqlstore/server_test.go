@@ -136,6 +136,24 @@ func contracts[ID sqlstore.UserID](t *testing.T, s server, newID func() ID) {
 			return tokens
 		})
 	})
+	t.Run("users", func(t *testing.T) {
+		storetest.RunUsers(t, newMember(newID), func(t testing.TB) account.Store[member[ID], ID] {
+			db := serverDB[ID](t, s, sqlstore.Tables{})
+			bytes := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "BYTEA", sqlstore.MySQL: "BLOB"}[s.dialect]
+			for _, column := range []string{
+				"display_name TEXT", "years INTEGER", "balance DOUBLE PRECISION", "referrer TEXT", "avatar " + bytes, "labels TEXT", "team CHAR(36)",
+			} {
+				if _, err := db.ExecContext(t.Context(), "ALTER TABLE users ADD COLUMN "+column); err != nil {
+					t.Fatal(err)
+				}
+			}
+			users, err := sqlstore.NewUsers[member[ID]](db, s.dialect, sqlstore.UsersConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return users
+		})
+	})
 	t.Run("attempts", func(t *testing.T) {
 		storetest.RunAttempts(t, func(t testing.TB) account.AttemptStore {
 			attempts, err := sqlstore.NewAttempts(serverDB[ID](t, s, elsewhere), s.dialect, sqlstore.AttemptsConfig{Tables: elsewhere})

@@ -30,9 +30,9 @@ func TestUsers(t *testing.T) {
 	t.Run("string", func(t *testing.T) { testUsers(t, newString) })
 }
 
-func testUsers[ID sqlstore.UserID](t *testing.T, newID func() ID) {
-	t.Parallel()
-	newUser := func(email string) member[ID] {
+// newMember returns a function that makes users with every field set.
+func newMember[ID sqlstore.UserID](newID func() ID) func(email string) member[ID] {
+	return func(email string) member[ID] {
 		return member[ID]{
 			User: account.User[ID]{
 				ID: newID(), Email: email, HashedPassword: account.NewPasswordHash("hash of " + email), Active: true, Verified: true,
@@ -42,7 +42,11 @@ func testUsers[ID sqlstore.UserID](t *testing.T, newID func() ID) {
 			Labels: map[string]string{"a": "b"}, Team: uuid.New(),
 		}
 	}
-	storetest.RunUsers(t, newUser, func(t testing.TB) account.Store[member[ID], ID] {
+}
+
+func testUsers[ID sqlstore.UserID](t *testing.T, newID func() ID) {
+	t.Parallel()
+	storetest.RunUsers(t, newMember(newID), func(t testing.TB) account.Store[member[ID], ID] {
 		db := migrated[ID](t, sqlstore.Tables{})
 		for _, column := range []string{
 			"display_name TEXT", "years INTEGER", "balance REAL", "referrer TEXT", "avatar BLOB", "labels TEXT", "team TEXT",
