@@ -240,7 +240,7 @@ func TestUnverifiedAndInactiveUsersAreRefused(t *testing.T) {
 }
 
 func TestNewUserCanRefuse(t *testing.T) {
-	r := newRig(t, setup{config: func(cfg *oidc.Config[member]) {
+	r := newRig(t, setup{hook: true, config: func(cfg *oidc.Config[member]) {
 		cfg.NewUser = func(_ context.Context, id oidc.Identity) (member, error) {
 			var claims struct{ Sub string }
 			if err := json.Unmarshal(id.Claims, &claims); err != nil || claims.Sub != ann.Subject || id.Provider != "idp" {

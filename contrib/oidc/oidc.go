@@ -129,6 +129,7 @@ type Logins[U strategy.User[ID], ID comparable] struct {
 	links     account.OAuthAccountStore[ID]
 	providers []*provider
 	cfg       Config[U]
+	mounted   mounted
 }
 
 // New returns Logins that end as the logins of auth do: with a bearer token in JSON, or with a

@@ -65,6 +65,7 @@ type setup struct {
 	bearer  bool // logins are answered with a bearer token
 	mail    bool // the accounts have a Mailer
 	another *oidctest.Provider
+	hook    bool // a hook refuses, which is not described
 }
 
 func newRig(t testing.TB, with setup) *rig {
@@ -122,6 +123,9 @@ func newRig(t testing.TB, with setup) *rig {
 		t.Fatal(err)
 	}
 	r.engine = gin.New()
+	if !with.hook {
+		r.engine.Use(r.described(t))
+	}
 	r.auth.Routes(r.engine.Group("/auth"))
 	r.auth.UserRoutes(r.engine.Group("/users"))
 	r.Routes(r.engine.Group("/auth"))

@@ -31,8 +31,8 @@ import (
 func (o *Logins[U, ID]) Routes(r gin.IRouter) {
 	for _, p := range o.providers {
 		g := r.Group("/"+p.Name, private)
-		g.GET("/authorize", func(c *gin.Context) { o.handleAuthorize(c, p, login) })
-		g.GET("/callback", func(c *gin.Context) { o.handleCallback(c, p, login) })
+		o.mounted.mount(g, "/authorize", o.authorize(login), func(c *gin.Context) { o.handleAuthorize(c, p, login) })
+		o.mounted.mount(g, "/callback", o.callback(login), func(c *gin.Context) { o.handleCallback(c, p, login) })
 	}
 }
 
@@ -57,11 +57,11 @@ func (o *Logins[U, ID]) AssociateRoutes(r gin.IRouter) {
 			continue
 		}
 		g := r.Group("/"+p.Name, private)
-		g.GET("/authorize", fresh, func(c *gin.Context) { o.handleAuthorize(c, p, link) })
-		g.GET("/callback", user, func(c *gin.Context) { o.handleCallback(c, p, link) })
+		o.mounted.mount(g, "/authorize", o.authorize(link), fresh, func(c *gin.Context) { o.handleAuthorize(c, p, link) })
+		o.mounted.mount(g, "/callback", o.callback(link), user, func(c *gin.Context) { o.handleCallback(c, p, link) })
 	}
-	r.GET("", private, user, o.handleLinks)
-	r.DELETE("/:id", private, fresh, o.handleUnlink)
+	o.mounted.mount(r, "", listing(), private, user, o.handleLinks)
+	o.mounted.mount(r, "/:id", unlinking(), private, fresh, o.handleUnlink)
 }
 
 // private keeps an answer out of caches (RFC 6749 §5.1), and the URL of a callback, which has the
