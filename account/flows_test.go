@@ -636,7 +636,7 @@ func TestWithoutAMailer(t *testing.T) {
 	r.Close()
 }
 
-// Whoever made an account need not be the owner of its address, who takes it over by a reset.
+// The owner of an address takes over, by a reset, an account that somebody else made with it.
 func TestResetOfAnUnverifiedAccountRemovesTheOtherWaysIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newMailRig(t, account.MailConfig{})

@@ -73,7 +73,7 @@ func FuzzSessionOfObjectID(f *testing.F) {
 	f.Add(now[:], later[:], session[:])
 	f.Fuzz(func(t *testing.T, x, y, z []byte) {
 		if len(x) != 12 || len(y) != 12 || len(z) != 16 {
-			t.Skip()
+			t.Skip("not the lengths of IDs")
 		}
 		a, b := bson.ObjectID(x), bson.ObjectID(y)
 		one, two := mongostore.SessionOf(a), mongostore.SessionOf(b)

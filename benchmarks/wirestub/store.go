@@ -230,7 +230,7 @@ func (c *collection) byField(field string, value any) []*row {
 	return values[key(value)]
 }
 
-// candidates returns the values of which a condition requires one: that of an equality, and the
+// candidates returns the values that a condition allows: that of an equality, and the
 // elements of $in. ok is false for any other condition.
 func candidates(name string, value any) (values []any, ok bool) {
 	raw, composite := value.(wirebson.RawDocument)

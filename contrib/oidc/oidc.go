@@ -135,7 +135,7 @@ type Logins[U strategy.User[ID], ID comparable] struct {
 // New returns Logins that end as the logins of auth do: with a bearer token in JSON, or with a
 // cookie. auth must have been given the accounts; latchkey.New does so. The links of a deleted
 // account are deleted with it, and those of an account that is not verified when its password is
-// reset: whoever linked it need not be the owner of its address.
+// reset: the user who linked it may not own its address.
 //
 // New does no I/O: a provider that is down keeps no application from starting. It returns an error
 // that names the field if cfg is invalid.
