@@ -376,12 +376,13 @@ func TestDocumentsAreAsDocumented(t *testing.T) {
 func TestLegacyTokensKeepTheContract(t *testing.T) {
 	for _, convert := range []bool{false, true} {
 		stage := map[bool]string{false: "beside", true: "convert"}[convert]
-		t.Run(stage+"/uuid.UUID", func(t *testing.T) { testLegacyTokens(t, uuid.New, convert) })
-		t.Run(stage+"/bson.ObjectID", func(t *testing.T) { testLegacyTokens(t, bson.NewObjectID, convert) })
+		// The ID type makes no difference to the other tokens, so each stage checks them once.
+		t.Run(stage+"/uuid.UUID", func(t *testing.T) { testLegacyTokens(t, uuid.New, convert, !convert) })
+		t.Run(stage+"/bson.ObjectID", func(t *testing.T) { testLegacyTokens(t, bson.NewObjectID, convert, convert) })
 	}
 }
 
-func testLegacyTokens[ID comparable](t *testing.T, newID func() ID, convert bool) {
+func testLegacyTokens[ID comparable](t *testing.T, newID func() ID, convert, others bool) {
 	open := func(tb testing.TB) (strategy.LegacyStore[ID], storetest.Issue[ID]) {
 		tb.Helper()
 		db := database(tb)
@@ -401,6 +402,9 @@ func testLegacyTokens[ID comparable](t *testing.T, newID func() ID, convert bool
 		}
 	}
 	storetest.RunLegacy(t, newID, open)
+	if !others {
+		return
+	}
 	storetest.Run(t, newID, func(tb testing.TB) strategy.Store[ID] {
 		store, _ := open(tb)
 		return store

@@ -14,7 +14,7 @@ import (
 // The audit and the normalization need the memory of a batch, however many users there are.
 func TestManyUsersAreAuditedAndNormalizedInBatches(t *testing.T) {
 	const mostMemory = 64 << 20
-	users := size(t, "LATCHKEY_TEST_ADOPTION_AUDIT", 2000)
+	users := size(t, "LATCHKEY_TEST_ADOPTION_AUDIT", 1000)
 	r := &rig[uuid.UUID]{newID: uuid.New}
 	r.start(t)
 	r.python = fastapiusers.Motor(r.db, lifetime, r.clock)
