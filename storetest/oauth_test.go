@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,16 +179,16 @@ func TestSuiteFindsEveryFaultOfOAuthAccounts(t *testing.T) {
 			return unless(s.OAuthAccounts.Delete(ctx, link.UserID, link.Issuer, link.Subject, keep), account.ErrOAuthAccountNotFound)
 		})},
 		{"remembers deleted links as taken", "a deleted link can be made again", func(s *oauthAccounts) {
-			var gone []string
+			var gone sync.Map
 			s.remove = func(ctx context.Context, userID uuid.UUID, issuer, subject string, keep []string) error {
 				err := s.OAuthAccounts.Delete(ctx, userID, issuer, subject, keep)
 				if err == nil {
-					gone = append(gone, issuer+subject)
+					gone.Store(issuer+subject, true)
 				}
 				return err
 			}
 			s.insert = func(ctx context.Context, link oauthAccount) error {
-				if slices.Contains(gone, link.Issuer+link.Subject) {
+				if _, was := gone.Load(link.Issuer + link.Subject); was {
 					return account.ErrOAuthAccountTaken
 				}
 				return s.OAuthAccounts.Insert(ctx, link)
@@ -218,15 +219,17 @@ func TestSuiteFindsEveryFaultOfOAuthAccounts(t *testing.T) {
 			return s.drop(ctx, link)
 		})},
 		{"leaves a refused link marked", "a refused deletion does not hinder another one", func(s *oauthAccounts) {
-			marked := make(map[string]bool)
+			var marked sync.Map
 			s.remove = func(ctx context.Context, userID uuid.UUID, issuer, subject string, keep []string) error {
 				err := s.OAuthAccounts.Delete(ctx, userID, issuer, subject, keep)
 				all, _ := s.OAuthAccounts.ListByUser(ctx, userID)
-				if err == nil && len(keep) > 0 && len(all) == 1 && marked[all[0].Subject+userID.String()] {
-					return account.ErrLastOAuthAccount
+				if err == nil && len(keep) > 0 && len(all) == 1 {
+					if _, is := marked.Load(all[0].Subject + userID.String()); is {
+						return account.ErrLastOAuthAccount
+					}
 				}
 				if errors.Is(err, account.ErrLastOAuthAccount) {
-					marked[subject+userID.String()] = true
+					marked.Store(subject+userID.String(), true)
 				}
 				return err
 			}
