@@ -179,8 +179,10 @@ func (m *Manager[U, ID]) redeem(ctx context.Context, row OneTimeToken[ID], user 
 	}
 	// A failure leaves tokens that are good until they expire, for an account that is verified,
 	// or that the conditions keep from being used.
-	if err := m.oneTime.DeleteByUser(ctx, row.UserID, row.Purpose); err != nil {
-		_ = m.failed(ctx, "delete the one-time tokens", err)
+	if revoked == strategy.RevokedNone { // otherwise changed has deleted them
+		if err := m.oneTime.DeleteByUser(ctx, row.UserID, row.Purpose); err != nil {
+			_ = m.failed(ctx, "delete the one-time tokens", err)
+		}
 	}
 	return nil
 }

@@ -258,8 +258,8 @@ func (m *Manager[U, ID]) OnDelete(f func(ctx context.Context, id ID) error) {
 }
 
 // OnClaim adds a function that [Manager.ResetPassword] calls for an account that is not verified,
-// just before and just after it ends the sessions, to remove the other ways in: whoever made the
-// account need not be the owner of its address, who takes it over by the reset. An error of the
+// just before and just after it ends the sessions, to remove the other ways in: the user who
+// made the account may not own its address, whose owner takes it over by the reset. An error of the
 // function is a failure of the reset. The function must be idempotent, safe for concurrent use and
 // bounded in time. Call OnClaim before the Manager is used.
 func (m *Manager[U, ID]) OnClaim(f func(ctx context.Context, id ID) error) {

@@ -397,7 +397,7 @@ func objectID(seconds, rest uint64) (oid bson.ObjectID) {
 	return oid
 }
 
-// objectOf returns the ObjectID of which a session ID was made. It reports whether the ID can be
+// objectOf returns the ObjectID that sessionOf made a session ID from. It reports whether the ID can be
 // that of a legacy token.
 func objectOf(id uuid.UUID) (bson.ObjectID, bool) {
 	ms, rest, _ := split(id)
