@@ -95,7 +95,7 @@ type purger interface {
 
 func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*database[ID], assembly.Stores[U, ID], error) {
 	var none assembly.Stores[U, ID]
-	tables := tablesOf(cfg.Collections)
+	tables := tablesOf(cfg)
 	s, err := newStore(db, dialect, "Config", tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, none, err
@@ -132,10 +132,11 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 }
 
 // tablesOf returns the tables of a configuration.
-func tablesOf(c latchkey.Collections) Tables {
+func tablesOf(cfg latchkey.Config) Tables {
+	c := cfg.Collections
 	return Tables{
 		AccessTokens: c.AccessTokens, APITokens: c.APITokens, Revocations: c.Revocations, Users: c.Users,
-		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens,
+		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens, UserColumns: Columns(cfg.UserFields),
 	}
 }
 
@@ -161,7 +162,7 @@ func (d *database[ID]) VerifyIndexes(ctx context.Context) error {
 
 // CheckIndexes implements assembly.Database.
 func (d *database[ID]) CheckIndexes(ctx context.Context) error {
-	return cmp.Or(VerifySchema(ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx))
+	return cmp.Or(VerifySchema[ID](ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx))
 }
 
 // Close implements assembly.Database.
