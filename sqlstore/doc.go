@@ -1,6 +1,9 @@
 // Package sqlstore stores Latchkey's accounts and tokens in a SQL database: PostgreSQL, MySQL,
 // MariaDB or SQLite, through database/sql. It imports no driver; the application does.
 //
+// [New] returns a latchkey.Latchkey on the database: routes, guards, accounts and sessions. It is
+// all that most applications need. The stores can also be used one by one:
+//
 //   - [Tokens] is a strategy.Store and a strategy.RevocationLog.
 //   - [Users] is an account.Store and a strategy.UserSource.
 //   - [Attempts] is an account.AttemptStore.
@@ -29,7 +32,6 @@
 //     statement may wait for its busy_timeout although the Timeout is shorter
 //   - a periodic purge by one instance at a time, with an event; Purge has to be called
 //   - VerifySchema does not compare the types, the unique keys and the indexes
-//   - API tokens and accounts of other providers (OAuth), and the former tokens of
+//   - accounts of other providers (OAuth), and the former tokens of
 //     strategy.LegacyStore
-//   - Ping, and a constructor that connects everything, like latchkey.New on MongoDB
 package sqlstore

@@ -24,6 +24,8 @@ type UserID interface{ uuid.UUID | int64 | string }
 type Tables struct {
 	// AccessTokens has the access tokens. Default "access_tokens".
 	AccessTokens string
+	// APITokens has the tokens of scripts. Default "api_tokens".
+	APITokens string
 	// Revocations has the revocations that processes publish to each other. Default
 	// "revocations".
 	Revocations string
@@ -44,13 +46,14 @@ type Tables struct {
 // withDefaults returns t with the default names filled in, or an error if a name is invalid.
 func (t Tables) withDefaults() (Tables, error) {
 	t.AccessTokens = cmp.Or(t.AccessTokens, "access_tokens")
+	t.APITokens = cmp.Or(t.APITokens, "api_tokens")
 	t.Revocations = cmp.Or(t.Revocations, "revocations")
 	t.Users = cmp.Or(t.Users, "users")
 	t.LoginAttempts = cmp.Or(t.LoginAttempts, "login_attempts")
 	t.OneTimeTokens = cmp.Or(t.OneTimeTokens, "one_time_tokens")
 	seen := make(map[string]string)
 	for _, f := range []struct{ field, name string }{
-		{"AccessTokens", t.AccessTokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
+		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
 		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens},
 	} {
 		if err := checkName("Tables."+f.field, f.name); err != nil {
@@ -142,7 +145,7 @@ func render(text string, dialect Dialect, tables Tables, idType string) string {
 	}
 	text = userIDMark.ReplaceAllLiteralString(text, idType)
 	names := map[string]string{
-		"access_tokens": tables.AccessTokens, "revocations": tables.Revocations, "users": tables.Users,
+		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "users": tables.Users,
 		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens,
 	}
 	text = quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
@@ -328,6 +331,7 @@ func locked(ctx context.Context, conn *sql.Conn, dialect Dialect, do func(exec f
 func (t Tables) columns() map[string]string {
 	columns := map[string]string{
 		t.AccessTokens:  tokenColumns,
+		t.APITokens:     tokenColumns,
 		t.Revocations:   revocationColumns,
 		t.LoginAttempts: attemptColumns,
 		t.OneTimeTokens: oneTimeColumns,

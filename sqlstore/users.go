@@ -162,6 +162,18 @@ func (u *Users[U, ID]) columnList() string {
 	return strings.Join(names, ", ")
 }
 
+// checkColumns returns an error wrapping ErrSchemaMismatch if the table lacks a column of U.
+func (u *Users[U, ID]) checkColumns(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, u.timeout)
+	defer cancel()
+	_, err := u.query(ctx, u.db, "SELECT "+u.columnList()+" FROM "+u.table+" WHERE 1 = 0")
+	if err != nil && ctx.Err() == nil {
+		var none U
+		err = fmt.Errorf("%w: the table %q must have a column for each field of %T: %w", ErrSchemaMismatch, u.tables.Users, none, err)
+	}
+	return wrap("verify the schema", err)
+}
+
 // Insert implements account.Store.
 func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	ctx, cancel := bounded(ctx, u.timeout)
