@@ -85,12 +85,7 @@ func checkConfig(cfg latchkey.Config) error {
 type database[ID UserID] struct {
 	store
 	checkUsers func(context.Context) error // whether the columns of the application's user exist
-	purged     []purger
-}
-
-// purger is a store that deletes its expired rows.
-type purger interface {
-	Purge(ctx context.Context) (int64, error)
+	purger     *Purger
 }
 
 func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*database[ID], assembly.Stores[U, ID], error) {
@@ -117,7 +112,7 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	d := &database[ID]{s, users.checkColumns, []purger{tokens, attempts, oneTime}}
+	purged := []purgeable{tokens, attempts, oneTime}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
 	if len(cfg.APITokens.Scopes) > 0 {
 		tokensConfig.Lifetime = cfg.APITokens.Lifetime
@@ -126,9 +121,13 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 			return nil, none, err
 		}
 		stores.APITokens = apiTokens
-		d.purged = append(d.purged, apiTokens)
+		purged = append(purged, apiTokens)
 	}
-	return d, stores, nil
+	purger, err := NewPurger(db, dialect, PurgerConfig{Tables: tables, Interval: cfg.PurgeInterval, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent}, purged...)
+	if err != nil {
+		return nil, none, err
+	}
+	return &database[ID]{s, users.checkColumns, purger}, stores, nil
 }
 
 // tablesOf returns the tables of a configuration.
@@ -157,7 +156,11 @@ func (d *database[ID]) EnsureIndexes(ctx context.Context) error {
 
 // VerifyIndexes implements assembly.Database.
 func (d *database[ID]) VerifyIndexes(ctx context.Context) error {
-	return d.CheckIndexes(ctx)
+	err := d.CheckIndexes(ctx)
+	if err == nil {
+		d.purger.Start()
+	}
+	return err
 }
 
 // CheckIndexes implements assembly.Database.
@@ -166,4 +169,4 @@ func (d *database[ID]) CheckIndexes(ctx context.Context) error {
 }
 
 // Close implements assembly.Database.
-func (d *database[ID]) Close() {}
+func (d *database[ID]) Close() { d.purger.Close() }
