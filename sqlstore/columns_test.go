@@ -48,7 +48,6 @@ var renamed = sqlstore.Tables{Users: "user", UserColumns: sqlstore.Columns{
 
 func TestUsersWithOtherNamesOfColumns(t *testing.T) {
 	eachDialect(t, func(t *testing.T, dialect sqlstore.Dialect, open func(testing.TB) *sql.DB) {
-		bytes := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "BYTEA", sqlstore.MySQL: "BLOB", sqlstore.SQLite: "BLOB"}[dialect]
 		storetest.RunUsers(t, newMember(uuid.New), func(t testing.TB) account.Store[member[uuid.UUID], uuid.UUID] {
 			db := open(t)
 			if err := sqlstore.Migrate[uuid.UUID](t.Context(), db, dialect, renamed); err != nil {
@@ -57,11 +56,7 @@ func TestUsersWithOtherNamesOfColumns(t *testing.T) {
 			if err := sqlstore.VerifySchema[uuid.UUID](t.Context(), db, dialect, renamed); err != nil {
 				t.Fatal(err)
 			}
-			for _, column := range []string{
-				"display_name TEXT", "years INTEGER", "balance DOUBLE PRECISION", "referrer TEXT", "avatar " + bytes, "labels TEXT", "team CHAR(36)",
-			} {
-				execute(t, db, "ALTER TABLE "+quoted(dialect, "user")+" ADD COLUMN "+column)
-			}
+			addMemberColumns(t, db, dialect, "user")
 			users, err := sqlstore.NewUsers[member[uuid.UUID]](db, dialect, sqlstore.UsersConfig{Tables: renamed})
 			if err != nil {
 				t.Fatal(err)
@@ -69,6 +64,17 @@ func TestUsersWithOtherNamesOfColumns(t *testing.T) {
 			return users
 		})
 	})
+}
+
+// addMemberColumns adds the columns of the struct member.
+func addMemberColumns(t testing.TB, db *sql.DB, dialect sqlstore.Dialect, table string) {
+	t.Helper()
+	bytes := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "BYTEA", sqlstore.MySQL: "BLOB", sqlstore.SQLite: "BLOB"}[dialect]
+	for _, column := range []string{
+		"display_name TEXT", "years INTEGER", "balance DOUBLE PRECISION", "referrer TEXT", "avatar " + bytes, "labels TEXT", "team CHAR(36)",
+	} {
+		execute(t, db, "ALTER TABLE "+quoted(dialect, table)+" ADD COLUMN "+column)
+	}
 }
 
 func quoted(dialect sqlstore.Dialect, name string) string {

@@ -32,7 +32,6 @@
 //     statement may wait for its busy_timeout although the Timeout is shorter
 //   - a periodic purge by one instance at a time, with an event; Purge has to be called
 //   - VerifySchema does not compare the types, the unique keys and the indexes
-//   - columns of native date types in the application's table of users
 //   - accounts of other providers (OAuth), and the former tokens of
 //     strategy.LegacyStore
 package sqlstore

@@ -204,8 +204,14 @@ const (
 // starts: it is idempotent, and safe from many instances at once, of which one migrates while
 // the others wait. It changes no table that exists; [VerifySchema] tells whether it fits.
 // Without a deadline it fails after 5 minutes.
+//
+// If the table of users exists, the columns that refer to it get the type of its ID, which the
+// foreign keys need.
 func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
-	text, err := SchemaSQL[ID](dialect, tables)
+	tables, err := tables.withDefaults()
+	if err == nil {
+		err = dialect.check()
+	}
 	if err != nil {
 		return err
 	}
@@ -218,6 +224,14 @@ func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables
 	defer func() { _ = conn.Close() }()
 	return wrap("migrate", retry(ctx, dialect, func() error {
 		return locked(ctx, conn, dialect, func(exec func(string) error) error {
+			idType, err := existingIDType(ctx, conn, dialect, tables)
+			if err != nil {
+				return fmt.Errorf("find the type of the users' ID: %w", err)
+			}
+			text, err := schemaSQL(dialect, tables, cmp.Or(idType, userIDType[ID](dialect)))
+			if err != nil {
+				return err
+			}
 			for _, statement := range statements(text) {
 				if err := exec(statement); err != nil {
 					return err
@@ -226,6 +240,30 @@ func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables
 			return nil
 		})
 	}))
+}
+
+// existingIDType returns the type of the users' ID if their table exists, and otherwise "". SQLite
+// does not compare the types of a foreign key.
+func existingIDType(ctx context.Context, conn *sql.Conn, dialect Dialect, tables Tables) (idType string, err error) {
+	if tables.UsersElsewhere || dialect == SQLite {
+		return "", nil
+	}
+	id := tables.UserColumns.ID
+	if dialect == PostgreSQL {
+		err = conn.QueryRowContext(ctx, "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped",
+			dialect.quote(tables.Users), id).Scan(&idType)
+	} else {
+		var charset, collation sql.NullString
+		err = conn.QueryRowContext(ctx, "SELECT COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS "+
+			"WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND COLUMN_NAME = ?", tables.Users, id).Scan(&idType, &charset, &collation)
+		if charset.Valid && collation.Valid {
+			idType += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
+		}
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return idType, err
 }
 
 // statements splits a file at the semicolons that end a line.

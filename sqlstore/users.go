@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -50,6 +51,11 @@ type UsersConfig struct {
 // Make it with [NewUsers]. [Migrate] makes a table without columns of the application; add them,
 // or make the table before. It is safe for concurrent use.
 //
+// Another program may have made the table. Its creation times may be milliseconds since 1970 or
+// have a type for dates; MySQL's driver must use UTC for them, its default. On MySQL, a field of the
+// type time.Time needs the driver's parseTime. UUIDs have the type UUID, or are text with hyphens
+// in lower case. Flags have the type BOOLEAN, or are integers on MySQL and SQLite.
+//
 // An account that cannot be read, because a column has a value of another type, is an error of
 // ByID, ByEmail and Edit, and is left out by List, each time with an event of the kind
 // event.InvalidDocument.
@@ -61,6 +67,9 @@ type Users[U strategy.User[ID], ID UserID] struct {
 	col   Columns // quoted
 
 	anyCase bool
+
+	mu        sync.Mutex
+	createdAt timeForm // of the column; 0 until it is known
 }
 
 // NewUsers returns a store of accounts. Call NewUsers[Member](db, dialect, cfg) for a struct
@@ -84,8 +93,61 @@ func NewUsers[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.D
 	}, nil
 }
 
-func accountValues[ID UserID](a *account.User[ID]) []any {
-	return []any{userIDValue(a.ID), a.Email, a.HashedPassword.Reveal(), a.Active, a.Verified, a.Superuser, a.CreatedAt.UnixMilli(), a.Version}
+func accountValues[ID UserID](a *account.User[ID], createdAt timeForm) []any {
+	return []any{userIDValue(a.ID), a.Email, a.HashedPassword.Reveal(), a.Active, a.Verified, a.Superuser, createdAt.value(a.CreatedAt), a.Version}
+}
+
+// timeForm is the form in which a column has times.
+type timeForm int
+
+const (
+	asMillis timeForm = iota + 1 // milliseconds since 1970
+	asDate                       // a type for dates
+	asText                       // text like sqliteTime
+)
+
+// value returns what is stored for a time.
+func (f timeForm) value(t time.Time) any {
+	switch f {
+	case asDate:
+		return t.UTC()
+	case asText:
+		return t.UTC().Format(sqliteTime)
+	}
+	return t.UnixMilli()
+}
+
+// createdAtForm returns the form of the creation times. It asks the database once.
+func (u *Users[U, ID]) createdAtForm(ctx context.Context) (timeForm, error) {
+	u.mu.Lock()
+	form := u.createdAt
+	u.mu.Unlock()
+	if form != 0 {
+		return form, nil
+	}
+	rows, err := u.db.QueryContext(ctx, "SELECT "+u.col.CreatedAt+" FROM "+u.table+" WHERE 1 = 0")
+	if err != nil {
+		return 0, err
+	}
+	types, err := rows.ColumnTypes()
+	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
+		return 0, err
+	}
+	switch u.dialect.kindOf(types[0].DatabaseTypeName()) {
+	case kindTime:
+		form = asDate
+	case kindText:
+		form = asText
+	default:
+		form = asMillis
+	}
+	if u.dialect == SQLite && form == asDate {
+		form = asText
+	}
+	u.mu.Lock()
+	u.createdAt = form
+	u.mu.Unlock()
+	return form, nil
 }
 
 // parseAccount reads the columns of an account. See Columns about NULL.
@@ -132,7 +194,11 @@ func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	if err := u.taken(ctx, nil, a.Email); err != nil {
 		return err
 	}
-	values := accountValues(a)
+	form, err := u.createdAtForm(ctx)
+	if err != nil {
+		return wrap("find the type of the column "+u.tables.UserColumns.CreatedAt, err)
+	}
+	values := accountValues(a, form)
 	own, err := ownValues(u.own, reflect.ValueOf(user))
 	if err != nil {
 		return err
