@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,12 +24,16 @@ type UserID interface{ uuid.UUID | int64 | string }
 type Tables struct {
 	// AccessTokens has the access tokens. Default "access_tokens".
 	AccessTokens string
+	// APITokens has the tokens of scripts. Default "api_tokens".
+	APITokens string
 	// Revocations has the revocations that processes publish to each other. Default
 	// "revocations".
 	Revocations string
 	// Users has the accounts. It can be the application's own table, with columns of its own.
 	// Default "users".
 	Users string
+	// UserColumns are the names of an account's columns in the table Users.
+	UserColumns Columns
 	// LoginAttempts has the counters of the login limiter. Default "login_attempts".
 	LoginAttempts string
 	// OneTimeTokens has the tokens that are mailed to users. Default "one_time_tokens".
@@ -41,13 +46,14 @@ type Tables struct {
 // withDefaults returns t with the default names filled in, or an error if a name is invalid.
 func (t Tables) withDefaults() (Tables, error) {
 	t.AccessTokens = cmp.Or(t.AccessTokens, "access_tokens")
+	t.APITokens = cmp.Or(t.APITokens, "api_tokens")
 	t.Revocations = cmp.Or(t.Revocations, "revocations")
 	t.Users = cmp.Or(t.Users, "users")
 	t.LoginAttempts = cmp.Or(t.LoginAttempts, "login_attempts")
 	t.OneTimeTokens = cmp.Or(t.OneTimeTokens, "one_time_tokens")
 	seen := make(map[string]string)
 	for _, f := range []struct{ field, name string }{
-		{"AccessTokens", t.AccessTokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
+		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
 		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens},
 	} {
 		if err := checkName("Tables."+f.field, f.name); err != nil {
@@ -58,7 +64,9 @@ func (t Tables) withDefaults() (Tables, error) {
 		}
 		seen[strings.ToLower(f.name)] = f.field
 	}
-	return t, nil
+	var err error
+	t.UserColumns, err = t.UserColumns.withDefaults()
+	return t, err
 }
 
 // validName leaves room for the ends of the indexes' names: PostgreSQL cuts names after 63
@@ -97,6 +105,11 @@ func SchemaSQL[ID UserID](dialect Dialect, tables Tables) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return schemaSQL(dialect, tables, userIDType[ID](dialect))
+}
+
+// schemaSQL is SchemaSQL for user IDs of a type of the database.
+func schemaSQL(dialect Dialect, tables Tables, idType string) (string, error) {
 	files, err := Schema(dialect)
 	if err != nil {
 		return "", err
@@ -111,7 +124,7 @@ func SchemaSQL[ID UserID](dialect Dialect, tables Tables) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		all.WriteString(render[ID](string(text), dialect, tables))
+		all.WriteString(render(string(text), dialect, tables, idType))
 	}
 	return all.String(), nil
 }
@@ -123,18 +136,19 @@ var (
 	quotedName     = regexp.MustCompile("[\"`][a-z_]+[\"`]")
 )
 
-// render adapts a schema file to the type of the user IDs and to the names of the tables.
-func render[ID UserID](text string, dialect Dialect, tables Tables) string {
+// render adapts a schema file to the type of the user IDs and to the names of the tables and of
+// the users' columns.
+func render(text string, dialect Dialect, tables Tables, idType string) string {
 	if tables.UsersElsewhere {
 		text = foreignKeyMark.ReplaceAllString(text, "")
 		text = usersTable.ReplaceAllString(text, "")
 	}
-	text = userIDMark.ReplaceAllString(text, userIDType[ID](dialect))
+	text = userIDMark.ReplaceAllLiteralString(text, idType)
 	names := map[string]string{
-		"access_tokens": tables.AccessTokens, "revocations": tables.Revocations, "users": tables.Users,
+		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "users": tables.Users,
 		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens,
 	}
-	return quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
+	text = quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
 		name := strings.Trim(quoted, "\"`")
 		for table, to := range names {
 			if name == table {
@@ -145,6 +159,17 @@ func render[ID UserID](text string, dialect Dialect, tables Tables) string {
 			}
 		}
 		return quoted
+	})
+	users := dialect.quote(tables.Users)
+	ofUsers := regexp.MustCompile("(?s)CREATE TABLE IF NOT EXISTS " + users + " .*?;\n|REFERENCES " + users + " \\(.*?\\)")
+	return ofUsers.ReplaceAllStringFunc(text, func(text string) string {
+		columns, names := defaultColumns.list(), tables.UserColumns.list()
+		return quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
+			if i := slices.Index(columns, strings.Trim(quoted, "\"`")); i >= 0 && quoted != users {
+				return dialect.quote(names[i])
+			}
+			return quoted
+		})
 	})
 }
 
@@ -268,12 +293,13 @@ func locked(ctx context.Context, conn *sql.Conn, dialect Dialect, do func(exec f
 func (t Tables) columns() map[string]string {
 	columns := map[string]string{
 		t.AccessTokens:  tokenColumns,
+		t.APITokens:     tokenColumns,
 		t.Revocations:   revocationColumns,
 		t.LoginAttempts: attemptColumns,
 		t.OneTimeTokens: oneTimeColumns,
 	}
 	if !t.UsersElsewhere {
-		columns[t.Users] = userColumns
+		columns[t.Users] = strings.Join(t.UserColumns.list(), ", ")
 	}
 	return columns
 }
@@ -281,7 +307,7 @@ func (t Tables) columns() map[string]string {
 // VerifySchema changes nothing, and returns an error wrapping [ErrSchemaMismatch] that names
 // every table that is missing or lacks a column: for an application whose database user may
 // not make tables. It does not compare the types and the indexes.
-func VerifySchema(ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
+func VerifySchema[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
 	tables, err := tables.withDefaults()
 	if err == nil {
 		err = dialect.check()

@@ -99,7 +99,7 @@ func serverDB[ID sqlstore.UserID](t testing.TB, s server, tables sqlstore.Tables
 	if err := sqlstore.Migrate[ID](t.Context(), db, s.dialect, tables); err != nil {
 		t.Fatal(err)
 	}
-	if err := sqlstore.VerifySchema(t.Context(), db, s.dialect, tables); err != nil {
+	if err := sqlstore.VerifySchema[ID](t.Context(), db, s.dialect, tables); err != nil {
 		t.Fatal(err)
 	}
 	return db
@@ -181,7 +181,7 @@ func TestMigrateConcurrentlyOnServers(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if err := sqlstore.VerifySchema(t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
+			if err := sqlstore.VerifySchema[uuid.UUID](t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
 				t.Error(err)
 			}
 		})
