@@ -28,7 +28,7 @@ import (
 //     error wraps [ErrSchemaMismatch]. Both start the purge: one instance at a time deletes expired
 //     rows every PurgeInterval;
 //   - TTLGrace is how long the purge keeps the row of an expired token;
-//   - AuditRetention, AnyCase, Legacy and Registry must be the zero value.
+//   - AuditRetention, Legacy and Registry must be the zero value.
 //
 // The fields Users, Tokens, Attempts, OneTimeTokens, Legacy and AuditTrail of the Latchkey are nil:
 // they are stores on MongoDB. AuditUsers returns an error.
@@ -71,8 +71,6 @@ func checkConfig(cfg latchkey.Config) error {
 		return errors.New("sqlstore: Config.Registry is set, but it is for MongoDB: remove it; a field is stored in SQL as its driver.Valuer says")
 	case cfg.AuditRetention != 0:
 		return fmt.Errorf("sqlstore: Config.AuditRetention is %v, but the audit trail needs MongoDB: set it to 0, and store the events of OnEvent", cfg.AuditRetention)
-	case cfg.AnyCase:
-		return errors.New("sqlstore: Config.AnyCase is true, but it needs MongoDB: set it to false, and store addresses in lower case")
 	case cfg.Legacy != mongostore.LegacyConfig{}:
 		return errors.New("sqlstore: Config.Legacy is set, but it needs MongoDB: remove it")
 	case cfg.PurgeInterval < 0:
@@ -95,7 +93,7 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	users, err := NewUsers[U, ID, P](db, dialect, UsersConfig{Tables: tables, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent})
+	users, err := NewUsers[U, ID, P](db, dialect, UsersConfig{Tables: tables, AnyCase: cfg.AnyCase, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent})
 	if err != nil {
 		return nil, none, err
 	}

@@ -33,6 +33,9 @@ func servers(t *testing.T) (all []server) {
 	t.Helper()
 	list := strings.Fields(os.Getenv("LATCHKEY_TEST_SQL_DSN"))
 	if len(list) == 0 {
+		if os.Getenv("LATCHKEY_TEST_REQUIRE_SQL") != "" {
+			t.Fatal("LATCHKEY_TEST_REQUIRE_SQL is set, and LATCHKEY_TEST_SQL_DSN names no server")
+		}
 		t.Skip("LATCHKEY_TEST_SQL_DSN names no server; the other tests run on SQLite")
 	}
 	for _, dsn := range list {

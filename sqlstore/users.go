@@ -22,6 +22,16 @@ type UsersConfig struct {
 	// Tables are the names of the tables.
 	Tables Tables
 
+	// AnyCase finds accounts whose address is stored in another spelling than
+	// account.NormalizeEmail's, such as John@Example.com: for a table that another program has
+	// filled. Every look-up then compares LOWER(email), for which the table should have an index.
+	// Of several accounts whose addresses have the same normal form, only the one that is stored
+	// in this form is found, or none. Letters outside ASCII must be all small or all capital,
+	// except where the database's LOWER knows them. List compares addresses as they are stored.
+	// Default false: only the same spelling is found, also in a table whose collation ignores
+	// case or accents.
+	AnyCase bool
+
 	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
 	Timeout time.Duration
 
@@ -56,6 +66,8 @@ type Users[U strategy.User[ID], ID UserID] struct {
 	table string  // quoted
 	col   Columns // quoted
 
+	anyCase bool
+
 	mu        sync.Mutex
 	createdAt timeForm // of the column; 0 until it is known
 }
@@ -77,7 +89,7 @@ func NewUsers[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.D
 	}
 	return &Users[U, ID]{
 		store: s, of: func(u *U) *account.User[ID] { return P(u).Account() }, own: own,
-		table: dialect.quote(s.tables.Users), col: s.tables.UserColumns.quoted(dialect),
+		table: dialect.quote(s.tables.Users), col: s.tables.UserColumns.quoted(dialect), anyCase: cfg.AnyCase,
 	}, nil
 }
 
@@ -179,6 +191,9 @@ func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	ctx, cancel := bounded(ctx, u.timeout)
 	defer cancel()
 	a := u.of(&user)
+	if err := u.taken(ctx, nil, a.Email); err != nil {
+		return err
+	}
 	form, err := u.createdAtForm(ctx)
 	if err != nil {
 		return wrap("find the type of the column "+u.tables.UserColumns.CreatedAt, err)
@@ -221,7 +236,15 @@ func (u *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
 
 // ByEmail implements account.Store.
 func (u *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
-	return u.find(ctx, u.col.Email+" = ?", email)
+	if u.anyCase {
+		return u.findAnyCase(ctx, email)
+	}
+	user, err := u.find(ctx, u.col.Email+" = ?", email)
+	if err == nil && u.of(&user).Email != email { // the collation of an application's table may ignore case or accents
+		var none U
+		return none, wrap("find the account", account.ErrUserNotFound)
+	}
+	return user, err
 }
 
 func (u *Users[U, ID]) find(ctx context.Context, condition string, args ...any) (user U, err error) {
@@ -353,6 +376,17 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	ctx, cancel := bounded(ctx, u.timeout)
 	defer cancel()
 	conditions, key := u.conditionsOf(id, change), userIDValue(id)
+	if change.Email != nil {
+		err := u.taken(ctx, &id, *change.Email)
+		if errors.Is(err, account.ErrEmailTaken) {
+			if there, failed := u.exists(ctx, u.db, strings.Join(conditions.parts, " AND "), conditions.args...); failed == nil && !there {
+				err = nil // the update says why
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
 	matched, err := u.update(ctx, conditions, u.assignmentsOf(change))
 	switch {
 	case u.dialect.isDuplicate(err) && change.Email != nil:
