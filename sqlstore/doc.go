@@ -9,6 +9,9 @@
 //   - [Attempts] is an account.AttemptStore.
 //   - [OneTimeTokens] is an account.OneTimeTokenStore.
 //
+// An application's own table of users serves, also with columns of other names: see
+// [Tables.Users] and [Tables.UserColumns].
+//
 // [Migrate] makes the tables, and [VerifySchema] checks them. [Schema] has the same files for
 // tools like goose, golang-migrate or atlas. Times are stored in milliseconds since 1970, in UTC.
 //
@@ -29,7 +32,6 @@
 //     statement may wait for its busy_timeout although the Timeout is shorter
 //   - a periodic purge by one instance at a time, with an event; Purge has to be called
 //   - VerifySchema does not compare the types, the unique keys and the indexes
-//   - columns of other names or of native date types in the application's table of users
 //   - accounts of other providers (OAuth), and the former tokens of
 //     strategy.LegacyStore
 package sqlstore

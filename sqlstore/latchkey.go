@@ -28,7 +28,7 @@ import (
 //     error wraps [ErrSchemaMismatch]. Both start the purge: one instance at a time deletes expired
 //     rows every PurgeInterval;
 //   - TTLGrace is how long the purge keeps the row of an expired token;
-//   - AuditRetention, AnyCase, Legacy and Registry must be the zero value.
+//   - AuditRetention, Legacy and Registry must be the zero value.
 //
 // The fields Users, Tokens, Attempts, OneTimeTokens, Legacy and AuditTrail of the Latchkey are nil:
 // they are stores on MongoDB. AuditUsers returns an error.
@@ -71,8 +71,6 @@ func checkConfig(cfg latchkey.Config) error {
 		return errors.New("sqlstore: Config.Registry is set, but it is for MongoDB: remove it; a field is stored in SQL as its driver.Valuer says")
 	case cfg.AuditRetention != 0:
 		return fmt.Errorf("sqlstore: Config.AuditRetention is %v, but the audit trail needs MongoDB: set it to 0, and store the events of OnEvent", cfg.AuditRetention)
-	case cfg.AnyCase:
-		return errors.New("sqlstore: Config.AnyCase is true, but it needs MongoDB: set it to false, and store addresses in lower case")
 	case cfg.Legacy != mongostore.LegacyConfig{}:
 		return errors.New("sqlstore: Config.Legacy is set, but it needs MongoDB: remove it")
 	case cfg.PurgeInterval < 0:
@@ -95,12 +93,12 @@ type purger interface {
 
 func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*database[ID], assembly.Stores[U, ID], error) {
 	var none assembly.Stores[U, ID]
-	tables := tablesOf(cfg.Collections)
+	tables := tablesOf(cfg)
 	s, err := newStore(db, dialect, "Config", tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, none, err
 	}
-	users, err := NewUsers[U, ID, P](db, dialect, UsersConfig{Tables: tables, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent})
+	users, err := NewUsers[U, ID, P](db, dialect, UsersConfig{Tables: tables, AnyCase: cfg.AnyCase, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent})
 	if err != nil {
 		return nil, none, err
 	}
@@ -132,10 +130,11 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 }
 
 // tablesOf returns the tables of a configuration.
-func tablesOf(c latchkey.Collections) Tables {
+func tablesOf(cfg latchkey.Config) Tables {
+	c := cfg.Collections
 	return Tables{
 		AccessTokens: c.AccessTokens, APITokens: c.APITokens, Revocations: c.Revocations, Users: c.Users,
-		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens,
+		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens, UserColumns: Columns(cfg.UserFields),
 	}
 }
 
@@ -161,7 +160,7 @@ func (d *database[ID]) VerifyIndexes(ctx context.Context) error {
 
 // CheckIndexes implements assembly.Database.
 func (d *database[ID]) CheckIndexes(ctx context.Context) error {
-	return cmp.Or(VerifySchema(ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx))
+	return cmp.Or(VerifySchema[ID](ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx))
 }
 
 // Close implements assembly.Database.
