@@ -16,17 +16,18 @@ import (
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
-// User is GORM's model of the table "users", which AutoMigrate makes.
+// User is GORM's model of the table "users", which AutoMigrate makes. The columns with <-:create are
+// Latchkey's: GORM reads them and never updates them, so that Save of an old copy undoes nothing.
 type User struct {
-	ID             int64  `gorm:"primaryKey;autoIncrement:false"` // made by sqlstore.NewInt64ID
-	Email          string `gorm:"not null;uniqueIndex"`
-	HashedPassword string `gorm:"not null" json:"-"`
-	IsActive       bool   `gorm:"not null"`
-	IsVerified     bool   `gorm:"not null"`
-	IsSuperuser    bool   `gorm:"not null"`
-	CreatedAt      int64  `gorm:"not null;autoCreateTime:milli"`
-	TokenVersion   int64  `gorm:"not null" json:"-"`
-	Name           string `gorm:"not null"`
+	ID             int64     `gorm:"primaryKey;autoIncrement:false"` // made by sqlstore.NewInt64ID
+	Email          string    `gorm:"<-:create;not null;uniqueIndex"`
+	HashedPassword string    `gorm:"<-:create;not null" json:"-"`
+	IsActive       bool      `gorm:"<-:create;not null"`
+	IsVerified     bool      `gorm:"<-:create;not null"`
+	IsSuperuser    bool      `gorm:"<-:create;not null"`
+	CreatedAt      time.Time `gorm:"<-:create;not null"`
+	TokenVersion   int64     `gorm:"<-:create;not null" json:"-"`
+	Name           string    `gorm:"not null"`
 	Notes          []Note
 }
 

@@ -50,7 +50,7 @@ func TestProgram(t *testing.T) {
 	})
 }
 
-func TestRollbackKeepsTokensValid(t *testing.T) {
+func TestGORMBesideLatchkey(t *testing.T) {
 	program := sqlrig.Build(t)
 	sqlrig.OnEach(t, func(t *testing.T, database sqlrig.Database) {
 		p := sqlrig.Start(t, program, database)
@@ -71,7 +71,7 @@ func TestRollbackKeepsTokensValid(t *testing.T) {
 		if err := db.Take(&ann, "email = ?", "ann@example.com").Error; err != nil {
 			t.Fatal(err)
 		}
-		if ann.Name != "Ann" || !ann.IsActive || ann.CreatedAt == 0 || ann.HashedPassword == "" {
+		if ann.Name != "Ann" || !ann.IsActive || ann.CreatedAt.IsZero() || ann.HashedPassword == "" {
 			t.Error("GORM's model does not have the columns that Latchkey wrote")
 		}
 		tokens := func(tx *gorm.DB) (n int64) {
@@ -101,6 +101,20 @@ func TestRollbackKeepsTokensValid(t *testing.T) {
 		if body := p.Want(http.StatusOK, http.MethodGet, "/notes", token, ""); !strings.Contains(body, "buy milk") {
 			t.Errorf("after the rollback, the notes are %s", body)
 		}
+
+		// An old copy of the user, saved, does not undo a revocation.
+		if err := db.Exec("UPDATE users SET token_version = 1").Error; err != nil {
+			t.Fatal(err)
+		}
+		ann.Name = "Ann B."
+		if err := db.Save(&ann).Error; err != nil {
+			t.Fatal(err)
+		}
+		p.Want(http.StatusUnauthorized, http.MethodGet, "/notes", token, "")
+		if err := db.Take(&ann).Error; err != nil || ann.Name != "Ann B." || ann.TokenVersion != 1 {
+			t.Errorf("the saved user has the name %q and the token version %d (error %v)", ann.Name, ann.TokenVersion, err)
+		}
+		token = p.Login("ann@example.com")
 
 		if err := db.Transaction(func(tx *gorm.DB) error { return deleteUser(tx, ann.ID) }); err != nil {
 			t.Fatal(err)

@@ -18,29 +18,48 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
+
+	"github.com/latchkey-go/latchkey/sqlstore"
 )
 
-// Database is an empty database. One of the fields is set.
+// Database is an empty database.
 type Database struct {
-	DSN  string // of a schema on PostgreSQL
-	File string // of SQLite
+	Dialect sqlstore.Dialect
+	DSN     string // of a server
+	File    string // of SQLite
 }
 
 // OnEach runs a subtest on SQLite, and one on each PostgreSQL server that
 // LATCHKEY_TEST_SQL_DSN names.
 func OnEach(t *testing.T, test func(t *testing.T, db Database)) {
 	t.Helper()
-	t.Run("sqlite", func(t *testing.T) { test(t, Database{File: filepath.Join(t.TempDir(), "app.db")}) })
+	OnAll(t, func(t *testing.T, db Database) {
+		if db.Dialect == sqlstore.MySQL {
+			t.Skip("the program does not know MySQL")
+		}
+		test(t, db)
+	})
+}
+
+// OnAll is OnEach, with a subtest on each MySQL or MariaDB server too.
+func OnAll(t *testing.T, test func(t *testing.T, db Database)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) {
+		test(t, Database{Dialect: sqlstore.SQLite, File: filepath.Join(t.TempDir(), "app.db")})
+	})
 	for dsn := range strings.FieldsSeq(os.Getenv("LATCHKEY_TEST_SQL_DSN")) {
-		if strings.HasPrefix(dsn, "postgres") {
-			t.Run("postgresql", func(t *testing.T) { test(t, schema(t, dsn)) })
+		if dsn, ok := strings.CutPrefix(dsn, "mysql://"); ok {
+			t.Run("mysql", func(t *testing.T) { test(t, onMySQL(t, dsn)) })
+		} else {
+			t.Run("postgresql", func(t *testing.T) { test(t, onPostgreSQL(t, dsn)) })
 		}
 	}
 }
 
-// schema makes a schema, which is dropped when the test ends.
-func schema(t *testing.T, server string) Database {
+// onPostgreSQL makes a schema, which is dropped when the test ends.
+func onPostgreSQL(t *testing.T, server string) Database {
 	t.Helper()
 	name := fmt.Sprintf("lk_%x", rand.Uint64())
 	dsn, err := url.Parse(server)
@@ -50,20 +69,37 @@ func schema(t *testing.T, server string) Database {
 	query := dsn.Query()
 	query.Set("search_path", name)
 	dsn.RawQuery = query.Encode()
-	admin, err := sql.Open("pgx", server)
+	temporary(t, "pgx", server, "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE")
+	return Database{Dialect: sqlstore.PostgreSQL, DSN: dsn.String()}
+}
+
+// onMySQL makes a database, which is dropped when the test ends.
+func onMySQL(t *testing.T, server string) Database {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := admin.ExecContext(t.Context(), "CREATE SCHEMA "+name); err != nil {
+	cfg.DBName = fmt.Sprintf("lk_%x", rand.Uint64())
+	temporary(t, "mysql", server, "CREATE DATABASE "+cfg.DBName, "DROP DATABASE "+cfg.DBName)
+	return Database{Dialect: sqlstore.MySQL, DSN: cfg.FormatDSN()}
+}
+
+func temporary(t *testing.T, driver, dsn, create, drop string) {
+	t.Helper()
+	admin, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close() })
+	if _, err := admin.ExecContext(t.Context(), create); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := admin.Exec("DROP SCHEMA " + name + " CASCADE"); err != nil {
+		if _, err := admin.Exec(drop); err != nil {
 			t.Error(err)
 		}
-		_ = admin.Close()
 	})
-	return Database{DSN: dsn.String()}
 }
 
 // Program is a running example.
