@@ -1,7 +1,6 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -163,7 +162,11 @@ func (d *database[ID]) VerifyIndexes(ctx context.Context) error {
 
 // CheckIndexes implements assembly.Database.
 func (d *database[ID]) CheckIndexes(ctx context.Context) error {
-	return cmp.Or(VerifySchema[ID](ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx))
+	err := VerifySchema[ID](ctx, d.db, d.dialect, d.tables)
+	if err != nil && !errors.Is(err, ErrSchemaMismatch) {
+		return err
+	}
+	return errors.Join(err, d.checkUsers(ctx))
 }
 
 // Close implements assembly.Database.

@@ -44,7 +44,7 @@ type PurgerConfig struct {
 }
 
 // purgeable is a store that deletes its expired rows.
-type purgeable interface {
+type purgeable = interface {
 	Purge(ctx context.Context) (int64, error)
 }
 

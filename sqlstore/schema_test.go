@@ -38,7 +38,7 @@ func TestSchemasOfTheDialectsHaveTheSameColumns(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := fs.ReadFile(files, "0001_latchkey.sql")
+		text, err := fs.ReadFile(files, "0001_latchkey.up.sql")
 		if err != nil {
 			t.Fatal(err)
 		}
