@@ -1,7 +1,6 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -28,7 +27,7 @@ import (
 //     error wraps [ErrSchemaMismatch]. Both start the purge: one instance at a time deletes expired
 //     rows every PurgeInterval;
 //   - TTLGrace is how long the purge keeps the row of an expired token;
-//   - AuditRetention, AnyCase, Legacy and Registry must be the zero value.
+//   - AuditRetention, Legacy and Registry must be the zero value.
 //
 // The fields Users, Tokens, Attempts, OneTimeTokens, Legacy and AuditTrail of the Latchkey are nil:
 // they are stores on MongoDB. AuditUsers returns an error.
@@ -71,8 +70,6 @@ func checkConfig(cfg latchkey.Config) error {
 		return errors.New("sqlstore: Config.Registry is set, but it is for MongoDB: remove it; a field is stored in SQL as its driver.Valuer says")
 	case cfg.AuditRetention != 0:
 		return fmt.Errorf("sqlstore: Config.AuditRetention is %v, but the audit trail needs MongoDB: set it to 0, and store the events of OnEvent", cfg.AuditRetention)
-	case cfg.AnyCase:
-		return errors.New("sqlstore: Config.AnyCase is true, but it needs MongoDB: set it to false, and store addresses in lower case")
 	case cfg.Legacy != mongostore.LegacyConfig{}:
 		return errors.New("sqlstore: Config.Legacy is set, but it needs MongoDB: remove it")
 	case cfg.PurgeInterval < 0:
@@ -85,22 +82,17 @@ func checkConfig(cfg latchkey.Config) error {
 type database[ID UserID] struct {
 	store
 	checkUsers func(context.Context) error // whether the columns of the application's user exist
-	purged     []purger
-}
-
-// purger is a store that deletes its expired rows.
-type purger interface {
-	Purge(ctx context.Context) (int64, error)
+	purger     *Purger
 }
 
 func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*database[ID], assembly.Stores[U, ID], error) {
 	var none assembly.Stores[U, ID]
-	tables := tablesOf(cfg.Collections)
+	tables := tablesOf(cfg)
 	s, err := newStore(db, dialect, "Config", tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, none, err
 	}
-	users, err := NewUsers[U, ID, P](db, dialect, UsersConfig{Tables: tables, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent})
+	users, err := NewUsers[U, ID, P](db, dialect, UsersConfig{Tables: tables, AnyCase: cfg.AnyCase, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent})
 	if err != nil {
 		return nil, none, err
 	}
@@ -117,7 +109,7 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	d := &database[ID]{s, users.checkColumns, []purger{tokens, attempts, oneTime}}
+	purged := []purgeable{tokens, attempts, oneTime}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
 	if len(cfg.APITokens.Scopes) > 0 {
 		tokensConfig.Lifetime = cfg.APITokens.Lifetime
@@ -126,16 +118,21 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 			return nil, none, err
 		}
 		stores.APITokens = apiTokens
-		d.purged = append(d.purged, apiTokens)
+		purged = append(purged, apiTokens)
 	}
-	return d, stores, nil
+	purger, err := NewPurger(db, dialect, PurgerConfig{Tables: tables, Interval: cfg.PurgeInterval, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent}, purged...)
+	if err != nil {
+		return nil, none, err
+	}
+	return &database[ID]{s, users.checkColumns, purger}, stores, nil
 }
 
 // tablesOf returns the tables of a configuration.
-func tablesOf(c latchkey.Collections) Tables {
+func tablesOf(cfg latchkey.Config) Tables {
+	c := cfg.Collections
 	return Tables{
 		AccessTokens: c.AccessTokens, APITokens: c.APITokens, Revocations: c.Revocations, Users: c.Users,
-		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens,
+		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens, UserColumns: Columns(cfg.UserFields),
 	}
 }
 
@@ -156,13 +153,21 @@ func (d *database[ID]) EnsureIndexes(ctx context.Context) error {
 
 // VerifyIndexes implements assembly.Database.
 func (d *database[ID]) VerifyIndexes(ctx context.Context) error {
-	return d.CheckIndexes(ctx)
+	err := d.CheckIndexes(ctx)
+	if err == nil {
+		d.purger.Start()
+	}
+	return err
 }
 
 // CheckIndexes implements assembly.Database.
 func (d *database[ID]) CheckIndexes(ctx context.Context) error {
-	return cmp.Or(VerifySchema(ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx))
+	err := VerifySchema[ID](ctx, d.db, d.dialect, d.tables)
+	if err != nil && !errors.Is(err, ErrSchemaMismatch) {
+		return err
+	}
+	return errors.Join(err, d.checkUsers(ctx))
 }
 
 // Close implements assembly.Database.
-func (d *database[ID]) Close() {}
+func (d *database[ID]) Close() { d.purger.Close() }
