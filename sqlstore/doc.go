@@ -31,7 +31,6 @@
 //
 //   - tests of a failing server, and of a cancellation in the middle of a statement; on SQLite, a
 //     statement may wait for its busy_timeout although the Timeout is shorter
-//   - VerifySchema does not compare the types, the unique keys and the indexes
 //   - accounts of other providers (OAuth), and the former tokens of
 //     strategy.LegacyStore
 package sqlstore
