@@ -170,3 +170,37 @@ func TestNewInt64ID(t *testing.T) {
 		seen[id] = true
 	}
 }
+
+// Expired rows go without a call of the application's, and Close ends it.
+func TestNewPurges(t *testing.T) {
+	db := sqlite(t)
+	purged := make(chan event.Event, 1)
+	cfg := cheap(latchkey.Config{Lifetime: time.Hour, PurgeInterval: time.Millisecond, OnEvent: func(_ context.Context, e event.Event) {
+		if e.Kind == event.Purged {
+			purged <- e
+		}
+	}})
+	lk, err := sqlstore.New[account.User[uuid.UUID]](db, sqlstore.SQLite, uuid.New, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	if err := lk.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ann, err := lk.Accounts.Create(t.Context(), account.User[uuid.UUID]{Email: "ann@example.com"}, "correct horse battery staple")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO access_tokens (id, token, user_id, created_at) VALUES (?, 'old', ?, 1)", uuid.NewString(), ann.ID.String()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-purged:
+		if e.Count != 1 {
+			t.Errorf("the event counts %d rows, want 1", e.Count)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the expired token was not removed within 30 seconds")
+	}
+}

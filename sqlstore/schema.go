@@ -29,6 +29,8 @@ type Tables struct {
 	// Revocations has the revocations that processes publish to each other. Default
 	// "revocations".
 	Revocations string
+	// Leases has the lease of the [Purger] that purges. Default "leases".
+	Leases string
 	// Users has the accounts. It can be the application's own table, with columns of its own.
 	// Default "users".
 	Users string
@@ -48,12 +50,13 @@ func (t Tables) withDefaults() (Tables, error) {
 	t.AccessTokens = cmp.Or(t.AccessTokens, "access_tokens")
 	t.APITokens = cmp.Or(t.APITokens, "api_tokens")
 	t.Revocations = cmp.Or(t.Revocations, "revocations")
+	t.Leases = cmp.Or(t.Leases, "leases")
 	t.Users = cmp.Or(t.Users, "users")
 	t.LoginAttempts = cmp.Or(t.LoginAttempts, "login_attempts")
 	t.OneTimeTokens = cmp.Or(t.OneTimeTokens, "one_time_tokens")
 	seen := make(map[string]string)
 	for _, f := range []struct{ field, name string }{
-		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
+		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Leases", t.Leases}, {"Users", t.Users},
 		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens},
 	} {
 		if err := checkName("Tables."+f.field, f.name); err != nil {
@@ -145,7 +148,7 @@ func render(text string, dialect Dialect, tables Tables, idType string) string {
 	}
 	text = userIDMark.ReplaceAllLiteralString(text, idType)
 	names := map[string]string{
-		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "users": tables.Users,
+		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "leases": tables.Leases, "users": tables.Users,
 		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens,
 	}
 	text = quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
@@ -333,6 +336,7 @@ func (t Tables) columns() map[string]string {
 		t.AccessTokens:  tokenColumns,
 		t.APITokens:     tokenColumns,
 		t.Revocations:   revocationColumns,
+		t.Leases:        leaseColumns,
 		t.LoginAttempts: attemptColumns,
 		t.OneTimeTokens: oneTimeColumns,
 	}

@@ -224,7 +224,7 @@ func (s *store) take(ctx context.Context, table, columns, condition string, args
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		_, err := s.exec(ctx, tx, remove+key+" = ?", rows[0][0])
+		_, err := s.exec(ctx, tx, remove+key+" = ?", textOf(rows[0][0]))
 		return err
 	})
 	return rows, err

@@ -62,6 +62,12 @@ CREATE TABLE IF NOT EXISTS `revocations` (
     INDEX `revocations_at` (`at`)
 ) ENGINE = InnoDB;
 
+CREATE TABLE IF NOT EXISTS `leases` (
+    `name` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL PRIMARY KEY,
+    `holder` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    `until_at` BIGINT NOT NULL
+) ENGINE = InnoDB;
+
 CREATE TABLE IF NOT EXISTS `login_attempts` (
     `id` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL PRIMARY KEY,
     `failures` BIGINT NOT NULL,

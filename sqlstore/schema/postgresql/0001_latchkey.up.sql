@@ -60,6 +60,12 @@ CREATE TABLE IF NOT EXISTS "revocations" (
 );
 CREATE INDEX IF NOT EXISTS "revocations_at" ON "revocations" ("at");
 
+CREATE TABLE IF NOT EXISTS "leases" (
+    "name" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    "holder" TEXT COLLATE "C" NOT NULL,
+    "until_at" BIGINT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS "login_attempts" (
     "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     "failures" BIGINT NOT NULL,

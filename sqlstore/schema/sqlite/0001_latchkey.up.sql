@@ -60,6 +60,12 @@ CREATE TABLE IF NOT EXISTS "revocations" (
 );
 CREATE INDEX IF NOT EXISTS "revocations_at" ON "revocations" ("at");
 
+CREATE TABLE IF NOT EXISTS "leases" (
+    "name" TEXT NOT NULL PRIMARY KEY,
+    "holder" TEXT NOT NULL,
+    "until_at" INTEGER NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS "login_attempts" (
     "id" TEXT NOT NULL PRIMARY KEY,
     "failures" INTEGER NOT NULL,
