@@ -40,19 +40,19 @@ func (p *purged) count() int {
 	return p.n
 }
 
-// recorder keeps events.
-type recorder struct {
+// eventLog keeps events.
+type eventLog struct {
 	mu     sync.Mutex
 	events []event.Event
 }
 
-func (r *recorder) record(_ context.Context, e event.Event) {
+func (r *eventLog) record(_ context.Context, e event.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)
 }
 
-func (r *recorder) take() []event.Event {
+func (r *eventLog) take() []event.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	events := r.events
@@ -73,7 +73,7 @@ func TestOneOfManyInstancesPurges(t *testing.T) {
 		migrate(t, db, dialect, elsewhere)
 		var stores [8]purged
 		var purgers [8]*sqlstore.Purger
-		var events recorder
+		var events eventLog
 		for i := range purgers {
 			var err error
 			if purgers[i], err = sqlstore.NewPurger(db, dialect, sqlstore.PurgerConfig{OnEvent: events.record}, &stores[i]); err != nil {
@@ -155,7 +155,7 @@ func TestClosedPurgerReleasesTheLease(t *testing.T) {
 func TestPurgerGoesOnAfterFailures(t *testing.T) {
 	eachDialect(t, func(t *testing.T, dialect sqlstore.Dialect, open func(testing.TB) *sql.DB) {
 		db := open(t)
-		var events recorder
+		var events eventLog
 		now := time.UnixMilli(1790000000000).UTC()
 		broken, works := &purged{rows: 2, err: errors.New("it is broken")}, &purged{rows: 3}
 		purger, err := sqlstore.NewPurger(db, dialect, sqlstore.PurgerConfig{OnEvent: events.record, Now: func() time.Time { return now }}, broken, works)
@@ -193,7 +193,7 @@ func TestPurgerPurgesAtEachInterval(t *testing.T) {
 		if err := closed.Close(); err != nil {
 			t.Fatal(err)
 		}
-		var events recorder
+		var events eventLog
 		store := &purged{}
 		purger, err := sqlstore.NewPurger(closed, sqlstore.SQLite, sqlstore.PurgerConfig{Interval: time.Minute, OnEvent: events.record}, store)
 		if err != nil {
@@ -262,7 +262,7 @@ func TestPurgeInBatches(t *testing.T) {
 				"CREATE FUNCTION count_batch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO batches SELECT COUNT(*) FROM gone; RETURN NULL; END'",
 				"CREATE TRIGGER count_batch AFTER DELETE ON access_tokens REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION count_batch()")
 		}
-		var events recorder
+		var events eventLog
 		tokens, err := sqlstore.NewTokens[int64](db, dialect, sqlstore.TokensConfig{
 			Tables: elsewhere, Lifetime: time.Hour, Now: func() time.Time { return time.UnixMilli(5001).Add(time.Hour + 5*time.Minute) },
 		})
@@ -396,7 +396,7 @@ func TestPurgeKeepsWhatIsValid(t *testing.T) {
 			t.Fatal(err)
 		}
 		execute(t, db, "UPDATE revocations SET at = "+fmt.Sprint(now.UnixMilli()))
-		var events recorder
+		var events eventLog
 		purger, err := sqlstore.NewPurger(db, dialect, sqlstore.PurgerConfig{OnEvent: events.record}, tokens, attempts, oneTime)
 		if err != nil {
 			t.Fatal(err)
