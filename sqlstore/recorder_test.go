@@ -40,6 +40,7 @@ func openRecorded(t testing.TB, from source) (*sql.DB, *recorder) {
 	r := &recorder{Connector: connector}
 	recorded := sql.OpenDB(r)
 	recorded.SetMaxOpenConns(16)
+	recorded.SetMaxIdleConns(16)
 	t.Cleanup(func() {
 		if err := recorded.Close(); err != nil {
 			t.Error(err)

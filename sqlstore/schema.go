@@ -40,6 +40,9 @@ type Tables struct {
 	LoginAttempts string
 	// OneTimeTokens has the tokens that are mailed to users. Default "one_time_tokens".
 	OneTimeTokens string
+	// OAuthAccounts has the links of accounts to users of identity providers. Default
+	// "oauth_accounts".
+	OAuthAccounts string
 	// UsersElsewhere means that the accounts are in another database: there is no table of
 	// users, and no foreign key to it.
 	UsersElsewhere bool
@@ -54,10 +57,11 @@ func (t Tables) withDefaults() (Tables, error) {
 	t.Users = cmp.Or(t.Users, "users")
 	t.LoginAttempts = cmp.Or(t.LoginAttempts, "login_attempts")
 	t.OneTimeTokens = cmp.Or(t.OneTimeTokens, "one_time_tokens")
+	t.OAuthAccounts = cmp.Or(t.OAuthAccounts, "oauth_accounts")
 	seen := make(map[string]string)
 	for _, f := range []struct{ field, name string }{
 		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Leases", t.Leases}, {"Users", t.Users},
-		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens},
+		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens}, {"OAuthAccounts", t.OAuthAccounts},
 	} {
 		if err := checkName("Tables."+f.field, f.name); err != nil {
 			return t, err
@@ -145,7 +149,7 @@ func render(text string, dialect Dialect, tables Tables, idType string) string {
 	text = userIDMark.ReplaceAllLiteralString(text, idType)
 	names := map[string]string{
 		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "leases": tables.Leases, "users": tables.Users,
-		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens,
+		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens, "oauth_accounts": tables.OAuthAccounts,
 	}
 	text = quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
 		name := strings.Trim(quoted, "\"`")

@@ -70,8 +70,8 @@ func TestSchemaHasTheConfiguredNamesAndUserID(t *testing.T) {
 				t.Errorf("%v: the schema still has %q:\n%s", dialect, name, text)
 			}
 		}
-		if n := strings.Count(text, "REFERENCES"); n != 3 {
-			t.Errorf("%v: %d foreign keys, want 3", dialect, n)
+		if n := strings.Count(text, "REFERENCES"); n != 4 {
+			t.Errorf("%v: %d foreign keys, want 4", dialect, n)
 		}
 		text, err = sqlstore.SchemaSQL[int64](dialect, elsewhere)
 		if err != nil {

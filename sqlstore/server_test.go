@@ -107,6 +107,7 @@ func openDB(t testing.TB, from source) *sql.DB {
 		t.Fatal(err)
 	}
 	db.SetMaxOpenConns(16)
+	db.SetMaxIdleConns(16) // a new connection is slow
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)

@@ -51,6 +51,7 @@ func childMain(from string) error {
 	}
 	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(16)
+	db.SetMaxIdleConns(16)
 	lk, err := newLimited(db, dialectOf[driver])
 	if err != nil {
 		return err
