@@ -100,6 +100,19 @@ func retry(ctx context.Context, dialect Dialect, write func() error) error {
 	}
 }
 
+// ended makes an error wrap that of its context, if that has ended. Drivers return other errors
+// too: that a connection could not be opened in time, or is closed.
+func ended(ctx context.Context, err error) error {
+	cause := ctx.Err()
+	if deadline, ok := ctx.Deadline(); ok && cause == nil && !time.Now().Before(deadline) {
+		cause = context.DeadlineExceeded // a connection's own timer can be the first
+	}
+	if err == nil || cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
+}
+
 // pause waits for d, or returns the context's error.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
@@ -135,6 +148,7 @@ type querier interface {
 // query returns the rows of a query, each with the values as the driver returns them. It
 // reads to the end, where a database reports that a write failed.
 func (s *store) query(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
+	defer func() { err = ended(ctx, err) }()
 	rows, err := q.QueryContext(ctx, s.dialect.bind(query), args...)
 	if err != nil {
 		return nil, err
@@ -162,7 +176,7 @@ func (s *store) query(ctx context.Context, q querier, query string, args ...any)
 func (s *store) exec(ctx context.Context, q querier, query string, args ...any) (int64, error) {
 	result, err := q.ExecContext(ctx, s.dialect.bind(query), args...)
 	if err != nil {
-		return 0, err
+		return 0, ended(ctx, err)
 	}
 	return result.RowsAffected()
 }
@@ -189,13 +203,13 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 		}
 		tx, err := s.db.BeginTx(ctx, opts)
 		if err != nil {
-			return err
+			return ended(ctx, err)
 		}
 		defer func() { _ = tx.Rollback() }()
 		if err := do(ctx, tx); err != nil {
 			return err
 		}
-		return tx.Commit()
+		return ended(ctx, tx.Commit())
 	})
 }
 
