@@ -86,8 +86,8 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return context.WithTimeout(ctx, timeout)
 }
 
-// retry runs a write again while the database refuses it because of concurrent writes. Such a
-// write changed nothing.
+// retry runs a statement or a transaction again while the database refuses it because of concurrent
+// ones. It then changed nothing.
 func retry(ctx context.Context, dialect Dialect, write func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := write()
@@ -145,9 +145,21 @@ type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// query returns the rows of a query, each with the values as the driver returns them. It
-// reads to the end, where a database reports that a write failed.
-func (s *store) query(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
+// query returns the rows of a query, each with the values as the driver returns them. Outside of a
+// transaction, it repeats the query on conflicts.
+func (s *store) query(ctx context.Context, q querier, query string, args ...any) (rows [][]any, err error) {
+	if q != querier(s.db) {
+		return s.queryOnce(ctx, q, query, args...)
+	}
+	err = retry(ctx, s.dialect, func() error {
+		rows, err = s.queryOnce(ctx, q, query, args...)
+		return err
+	})
+	return rows, err
+}
+
+// queryOnce reads to the end, where a database reports that a write failed.
+func (s *store) queryOnce(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
 	defer func() { err = ended(ctx, err) }()
 	rows, err := q.QueryContext(ctx, s.dialect.bind(query), args...)
 	if err != nil {
@@ -218,11 +230,7 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) (rows [][]any, err error) {
 	ctx, cancel := bounded(ctx, s.timeout)
 	defer cancel()
-	err = retry(ctx, s.dialect, func() error {
-		rows, err = s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
-		return err
-	})
-	return rows, err
+	return s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
 }
 
 // take deletes the row that a condition finds, at most one, and returns its columns. The first
