@@ -30,7 +30,6 @@
 // which were PostgreSQL 15 with pgx and MariaDB 10.11 with go-sql-driver/mysql. MySQL 8 has not been
 // tried. Missing:
 //
-//   - tests of a failing server, and of a cancellation in the middle of a statement; on SQLite, a
-//     statement may wait for its busy_timeout although the Timeout is shorter
+//   - tests of a failing server
 //   - the former tokens of strategy.LegacyStore
 package sqlstore

@@ -118,13 +118,14 @@ func (f timeForm) value(t time.Time) any {
 }
 
 // createdAtForm returns the form of the creation times. It asks the database once.
-func (u *Users[U, ID]) createdAtForm(ctx context.Context) (timeForm, error) {
+func (u *Users[U, ID]) createdAtForm(ctx context.Context) (_ timeForm, err error) {
 	u.mu.Lock()
 	form := u.createdAt
 	u.mu.Unlock()
 	if form != 0 {
 		return form, nil
 	}
+	defer func() { err = ended(ctx, err) }()
 	rows, err := u.db.QueryContext(ctx, "SELECT "+u.col.CreatedAt+" FROM "+u.table+" WHERE 1 = 0")
 	if err != nil {
 		return 0, err
@@ -279,8 +280,18 @@ func (u *Users[U, ID]) report(ctx context.Context, rows []invalidAccount[ID]) {
 	}
 }
 
-// read returns the accounts that meet a condition, and separates those that cannot be read.
+// read returns the accounts that meet a condition, and separates those that cannot be read. It
+// repeats the query on conflicts.
 func (u *Users[U, ID]) read(ctx context.Context, condition string, args ...any) (users []U, invalid []invalidAccount[ID], err error) {
+	err = retry(ctx, u.dialect, func() error {
+		users, invalid, err = u.readOnce(ctx, condition, args...)
+		return err
+	})
+	return users, invalid, err
+}
+
+func (u *Users[U, ID]) readOnce(ctx context.Context, condition string, args ...any) (users []U, invalid []invalidAccount[ID], err error) {
+	defer func() { err = ended(ctx, err) }()
 	rows, err := u.db.QueryContext(ctx, u.dialect.bind("SELECT "+u.columnList()+" FROM "+u.table+" WHERE "+condition), args...)
 	if err != nil {
 		return nil, nil, err
