@@ -132,9 +132,22 @@ type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// query returns the rows of a query, each with the values as the driver returns them. It
-// reads to the end, where a database reports that a write failed.
+// query returns the rows of a query, each with the values as the driver returns them. Outside of a
+// transaction it is repeated on conflicts, which reads have too if the database's isolation level is
+// SERIALIZABLE.
 func (s *store) query(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
+	if q != querier(s.db) {
+		return s.queryOnce(ctx, q, query, args...)
+	}
+	err = retry(ctx, s.dialect, func() error {
+		all, err = s.queryOnce(ctx, q, query, args...)
+		return err
+	})
+	return all, err
+}
+
+// queryOnce reads to the end, where a database reports that a write failed.
+func (s *store) queryOnce(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
 	rows, err := q.QueryContext(ctx, s.dialect.bind(query), args...)
 	if err != nil {
 		return nil, err
@@ -201,14 +214,10 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 
 // writeReturning executes a write and returns these columns of the rows that it changed. The
 // dialect must be able to.
-func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) (rows [][]any, err error) {
+func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) ([][]any, error) {
 	ctx, cancel := bounded(ctx, s.timeout)
 	defer cancel()
-	err = retry(ctx, s.dialect, func() error {
-		rows, err = s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
-		return err
-	})
-	return rows, err
+	return s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
 }
 
 // take deletes the row that a condition finds, at most one, and returns its columns. The first

@@ -281,6 +281,14 @@ func (u *Users[U, ID]) report(ctx context.Context, rows []invalidAccount[ID]) {
 
 // read returns the accounts that meet a condition, and separates those that cannot be read.
 func (u *Users[U, ID]) read(ctx context.Context, condition string, args ...any) (users []U, invalid []invalidAccount[ID], err error) {
+	err = retry(ctx, u.dialect, func() error {
+		users, invalid, err = u.readOnce(ctx, condition, args...)
+		return err
+	})
+	return users, invalid, err
+}
+
+func (u *Users[U, ID]) readOnce(ctx context.Context, condition string, args ...any) (users []U, invalid []invalidAccount[ID], err error) {
 	rows, err := u.db.QueryContext(ctx, u.dialect.bind("SELECT "+u.columnList()+" FROM "+u.table+" WHERE "+condition), args...)
 	if err != nil {
 		return nil, nil, err
