@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"time"
+
+	"github.com/latchkey-go/latchkey/internal/follow"
 )
 
 const (
@@ -59,7 +61,7 @@ func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
 	}
 	if err == nil {
 		// This process's clock may be ahead of the server's.
-		_, err = t.purge(ctx, t.revocations, "at", t.now().Add(-revocationsKept-maxClockSkew))
+		_, err = t.purge(ctx, t.revocations, "at", t.now().Add(-revocationsKept-follow.MaxClockSkew))
 	}
 	return total, err
 }
