@@ -227,7 +227,7 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 
 // writeReturning executes a write and returns these columns of the rows that it changed. The
 // dialect must be able to.
-func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) (rows [][]any, err error) {
+func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) ([][]any, error) {
 	ctx, cancel := bounded(ctx, s.timeout)
 	defer cancel()
 	return s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
