@@ -1,11 +1,15 @@
 package sqlstore_test
 
 import (
+	"errors"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/sqlstore"
 )
 
@@ -43,4 +47,25 @@ func TestTwoApplicationsThatShareTheTableOfLeasesArePurged(t *testing.T) {
 			}
 		}
 	})
+}
+
+// pointed embeds its account by a pointer, which is nil in a new value.
+type pointed struct{ *account.User[uuid.UUID] }
+
+// profile is embedded by a pointer.
+type profile struct{ Nickname string }
+
+type withProfile struct {
+	account.User[uuid.UUID]
+	*profile
+}
+
+func TestNewUsersRefusesEmbeddedPointers(t *testing.T) {
+	db := sqlite(t)
+	if _, err := sqlstore.NewUsers[pointed](db, sqlstore.SQLite, sqlstore.UsersConfig{}); err == nil || !strings.Contains(err.Error(), "*account.User") {
+		t.Errorf("NewUsers of a struct with a pointer to the account returned %v, want an error that names it", err)
+	}
+	if _, err := sqlstore.NewUsers[withProfile](db, sqlstore.SQLite, sqlstore.UsersConfig{}); err == nil || !strings.Contains(err.Error(), "*sqlstore_test.profile") {
+		t.Errorf("NewUsers of a struct with an embedded pointer returned %v, want an error that names it", err)
+	}
 }
