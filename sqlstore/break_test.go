@@ -69,3 +69,40 @@ func TestNewUsersRefusesEmbeddedPointers(t *testing.T) {
 		t.Errorf("NewUsers of a struct with an embedded pointer returned %v, want an error that names it", err)
 	}
 }
+
+// The application's tables are in the second schema of the search_path: new ones in the first would
+// hide them, and all accounts would seem to be gone.
+func TestMigrateHidesNoTableOfAnotherSchema(t *testing.T) {
+	for _, s := range servers(t) {
+		if s.dialect != sqlstore.PostgreSQL {
+			continue
+		}
+		first, second := s.create(t), s.create(t)
+		db := openDB(t, second)
+		if _, err := db.ExecContext(t.Context(), "CREATE TABLE users (id BIGINT PRIMARY KEY, email TEXT NOT NULL UNIQUE, hashed_password TEXT, is_active BOOLEAN, "+
+			"is_verified BOOLEAN, is_superuser BOOLEAN, created_at BIGINT, token_version BIGINT)"); err != nil {
+			t.Fatal(err)
+		}
+		path := func(from source) string {
+			u, err := url.Parse(from.dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return u.Query().Get("search_path")
+		}
+		both := source{first.driver, strings.Replace(first.dsn, path(first), path(first)+","+path(second), 1)}
+		if err := sqlstore.Migrate[int64](t.Context(), openDB(t, both), s.dialect, sqlstore.Tables{}); err != nil {
+			t.Fatal(err)
+		}
+		after := openDB(t, both) // without cached plans
+		for table, want := range map[string]string{"users": path(second), "access_tokens": path(first)} {
+			var schema string
+			if err := after.QueryRowContext(t.Context(), "SELECT CAST(relnamespace AS regnamespace)::text FROM pg_class WHERE oid = to_regclass($1)", table).Scan(&schema); err != nil || schema != want {
+				t.Errorf("the table %s is in the schema %q (%v), want %q", table, schema, err, want)
+			}
+		}
+		if err := sqlstore.VerifySchema[int64](t.Context(), after, s.dialect, sqlstore.Tables{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
