@@ -1,6 +1,9 @@
 package sqlstore_test
 
 import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"net/url"
 	"strings"
@@ -104,5 +107,47 @@ func TestMigrateHidesNoTableOfAnotherSchema(t *testing.T) {
 		if err := sqlstore.VerifySchema[int64](t.Context(), after, s.dialect, sqlstore.Tables{}); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// meanwhile is a connector that calls do before the second query of its connections.
+type meanwhile struct {
+	*recorder
+	queries *int
+	do      func()
+}
+
+func (m meanwhile) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := m.recorder.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return meanwhileConn{conn.(recordedConn), m}, nil
+}
+
+type meanwhileConn struct {
+	recordedConn
+	m meanwhile
+}
+
+func (c meanwhileConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if *c.m.queries++; *c.m.queries == 2 {
+		c.m.do()
+	}
+	return c.recordedConn.QueryContext(ctx, query, args)
+}
+
+// Another instance makes the tables while VerifySchema has read only their columns.
+func TestVerifySchemaWhileAnotherInstanceMigrates(t *testing.T) {
+	from := sqliteFile(t)
+	db, r := openRecorded(t, from)
+	verified := sql.OpenDB(meanwhile{r, new(int), func() {
+		if err := sqlstore.Migrate[int64](t.Context(), db, sqlstore.SQLite, sqlstore.Tables{}); err != nil {
+			t.Error(err)
+		}
+	}})
+	defer func() { _ = verified.Close() }()
+	if err := sqlstore.VerifySchema[int64](t.Context(), verified, sqlstore.SQLite, sqlstore.Tables{}); !errors.Is(err, sqlstore.ErrSchemaMismatch) {
+		t.Errorf("VerifySchema returned %v, want ErrSchemaMismatch", err)
 	}
 }
