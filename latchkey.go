@@ -38,7 +38,7 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	AuditTrail *mongostore.AuditTrail[ID]
 
 	// Users, Tokens, Attempts and OneTimeTokens are the stores behind Accounts, Sessions,
-	// the login limits and the messages.
+	// the login limits and the messages. They are nil if the database is not MongoDB.
 	Users         *mongostore.Users[U, ID]
 	Tokens        *mongostore.Tokens[ID]
 	Attempts      *mongostore.Attempts
@@ -50,6 +50,8 @@ type Latchkey[U strategy.User[ID], ID comparable] struct {
 	// stores are these, those of APITokens, and AuditTrail, which is closed after all that
 	// reports events. A latchkeytest.Kit has none.
 	stores []store
+	// ping asks the database for an answer. It is nil in a latchkeytest.Kit.
+	ping func(context.Context) error
 
 	ready readiness
 }
@@ -98,7 +100,7 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	}
 	lk := &Latchkey[U, ID]{
 		Users: users, Tokens: tokens, Attempts: attempts, OneTimeTokens: oneTime, AuditTrail: trail,
-		stores: []store{users, tokens, attempts, oneTime},
+		stores: []store{users, tokens, attempts, oneTime}, ping: users.Ping,
 	}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
 	if cfg.Legacy != (mongostore.LegacyConfig{}) {
@@ -127,6 +129,20 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 	return lk, nil
 }
 
+// attach connects a Latchkey to a database that is not MongoDB.
+func (lk *Latchkey[U, ID]) attach(db assembly.Database, cfg Config) {
+	lk.stores, lk.ping = []store{db}, db.Ping
+	lk.ready.set(cfg)
+}
+
+func init() {
+	assembly.Attach = func(lk any, db assembly.Database, cfg any) {
+		lk.(interface {
+			attach(assembly.Database, Config)
+		}).attach(db, cfg.(Config))
+	}
+}
+
 // EnsureIndexes makes the indexes of all collections, if missing. Call it whenever
 // the application starts: it is idempotent, and safe from many instances at once. It
 // sets a TTL index of another lifetime to [Config.Lifetime]; a much shorter lifetime
@@ -136,6 +152,8 @@ func New[U strategy.User[ID], ID comparable, P account.Embeds[U, ID]](db *mongo.
 // mend. On a server without TTL indexes it starts the purge; see
 // [Config.PurgeInterval]. Without a deadline in ctx it waits at most 10 seconds for a
 // server, and 5 minutes for the indexes of each collection.
+//
+// On SQL it makes the tables too; see sqlstore.New.
 func (lk *Latchkey[U, ID]) EnsureIndexes(ctx context.Context) error {
 	return wrap(lk.inTurn(func(s store) error { return s.EnsureIndexes(ctx) }))
 }
@@ -147,7 +165,7 @@ func (lk *Latchkey[U, ID]) VerifyIndexes(ctx context.Context) error {
 	return wrap(lk.inTurn(func(s store) error { return s.VerifyIndexes(ctx) }))
 }
 
-// store is a store on MongoDB.
+// store is a store on MongoDB, or all stores on a database of another kind.
 type store interface {
 	EnsureIndexes(ctx context.Context) error
 	VerifyIndexes(ctx context.Context) error
@@ -181,8 +199,11 @@ func wrap(err error) error {
 
 // AuditUsers reads all documents of the users' collection, and reports those that cannot log
 // in as they are; see mongostore.Audit. It changes nothing. Mend addresses with
-// Users.NormalizeUsers.
+// Users.NormalizeUsers. It returns an error if the database is not MongoDB.
 func (lk *Latchkey[U, ID]) AuditUsers(ctx context.Context) (mongostore.Audit, error) {
+	if lk.Users == nil {
+		return mongostore.Audit{}, errors.New("latchkey: AuditUsers needs accounts in MongoDB")
+	}
 	return lk.Users.AuditUsers(ctx, mongostore.AuditConfig{CheckHash: func(hash string) error {
 		_, err := lk.Accounts.ImportHash(hash)
 		return err

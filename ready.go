@@ -29,7 +29,7 @@ func (r *readiness) set(cfg Config) {
 
 // Ping returns nil if this instance is ready to serve requests, or else an error that says
 // what is not ready: the database does not answer, an index is missing or differs
-// (mongostore.ErrIndexMismatch), the process cannot read the revocations of others for its
+// (mongostore.ErrIndexMismatch; on SQL sqlstore.ErrSchemaMismatch), the process cannot read the revocations of others for its
 // Cache, or Close was called. It is for readiness checks, as often as every second:
 //
 //	r.GET("/readyz", func(c *gin.Context) {
@@ -46,7 +46,7 @@ func (lk *Latchkey[U, ID]) Ping(ctx context.Context) error {
 		return errors.New("latchkey: not ready: Close was called")
 	}
 	var err error
-	if lk.Users != nil { // a latchkeytest.Kit has no database
+	if lk.ping != nil { // a latchkeytest.Kit has no database
 		err = lk.pingDatabase(ctx)
 	}
 	if err := errors.Join(err, lk.Sessions.Ready()); err != nil {
@@ -61,7 +61,7 @@ func (lk *Latchkey[U, ID]) pingDatabase(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, lk.ready.timeout)
 		defer cancel()
 	}
-	if err := lk.Users.Ping(ctx); err != nil {
+	if err := lk.ping(ctx); err != nil {
 		return err
 	}
 	return lk.checkIndexes(ctx)

@@ -4,15 +4,14 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"strings"
 	"sync/atomic"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
-	"golang.org/x/net/idna"
 
 	"github.com/latchkey-go/latchkey/account"
+	"github.com/latchkey-go/latchkey/internal/spellings"
 )
 
 // ignoreCase is the collation by which fastapi-users' adapters look addresses up too.
@@ -69,7 +68,7 @@ func (u *Users[U, ID]) spellings(ctx context.Context, email string) ([]bson.Raw,
 	var candidates []bson.Raw
 	var err error
 	if !u.anyCase.noCollation.Load() {
-		filter := bson.D{{Key: u.fields.Email, Value: bson.D{{Key: "$in", Value: variants(email)}}}}
+		filter := bson.D{{Key: u.fields.Email, Value: bson.D{{Key: "$in", Value: spellings.Variants(email)}}}}
 		candidates, err = documents(ctx, u.coll, filter, options.Find().SetCollation(ignoreCase))
 		if isUnsupported(err) {
 			u.anyCase.noCollation.Store(true)
@@ -77,7 +76,7 @@ func (u *Users[U, ID]) spellings(ctx context.Context, email string) ([]bson.Raw,
 	}
 	if u.anyCase.noCollation.Load() {
 		var any bson.A
-		for _, v := range variants(email) {
+		for _, v := range spellings.Variants(email) {
 			any = append(any, bson.D{{Key: u.fields.Email, Value: bson.Regex{Pattern: "^" + regexp.QuoteMeta(v) + "$", Options: "i"}}})
 		}
 		candidates, err = documents(ctx, u.coll, bson.D{{Key: "$or", Value: any}}, options.Find())
@@ -93,16 +92,6 @@ func (u *Users[U, ID]) spellings(ctx context.Context, email string) ([]bson.Raw,
 		}
 	}
 	return docs, nil
-}
-
-// variants returns a normal address, and the same with its domain in Unicode.
-func variants(email string) []string {
-	all := []string{email}
-	local, domain, _ := strings.Cut(email, "@")
-	if unicode, err := idna.Lookup.ToUnicode(domain); err == nil && unicode != domain {
-		all = append(all, local+"@"+unicode)
-	}
-	return all
 }
 
 // documents returns the documents that a filter matches.

@@ -3,7 +3,9 @@ package sqlstore
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,6 +76,8 @@ func toInt(v any) (int64, bool) {
 	switch v := v.(type) {
 	case int64:
 		return v, true
+	case uint64: // a column of MySQL that is unsigned
+		return int64(v), v <= math.MaxInt64
 	case string: // MySQL's text protocol
 		n, err := strconv.ParseInt(v, 10, 64)
 		return n, err == nil
@@ -83,8 +87,13 @@ func toInt(v any) (int64, bool) {
 
 func (r *row) bool() bool {
 	v := r.next()
-	if b, ok := v.(bool); ok {
-		return b
+	switch v := v.(type) {
+	case bool:
+		return v
+	case string:
+		if v == "\x00" || v == "\x01" { // BIT(1) on MySQL
+			return v == "\x01"
+		}
 	}
 	n, ok := toInt(v)
 	if !ok {
@@ -99,12 +108,40 @@ func (r *row) time() time.Time {
 	if v == nil {
 		return time.Time{}
 	}
-	n, ok := toInt(v)
+	t, ok := toTime(v)
 	if !ok {
-		r.failed(v, "an integer")
-		return time.Time{}
+		r.failed(v, "a time")
 	}
-	return time.UnixMilli(n).UTC()
+	return t
+}
+
+// sqliteTime is the text of a time on SQLite, as its Go drivers write and read it.
+const sqliteTime = "2006-01-02 15:04:05.000-07:00"
+
+// toTime reads milliseconds since 1970, a date, or the text of one, in UTC if it names no zone:
+// SQLite has no type for dates, and MySQL's driver returns text unless parseTime is set.
+func toTime(v any) (time.Time, bool) {
+	if n, ok := toInt(v); ok {
+		return time.UnixMilli(n).UTC(), true
+	}
+	switch v := v.(type) {
+	case time.Time:
+		if v.IsZero() {
+			return time.Time{}, true
+		}
+		return v.UTC(), true
+	case string:
+		if strings.HasPrefix(v, "0000-00-00") { // MySQL's date that is none
+			return time.Time{}, true
+		}
+		v, _, _ = strings.Cut(v, " m=") // the end of time.Time.String
+		for _, layout := range []string{"2006-01-02 15:04:05Z07:00", time.DateTime, time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05 -0700 MST"} {
+			if t, err := time.Parse(layout, v); err == nil { // also with a fraction of a second
+				return t.UTC(), true
+			}
+		}
+	}
+	return time.Time{}, false
 }
 
 // strings returns a list that is stored as JSON, or nil for NULL.
@@ -148,7 +185,15 @@ func toUUID(v any) (uuid.UUID, bool) {
 func userID[ID UserID](r *row) (id ID) {
 	switch id := any(&id).(type) {
 	case *uuid.UUID:
+		text, isText := r.values[0].(string)
+		if b, ok := r.values[0].([]byte); ok {
+			text, isText = string(b), true
+		}
 		*id = r.uuid()
+		// In another form, a comparison with the form that userIDValue returns finds no row.
+		if isText && r.err == nil && text != id.String() {
+			r.err = fmt.Errorf("the column %q has a UUID in a form that is not supported: store it as text with hyphens in lower case, or with the type UUID", r.columns[len(r.columns)-len(r.values)-1])
+		}
 	case *int64:
 		*id = r.int64()
 	case *string:

@@ -1,10 +1,16 @@
 // Package sqlstore stores Latchkey's accounts and tokens in a SQL database: PostgreSQL, MySQL,
 // MariaDB or SQLite, through database/sql. It imports no driver; the application does.
 //
+// [New] returns a latchkey.Latchkey on the database: routes, guards, accounts and sessions. It is
+// all that most applications need. The stores can also be used one by one:
+//
 //   - [Tokens] is a strategy.Store and a strategy.RevocationLog.
 //   - [Users] is an account.Store and a strategy.UserSource.
 //   - [Attempts] is an account.AttemptStore.
 //   - [OneTimeTokens] is an account.OneTimeTokenStore.
+//
+// An application's own table of users serves, also with columns of other names: see
+// [Tables.Users] and [Tables.UserColumns].
 //
 // [Migrate] makes the tables, and [VerifySchema] checks them. [Schema] has the same files for
 // tools like goose, golang-migrate or atlas. Times are stored in milliseconds since 1970, in UTC.
@@ -26,8 +32,6 @@
 //     statement may wait for its busy_timeout although the Timeout is shorter
 //   - a periodic purge by one instance at a time, with an event; Purge has to be called
 //   - VerifySchema does not compare the types, the unique keys and the indexes
-//   - columns of other names or of native date types in the application's table of users
-//   - API tokens and accounts of other providers (OAuth), and the former tokens of
+//   - accounts of other providers (OAuth), and the former tokens of
 //     strategy.LegacyStore
-//   - Ping, and a constructor that connects everything, like latchkey.New on MongoDB
 package sqlstore

@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	_ "modernc.org/sqlite"
 
+	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/sqlstore"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -23,7 +25,14 @@ type Customer struct {
 	Company string // the column company
 }
 
-func Example() {
+// open opens a SQLite database in a directory. The application chooses the driver.
+func open(dir string) (*sql.DB, error) {
+	file := filepath.Join(dir, "app.db")
+	return sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)&_txlock=immediate")
+}
+
+func ExampleNew() {
+	gin.SetMode(gin.TestMode)
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
@@ -31,8 +40,54 @@ func Example() {
 		return
 	}
 	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "app.db")
-	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)&_txlock=immediate")
+	db, err := open(dir)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer db.Close()
+
+	// The application's own table of users, usually made by its migrations. Latchkey makes the
+	// others.
+	if _, err := db.ExecContext(ctx, `CREATE TABLE users (
+		id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE, hashed_password TEXT NOT NULL,
+		is_active BOOLEAN NOT NULL, is_verified BOOLEAN NOT NULL, is_superuser BOOLEAN NOT NULL,
+		created_at INTEGER NOT NULL, token_version INTEGER NOT NULL, company TEXT)`); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	lk, err := sqlstore.New[Customer](db, sqlstore.SQLite, sqlstore.NewInt64ID, latchkey.Config{Lifetime: 24 * time.Hour})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer lk.Close()
+	if err := lk.EnsureIndexes(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	r := gin.New()
+	lk.Auth.Routes(r.Group("/auth"))
+	r.GET("/company", lk.Auth.RequireUser(), func(c *gin.Context) {
+		me, _ := lk.Auth.CurrentUser(c)
+		c.String(200, me.Company)
+	})
+	fmt.Println(len(r.Routes()), "routes")
+	// Output: 7 routes
+}
+
+// The stores alone, without New.
+func Example_stores() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	db, err := open(dir)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,12 +24,16 @@ type UserID interface{ uuid.UUID | int64 | string }
 type Tables struct {
 	// AccessTokens has the access tokens. Default "access_tokens".
 	AccessTokens string
+	// APITokens has the tokens of scripts. Default "api_tokens".
+	APITokens string
 	// Revocations has the revocations that processes publish to each other. Default
 	// "revocations".
 	Revocations string
 	// Users has the accounts. It can be the application's own table, with columns of its own.
 	// Default "users".
 	Users string
+	// UserColumns are the names of an account's columns in the table Users.
+	UserColumns Columns
 	// LoginAttempts has the counters of the login limiter. Default "login_attempts".
 	LoginAttempts string
 	// OneTimeTokens has the tokens that are mailed to users. Default "one_time_tokens".
@@ -41,13 +46,14 @@ type Tables struct {
 // withDefaults returns t with the default names filled in, or an error if a name is invalid.
 func (t Tables) withDefaults() (Tables, error) {
 	t.AccessTokens = cmp.Or(t.AccessTokens, "access_tokens")
+	t.APITokens = cmp.Or(t.APITokens, "api_tokens")
 	t.Revocations = cmp.Or(t.Revocations, "revocations")
 	t.Users = cmp.Or(t.Users, "users")
 	t.LoginAttempts = cmp.Or(t.LoginAttempts, "login_attempts")
 	t.OneTimeTokens = cmp.Or(t.OneTimeTokens, "one_time_tokens")
 	seen := make(map[string]string)
 	for _, f := range []struct{ field, name string }{
-		{"AccessTokens", t.AccessTokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
+		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
 		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens},
 	} {
 		if err := checkName("Tables."+f.field, f.name); err != nil {
@@ -58,7 +64,9 @@ func (t Tables) withDefaults() (Tables, error) {
 		}
 		seen[strings.ToLower(f.name)] = f.field
 	}
-	return t, nil
+	var err error
+	t.UserColumns, err = t.UserColumns.withDefaults()
+	return t, err
 }
 
 // validName leaves room for the ends of the indexes' names: PostgreSQL cuts names after 63
@@ -97,6 +105,11 @@ func SchemaSQL[ID UserID](dialect Dialect, tables Tables) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return schemaSQL(dialect, tables, userIDType[ID](dialect))
+}
+
+// schemaSQL is SchemaSQL for user IDs of a type of the database.
+func schemaSQL(dialect Dialect, tables Tables, idType string) (string, error) {
 	files, err := Schema(dialect)
 	if err != nil {
 		return "", err
@@ -111,7 +124,7 @@ func SchemaSQL[ID UserID](dialect Dialect, tables Tables) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		all.WriteString(render[ID](string(text), dialect, tables))
+		all.WriteString(render(string(text), dialect, tables, idType))
 	}
 	return all.String(), nil
 }
@@ -123,18 +136,19 @@ var (
 	quotedName     = regexp.MustCompile("[\"`][a-z_]+[\"`]")
 )
 
-// render adapts a schema file to the type of the user IDs and to the names of the tables.
-func render[ID UserID](text string, dialect Dialect, tables Tables) string {
+// render adapts a schema file to the type of the user IDs and to the names of the tables and of
+// the users' columns.
+func render(text string, dialect Dialect, tables Tables, idType string) string {
 	if tables.UsersElsewhere {
 		text = foreignKeyMark.ReplaceAllString(text, "")
 		text = usersTable.ReplaceAllString(text, "")
 	}
-	text = userIDMark.ReplaceAllString(text, userIDType[ID](dialect))
+	text = userIDMark.ReplaceAllLiteralString(text, idType)
 	names := map[string]string{
-		"access_tokens": tables.AccessTokens, "revocations": tables.Revocations, "users": tables.Users,
+		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "users": tables.Users,
 		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens,
 	}
-	return quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
+	text = quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
 		name := strings.Trim(quoted, "\"`")
 		for table, to := range names {
 			if name == table {
@@ -145,6 +159,17 @@ func render[ID UserID](text string, dialect Dialect, tables Tables) string {
 			}
 		}
 		return quoted
+	})
+	users := dialect.quote(tables.Users)
+	ofUsers := regexp.MustCompile("(?s)CREATE TABLE IF NOT EXISTS " + users + " .*?;\n|REFERENCES " + users + " \\(.*?\\)")
+	return ofUsers.ReplaceAllStringFunc(text, func(text string) string {
+		columns, names := defaultColumns.list(), tables.UserColumns.list()
+		return quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
+			if i := slices.Index(columns, strings.Trim(quoted, "\"`")); i >= 0 && quoted != users {
+				return dialect.quote(names[i])
+			}
+			return quoted
+		})
 	})
 }
 
@@ -179,8 +204,14 @@ const (
 // starts: it is idempotent, and safe from many instances at once, of which one migrates while
 // the others wait. It changes no table that exists; [VerifySchema] tells whether it fits.
 // Without a deadline it fails after 5 minutes.
+//
+// If the table of users exists, the columns that refer to it get the type of its ID, which the
+// foreign keys need.
 func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
-	text, err := SchemaSQL[ID](dialect, tables)
+	tables, err := tables.withDefaults()
+	if err == nil {
+		err = dialect.check()
+	}
 	if err != nil {
 		return err
 	}
@@ -193,6 +224,14 @@ func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables
 	defer func() { _ = conn.Close() }()
 	return wrap("migrate", retry(ctx, dialect, func() error {
 		return locked(ctx, conn, dialect, func(exec func(string) error) error {
+			idType, err := existingIDType(ctx, conn, dialect, tables)
+			if err != nil {
+				return fmt.Errorf("find the type of the users' ID: %w", err)
+			}
+			text, err := schemaSQL(dialect, tables, cmp.Or(idType, userIDType[ID](dialect)))
+			if err != nil {
+				return err
+			}
 			for _, statement := range statements(text) {
 				if err := exec(statement); err != nil {
 					return err
@@ -201,6 +240,30 @@ func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables
 			return nil
 		})
 	}))
+}
+
+// existingIDType returns the type of the users' ID if their table exists, and otherwise "". SQLite
+// does not compare the types of a foreign key.
+func existingIDType(ctx context.Context, conn *sql.Conn, dialect Dialect, tables Tables) (idType string, err error) {
+	if tables.UsersElsewhere || dialect == SQLite {
+		return "", nil
+	}
+	id := tables.UserColumns.ID
+	if dialect == PostgreSQL {
+		err = conn.QueryRowContext(ctx, "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped",
+			dialect.quote(tables.Users), id).Scan(&idType)
+	} else {
+		var charset, collation sql.NullString
+		err = conn.QueryRowContext(ctx, "SELECT COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS "+
+			"WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND COLUMN_NAME = ?", tables.Users, id).Scan(&idType, &charset, &collation)
+		if charset.Valid && collation.Valid {
+			idType += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
+		}
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return idType, err
 }
 
 // statements splits a file at the semicolons that end a line.
@@ -268,12 +331,13 @@ func locked(ctx context.Context, conn *sql.Conn, dialect Dialect, do func(exec f
 func (t Tables) columns() map[string]string {
 	columns := map[string]string{
 		t.AccessTokens:  tokenColumns,
+		t.APITokens:     tokenColumns,
 		t.Revocations:   revocationColumns,
 		t.LoginAttempts: attemptColumns,
 		t.OneTimeTokens: oneTimeColumns,
 	}
 	if !t.UsersElsewhere {
-		columns[t.Users] = userColumns
+		columns[t.Users] = strings.Join(t.UserColumns.list(), ", ")
 	}
 	return columns
 }
@@ -281,7 +345,7 @@ func (t Tables) columns() map[string]string {
 // VerifySchema changes nothing, and returns an error wrapping [ErrSchemaMismatch] that names
 // every table that is missing or lacks a column: for an application whose database user may
 // not make tables. It does not compare the types and the indexes.
-func VerifySchema(ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
+func VerifySchema[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
 	tables, err := tables.withDefaults()
 	if err == nil {
 		err = dialect.check()

@@ -100,7 +100,7 @@ func TestVerifySchemaNamesTheTableThatLacksAColumn(t *testing.T) {
 	if _, err := db.ExecContext(t.Context(), "ALTER TABLE access_tokens DROP COLUMN client_ip"); err != nil {
 		t.Fatal(err)
 	}
-	err := sqlstore.VerifySchema(t.Context(), db, sqlstore.SQLite, sqlstore.Tables{})
+	err := sqlstore.VerifySchema[int64](t.Context(), db, sqlstore.SQLite, sqlstore.Tables{})
 	if !errors.Is(err, sqlstore.ErrSchemaMismatch) || !strings.Contains(err.Error(), "access_tokens") || !strings.Contains(err.Error(), "client_ip") {
 		t.Errorf("got the error %v, want ErrSchemaMismatch with the table and the column", err)
 	}

@@ -33,6 +33,9 @@ func servers(t *testing.T) (all []server) {
 	t.Helper()
 	list := strings.Fields(os.Getenv("LATCHKEY_TEST_SQL_DSN"))
 	if len(list) == 0 {
+		if os.Getenv("LATCHKEY_TEST_REQUIRE_SQL") != "" {
+			t.Fatal("LATCHKEY_TEST_REQUIRE_SQL is set, and LATCHKEY_TEST_SQL_DSN names no server")
+		}
 		t.Skip("LATCHKEY_TEST_SQL_DSN names no server; the other tests run on SQLite")
 	}
 	for _, dsn := range list {
@@ -96,7 +99,7 @@ func serverDB[ID sqlstore.UserID](t testing.TB, s server, tables sqlstore.Tables
 	if err := sqlstore.Migrate[ID](t.Context(), db, s.dialect, tables); err != nil {
 		t.Fatal(err)
 	}
-	if err := sqlstore.VerifySchema(t.Context(), db, s.dialect, tables); err != nil {
+	if err := sqlstore.VerifySchema[ID](t.Context(), db, s.dialect, tables); err != nil {
 		t.Fatal(err)
 	}
 	return db
@@ -178,7 +181,7 @@ func TestMigrateConcurrentlyOnServers(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if err := sqlstore.VerifySchema(t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
+			if err := sqlstore.VerifySchema[uuid.UUID](t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -44,7 +44,7 @@ func migrated[ID sqlstore.UserID](t testing.TB, tables sqlstore.Tables) *sql.DB 
 	if err := sqlstore.Migrate[ID](t.Context(), db, sqlstore.SQLite, tables); err != nil {
 		t.Fatal(err)
 	}
-	if err := sqlstore.VerifySchema(t.Context(), db, sqlstore.SQLite, tables); err != nil {
+	if err := sqlstore.VerifySchema[ID](t.Context(), db, sqlstore.SQLite, tables); err != nil {
 		t.Fatal(err)
 	}
 	return db
@@ -111,7 +111,7 @@ func TestMigrateConcurrently(t *testing.T) {
 		is_verified BOOLEAN, is_superuser BOOLEAN, created_at INTEGER, token_version INTEGER, nickname TEXT)`); err != nil {
 		t.Fatal(err)
 	}
-	if err := sqlstore.VerifySchema(t.Context(), db, sqlstore.SQLite, tables); !errors.Is(err, sqlstore.ErrSchemaMismatch) {
+	if err := sqlstore.VerifySchema[uuid.UUID](t.Context(), db, sqlstore.SQLite, tables); !errors.Is(err, sqlstore.ErrSchemaMismatch) {
 		t.Errorf("VerifySchema of an empty database returned %v, want ErrSchemaMismatch", err)
 	}
 	var wg sync.WaitGroup
@@ -123,7 +123,7 @@ func TestMigrateConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := sqlstore.VerifySchema(t.Context(), db, sqlstore.SQLite, tables); err != nil {
+	if err := sqlstore.VerifySchema[uuid.UUID](t.Context(), db, sqlstore.SQLite, tables); err != nil {
 		t.Error(err)
 	}
 }

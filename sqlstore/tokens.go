@@ -47,6 +47,7 @@ type TokensConfig struct {
 type Tokens[ID UserID] struct {
 	store
 	lifetime, grace    time.Duration
+	name               string // of the table
 	table, revocations string // quoted
 }
 
@@ -55,9 +56,18 @@ var (
 	_ strategy.RevocationLog[int64] = (*Tokens[int64])(nil)
 )
 
-// NewTokens returns a store of tokens. It does no I/O. It returns an error if a field of cfg
+// NewTokens returns a store of access tokens. It does no I/O. It returns an error if a field of cfg
 // is invalid.
 func NewTokens[ID UserID](db *sql.DB, dialect Dialect, cfg TokensConfig) (*Tokens[ID], error) {
+	return newTokens[ID](db, dialect, cfg, func(t Tables) string { return t.AccessTokens })
+}
+
+// NewAPITokens is NewTokens for the tokens of scripts, which have a table of their own.
+func NewAPITokens[ID UserID](db *sql.DB, dialect Dialect, cfg TokensConfig) (*Tokens[ID], error) {
+	return newTokens[ID](db, dialect, cfg, func(t Tables) string { return t.APITokens })
+}
+
+func newTokens[ID UserID](db *sql.DB, dialect Dialect, cfg TokensConfig, table func(Tables) string) (*Tokens[ID], error) {
 	s, err := newStore(db, dialect, "TokensConfig", cfg.Tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, err
@@ -69,8 +79,8 @@ func NewTokens[ID UserID](db *sql.DB, dialect Dialect, cfg TokensConfig) (*Token
 		return nil, fmt.Errorf("sqlstore: TokensConfig.Grace is %v: it must not be negative; 0 means 5 minutes", cfg.Grace)
 	}
 	t := &Tokens[ID]{
-		store: s, lifetime: cfg.Lifetime, grace: cfg.Grace,
-		table: dialect.quote(s.tables.AccessTokens), revocations: dialect.quote(s.tables.Revocations),
+		store: s, lifetime: cfg.Lifetime, grace: cfg.Grace, name: table(s.tables),
+		table: dialect.quote(table(s.tables)), revocations: dialect.quote(s.tables.Revocations),
 	}
 	if t.grace == 0 {
 		t.grace = 5 * time.Minute
@@ -233,7 +243,7 @@ func (t *Tokens[ID]) ByUser(ctx context.Context, userID ID, after strategy.Posit
 		for _, values := range rows {
 			token, err := parseToken[ID](values)
 			if err != nil {
-				unread = append(unread, func() { invalid(ctx, &t.store, t.tables.AccessTokens, token.ID, token.UserID, err) })
+				unread = append(unread, func() { invalid(ctx, &t.store, t.name, token.ID, token.UserID, err) })
 				continue
 			}
 			tokens = append(tokens, token)
@@ -301,7 +311,7 @@ func (t *Tokens[ID]) valid(ctx context.Context, rows [][]any) (strategy.AccessTo
 	}
 	token, err := parseToken[ID](rows[0])
 	if err != nil {
-		invalid(ctx, &t.store, t.tables.AccessTokens, token.ID, token.UserID, err)
+		invalid(ctx, &t.store, t.name, token.ID, token.UserID, err)
 		return strategy.AccessToken[ID]{}, fmt.Errorf("sqlstore: %w: %w", strategy.ErrTokenNotFound, err)
 	}
 	return token, nil

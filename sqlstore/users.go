@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -20,6 +21,16 @@ import (
 type UsersConfig struct {
 	// Tables are the names of the tables.
 	Tables Tables
+
+	// AnyCase finds accounts whose address is stored in another spelling than
+	// account.NormalizeEmail's, such as John@Example.com: for a table that another program has
+	// filled. Every look-up then compares LOWER(email), for which the table should have an index.
+	// Of several accounts whose addresses have the same normal form, only the one that is stored
+	// in this form is found, or none. Letters outside ASCII must be all small or all capital,
+	// except where the database's LOWER knows them. List compares addresses as they are stored.
+	// Default false: only the same spelling is found, also in a table whose collation ignores
+	// case or accents.
+	AnyCase bool
 
 	// Timeout bounds every call whose context has no deadline. Default 3 seconds.
 	Timeout time.Duration
@@ -40,6 +51,11 @@ type UsersConfig struct {
 // Make it with [NewUsers]. [Migrate] makes a table without columns of the application; add them,
 // or make the table before. It is safe for concurrent use.
 //
+// Another program may have made the table. Its creation times may be milliseconds since 1970 or
+// have a type for dates; MySQL's driver must use UTC for them, its default. On MySQL, a field of the
+// type time.Time needs the driver's parseTime. UUIDs have the type UUID, or are text with hyphens
+// in lower case. Flags have the type BOOLEAN, or are integers on MySQL and SQLite.
+//
 // An account that cannot be read, because a column has a value of another type, is an error of
 // ByID, ByEmail and Edit, and is left out by List, each time with an event of the kind
 // event.InvalidDocument.
@@ -47,7 +63,13 @@ type Users[U strategy.User[ID], ID UserID] struct {
 	store
 	of    func(*U) *account.User[ID]
 	own   []ownField
-	table string // quoted
+	table string  // quoted
+	col   Columns // quoted
+
+	anyCase bool
+
+	mu        sync.Mutex
+	createdAt timeForm // of the column; 0 until it is known
 }
 
 // NewUsers returns a store of accounts. Call NewUsers[Member](db, dialect, cfg) for a struct
@@ -61,28 +83,81 @@ func NewUsers[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.D
 	if s.tables.UsersElsewhere {
 		return nil, errors.New("sqlstore: UsersConfig.Tables.UsersElsewhere is true: set it to false, as the accounts are in this database")
 	}
-	own, err := ownFields(reflect.TypeFor[U](), reflect.TypeFor[account.User[ID]]())
+	own, err := ownFields(reflect.TypeFor[U](), reflect.TypeFor[account.User[ID]](), s.tables.UserColumns)
 	if err != nil {
 		return nil, err
 	}
-	return &Users[U, ID]{s, func(u *U) *account.User[ID] { return P(u).Account() }, own, dialect.quote(s.tables.Users)}, nil
+	return &Users[U, ID]{
+		store: s, of: func(u *U) *account.User[ID] { return P(u).Account() }, own: own,
+		table: dialect.quote(s.tables.Users), col: s.tables.UserColumns.quoted(dialect), anyCase: cfg.AnyCase,
+	}, nil
 }
 
-// userColumns are the columns of an account, in the order of accountValues and parseAccount.
-const userColumns = "id, email, hashed_password, is_active, is_verified, is_superuser, created_at, token_version"
-
-func accountValues[ID UserID](a *account.User[ID]) []any {
-	return []any{userIDValue(a.ID), a.Email, a.HashedPassword.Reveal(), a.Active, a.Verified, a.Superuser, a.CreatedAt.UnixMilli(), a.Version}
+func accountValues[ID UserID](a *account.User[ID], createdAt timeForm) []any {
+	return []any{userIDValue(a.ID), a.Email, a.HashedPassword.Reveal(), a.Active, a.Verified, a.Superuser, createdAt.value(a.CreatedAt), a.Version}
 }
 
-// parseAccount reads the columns of an account. NULL counts as the zero value.
-func parseAccount[ID UserID](values []any) (account.User[ID], error) {
-	for i, zero := range []any{nil, nil, "", false, false, false, nil, int64(0)} {
+// timeForm is the form in which a column has times.
+type timeForm int
+
+const (
+	asMillis timeForm = iota + 1 // milliseconds since 1970
+	asDate                       // a type for dates
+	asText                       // text like sqliteTime
+)
+
+// value returns what is stored for a time.
+func (f timeForm) value(t time.Time) any {
+	switch f {
+	case asDate:
+		return t.UTC()
+	case asText:
+		return t.UTC().Format(sqliteTime)
+	}
+	return t.UnixMilli()
+}
+
+// createdAtForm returns the form of the creation times. It asks the database once.
+func (u *Users[U, ID]) createdAtForm(ctx context.Context) (timeForm, error) {
+	u.mu.Lock()
+	form := u.createdAt
+	u.mu.Unlock()
+	if form != 0 {
+		return form, nil
+	}
+	rows, err := u.db.QueryContext(ctx, "SELECT "+u.col.CreatedAt+" FROM "+u.table+" WHERE 1 = 0")
+	if err != nil {
+		return 0, err
+	}
+	types, err := rows.ColumnTypes()
+	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
+		return 0, err
+	}
+	switch u.dialect.kindOf(types[0].DatabaseTypeName()) {
+	case kindTime:
+		form = asDate
+	case kindText:
+		form = asText
+	default:
+		form = asMillis
+	}
+	if u.dialect == SQLite && form == asDate {
+		form = asText
+	}
+	u.mu.Lock()
+	u.createdAt = form
+	u.mu.Unlock()
+	return form, nil
+}
+
+// parseAccount reads the columns of an account. See Columns about NULL.
+func parseAccount[ID UserID](columns Columns, values []any) (account.User[ID], error) {
+	for i, null := range []any{nil, nil, "", true, false, false, nil, int64(0)} {
 		if values[i] == nil {
-			values[i] = zero
+			values[i] = null
 		}
 	}
-	r := &row{columns: strings.Split(userColumns, ", "), values: values}
+	r := &row{columns: columns.list(), values: values}
 	a := account.User[ID]{
 		ID: userID[ID](r), Email: r.string(), HashedPassword: account.NewPasswordHash(r.string()), Active: r.bool(), Verified: r.bool(),
 		Superuser: r.bool(), CreatedAt: r.time(), Version: r.int64(),
@@ -92,11 +167,23 @@ func parseAccount[ID UserID](values []any) (account.User[ID], error) {
 
 // columnList returns the quoted names of all columns.
 func (u *Users[U, ID]) columnList() string {
-	names := []string{userColumns}
+	names := u.col.list()
 	for _, f := range u.own {
-		names = append(names, f.column)
+		names = append(names, u.dialect.quote(f.column))
 	}
-	return u.dialect.columns(strings.Join(names, ", "))
+	return strings.Join(names, ", ")
+}
+
+// checkColumns returns an error wrapping ErrSchemaMismatch if the table lacks a column of U.
+func (u *Users[U, ID]) checkColumns(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, u.timeout)
+	defer cancel()
+	_, err := u.query(ctx, u.db, "SELECT "+u.columnList()+" FROM "+u.table+" WHERE 1 = 0")
+	if err != nil && ctx.Err() == nil {
+		var none U
+		err = fmt.Errorf("%w: the table %q must have a column for each field of %T: %w", ErrSchemaMismatch, u.tables.Users, none, err)
+	}
+	return wrap("verify the schema", err)
 }
 
 // Insert implements account.Store.
@@ -104,7 +191,14 @@ func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	ctx, cancel := bounded(ctx, u.timeout)
 	defer cancel()
 	a := u.of(&user)
-	values := accountValues(a)
+	if err := u.taken(ctx, nil, a.Email); err != nil {
+		return err
+	}
+	form, err := u.createdAtForm(ctx)
+	if err != nil {
+		return wrap("find the type of the column "+u.tables.UserColumns.CreatedAt, err)
+	}
+	values := accountValues(a, form)
 	own, err := ownValues(u.own, reflect.ValueOf(user))
 	if err != nil {
 		return err
@@ -112,7 +206,7 @@ func (u *Users[U, ID]) Insert(ctx context.Context, user U) error {
 	values = append(values, own...)
 	_, err = u.write(ctx, "INSERT INTO "+u.table+" ("+u.columnList()+") VALUES ("+placeholders(len(values))+")", values...)
 	if u.dialect.isDuplicate(err) {
-		return u.duplicate(ctx, err, "email = ?", a.Email)
+		return u.duplicate(ctx, err, u.col.Email+" = ?", a.Email)
 	}
 	return wrap("insert the account", err)
 }
@@ -137,12 +231,20 @@ func (u *Users[U, ID]) exists(ctx context.Context, q querier, condition string, 
 
 // ByID implements account.Store and strategy.UserSource.
 func (u *Users[U, ID]) ByID(ctx context.Context, id ID) (U, error) {
-	return u.find(ctx, "id = ?", userIDValue(id))
+	return u.find(ctx, u.col.ID+" = ?", userIDValue(id))
 }
 
 // ByEmail implements account.Store.
 func (u *Users[U, ID]) ByEmail(ctx context.Context, email string) (U, error) {
-	return u.find(ctx, "email = ?", email)
+	if u.anyCase {
+		return u.findAnyCase(ctx, email)
+	}
+	user, err := u.find(ctx, u.col.Email+" = ?", email)
+	if err == nil && u.of(&user).Email != email { // the collation of an application's table may ignore case or accents
+		var none U
+		return none, wrap("find the account", account.ErrUserNotFound)
+	}
+	return user, err
 }
 
 func (u *Users[U, ID]) find(ctx context.Context, condition string, args ...any) (user U, err error) {
@@ -195,7 +297,7 @@ func (u *Users[U, ID]) read(ctx context.Context, condition string, args ...any) 
 
 // scan reads a row. If it cannot, it returns an error and a user with the ID, if that is known.
 func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
-	values := make([]any, strings.Count(userColumns, ",")+1)
+	values := make([]any, len(u.col.fields()))
 	var into []any
 	for i := range values {
 		into = append(into, &values[i])
@@ -206,7 +308,7 @@ func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
 		into = append(into, holders[i].Interface())
 	}
 	scanned := rows.Scan(into...)
-	a, err := parseAccount[ID](values)
+	a, err := parseAccount[ID](u.tables.UserColumns, values)
 	*u.of(&user) = a
 	if err = cmp.Or(scanned, err); err != nil {
 		return user, err
@@ -232,39 +334,39 @@ func (w *where) add(part string, args ...any) {
 
 // conditionsOf returns the condition for the account with an ID that meets the conditions of a
 // change. NULL counts as the zero value.
-func conditionsOf[ID UserID](id ID, c account.Change) (w where) {
-	w.add("id = ?", userIDValue(id))
+func (u *Users[U, ID]) conditionsOf(id ID, c account.Change) (w where) {
+	w.add(u.col.ID+" = ?", userIDValue(id))
 	if c.IfEmail != nil {
-		w.add("email = ?", *c.IfEmail)
+		w.add(u.col.Email+" = ?", *c.IfEmail)
 	}
 	if c.IfPassword != nil {
-		w.add("COALESCE(hashed_password, '') = ?", c.IfPassword.Reveal())
+		w.add("COALESCE("+u.col.HashedPassword+", '') = ?", c.IfPassword.Reveal())
 	}
 	if c.IfVersion != nil {
-		w.add("COALESCE(token_version, 0) = ?", *c.IfVersion)
+		w.add("COALESCE("+u.col.TokenVersion+", 0) = ?", *c.IfVersion)
 	}
 	return w
 }
 
 // assignmentsOf returns the assignments of a change.
-func assignmentsOf(c account.Change) (set where) {
+func (u *Users[U, ID]) assignmentsOf(c account.Change) (set where) {
 	if c.Email != nil {
-		set.add("email = ?", *c.Email)
+		set.add(u.col.Email+" = ?", *c.Email)
 	}
 	if c.Password != nil {
-		set.add("hashed_password = ?", c.Password.Reveal())
+		set.add(u.col.HashedPassword+" = ?", c.Password.Reveal())
 	}
 	if c.Active != nil {
-		set.add("is_active = ?", *c.Active)
+		set.add(u.col.Active+" = ?", *c.Active)
 	}
 	if c.Verified != nil {
-		set.add("is_verified = ?", *c.Verified)
+		set.add(u.col.Verified+" = ?", *c.Verified)
 	}
 	if c.Superuser != nil {
-		set.add("is_superuser = ?", *c.Superuser)
+		set.add(u.col.Superuser+" = ?", *c.Superuser)
 	}
 	if c.RevokeTokens {
-		set.add("token_version = COALESCE(token_version, 0) + 1")
+		set.add(u.col.TokenVersion + " = COALESCE(" + u.col.TokenVersion + ", 0) + 1")
 	}
 	return set
 }
@@ -273,11 +375,22 @@ func assignmentsOf(c account.Change) (set where) {
 func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) error {
 	ctx, cancel := bounded(ctx, u.timeout)
 	defer cancel()
-	conditions, key := conditionsOf(id, change), userIDValue(id)
-	matched, err := u.update(ctx, conditions, assignmentsOf(change))
+	conditions, key := u.conditionsOf(id, change), userIDValue(id)
+	if change.Email != nil {
+		err := u.taken(ctx, &id, *change.Email)
+		if errors.Is(err, account.ErrEmailTaken) {
+			if there, failed := u.exists(ctx, u.db, strings.Join(conditions.parts, " AND "), conditions.args...); failed == nil && !there {
+				err = nil // the update says why
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	matched, err := u.update(ctx, conditions, u.assignmentsOf(change))
 	switch {
 	case u.dialect.isDuplicate(err) && change.Email != nil:
-		return u.duplicate(ctx, err, "email = ? AND id <> ?", *change.Email, key)
+		return u.duplicate(ctx, err, u.col.Email+" = ? AND "+u.col.ID+" <> ?", *change.Email, key)
 	case err != nil:
 		return wrap("change the account", err)
 	case matched:
@@ -285,7 +398,7 @@ func (u *Users[U, ID]) Apply(ctx context.Context, id ID, change account.Change) 
 	}
 	there := false
 	if len(conditions.parts) > 1 {
-		if there, err = u.exists(ctx, u.db, "id = ?", key); err != nil {
+		if there, err = u.exists(ctx, u.db, u.col.ID+" = ?", key); err != nil {
 			return wrap("find the account", err)
 		}
 	}
@@ -349,7 +462,7 @@ func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U,
 	if len(set.parts) == 0 {
 		return user, nil
 	}
-	matched, err := u.update(ctx, conditionsOf(id, account.Change{}), set)
+	matched, err := u.update(ctx, u.conditionsOf(id, account.Change{}), set)
 	if err == nil && !matched {
 		err = account.ErrUserNotFound
 	}
@@ -363,7 +476,7 @@ func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U,
 func (u *Users[U, ID]) List(ctx context.Context, prefix, after string, limit int) ([]U, error) {
 	ctx, cancel := bounded(ctx, u.timeout)
 	defer cancel()
-	email := "email"
+	email := u.col.Email
 	if u.dialect == PostgreSQL {
 		email += ` COLLATE "C"` // byte by byte, also in a table of the application
 	}
@@ -391,7 +504,7 @@ func (u *Users[U, ID]) List(ctx context.Context, prefix, after string, limit int
 // Delete implements account.Store. By the foreign keys, the database deletes the tokens of the
 // user with the account.
 func (u *Users[U, ID]) Delete(ctx context.Context, id ID) error {
-	n, err := u.write(ctx, "DELETE FROM "+u.table+" WHERE id = ?", userIDValue(id))
+	n, err := u.write(ctx, "DELETE FROM "+u.table+" WHERE "+u.col.ID+" = ?", userIDValue(id))
 	if err == nil && n == 0 {
 		err = account.ErrUserNotFound
 	}

@@ -20,11 +20,11 @@ type ownField struct {
 	json   bool // the column has the field in JSON
 }
 
-// ownFields returns the fields of a user struct outside the account.
-func ownFields(user, account reflect.Type) ([]ownField, error) {
-	taken := make(map[string]string) // Go names by columns
-	for column := range strings.SplitSeq(userColumns, ", ") {
-		taken[column] = "the account"
+// ownFields returns the fields of a user struct outside the account, whose columns are given.
+func ownFields(user, account reflect.Type, columns Columns) ([]ownField, error) {
+	taken := make(map[string]string) // Go names by columns in lower case
+	for _, column := range columns.list() {
+		taken[strings.ToLower(column)] = "the account"
 	}
 	var fields []ownField
 	var add func(t reflect.Type, index []int) error
@@ -50,10 +50,10 @@ func ownFields(user, account reflect.Type) ([]ownField, error) {
 			if err := checkName(fmt.Sprintf("the column of the field %s of %v", f.Name, user), name); err != nil {
 				return err
 			}
-			if other := taken[name]; other != "" {
+			if other := taken[strings.ToLower(name)]; other != "" {
 				return fmt.Errorf("sqlstore: the field %s of %v has the column %q, which %s has: give it another one with a db tag", f.Name, user, name, other)
 			}
-			taken[name] = "the field " + f.Name
+			taken[strings.ToLower(name)] = "the field " + f.Name
 			fields = append(fields, ownField{at, f.Type, name, !plain(f.Type)})
 		}
 		return nil

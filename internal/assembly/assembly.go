@@ -1,8 +1,10 @@
 // Package assembly connects the packages as latchkey.New promises, on stores of any kind: for
-// latchkey.New on MongoDB, and for latchkeytest in memory.
+// latchkey.New on MongoDB, for sqlstore on SQL, and for latchkeytest in memory.
 package assembly
 
 import (
+	"context"
+
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -20,6 +22,20 @@ type Config struct {
 
 // Of returns what a latchkey.Config says. Package latchkey sets it.
 var Of func(latchkeyConfig any) Config
+
+// Database is what the methods of a latchkey.Latchkey need of a database. The comments of the
+// methods of the same names are those of latchkey.Latchkey and of package mongostore.
+type Database interface {
+	Ping(ctx context.Context) error
+	EnsureIndexes(ctx context.Context) error
+	VerifyIndexes(ctx context.Context) error
+	CheckIndexes(ctx context.Context) error // VerifyIndexes, and starts no background work
+	Close()
+}
+
+// Attach gives a new latchkey.Latchkey, which has the Parts in its fields, its database and its
+// latchkey.Config. Package latchkey sets it.
+var Attach func(latchkey any, db Database, latchkeyConfig any)
 
 // Stores are the stores.
 type Stores[U any, ID comparable] struct {

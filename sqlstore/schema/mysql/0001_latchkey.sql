@@ -33,6 +33,26 @@ CREATE TABLE IF NOT EXISTS `access_tokens` (
     /* foreign key */ FOREIGN KEY (`user_id`) REFERENCES `users` (`id`) ON DELETE CASCADE /* end */
 ) ENGINE = InnoDB;
 
+CREATE TABLE IF NOT EXISTS `api_tokens` (
+    `id` CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    `token` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL UNIQUE,
+    `user_id` /* user ID */ CHAR(36) CHARACTER SET ascii COLLATE ascii_bin /* end */ NOT NULL,
+    `created_at` BIGINT NOT NULL,
+    `last_used_at` BIGINT,
+    `authenticated_at` BIGINT,
+    `token_version` BIGINT NOT NULL DEFAULT 0,
+    `expires_at` BIGINT,
+    `legacy` BOOLEAN NOT NULL DEFAULT FALSE,
+    `scopes` TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    `name` VARCHAR(1024) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL DEFAULT '',
+    `user_agent` VARCHAR(1024) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL DEFAULT '',
+    `client_ip` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL DEFAULT '',
+    INDEX `api_tokens_created_at` (`created_at`),
+    INDEX `api_tokens_expires_at` (`expires_at`),
+    INDEX `api_tokens_user` (`user_id`, `created_at`, `id`),
+    /* foreign key */ FOREIGN KEY (`user_id`) REFERENCES `users` (`id`) ON DELETE CASCADE /* end */
+) ENGINE = InnoDB;
+
 CREATE TABLE IF NOT EXISTS `revocations` (
     `id` CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     `at` BIGINT NOT NULL,

@@ -32,6 +32,25 @@ CREATE INDEX IF NOT EXISTS "access_tokens_created_at" ON "access_tokens" ("creat
 CREATE INDEX IF NOT EXISTS "access_tokens_expires_at" ON "access_tokens" ("expires_at");
 CREATE INDEX IF NOT EXISTS "access_tokens_user" ON "access_tokens" ("user_id", "created_at", "id");
 
+CREATE TABLE IF NOT EXISTS "api_tokens" (
+    "id" UUID NOT NULL PRIMARY KEY,
+    "token" TEXT COLLATE "C" NOT NULL UNIQUE,
+    "user_id" /* user ID */ UUID /* end */ NOT NULL /* foreign key */ REFERENCES "users" ("id") ON DELETE CASCADE /* end */,
+    "created_at" BIGINT NOT NULL,
+    "last_used_at" BIGINT,
+    "authenticated_at" BIGINT,
+    "token_version" BIGINT NOT NULL DEFAULT 0,
+    "expires_at" BIGINT,
+    "legacy" BOOLEAN NOT NULL DEFAULT FALSE,
+    "scopes" TEXT,
+    "name" TEXT NOT NULL DEFAULT '',
+    "user_agent" TEXT NOT NULL DEFAULT '',
+    "client_ip" TEXT COLLATE "C" NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS "api_tokens_created_at" ON "api_tokens" ("created_at");
+CREATE INDEX IF NOT EXISTS "api_tokens_expires_at" ON "api_tokens" ("expires_at");
+CREATE INDEX IF NOT EXISTS "api_tokens_user" ON "api_tokens" ("user_id", "created_at", "id");
+
 CREATE TABLE IF NOT EXISTS "revocations" (
     "id" UUID NOT NULL PRIMARY KEY,
     "at" BIGINT NOT NULL,
