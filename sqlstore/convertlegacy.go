@@ -211,6 +211,15 @@ func (l *LegacyTokens[ID]) secondOf(ctx context.Context, q querier, query, end s
 	return set, nil
 }
 
+// textOf returns a value that is text.
+func textOf(v any) (string, bool) {
+	if b, ok := v.([]byte); ok {
+		return string(b), true
+	}
+	s, ok := v.(string)
+	return s, ok
+}
+
 // UndoConversion deletes the copies of legacy tokens, and returns their number. The legacy
 // tokens themselves remain. Call it before an application goes back from conversion to
 // fastapi-users; and after the last legacy token has expired, to remove sessions that nobody can

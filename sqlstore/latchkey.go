@@ -28,7 +28,8 @@ import (
 //     error wraps [ErrSchemaMismatch]. Both start the purge: one instance at a time deletes expired
 //     rows every PurgeInterval;
 //   - TTLGrace is how long the purge keeps the row of an expired token;
-//   - AuditRetention, Legacy and Registry must be the zero value.
+//   - Legacy.Collection is the table of fastapi-users' tokens; see [LegacyConfig] and [LegacyTokensOf];
+//   - AuditRetention and Registry must be the zero value.
 //
 // The fields Users, Tokens, Attempts, OneTimeTokens, Legacy and AuditTrail of the Latchkey are nil:
 // they are stores on MongoDB. AuditUsers returns an error.
@@ -71,8 +72,6 @@ func checkConfig(cfg latchkey.Config) error {
 		return errors.New("sqlstore: Config.Registry is set, but it is for MongoDB: remove it; a field is stored in SQL as its driver.Valuer says")
 	case cfg.AuditRetention != 0:
 		return fmt.Errorf("sqlstore: Config.AuditRetention is %v, but the audit trail needs MongoDB: set it to 0, and store the events of OnEvent", cfg.AuditRetention)
-	case cfg.Legacy != mongostore.LegacyConfig{}:
-		return errors.New("sqlstore: Config.Legacy is set, but it needs MongoDB: remove it")
 	case cfg.PurgeInterval < 0:
 		return fmt.Errorf("sqlstore: Config.PurgeInterval is %v: it must not be negative; 0 means 1 minute", cfg.PurgeInterval)
 	}
@@ -83,6 +82,7 @@ func checkConfig(cfg latchkey.Config) error {
 type database[ID UserID] struct {
 	store
 	checkUsers func(context.Context) error // whether the columns of the application's user exist
+	legacy     *LegacyTokens[ID]           // nil if no legacy tokens are accepted
 	purged     []purger
 }
 
@@ -102,7 +102,7 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	tokensConfig := TokensConfig{Tables: tables, Lifetime: cfg.Lifetime, Grace: cfg.TTLGrace, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent}
+	tokensConfig := tokensConfigOf(cfg)
 	tokens, err := NewTokens[ID](db, dialect, tokensConfig)
 	if err != nil {
 		return nil, none, err
@@ -115,8 +115,14 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	d := &database[ID]{s, users.checkColumns, []purger{tokens, attempts, oneTime}}
+	d := &database[ID]{store: s, checkUsers: users.checkColumns, purged: []purger{tokens, attempts, oneTime}}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
+	if cfg.Legacy != (mongostore.LegacyConfig{}) {
+		if d.legacy, err = NewLegacyTokens(tokens, legacyConfigOf(cfg)); err != nil {
+			return nil, none, err
+		}
+		stores.Tokens = d.legacy
+	}
 	if len(cfg.APITokens.Scopes) > 0 {
 		tokensConfig.Lifetime = cfg.APITokens.Lifetime
 		apiTokens, err := NewAPITokens[ID](db, dialect, tokensConfig)
@@ -127,6 +133,26 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 		d.purged = append(d.purged, apiTokens)
 	}
 	return d, stores, nil
+}
+
+// LegacyTokensOf returns the store of legacy tokens that New makes from cfg, for
+// [LegacyTokens.ConvertAll] and [LegacyTokens.UndoConversion].
+func LegacyTokensOf[ID UserID](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*LegacyTokens[ID], error) {
+	tokens, err := NewTokens[ID](db, dialect, tokensConfigOf(cfg))
+	if err != nil {
+		return nil, err
+	}
+	return NewLegacyTokens(tokens, legacyConfigOf(cfg))
+}
+
+func legacyConfigOf(cfg latchkey.Config) LegacyConfig {
+	return LegacyConfig{Table: cfg.Legacy.Collection, Lifetime: cfg.Legacy.Lifetime, Convert: cfg.Legacy.Convert}
+}
+
+func tokensConfigOf(cfg latchkey.Config) TokensConfig {
+	return TokensConfig{
+		Tables: tablesOf(cfg), Lifetime: cfg.Lifetime, Grace: cfg.TTLGrace, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent,
+	}
 }
 
 // tablesOf returns the tables of a configuration.
@@ -150,6 +176,11 @@ func (d *database[ID]) EnsureIndexes(ctx context.Context) error {
 	if err := Migrate[ID](ctx, d.db, d.dialect, d.tables); err != nil {
 		return err
 	}
+	if d.legacy != nil {
+		if err := d.legacy.Migrate(ctx); err != nil {
+			return err
+		}
+	}
 	return d.VerifyIndexes(ctx)
 }
 
@@ -160,7 +191,10 @@ func (d *database[ID]) VerifyIndexes(ctx context.Context) error {
 
 // CheckIndexes implements assembly.Database.
 func (d *database[ID]) CheckIndexes(ctx context.Context) error {
-	return cmp.Or(VerifySchema[ID](ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx))
+	if err := cmp.Or(VerifySchema[ID](ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx)); err != nil || d.legacy == nil {
+		return err
+	}
+	return d.legacy.VerifySchema(ctx)
 }
 
 // Close implements assembly.Database.

@@ -24,8 +24,8 @@ import (
 // LegacyConfig configures [LegacyTokens].
 type LegacyConfig struct {
 	// Table is the table in which fastapi-users keeps its tokens: "accesstoken" with its
-	// SQLAlchemy adapter, unless the application has chosen another name. It must not be
-	// Tables.AccessTokens. Required.
+	// SQLAlchemy adapter, unless the application has chosen another name. It must not be one
+	// of Tables. Required.
 	Table string
 
 	// Lifetime is the lifetime_seconds of fastapi-users' DatabaseStrategy. A legacy token is
@@ -87,13 +87,20 @@ func NewLegacyTokens[ID UserID](tokens *Tokens[ID], cfg LegacyConfig) (*LegacyTo
 	if err := checkName("LegacyConfig.Table", cfg.Table); err != nil {
 		return nil, err
 	}
-	if strings.EqualFold(cfg.Table, tokens.tables.AccessTokens) {
-		return nil, fmt.Errorf("sqlstore: LegacyConfig.Table is %q, and Tables.AccessTokens is %q: give Latchkey's table another name, since fastapi-users would accept the digests that Latchkey writes", cfg.Table, tokens.tables.AccessTokens)
+	for _, own := range tokens.tables.names() {
+		if strings.EqualFold(cfg.Table, own) {
+			return nil, fmt.Errorf("sqlstore: LegacyConfig.Table is %q, and so is a table of Latchkey: give the latter another name, since fastapi-users would accept the digests that Latchkey writes", cfg.Table)
+		}
 	}
 	if cfg.Lifetime < 0 {
 		return nil, fmt.Errorf("sqlstore: LegacyConfig.Lifetime is %v: it must not be negative; 0 means that only TokensConfig.Lifetime counts", cfg.Lifetime)
 	}
 	return &LegacyTokens[ID]{tokens, cfg.Table, tokens.dialect.quote(cfg.Table), cfg.Lifetime, cfg.Convert, make(chan struct{}, maxLegacyLookups)}, nil
+}
+
+// names returns the names of all tables.
+func (t Tables) names() []string {
+	return []string{t.AccessTokens, t.APITokens, t.Revocations, t.Users, t.LoginAttempts, t.OneTimeTokens}
 }
 
 // legacySecret is the length of the tokens of fastapi-users: 32 bytes in base64url.
@@ -251,24 +258,10 @@ func (l *LegacyTokens[ID]) parseOld(values []any) (legacyRow[ID], error) {
 	}
 	x.Digest = token.DigestOf(x.secret)
 	x.CreatedAt = r.legacyTime()
-	text, isText := textOf(values[2])
 	x.UserID = userID[ID](r)
-	if id, ok := any(x.UserID).(uuid.UUID); ok && r.err == nil && isText && text != id.String() {
-		// It would not be found by its user.
-		r.err = fmt.Errorf("the column %q is not a UUID of 36 characters in lower case", "user_id")
-	}
 	x.ID = legacySession(x.CreatedAt, x.Digest)
 	l.limit(&x.AccessToken)
 	return x, r.err
-}
-
-// textOf returns a value that is text.
-func textOf(v any) (string, bool) {
-	if b, ok := v.([]byte); ok {
-		return string(b), true
-	}
-	s, ok := v.(string)
-	return s, ok
 }
 
 // legacyTime reads a time of fastapi-users: microseconds since 1970, or text. It truncates to

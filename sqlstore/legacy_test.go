@@ -88,6 +88,7 @@ func TestLegacyConfigErrorsNameTheField(t *testing.T) {
 	for part, cfg := range map[string]sqlstore.LegacyConfig{
 		`LegacyConfig.Table is ""`:              {},
 		`LegacyConfig.Table is "Access_Tokens"`: {Table: "Access_Tokens"},
+		`LegacyConfig.Table is "users"`:         {Table: "users"},
 		`LegacyConfig.Table is "a$b"`:           {Table: "a$b"},
 		"LegacyConfig.Lifetime is -1ns":         {Table: "old", Lifetime: -1},
 	} {

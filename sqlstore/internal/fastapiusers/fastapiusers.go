@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,6 +163,28 @@ func (a *App[ID]) Login(ctx context.Context, userID ID) (string, error) {
 func (a *App[ID]) Insert(ctx context.Context, token string, createdAt time.Time, userID ID) error {
 	_, err := a.exec(ctx, "INSERT INTO accesstoken (token, created_at, user_id) VALUES (?, ?, ?)", token, a.time(createdAt), a.id(userID))
 	return err
+}
+
+// Row is a row of a token.
+type Row[ID uuid.UUID | int64] struct {
+	Token     string
+	CreatedAt time.Time
+	UserID    ID
+}
+
+// InsertAll inserts many tokens.
+func (a *App[ID]) InsertAll(ctx context.Context, rows []Row[ID]) error {
+	for batch := range slices.Chunk(rows, 200) {
+		var args []any
+		for _, r := range batch {
+			args = append(args, r.Token, a.time(r.CreatedAt), a.id(r.UserID))
+		}
+		values := strings.TrimSuffix(strings.Repeat("(?, ?, ?), ", len(batch)), ", ")
+		if _, err := a.exec(ctx, "INSERT INTO accesstoken (token, created_at, user_id) VALUES "+values, args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Logout deletes a token that is valid: the strategy reads it before.
