@@ -34,7 +34,7 @@ type OAuthAccount[ID comparable] struct {
 }
 
 // OAuthAccountStore keeps the links of accounts to users of identity providers. contrib/oidc uses
-// it. mongostore.OAuthAccounts and memstore.OAuthAccounts are implementations.
+// it. mongostore.OAuthAccounts, sqlstore.OAuthAccounts and memstore.OAuthAccounts are implementations.
 //
 // Every method must be safe for concurrent use, must honour the cancellation of its context, and
 // must be bounded in time, by its own timeout if the context has no deadline. An error that wraps

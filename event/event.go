@@ -18,6 +18,7 @@ type Event struct {
 	ClientIP  string    // of the request; "" if it is unknown. See ContextWithClientIP
 	Reason    Reason    // why a request was denied or a session ended; "" otherwise
 	Err       error     // why something failed; nil otherwise
+	Count     int64     // of Purged: how many rows were deleted; 0 otherwise
 }
 
 // Kind says what happened. Later versions may add kinds.
@@ -62,6 +63,8 @@ const (
 	// AuditDropped: events are missing from the audit trail, because they came faster than they
 	// could be written. Err says how many, and why.
 	AuditDropped Kind = "audit.dropped"
+	// Purged: a purge of sqlstore deleted expired rows. Count. Rows of revocations do not count.
+	Purged Kind = "store.purged"
 )
 
 // Logins.

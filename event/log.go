@@ -48,7 +48,7 @@ func Log(logger *slog.Logger) func(context.Context, Event) {
 
 func logEvent(ctx context.Context, l *slog.Logger, e Event) {
 	level := slog.LevelInfo
-	attrs := make([]slog.Attr, 0, 5)
+	attrs := make([]slog.Attr, 0, 6)
 	if e.UserID != nil {
 		attrs = append(attrs, slog.Any("user_id", e.UserID))
 	}
@@ -60,6 +60,9 @@ func logEvent(ctx context.Context, l *slog.Logger, e Event) {
 	}
 	if e.Reason != "" {
 		attrs = append(attrs, slog.String("reason", string(e.Reason)))
+	}
+	if e.Count != 0 {
+		attrs = append(attrs, slog.Int64("count", e.Count))
 	}
 	if e.Err != nil {
 		if !errors.Is(e.Err, context.Canceled) {

@@ -179,7 +179,7 @@ func audited(e event.Event) bool {
 	switch e.Kind {
 	case event.TouchFailed, event.TokenDenied, event.StoreFailed, event.InvalidDocument, event.CacheSuspended, event.CacheResumed,
 		event.Overloaded, event.LimiterFailed, event.ProxyMisconfigured, event.MailSent, event.MailFailed, event.PasswordRehashed,
-		event.AuditDropped:
+		event.AuditDropped, event.Purged:
 		return false
 	case event.AccessDenied:
 		return e.UserID != nil && (e.Reason == event.ReasonForbidden || e.Reason == event.ReasonScope)

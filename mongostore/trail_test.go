@@ -186,7 +186,7 @@ func TestAuditTrailIgnoresWhatNobodyDid(t *testing.T) {
 		{Kind: event.TouchFailed, UserID: id}, {Kind: event.TokenDenied, Reason: event.ReasonMalformed}, {Kind: event.StoreFailed},
 		{Kind: event.InvalidDocument, UserID: id}, {Kind: event.CacheSuspended}, {Kind: event.CacheResumed}, {Kind: event.Overloaded},
 		{Kind: event.LimiterFailed}, {Kind: event.ProxyMisconfigured}, {Kind: event.MailSent, UserID: id}, {Kind: event.MailFailed, UserID: id},
-		{Kind: event.PasswordRehashed, UserID: id}, {Kind: event.AuditDropped},
+		{Kind: event.PasswordRehashed, UserID: id}, {Kind: event.AuditDropped}, {Kind: event.Purged},
 		{Kind: event.AccessDenied, UserID: id, Reason: event.ReasonNotFresh}, {Kind: event.AccessDenied, Reason: event.ReasonForbidden},
 	} {
 		trail.Record(t.Context(), e)

@@ -40,6 +40,12 @@ type row struct {
 func (r *row) next() any {
 	v := r.values[0]
 	r.values = r.values[1:]
+	return textOf(v)
+}
+
+// textOf returns a value as the driver returned it, but text as a string: MySQL's driver returns
+// bytes, which are no text as an argument.
+func textOf(v any) any {
 	if b, ok := v.([]byte); ok {
 		return string(b)
 	}

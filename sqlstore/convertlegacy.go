@@ -89,7 +89,7 @@ func (l *LegacyTokens[ID]) ConvertAll(ctx context.Context, cfg ConvertConfig) (C
 		}
 		var rows []legacyRow[ID]
 		for _, values := range batch {
-			last = values[0]
+			last = textOf(values[0])
 			row, err := l.parseOld(slices.Clone(values))
 			switch {
 			case err != nil:
@@ -205,19 +205,11 @@ func (l *LegacyTokens[ID]) secondOf(ctx context.Context, q querier, query, end s
 	}
 	set := make(map[string]bool, len(found))
 	for _, values := range found {
-		s, _ := textOf(values[1])
-		set[s] = true
+		if s, ok := textOf(values[1]).(string); ok {
+			set[s] = true
+		}
 	}
 	return set, nil
-}
-
-// textOf returns a value that is text.
-func textOf(v any) (string, bool) {
-	if b, ok := v.([]byte); ok {
-		return string(b), true
-	}
-	s, ok := v.(string)
-	return s, ok
 }
 
 // UndoConversion deletes the copies of legacy tokens, and returns their number. The legacy

@@ -14,7 +14,8 @@ type Dialect int
 // The dialects.
 const (
 	// PostgreSQL is PostgreSQL 13 or later, by any driver whose errors have the method
-	// SQLState, like pgx and lib/pq.
+	// SQLState, like pgx and lib/pq. It cannot store text with a NUL: a field of the application
+	// that has one is an error.
 	PostgreSQL Dialect = iota + 1
 	// MySQL is MySQL 8 or MariaDB 10.5 or later, by the driver go-sql-driver/mysql. User IDs
 	// that are strings must not differ in trailing spaces alone.
@@ -136,6 +137,12 @@ func (d Dialect) isConflict(err error) bool {
 		n := sqliteCode(err) & 0xff
 		return n == 5 || n == 6 // SQLITE_BUSY, SQLITE_LOCKED
 	}
+}
+
+// isImpossible reports whether err is the database's answer that no text of it can have a value:
+// on PostgreSQL, one with a NUL, or one that is not UTF-8.
+func (d Dialect) isImpossible(err error) bool {
+	return d == PostgreSQL && sqlState(err) == "22021" // character_not_in_repertoire
 }
 
 // sqlState returns the SQLSTATE of an error of pgx or lib/pq, or "".

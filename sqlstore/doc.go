@@ -8,6 +8,8 @@
 //   - [Users] is an account.Store and a strategy.UserSource.
 //   - [Attempts] is an account.AttemptStore.
 //   - [OneTimeTokens] is an account.OneTimeTokenStore.
+//   - [OAuthAccounts] is an account.OAuthAccountStore, for contrib/oidc.
+//   - [Purger] deletes expired rows periodically, in one instance at a time.
 //
 // An application's own table of users serves, also with columns of other names: see
 // [Tables.Users] and [Tables.UserColumns].
@@ -30,8 +32,5 @@
 //
 //   - tests of a failing server, and of a cancellation in the middle of a statement; on SQLite, a
 //     statement may wait for its busy_timeout although the Timeout is shorter
-//   - a periodic purge by one instance at a time, with an event; Purge has to be called
-//   - VerifySchema does not compare the types, the unique keys and the indexes
-//   - accounts of other providers (OAuth), and the former tokens of
-//     strategy.LegacyStore
+//   - the former tokens of strategy.LegacyStore
 package sqlstore

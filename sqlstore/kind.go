@@ -1,30 +1,32 @@
 package sqlstore
 
-import "strings"
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // kind is what a column can hold.
 type kind string
 
 // The kinds.
 const (
-	kindInteger kind = "an integer"
+	kindInteger kind = "integer" // of 64 bits
+	kindSmall   kind = "small integer"
+	kindNumber  kind = "number"
 	kindText    kind = "text"
-	kindBoolean kind = "a boolean"
-	kindUUID    kind = "a UUID"
-	kindTime    kind = "a date and time"
-	kindOther   kind = "another type"
+	kindBoolean kind = "boolean"
+	kindUUID    kind = "UUID"
+	kindTime    kind = "date and time"
+	kindOther   kind = "other"
 )
 
 // kindOf returns the kind of a type that the database or its driver names.
 func (d Dialect) kindOf(name string) kind {
-	name, _, _ = strings.Cut(strings.ToUpper(name), "(")
+	name = strings.ToUpper(name)
+	name, _, _ = strings.Cut(name, "(")
 	has := func(parts ...string) bool {
-		for _, part := range parts {
-			if strings.Contains(name, part) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(name, part) })
 	}
 	switch {
 	case has("UUID", "GUID"):
@@ -33,12 +35,48 @@ func (d Dialect) kindOf(name string) kind {
 		return kindBoolean
 	case has("TIME", "DATE"):
 		return kindTime
-	case has("INTERVAL", "POINT"):
+	case has("INTERVAL", "POINT", "[]"):
 		return kindOther
 	case has("INT", "SERIAL"):
-		return kindInteger
-	case has("CHAR", "TEXT", "CLOB", "ENUM"):
+		if d == SQLite || has("BIG", "INT8") {
+			return kindInteger
+		}
+		return kindSmall
+	case has("NUMERIC", "DECIMAL"):
+		return kindNumber
+	case has("CHAR", "TEXT", "CLOB"):
 		return kindText
 	}
 	return kindOther
 }
+
+// length returns the length in the name of a type, such as 36 of CHAR(36), or 0.
+func length(name string) int {
+	_, rest, _ := strings.Cut(name, "(")
+	digits, _, _ := strings.Cut(rest, ")")
+	n, _ := strconv.Atoi(digits)
+	return n
+}
+
+// accepts reports whether a column that Migrate would make with the type wanted may have the type
+// actual. In the application's table of users, more types serve.
+func (d Dialect) accepts(wanted, actual string, ofUsers bool) bool {
+	want, is := d.kindOf(wanted), d.kindOf(actual)
+	if want == is {
+		return want != kindText || length(wanted) != uuidLength || length(actual) == 0 || length(actual) >= uuidLength
+	}
+	switch want {
+	case kindInteger, kindSmall:
+		return is == kindInteger || is == kindNumber || is == kindSmall && ofUsers
+	case kindBoolean:
+		return d == MySQL && is == kindInteger || d == MySQL && is == kindSmall || d == SQLite && (is == kindInteger || is == kindNumber)
+	case kindUUID:
+		return is == kindText && (length(actual) == 0 || length(actual) >= uuidLength)
+	case kindText:
+		return is == kindUUID
+	}
+	return false
+}
+
+// uuidLength is the length of a UUID as text.
+const uuidLength = 36

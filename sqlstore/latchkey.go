@@ -1,7 +1,6 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -83,12 +82,7 @@ type database[ID UserID] struct {
 	store
 	checkUsers func(context.Context) error // whether the columns of the application's user exist
 	legacy     *LegacyTokens[ID]           // nil if no legacy tokens are accepted
-	purged     []purger
-}
-
-// purger is a store that deletes its expired rows.
-type purger interface {
-	Purge(ctx context.Context) (int64, error)
+	purger     *Purger
 }
 
 func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*database[ID], assembly.Stores[U, ID], error) {
@@ -115,13 +109,14 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	d := &database[ID]{store: s, checkUsers: users.checkColumns, purged: []purger{tokens, attempts, oneTime}}
+	var legacy *LegacyTokens[ID]
+	purged := []purgeable{tokens, attempts, oneTime}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
 	if cfg.Legacy != (mongostore.LegacyConfig{}) {
-		if d.legacy, err = NewLegacyTokens(tokens, legacyConfigOf(cfg)); err != nil {
+		if legacy, err = NewLegacyTokens(tokens, legacyConfigOf(cfg)); err != nil {
 			return nil, none, err
 		}
-		stores.Tokens = d.legacy
+		stores.Tokens = legacy
 	}
 	if len(cfg.APITokens.Scopes) > 0 {
 		tokensConfig.Lifetime = cfg.APITokens.Lifetime
@@ -130,9 +125,13 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 			return nil, none, err
 		}
 		stores.APITokens = apiTokens
-		d.purged = append(d.purged, apiTokens)
+		purged = append(purged, apiTokens)
 	}
-	return d, stores, nil
+	purger, err := NewPurger(db, dialect, PurgerConfig{Tables: tables, Interval: cfg.PurgeInterval, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent}, purged...)
+	if err != nil {
+		return nil, none, err
+	}
+	return &database[ID]{s, users.checkColumns, legacy, purger}, stores, nil
 }
 
 // LegacyTokensOf returns the store of legacy tokens that New makes from cfg, for
@@ -186,16 +185,25 @@ func (d *database[ID]) EnsureIndexes(ctx context.Context) error {
 
 // VerifyIndexes implements assembly.Database.
 func (d *database[ID]) VerifyIndexes(ctx context.Context) error {
-	return d.CheckIndexes(ctx)
+	err := d.CheckIndexes(ctx)
+	if err == nil {
+		d.purger.Start()
+	}
+	return err
 }
 
 // CheckIndexes implements assembly.Database.
 func (d *database[ID]) CheckIndexes(ctx context.Context) error {
-	if err := cmp.Or(VerifySchema[ID](ctx, d.db, d.dialect, d.tables), d.checkUsers(ctx)); err != nil || d.legacy == nil {
+	err := VerifySchema[ID](ctx, d.db, d.dialect, d.tables)
+	if err != nil && !errors.Is(err, ErrSchemaMismatch) {
 		return err
 	}
-	return d.legacy.VerifySchema(ctx)
+	err = errors.Join(err, d.checkUsers(ctx))
+	if d.legacy != nil {
+		err = errors.Join(err, d.legacy.VerifySchema(ctx))
+	}
+	return err
 }
 
 // Close implements assembly.Database.
-func (d *database[ID]) Close() {}
+func (d *database[ID]) Close() { d.purger.Close() }

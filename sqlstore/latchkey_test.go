@@ -133,7 +133,7 @@ func TestNewRefusesConfigurations(t *testing.T) {
 	}{
 		"a registry of BSON":            {latchkey.Config{Registry: bson.NewRegistry()}, "Config.Registry"},
 		"an audit trail":                {latchkey.Config{AuditRetention: time.Hour}, "Config.AuditRetention is 1h0m0s"},
-		"legacy tokens without a table":      {latchkey.Config{Legacy: mongostore.LegacyConfig{Lifetime: 1}}, "LegacyConfig.Table"},
+		"legacy tokens without a table": {latchkey.Config{Legacy: mongostore.LegacyConfig{Lifetime: 1}}, "LegacyConfig.Table"},
 		"a negative purge interval":     {latchkey.Config{PurgeInterval: -1}, "Config.PurgeInterval is -1ns"},
 		"a negative lifetime":           {latchkey.Config{Lifetime: -1}, "Lifetime is -1ns"},
 		"a negative timeout":            {latchkey.Config{Timeout: -1}, "Config.Timeout is -1ns"},
@@ -168,5 +168,39 @@ func TestNewInt64ID(t *testing.T) {
 			t.Fatalf("NewInt64ID returned %d", id)
 		}
 		seen[id] = true
+	}
+}
+
+// Expired rows go without a call of the application's, and Close ends it.
+func TestNewPurges(t *testing.T) {
+	db := sqlite(t)
+	purged := make(chan event.Event, 1)
+	cfg := cheap(latchkey.Config{Lifetime: time.Hour, PurgeInterval: time.Millisecond, OnEvent: func(_ context.Context, e event.Event) {
+		if e.Kind == event.Purged {
+			purged <- e
+		}
+	}})
+	lk, err := sqlstore.New[account.User[uuid.UUID]](db, sqlstore.SQLite, uuid.New, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lk.Close()
+	if err := lk.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ann, err := lk.Accounts.Create(t.Context(), account.User[uuid.UUID]{Email: "ann@example.com"}, "correct horse battery staple")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO access_tokens (id, token, user_id, created_at) VALUES (?, 'old', ?, 1)", uuid.NewString(), ann.ID.String()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-purged:
+		if e.Count != 1 {
+			t.Errorf("the event counts %d rows, want 1", e.Count)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the expired token was not removed within 30 seconds")
 	}
 }

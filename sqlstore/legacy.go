@@ -100,7 +100,7 @@ func NewLegacyTokens[ID UserID](tokens *Tokens[ID], cfg LegacyConfig) (*LegacyTo
 
 // names returns the names of all tables.
 func (t Tables) names() []string {
-	return []string{t.AccessTokens, t.APITokens, t.Revocations, t.Users, t.LoginAttempts, t.OneTimeTokens}
+	return []string{t.AccessTokens, t.APITokens, t.Revocations, t.Leases, t.Users, t.LoginAttempts, t.OneTimeTokens, t.OAuthAccounts}
 }
 
 // legacySecret is the length of the tokens of fastapi-users: 32 bytes in base64url.

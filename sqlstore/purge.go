@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"time"
+
+	"github.com/latchkey-go/latchkey/internal/follow"
 )
 
 const (
@@ -20,18 +22,7 @@ const (
 // purge deletes the rows in which a column has a time before another, in batches, and returns
 // their number. The Timeout bounds each batch.
 func (s *store) purge(ctx context.Context, table, column string, before time.Time) (total int64, err error) {
-	condition := column + " < ?"
-	ms := before.UnixMilli()
-	statement := "DELETE FROM " + table + " WHERE " + condition
-	args := []any{ms}
-	if s.dialect == MySQL {
-		statement += " ORDER BY " + column + " LIMIT ?"
-	} else {
-		// The condition stands twice, because a row can change between the two.
-		statement += " AND id IN (SELECT id FROM " + table + " WHERE " + condition + " ORDER BY " + column + " LIMIT ?)"
-		args = append(args, ms)
-	}
-	args = append(args, purgeBatch)
+	statement, args := purgeBatchOf(s.dialect, table, column, before)
 	for {
 		n, err := s.write(ctx, statement, args...)
 		total += n
@@ -43,6 +34,18 @@ func (s *store) purge(ctx context.Context, table, column string, before time.Tim
 			return total, nil
 		}
 	}
+}
+
+// purgeBatchOf returns the statement of a batch with its arguments.
+func purgeBatchOf(dialect Dialect, table, column string, before time.Time) (statement string, args []any) {
+	condition := column + " < ?"
+	ms := before.UnixMilli()
+	statement = "DELETE FROM " + table + " WHERE " + condition
+	if dialect == MySQL {
+		return statement + " ORDER BY " + column + " LIMIT ?", []any{ms, purgeBatch}
+	}
+	// The condition stands twice, because a row can change between the two.
+	return statement + " AND id IN (SELECT id FROM " + table + " WHERE " + condition + " ORDER BY " + column + " LIMIT ?)", []any{ms, ms, purgeBatch}
 }
 
 // Purge removes the tokens that are older than Lifetime plus Grace, those whose own expiry was
@@ -58,7 +61,7 @@ func (t *Tokens[ID]) Purge(ctx context.Context) (int64, error) {
 	}
 	if err == nil {
 		// This process's clock may be ahead of the server's.
-		_, err = t.purge(ctx, t.revocations, "at", t.now().Add(-revocationsKept-maxClockSkew))
+		_, err = t.purge(ctx, t.revocations, "at", t.now().Add(-revocationsKept-follow.MaxClockSkew))
 	}
 	return total, err
 }

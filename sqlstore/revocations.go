@@ -9,17 +9,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/internal/follow"
 	"github.com/latchkey-go/latchkey/strategy"
-)
-
-const (
-	// revocationsOverlap is how far before its latest revocation a follower reads again.
-	// Concurrent writes can become visible later, and after a failover the times come
-	// from another server's clock.
-	revocationsOverlap = 10 * time.Second
-	// maxClockSkew is the largest difference between the server's clock and this
-	// process's clock.
-	maxClockSkew = time.Hour
 )
 
 // revocationColumns are the columns of a revocation. at is by the server's clock, as the
@@ -52,79 +43,34 @@ func (t *Tokens[ID]) PublishRevocation(ctx context.Context, r strategy.Revocatio
 
 // FollowRevocations implements strategy.RevocationLog.
 func (t *Tokens[ID]) FollowRevocations() (next func(context.Context) ([]strategy.Revocation[ID], error)) {
-	return (&revocationFollower[ID]{tokens: t, seen: make(map[uuid.UUID]time.Time)}).next
+	follower := follow.New[uuid.UUID, strategy.Revocation[ID]](t.now)
+	return func(ctx context.Context) ([]strategy.Revocation[ID], error) {
+		ctx, cancel := bounded(ctx, t.timeout)
+		defer cancel()
+		return follower.Next(func(from time.Time, last bool) ([]follow.Row[uuid.UUID, strategy.Revocation[ID]], error) {
+			return t.revocationsFrom(ctx, from, last)
+		})
+	}
 }
 
-// revocationFollower polls for new revocations.
-type revocationFollower[ID UserID] struct {
-	tokens   *Tokens[ID]
-	began    bool
-	latest   time.Time                 // the time of the latest revocation read
-	latestAt time.Time                 // when it was read, by the monotonic clock
-	seen     map[uuid.UUID]time.Time   // times of the revocations read, by their IDs
-	pending  []strategy.Revocation[ID] // read, but not returned yet
-}
-
-// next returns one error for a row that it cannot read; the following call returns the other
-// revocations. A cache then notices the unread revocation when its entries expire, after
-// MaxStaleness.
-func (f *revocationFollower[ID]) next(ctx context.Context) ([]strategy.Revocation[ID], error) {
-	t := f.tokens
-	ctx, cancel := bounded(ctx, t.timeout)
-	defer cancel()
-	from, order := f.from(), " ORDER BY at"
-	if !f.began { // the latest revocation shows the server's time
+// revocationsFrom returns the revocations from a time on, or only the latest of them.
+func (t *Tokens[ID]) revocationsFrom(ctx context.Context, from time.Time, last bool) (all []follow.Row[uuid.UUID, strategy.Revocation[ID]], err error) {
+	order := " ORDER BY at"
+	if last {
 		order = " ORDER BY at DESC LIMIT 1"
 	}
 	rows, err := t.query(ctx, t.db, "SELECT "+t.dialect.columns(revocationColumns)+" FROM "+t.revocations+" WHERE at >= ?"+order, from.UnixMilli())
 	if err != nil {
 		return nil, wrap("read the revocations", err)
 	}
-	var unread error
-	tooLate := t.now().Add(maxClockSkew)
 	for _, values := range rows {
 		id, at, r, err := parseRevocation[ID](values)
-		if _, seen := f.seen[id]; seen {
-			continue
+		if err != nil {
+			err = fmt.Errorf("sqlstore: read the revocation %v: %w", id, err)
 		}
-		f.seen[id] = at
-		if at.After(f.latest) && at.Before(tooLate) {
-			f.latest, f.latestAt = at, time.Now()
-		}
-		if err == nil {
-			f.pending = append(f.pending, r)
-		} else if f.began { // at the beginning, nothing is cached
-			unread = fmt.Errorf("sqlstore: read the revocation %v: %w", id, err)
-		}
+		all = append(all, follow.Row[uuid.UUID, strategy.Revocation[ID]]{Key: id, At: at, Revocation: r, Err: err})
 	}
-	f.began = true
-	for id, at := range f.seen {
-		if at.Before(from) {
-			delete(f.seen, id)
-		}
-	}
-	if unread != nil {
-		return nil, unread
-	}
-	revocations := f.pending
-	f.pending = nil
-	return revocations, nil
-}
-
-// from returns the time from which next reads: the overlap before the latest revocation.
-// Late writes arrive within the overlap, so it shrinks as time passes. Without new
-// revocations, next therefore stops reading the old ones again.
-func (f *revocationFollower[ID]) from() time.Time {
-	if f.latest.IsZero() {
-		return time.UnixMilli(0)
-	}
-	from := f.latest.Add(-max(0, revocationsOverlap-time.Since(f.latestAt)))
-	// If the server's clock was ahead and has been set back, new revocations have
-	// earlier times than the latest one.
-	if now := f.tokens.now().Add(-revocationsOverlap); now.Before(from) {
-		return now
-	}
-	return from
+	return all, nil
 }
 
 // parseRevocation reads a row.

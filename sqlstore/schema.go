@@ -29,6 +29,8 @@ type Tables struct {
 	// Revocations has the revocations that processes publish to each other. Default
 	// "revocations".
 	Revocations string
+	// Leases has the lease of the [Purger] that purges. Default "leases".
+	Leases string
 	// Users has the accounts. It can be the application's own table, with columns of its own.
 	// Default "users".
 	Users string
@@ -38,6 +40,9 @@ type Tables struct {
 	LoginAttempts string
 	// OneTimeTokens has the tokens that are mailed to users. Default "one_time_tokens".
 	OneTimeTokens string
+	// OAuthAccounts has the links of accounts to users of identity providers. Default
+	// "oauth_accounts".
+	OAuthAccounts string
 	// UsersElsewhere means that the accounts are in another database: there is no table of
 	// users, and no foreign key to it.
 	UsersElsewhere bool
@@ -48,13 +53,15 @@ func (t Tables) withDefaults() (Tables, error) {
 	t.AccessTokens = cmp.Or(t.AccessTokens, "access_tokens")
 	t.APITokens = cmp.Or(t.APITokens, "api_tokens")
 	t.Revocations = cmp.Or(t.Revocations, "revocations")
+	t.Leases = cmp.Or(t.Leases, "leases")
 	t.Users = cmp.Or(t.Users, "users")
 	t.LoginAttempts = cmp.Or(t.LoginAttempts, "login_attempts")
 	t.OneTimeTokens = cmp.Or(t.OneTimeTokens, "one_time_tokens")
+	t.OAuthAccounts = cmp.Or(t.OAuthAccounts, "oauth_accounts")
 	seen := make(map[string]string)
 	for _, f := range []struct{ field, name string }{
-		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Users", t.Users},
-		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens},
+		{"AccessTokens", t.AccessTokens}, {"APITokens", t.APITokens}, {"Revocations", t.Revocations}, {"Leases", t.Leases}, {"Users", t.Users},
+		{"LoginAttempts", t.LoginAttempts}, {"OneTimeTokens", t.OneTimeTokens}, {"OAuthAccounts", t.OAuthAccounts},
 	} {
 		if err := checkName("Tables."+f.field, f.name); err != nil {
 			return t, err
@@ -80,10 +87,6 @@ func checkName(field, name string) error {
 	}
 	return nil
 }
-
-// ErrSchemaMismatch means that a table or a column is missing, for [errors.Is]. The message
-// names it.
-var ErrSchemaMismatch = errors.New("schema mismatch")
 
 //go:embed schema
 var schemaFiles embed.FS
@@ -145,8 +148,8 @@ func render(text string, dialect Dialect, tables Tables, idType string) string {
 	}
 	text = userIDMark.ReplaceAllLiteralString(text, idType)
 	names := map[string]string{
-		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "users": tables.Users,
-		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens,
+		"access_tokens": tables.AccessTokens, "api_tokens": tables.APITokens, "revocations": tables.Revocations, "leases": tables.Leases, "users": tables.Users,
+		"login_attempts": tables.LoginAttempts, "one_time_tokens": tables.OneTimeTokens, "oauth_accounts": tables.OAuthAccounts,
 	}
 	text = quotedName.ReplaceAllStringFunc(text, func(quoted string) string {
 		name := strings.Trim(quoted, "\"`")
@@ -244,17 +247,19 @@ func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables
 
 // existingIDType returns the type of the users' ID if their table exists, and otherwise "". SQLite
 // does not compare the types of a foreign key.
-func existingIDType(ctx context.Context, conn *sql.Conn, dialect Dialect, tables Tables) (idType string, err error) {
+func existingIDType(ctx context.Context, db interface {
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}, dialect Dialect, tables Tables) (idType string, err error) {
 	if tables.UsersElsewhere || dialect == SQLite {
 		return "", nil
 	}
 	id := tables.UserColumns.ID
 	if dialect == PostgreSQL {
-		err = conn.QueryRowContext(ctx, "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped",
+		err = db.QueryRowContext(ctx, "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped",
 			dialect.quote(tables.Users), id).Scan(&idType)
 	} else {
 		var charset, collation sql.NullString
-		err = conn.QueryRowContext(ctx, "SELECT COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS "+
+		err = db.QueryRowContext(ctx, "SELECT COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS "+
 			"WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND COLUMN_NAME = ?", tables.Users, id).Scan(&idType, &charset, &collation)
 		if charset.Valid && collation.Valid {
 			idType += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
@@ -325,51 +330,4 @@ func locked(ctx context.Context, conn *sql.Conn, dialect Dialect, do func(exec f
 		_ = end("ROLLBACK")
 	}
 	return err
-}
-
-// columns are the columns of each table that the stores use.
-func (t Tables) columns() map[string]string {
-	columns := map[string]string{
-		t.AccessTokens:  tokenColumns,
-		t.APITokens:     tokenColumns,
-		t.Revocations:   revocationColumns,
-		t.LoginAttempts: attemptColumns,
-		t.OneTimeTokens: oneTimeColumns,
-	}
-	if !t.UsersElsewhere {
-		columns[t.Users] = strings.Join(t.UserColumns.list(), ", ")
-	}
-	return columns
-}
-
-// VerifySchema changes nothing, and returns an error wrapping [ErrSchemaMismatch] that names
-// every table that is missing or lacks a column: for an application whose database user may
-// not make tables. It does not compare the types and the indexes.
-func VerifySchema[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
-	tables, err := tables.withDefaults()
-	if err == nil {
-		err = dialect.check()
-	}
-	if err != nil {
-		return err
-	}
-	ctx, cancel := bounded(ctx, defaultTimeout)
-	defer cancel()
-	if err := db.PingContext(ctx); err != nil {
-		return wrap("verify the schema", err)
-	}
-	var problems []error
-	for table, columns := range tables.columns() {
-		rows, err := db.QueryContext(ctx, "SELECT "+dialect.columns(columns)+" FROM "+dialect.quote(table)+" WHERE 1 = 0")
-		if err == nil {
-			err = errors.Join(rows.Err(), rows.Close())
-		}
-		if err := ctx.Err(); err != nil {
-			return wrap("verify the schema", err)
-		}
-		if err != nil {
-			problems = append(problems, fmt.Errorf("sqlstore: the table %q: %w: %w", table, ErrSchemaMismatch, err))
-		}
-	}
-	return errors.Join(problems...)
 }

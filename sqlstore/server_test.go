@@ -51,15 +51,25 @@ func servers(t *testing.T) (all []server) {
 // open returns an empty schema or database, which is dropped when the test ends.
 func (s server) open(t testing.TB) *sql.DB {
 	t.Helper()
+	return openDB(t, s.create(t))
+}
+
+// create makes an empty schema or database, which is dropped when the test ends, and returns how
+// to connect to it.
+func (s server) create(t testing.TB) source {
+	t.Helper()
+	if s.dialect == sqlstore.SQLite {
+		return sqliteFile(t)
+	}
 	name := fmt.Sprintf("lk_%x", rand.Uint64())
-	driver, dsn, create, drop := "pgx", "", "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE"
+	from, create, drop := source{driver: "pgx"}, "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE"
 	if s.dialect == sqlstore.MySQL {
 		cfg, err := mysql.ParseDSN(s.dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
 		cfg.DBName = name
-		driver, dsn, create, drop = "mysql", cfg.FormatDSN(), "CREATE DATABASE "+name, "DROP DATABASE "+name
+		from, create, drop = source{"mysql", cfg.FormatDSN()}, "CREATE DATABASE "+name, "DROP DATABASE "+name
 	} else {
 		u, err := url.Parse(s.dsn)
 		if err != nil {
@@ -68,28 +78,54 @@ func (s server) open(t testing.TB) *sql.DB {
 		q := u.Query()
 		q.Set("search_path", name)
 		u.RawQuery = q.Encode()
-		dsn = u.String()
+		from.dsn = u.String()
 	}
-	admin, err := sql.Open(driver, s.dsn)
+	admin, err := sql.Open(from.driver, s.dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := admin.ExecContext(t.Context(), create); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open(driver, dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db.SetMaxOpenConns(16)
 	t.Cleanup(func() {
-		_ = db.Close()
 		if _, err := admin.Exec(drop); err != nil {
 			t.Error(err)
 		}
 		_ = admin.Close()
 	})
+	return from
+}
+
+// source is how to connect to a database: the name of a driver, and its data source name.
+type source struct{ driver, dsn string }
+
+// openDB connects to a database until the test ends.
+func openDB(t testing.TB, from source) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(from.driver, from.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(16)
+	db.SetMaxIdleConns(16) // a new connection is slow
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return db
+}
+
+// onEach runs a test on SQLite, and on each server of LATCHKEY_TEST_SQL_DSN.
+func onEach(t *testing.T, test func(*testing.T, server)) {
+	t.Helper()
+	all := []server{{dialect: sqlstore.SQLite}}
+	if os.Getenv("LATCHKEY_TEST_SQL_DSN") != "" {
+		all = append(all, servers(t)...)
+	}
+	for _, s := range all {
+		t.Run(s.dialect.String(), func(t *testing.T) { test(t, s) })
+	}
 }
 
 // serverDB returns a database with Latchkey's tables.

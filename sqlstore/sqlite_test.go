@@ -24,17 +24,14 @@ var elsewhere = sqlstore.Tables{UsersElsewhere: true}
 // sqlite returns an empty database in a file.
 func sqlite(t testing.TB) *sql.DB {
 	t.Helper()
+	return openDB(t, sqliteFile(t))
+}
+
+// sqliteFile returns how to connect to an empty database in a file.
+func sqliteFile(t testing.TB) source {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "test.db")
-	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
+	return source{"sqlite", "file:" + file + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate"}
 }
 
 // migrated returns a database with Latchkey's tables.

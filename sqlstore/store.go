@@ -235,6 +235,6 @@ func (s *store) takeIn(ctx context.Context, tx *sql.Tx, table, columns, conditio
 	if err != nil || len(rows) == 0 {
 		return rows, err
 	}
-	_, err = s.exec(ctx, tx, remove+key+" = ?", rows[0][0])
+	_, err = s.exec(ctx, tx, remove+key+" = ?", textOf(rows[0][0]))
 	return rows, err
 }

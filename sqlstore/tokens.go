@@ -205,7 +205,7 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 			if err != nil || len(rows) == 0 {
 				return err
 			}
-			id := rows[0][0]
+			id := textOf(rows[0][0])
 			if _, err := t.exec(ctx, tx, update+"id = ?", append(args, id)...); err != nil {
 				return err
 			}

@@ -252,6 +252,8 @@ func (u *Users[U, ID]) find(ctx context.Context, condition string, args ...any) 
 	defer cancel()
 	users, invalid, err := u.read(ctx, condition, args...)
 	switch {
+	case u.dialect.isImpossible(err):
+		err = account.ErrUserNotFound
 	case err != nil:
 	case len(invalid) > 0:
 		u.report(ctx, invalid)
@@ -489,6 +491,9 @@ func (u *Users[U, ID]) List(ctx context.Context, prefix, after string, limit int
 	condition := strings.Join(w.parts, " AND ") + " ORDER BY " + email + " LIMIT ?"
 	for ask := limit; ; ask *= 2 {
 		users, invalid, err := u.read(ctx, condition, append(w.args[:len(w.args):len(w.args)], ask)...)
+		if u.dialect.isImpossible(err) {
+			return nil, nil
+		}
 		if err != nil {
 			return nil, wrap("list the accounts", err)
 		}

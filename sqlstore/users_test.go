@@ -1,6 +1,7 @@
 package sqlstore_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -61,5 +62,26 @@ func testUsers[ID sqlstore.UserID](t *testing.T, newID func() ID) {
 		}
 		var _ strategy.UserSource[member[ID], ID] = users
 		return users
+	})
+}
+
+// Requests can have text that PostgreSQL cannot store. No account has it.
+func TestTextThatTheDatabaseCannotStoreIsNotFound(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		users, err := sqlstore.NewUsers[account.User[int64]](serverDB[int64](t, s, sqlstore.Tables{}), s.dialect, sqlstore.UsersConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := users.Insert(t.Context(), account.User[int64]{ID: 1, Email: "ann@example.com", CreatedAt: time.UnixMilli(1)}); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"ann@example.com\x00", "\x00", "ann\xff@example.com"} {
+			if _, err := users.ByEmail(t.Context(), text); !errors.Is(err, account.ErrUserNotFound) {
+				t.Errorf("ByEmail(%q) returned %v, want ErrUserNotFound", text, err)
+			}
+			if list, err := users.List(t.Context(), text, "", 10); err != nil || len(list) > 0 {
+				t.Errorf("List with the prefix %q returned %d accounts and the error %v, want none", text, len(list), err)
+			}
+		}
 	})
 }

@@ -626,6 +626,7 @@ func TestSessionTextsAreTruncated(t *testing.T) {
 		{"a character across the limit is removed", strings.Repeat("x", 99) + "é", strings.Repeat("x", 99)},
 		{"a character of four bytes across the limit is removed", strings.Repeat("x", 97) + "🔑", strings.Repeat("x", 97)},
 		{"invalid UTF-8 is replaced", "a\xff\xfeb", "a�b"},
+		{"a NUL is replaced", "a\x00b", "a�b"},
 		{"invalid UTF-8 is replaced before it is cut", strings.Repeat("x", 99) + "\xff", strings.Repeat("x", 99)},
 		{"the empty string stays", "", ""},
 	} {

@@ -69,9 +69,9 @@ func WithReplaced(tokens ...string) TokenOption {
 	return func(o *tokenOptions) { o.replaces = append(o.replaces, tokens...) }
 }
 
-// bound returns valid UTF-8 of at most n bytes.
+// bound returns valid UTF-8 of at most n bytes, without NULs, which PostgreSQL cannot store.
 func bound(s string, n int) string {
-	s = strings.ToValidUTF8(s, "�")
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "�"), "\x00", "�")
 	if len(s) <= n {
 		return s
 	}

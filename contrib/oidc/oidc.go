@@ -146,7 +146,7 @@ func New[U strategy.User[ID], ID comparable](auth *ginauth.Auth[U], accounts *ac
 	case accounts == nil:
 		return nil, errors.New("oidc: accounts is nil")
 	case links == nil:
-		return nil, errors.New("oidc: links is nil: pass mongostore.NewOAuthAccounts")
+		return nil, errors.New("oidc: links is nil: pass mongostore.NewOAuthAccounts or sqlstore.NewOAuthAccounts")
 	case len(cfg.Providers) == 0:
 		return nil, errors.New("oidc: Config.Providers is empty: add a provider")
 	case len(cfg.RedirectPaths) > 0 && !auth.AnswersWithCookie():

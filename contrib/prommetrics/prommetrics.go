@@ -77,6 +77,7 @@ var known = map[event.Kind][]event.Reason{
 	event.CacheSuspended:  {""},
 	event.CacheResumed:    {""},
 	event.AuditDropped:    {""},
+	event.Purged:          {""},
 
 	event.LoginSucceeded:  {""},
 	event.Reauthenticated: {""},

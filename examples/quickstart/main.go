@@ -11,14 +11,15 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/latchkey-go/latchkey/examples/internal/demodb"
 	"github.com/latchkey-go/latchkey/examples/internal/serve"
 )
 
 func main() { serve.Main("quickstart", run) }
 
-func parseFlags(args []string, stderr io.Writer) (*serve.Flags, settings, error) {
+func parseFlags(args []string, stderr io.Writer) (*demodb.Flags, settings, error) {
 	var s settings
-	f := serve.NewFlags("quickstart", "127.0.0.1:8080", stderr)
+	f := demodb.NewFlags("quickstart", "127.0.0.1:8080", stderr)
 	f.DurationVar(&s.lifetime, "lifetime", time.Hour, "how long an access token is valid; 0 means until it is revoked")
 	f.DurationVar(&s.remember, "remember", 0, "how long it is valid if the login sends remember=true, longer than -lifetime; 0 means that logins cannot ask for it")
 	f.DurationVar(&s.idleTimeout, "idle-timeout", 0, "how long a session may be idle; 0 means no limit")

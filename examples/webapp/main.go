@@ -15,6 +15,7 @@ import (
 	"github.com/latchkey-go/latchkey"
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/contrib/oidc"
+	"github.com/latchkey-go/latchkey/examples/internal/demodb"
 	"github.com/latchkey-go/latchkey/examples/internal/serve"
 	"github.com/latchkey-go/latchkey/ginauth"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -27,7 +28,7 @@ func main() {
 
 // run serves until ctx is done.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	f := serve.NewFlags("webapp", "127.0.0.1:8081", stderr)
+	f := demodb.NewFlags("webapp", "127.0.0.1:8081", stderr)
 	insecureHTTP := f.Bool("insecure-http", false, "for development: a cookie without Secure, for plain HTTP from another machine, or for a browser that rejects Secure cookies from localhost")
 	issuer := f.String("oidc-issuer", "", "lets users sign in through this OpenID Connect provider; the client secret is in the environment variable OIDC_CLIENT_SECRET")
 	clientID := f.String("oidc-client-id", "", "what the provider calls this website")

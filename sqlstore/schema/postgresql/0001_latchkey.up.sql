@@ -60,6 +60,12 @@ CREATE TABLE IF NOT EXISTS "revocations" (
 );
 CREATE INDEX IF NOT EXISTS "revocations_at" ON "revocations" ("at");
 
+CREATE TABLE IF NOT EXISTS "leases" (
+    "name" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    "holder" TEXT COLLATE "C" NOT NULL,
+    "until_at" BIGINT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS "login_attempts" (
     "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     "failures" BIGINT NOT NULL,
@@ -80,3 +86,13 @@ CREATE TABLE IF NOT EXISTS "one_time_tokens" (
 );
 CREATE INDEX IF NOT EXISTS "one_time_tokens_expires_at" ON "one_time_tokens" ("expires_at");
 CREATE INDEX IF NOT EXISTS "one_time_tokens_user" ON "one_time_tokens" ("user_id", "purpose");
+
+CREATE TABLE IF NOT EXISTS "oauth_accounts" (
+    "issuer" TEXT COLLATE "C" NOT NULL,
+    "subject" TEXT COLLATE "C" NOT NULL,
+    "user_id" /* user ID */ UUID /* end */ NOT NULL /* foreign key */ REFERENCES "users" ("id") ON DELETE CASCADE /* end */,
+    "email" TEXT NOT NULL DEFAULT '',
+    "created_at" BIGINT NOT NULL,
+    PRIMARY KEY ("issuer", "subject")
+);
+CREATE INDEX IF NOT EXISTS "oauth_accounts_user" ON "oauth_accounts" ("user_id");

@@ -62,6 +62,12 @@ CREATE TABLE IF NOT EXISTS `revocations` (
     INDEX `revocations_at` (`at`)
 ) ENGINE = InnoDB;
 
+CREATE TABLE IF NOT EXISTS `leases` (
+    `name` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL PRIMARY KEY,
+    `holder` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    `until_at` BIGINT NOT NULL
+) ENGINE = InnoDB;
+
 CREATE TABLE IF NOT EXISTS `login_attempts` (
     `id` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL PRIMARY KEY,
     `failures` BIGINT NOT NULL,
@@ -81,5 +87,17 @@ CREATE TABLE IF NOT EXISTS `one_time_tokens` (
     `expires_at` BIGINT NOT NULL,
     INDEX `one_time_tokens_expires_at` (`expires_at`),
     INDEX `one_time_tokens_user` (`user_id`, `purpose`),
+    /* foreign key */ FOREIGN KEY (`user_id`) REFERENCES `users` (`id`) ON DELETE CASCADE /* end */
+) ENGINE = InnoDB;
+
+-- The issuer and the subject are compared byte by byte, also in trailing spaces.
+CREATE TABLE IF NOT EXISTS `oauth_accounts` (
+    `issuer` VARBINARY(1024) NOT NULL,
+    `subject` VARBINARY(1024) NOT NULL,
+    `user_id` /* user ID */ CHAR(36) CHARACTER SET ascii COLLATE ascii_bin /* end */ NOT NULL,
+    `email` VARCHAR(1024) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL DEFAULT '',
+    `created_at` BIGINT NOT NULL,
+    PRIMARY KEY (`issuer`, `subject`),
+    INDEX `oauth_accounts_user` (`user_id`),
     /* foreign key */ FOREIGN KEY (`user_id`) REFERENCES `users` (`id`) ON DELETE CASCADE /* end */
 ) ENGINE = InnoDB;
