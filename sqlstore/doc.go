@@ -9,6 +9,8 @@
 //   - [Attempts] is an account.AttemptStore.
 //   - [OneTimeTokens] is an account.OneTimeTokenStore.
 //   - [OAuthAccounts] is an account.OAuthAccountStore, for contrib/oidc.
+//   - [LegacyTokens] is a strategy.LegacyStore: it also accepts the tokens of fastapi-users on
+//     SQLAlchemy.
 //   - [Purger] deletes expired rows periodically, in one instance at a time.
 //
 // An application's own table of users serves, also with columns of other names: see
@@ -32,5 +34,4 @@
 //
 //   - tests of a failing server, and of a cancellation in the middle of a statement; on SQLite, a
 //     statement may wait for its busy_timeout although the Timeout is shorter
-//   - the former tokens of strategy.LegacyStore
 package sqlstore
