@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -169,14 +168,22 @@ func ratio[T ~int64 | ~float64](of, to []T) float64 {
 }
 
 func printTable(w io.Writer, size int, sites []*site) {
-	_, _ = fmt.Fprintf(w, "\n%d tokens:\n\n| | reads | requests/s | of the same by hand | p50 | p99 |\n|---|---|---:|---:|---:|---:|\n", size)
+	head, line := "| | reads | requests/s |", "|---|---|---:|"
 	for _, s := range sites {
-		floor := "—"
-		if i := slices.IndexFunc(sites, func(other *site) bool { return other.Name == s.Floor }); i >= 0 {
-			floor = fmt.Sprintf("%.2f", ratio(s.rates, sites[i].rates))
+		if s.ByHand {
+			head += " of " + s.Name + " |"
+			line += "---:|"
 		}
-		_, _ = fmt.Fprintf(w, "| %s | %s | %.0f | %s | %v | %v |\n", s.Name, s.Reads, load.Median(s.rates), floor,
-			load.Median(s.p50s).Round(10*time.Microsecond), load.Median(s.p99s).Round(10*time.Microsecond))
+	}
+	_, _ = fmt.Fprintf(w, "\n%d tokens:\n\n%s p50 | p99 |\n%s---:|---:|\n", size, head, line)
+	for _, s := range sites {
+		_, _ = fmt.Fprintf(w, "| %s | %s | %.0f |", s.Name, s.Reads, load.Median(s.rates))
+		for _, other := range sites {
+			if other.ByHand {
+				_, _ = fmt.Fprintf(w, " %.2f |", ratio(s.rates, other.rates))
+			}
+		}
+		_, _ = fmt.Fprintf(w, " %v | %v |\n", load.Median(s.p50s).Round(10*time.Microsecond), load.Median(s.p99s).Round(10*time.Microsecond))
 	}
 }
 

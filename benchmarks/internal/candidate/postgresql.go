@@ -132,8 +132,8 @@ type SQLCandidate struct {
 	Name string
 	// Reads describes what a guarded request reads from the database.
 	Reads string
-	// Floor is the name of the candidate that makes the same look-ups by hand. "" means none.
-	Floor string
+	// ByHand is set for a guard by hand that checks the token and its user.
+	ByHand bool
 
 	build func(*PostgreSQL) (*Site, error)
 }
@@ -149,13 +149,12 @@ func (c SQLCandidate) Build(p *PostgreSQL) (*Site, error) {
 
 // OnPostgreSQL returns the candidates on PostgreSQL.
 func OnPostgreSQL() []SQLCandidate {
-	const twoQueries, join = "pgx by hand, two queries", "pgx by hand, one join"
 	return []SQLCandidate{
 		{Name: "scs, pgxstore", Reads: "the session, by its token in plain text; no user", build: scsPostgreSQL},
-		{Name: twoQueries, Reads: "the token, by its digest; the user, by ID", build: pgxTwoQueries},
-		{Name: join, Reads: "the token with its user, by the token's digest", build: pgxJoin},
-		{Name: "Latchkey, token and user", Reads: "the token, by its digest; the user, by ID", Floor: twoQueries, build: latchkeyPostgreSQL(latchkey.Config{})},
-		{Name: "Latchkey, cached", Reads: "nothing; each session again once a minute, and the revocations once a second", Floor: twoQueries, build: latchkeyPostgreSQL(latchkey.Config{Cache: minuteCache})},
+		{Name: "pgx by hand, two queries", Reads: "the token, by its digest; the user, by ID", ByHand: true, build: pgxTwoQueries},
+		{Name: "pgx by hand, one join", Reads: "the token with its user, by the digest", ByHand: true, build: pgxJoin},
+		{Name: "Latchkey, token and user", Reads: "the token with its user, by the digest", build: latchkeyPostgreSQL(latchkey.Config{})},
+		{Name: "Latchkey, cached", Reads: "nothing; each session again once a minute, and the revocations once a second", build: latchkeyPostgreSQL(latchkey.Config{Cache: minuteCache})},
 	}
 }
 
