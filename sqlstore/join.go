@@ -12,6 +12,9 @@ import (
 // tokens is a store of this package on the same *sql.DB with the same Tables.
 func (u *Users[U, ID]) Join(tokens strategy.Store[ID]) func(ctx context.Context, digest string) (strategy.AccessToken[ID], U, error) {
 	t, ok := tokens.(*Tokens[ID])
+	if legacy, isLegacy := tokens.(*LegacyTokens[ID]); isLegacy {
+		t, ok = legacy.Tokens, true
+	}
 	if !ok || t.db != u.db || t.dialect != u.dialect || t.tables != u.tables {
 		return nil
 	}
@@ -23,16 +26,20 @@ func (u *Users[U, ID]) Join(tokens strategy.Store[ID]) func(ctx context.Context,
 		columns = append(columns, "u."+column)
 	}
 	query := u.dialect.bind("SELECT " + strings.Join(columns, ", ") + " FROM " + t.table + " t LEFT JOIN " + u.table + " u ON u." + u.col.ID + " = t.user_id WHERE t.token = ?")
-	return func(ctx context.Context, digest string) (strategy.AccessToken[ID], U, error) {
-		token, user, err := u.joined(ctx, t, query, digest)
+	return func(ctx context.Context, digest string) (token strategy.AccessToken[ID], user U, err error) {
+		ctx, cancel := bounded(ctx, u.timeout)
+		defer cancel()
+		err = retry(ctx, u.dialect, func() error {
+			token, user, err = u.joined(ctx, t, query, digest)
+			return err
+		})
 		return token, user, wrap("find the token with its user", err)
 	}
 }
 
 // joined is what Join returns.
 func (u *Users[U, ID]) joined(ctx context.Context, t *Tokens[ID], query, digest string) (token strategy.AccessToken[ID], user U, err error) {
-	ctx, cancel := bounded(ctx, u.timeout)
-	defer cancel()
+	defer func() { err = ended(ctx, err) }()
 	rows, err := u.db.QueryContext(ctx, query, digest)
 	if err != nil {
 		return token, user, err
