@@ -227,7 +227,7 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 
 // writeReturning executes a write and returns these columns of the rows that it changed. The
 // dialect must be able to.
-func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) (rows [][]any, err error) {
+func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) ([][]any, error) {
 	ctx, cancel := bounded(ctx, s.timeout)
 	defer cancel()
 	return s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
@@ -236,18 +236,27 @@ func (s *store) writeReturning(ctx context.Context, columns, write string, args 
 // take deletes the row that a condition finds, at most one, and returns its columns. The first
 // column must be the primary key. Of concurrent calls one returns the row.
 func (s *store) take(ctx context.Context, table, columns, condition string, args ...any) (rows [][]any, err error) {
-	remove := "DELETE FROM " + table + " WHERE "
 	if s.dialect.returning() {
-		return s.writeReturning(ctx, columns, remove+condition, args...)
+		return s.writeReturning(ctx, columns, "DELETE FROM "+table+" WHERE "+condition, args...)
 	}
-	key, _, _ := strings.Cut(columns, ", ")
 	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		rows, err = s.query(ctx, tx, "SELECT "+s.dialect.columns(columns)+" FROM "+table+" WHERE "+condition+" FOR UPDATE", args...)
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		_, err := s.exec(ctx, tx, remove+key+" = ?", textOf(rows[0][0]))
+		rows, err = s.takeIn(ctx, tx, table, columns, condition, args...)
 		return err
 	})
+	return rows, err
+}
+
+// takeIn is take in a transaction.
+func (s *store) takeIn(ctx context.Context, tx *sql.Tx, table, columns, condition string, args ...any) ([][]any, error) {
+	remove := "DELETE FROM " + table + " WHERE "
+	if s.dialect.returning() {
+		return s.query(ctx, tx, remove+condition+" RETURNING "+s.dialect.columns(columns), args...)
+	}
+	key, _, _ := strings.Cut(columns, ", ")
+	rows, err := s.query(ctx, tx, "SELECT "+s.dialect.columns(columns)+" FROM "+table+" WHERE "+condition+" FOR UPDATE", args...)
+	if err != nil || len(rows) == 0 {
+		return rows, err
+	}
+	_, err = s.exec(ctx, tx, remove+key+" = ?", textOf(rows[0][0]))
 	return rows, err
 }

@@ -310,8 +310,15 @@ func (u *Users[U, ID]) readOnce(ctx context.Context, condition string, args ...a
 
 // scan reads a row. If it cannot, it returns an error and a user with the ID, if that is known.
 func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
+	user, _, err = u.scanInto(rows, nil)
+	return user, err
+}
+
+// scanInto is scan for a row that has other columns before, which are read into others. there is false
+// if the account's ID is NULL.
+func (u *Users[U, ID]) scanInto(rows *sql.Rows, others []any) (user U, there bool, err error) {
 	values := make([]any, len(u.col.fields()))
-	var into []any
+	into := others
 	for i := range values {
 		into = append(into, &values[i])
 	}
@@ -321,17 +328,20 @@ func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
 		into = append(into, holders[i].Interface())
 	}
 	scanned := rows.Scan(into...)
+	if scanned == nil && values[0] == nil {
+		return user, false, errors.New("the account's ID is NULL")
+	}
 	a, err := parseAccount[ID](u.tables.UserColumns, values)
 	*u.of(&user) = a
 	if err = cmp.Or(scanned, err); err != nil {
-		return user, err
+		return user, true, err
 	}
 	for i, f := range u.own {
 		if err := f.set(reflect.ValueOf(&user).Elem(), holders[i]); err != nil {
-			return user, err
+			return user, true, err
 		}
 	}
-	return user, nil
+	return user, true, nil
 }
 
 // where collects the parts of a WHERE or a SET with their arguments.
