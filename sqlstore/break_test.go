@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -149,5 +150,31 @@ func TestVerifySchemaWhileAnotherInstanceMigrates(t *testing.T) {
 	defer func() { _ = verified.Close() }()
 	if err := sqlstore.VerifySchema[int64](t.Context(), verified, sqlstore.SQLite, sqlstore.Tables{}); !errors.Is(err, sqlstore.ErrSchemaMismatch) {
 		t.Errorf("VerifySchema returned %v, want ErrSchemaMismatch", err)
+	}
+}
+
+// Without a strict sql_mode, MySQL stores the beginning of an address or ID that is too long, which can be
+// the one of another user.
+func TestVerifySchemaRefusesAnSQLModeThatCutsValues(t *testing.T) {
+	for _, s := range servers(t) {
+		if s.dialect != sqlstore.MySQL {
+			continue
+		}
+		from := s.create(t)
+		if err := sqlstore.Migrate[int64](t.Context(), openDB(t, from), s.dialect, sqlstore.Tables{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range []string{"", "NO_ENGINE_SUBSTITUTION", "STRICT_TRANS_TABLES", "STRICT_ALL_TABLES", "TRADITIONAL"} {
+			cfg, err := mysql.ParseDSN(from.dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Params = map[string]string{"sql_mode": "'" + mode + "'"}
+			err = sqlstore.VerifySchema[int64](t.Context(), openDB(t, source{from.driver, cfg.FormatDSN()}), s.dialect, sqlstore.Tables{})
+			strict := mode == "TRADITIONAL" || strings.HasPrefix(mode, "STRICT_")
+			if strict && err != nil || !strict && (!errors.Is(err, sqlstore.ErrSchemaMismatch) || !strings.Contains(err.Error(), "sql_mode")) {
+				t.Errorf("with the sql_mode %q, VerifySchema returned %v", mode, err)
+			}
+		}
 	}
 }

@@ -25,7 +25,8 @@ var ErrSchemaMismatch = errors.New("schema mismatch")
 //     columns; see [Users] for the table of users;
 //   - the unique keys, and the columns of the indexes, whatever the names of the indexes;
 //   - the foreign keys, which delete the tokens of a user with the account. SQLite must enforce
-//     them.
+//     them;
+//   - on MySQL, the sql_mode, which must be strict: otherwise MySQL cuts values that are too long.
 func VerifySchema[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
 	tables, err := tables.withDefaults()
 	if err == nil {
@@ -58,6 +59,15 @@ func VerifySchema[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, t
 	}
 	for _, t := range wanted {
 		v.compare(t)
+	}
+	if dialect == MySQL {
+		rows, err := v.query(ctx, db, "SELECT 1 FROM (SELECT 1) one WHERE @@sql_mode LIKE '%STRICT_%'")
+		if err != nil {
+			return wrap("verify the schema", err)
+		}
+		if len(rows) == 0 {
+			v.problem("MySQL cuts values that are too long, because the sql_mode is not strict: add sql_mode=%%27STRICT_TRANS_TABLES%%27 to the data source of go-sql-driver/mysql, or set it on the server")
+		}
 	}
 	return errors.Join(v.problems...)
 }
