@@ -178,3 +178,24 @@ func TestVerifySchemaRefusesAnSQLModeThatCutsValues(t *testing.T) {
 		}
 	}
 }
+
+// In such a table no account could be stored.
+func TestVerifySchemaFindsColumnsThatAreTooSmall(t *testing.T) {
+	for _, s := range servers(t) {
+		db := s.open(t)
+		if _, err := db.ExecContext(t.Context(), "CREATE TABLE users (id INTEGER PRIMARY KEY, email VARCHAR(254) NOT NULL UNIQUE, hashed_password VARCHAR(60), "+
+			"is_active BOOLEAN, is_verified BOOLEAN, is_superuser BOOLEAN, created_at INTEGER, token_version INTEGER)"); err != nil {
+			t.Fatal(err)
+		}
+		if err := sqlstore.Migrate[int64](t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
+			t.Fatal(err)
+		}
+		err := sqlstore.VerifySchema[int64](t.Context(), db, s.dialect, sqlstore.Tables{})
+		if !errors.Is(err, sqlstore.ErrSchemaMismatch) || !strings.Contains(err.Error(), `"created_at"`) || !strings.Contains(err.Error(), `"hashed_password"`) {
+			t.Errorf("%v: VerifySchema returned %v, want an error that names created_at and hashed_password", s.dialect, err)
+		}
+		if n := strings.Count(err.Error(), "\n") + 1; n != 2 {
+			t.Errorf("%v: VerifySchema found %d problems, want 2: %v", s.dialect, n, err)
+		}
+	}
+}

@@ -333,6 +333,9 @@ func (v *verifier) compare(want *table) {
 			continue
 		}
 		typ := is.columns[i].typ
+		if ofUsers && !v.wideEnough(want.name, c, typ) {
+			continue
+		}
 		if v.dialect.accepts(c.typ, typ, ofUsers) || ofUsers && c.name == v.tables.UserColumns.CreatedAt && v.acceptsDates(typ) {
 			continue
 		}
@@ -355,6 +358,22 @@ func (v *verifier) compare(want *table) {
 			v.compareKey(want.name, is, key)
 		}
 	}
+}
+
+// hashLength is the length of a password hash of argon2id with the default parameters.
+const hashLength = 97
+
+// wideEnough notes if a column of the table of users is too narrow for what every account has. The
+// widths of the other tables are those of Migrate.
+func (v *verifier) wideEnough(table string, c column, typ string) bool {
+	n := length(typ)
+	switch {
+	case c.name == v.tables.UserColumns.CreatedAt && v.dialect.kindOf(typ) == kindSmall,
+		c.name == v.tables.UserColumns.HashedPassword && v.dialect != SQLite && v.dialect.kindOf(typ) == kindText && n > 0 && n < hashLength:
+		v.problem("the column %q of the table %q has the type %s, which is too small: %s", c.name, table, typ, v.changeType(table, c))
+		return false
+	}
+	return true
 }
 
 // acceptsDates reports whether the creation times of users may have a type.
