@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -196,6 +197,37 @@ func TestVerifySchemaFindsColumnsThatAreTooSmall(t *testing.T) {
 		}
 		if n := strings.Count(err.Error(), "\n") + 1; n != 2 {
 			t.Errorf("%v: VerifySchema found %d problems, want 2: %v", s.dialect, n, err)
+		}
+	}
+}
+
+// At the end of summer time, the local time of a MySQL server goes back by an hour, but the times of
+// revocations and leases do not.
+func TestServerTimeOnMySQLHasNoTimeZone(t *testing.T) {
+	for _, s := range servers(t) {
+		if s.dialect != sqlstore.MySQL {
+			continue
+		}
+		conn, err := s.open(t).Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Only servers with the tables of time zones know the name.
+		if _, err := conn.ExecContext(t.Context(), "SET time_zone = 'Europe/Berlin'"); err != nil {
+			t.Log("the server does not know Europe/Berlin, so the session has another time zone: ", err)
+		}
+		const first = 1792888200 // 02:30 in summer time; an hour later it is 02:30 again
+		for _, at := range []int64{first, first + 3600} {
+			var got int64
+			if _, err := conn.ExecContext(t.Context(), fmt.Sprintf("SET timestamp = %d.25", at)); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.QueryRowContext(t.Context(), "SELECT "+sqlstore.Now(s.dialect)).Scan(&got); err != nil || got != at*1000+250 {
+				t.Errorf("got %d (%v), want %d", got, err, at*1000+250)
+			}
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
