@@ -25,13 +25,8 @@
 // primary server: a replica that lags behind would show tokens that have been revoked. The
 // database must make a commit durable before it acknowledges it, as all of them do by default.
 //
-// # State
+// # Tested with
 //
-// This package is being built; do not use it yet. The stores above pass storetest with user IDs of
-// each type: on SQLite with modernc.org/sqlite, and on servers that LATCHKEY_TEST_SQL_DSN names,
-// which were PostgreSQL 15 with pgx and MariaDB 10.11 with go-sql-driver/mysql. MySQL 8 has not been
-// tried. Missing:
-//
-//   - tests of a failing server, and of a cancellation in the middle of a statement; on SQLite, a
-//     statement may wait for its busy_timeout although the Timeout is shorter
+// SQLite by modernc.org/sqlite, PostgreSQL 15 by pgx, and MariaDB 10.11 by go-sql-driver/mysql, with
+// user IDs of each type. MySQL 8 has not been tried.
 package sqlstore

@@ -167,7 +167,7 @@ func tablesOf(cfg latchkey.Config) Tables {
 func (d *database[ID]) Ping(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, d.timeout)
 	defer cancel()
-	return wrap("ping the database", d.db.PingContext(ctx))
+	return wrap("ping the database", ended(ctx, d.db.PingContext(ctx)))
 }
 
 // EnsureIndexes implements assembly.Database.

@@ -17,8 +17,9 @@ const (
 	defaultPurgeInterval = time.Minute
 	// leaseMargin is how long after its next purge a purger still has the lease.
 	leaseMargin = 30 * time.Second
-	// purgeLease is the name of the lease.
-	purgeLease = "purge"
+	// purgeLease is the beginning of the name of the lease. The table of access tokens follows:
+	// several applications can share a database and its table of leases.
+	purgeLease = "purge "
 	// leaseColumns are the columns of a lease. until_at is by the server's clock.
 	leaseColumns = "name, holder, until_at"
 )
@@ -50,6 +51,7 @@ type purgeable = interface {
 
 // Purger deletes expired rows periodically. Of all instances of an application that share a
 // database, one purges: it takes a lease in the table of leases, which it renews as long as it runs.
+// Applications with access tokens in different tables have different leases.
 // If it ends without a Close, another instance takes the lease when it expires, 30 seconds after the
 // next purge was due.
 //
@@ -58,6 +60,7 @@ type Purger struct {
 	store
 	interval time.Duration
 	stores   []purgeable
+	name     string // of the lease
 	holder   string // names this instance in the lease
 	table    string // quoted
 
@@ -77,7 +80,7 @@ func NewPurger(db *sql.DB, dialect Dialect, cfg PurgerConfig, stores ...purgeabl
 	if cfg.Interval < 0 {
 		return nil, fmt.Errorf("sqlstore: PurgerConfig.Interval is %v: it must not be negative; 0 means %v", cfg.Interval, defaultPurgeInterval)
 	}
-	p := &Purger{store: s, interval: cfg.Interval, stores: stores, holder: uuid.NewString(), table: dialect.quote(s.tables.Leases)}
+	p := &Purger{store: s, interval: cfg.Interval, stores: stores, name: purgeLease + s.tables.AccessTokens, holder: uuid.NewString(), table: dialect.quote(s.tables.Leases)}
 	if p.interval == 0 {
 		p.interval = defaultPurgeInterval
 	}
@@ -114,7 +117,7 @@ func (p *Purger) Close() {
 	p.release.Do(func() {
 		if started {
 			// Without a connection, the lease expires.
-			_, _ = p.write(context.Background(), "UPDATE "+p.table+" SET until_at = 0 WHERE name = ? AND holder = ?", purgeLease, p.holder)
+			_, _ = p.write(context.Background(), "UPDATE "+p.table+" SET until_at = 0 WHERE name = ? AND holder = ?", p.name, p.holder)
 		}
 	})
 }
@@ -161,18 +164,18 @@ func (p *Purger) lease(ctx context.Context) (held bool, err error) {
 	insert := "INSERT INTO " + p.table + " (" + leaseColumns + ") VALUES (?, ?, " + now + " + ?) "
 	free := p.table + ".holder = ? OR " + p.table + ".until_at <= " + now
 	if p.dialect != MySQL {
-		n, err := p.write(ctx, insert+"ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_at = excluded.until_at WHERE "+free, purgeLease, p.holder, ms, p.holder)
+		n, err := p.write(ctx, insert+"ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_at = excluded.until_at WHERE "+free, p.name, p.holder, ms, p.holder)
 		return n > 0, err
 	}
 	// MySQL assigns from left to right, so until_at changes if the new holder is this instance.
 	_, err = p.write(ctx, insert+"ON DUPLICATE KEY UPDATE holder = IF("+free+", ?, holder), until_at = IF(holder = ?, "+now+" + ?, until_at)",
-		purgeLease, p.holder, ms, p.holder, p.holder, p.holder, ms)
+		p.name, p.holder, ms, p.holder, p.holder, p.holder, ms)
 	if err != nil {
 		return false, err
 	}
 	ctx, cancel := bounded(ctx, p.timeout)
 	defer cancel()
-	rows, err := p.query(ctx, p.db, "SELECT 1 FROM "+p.table+" WHERE name = ? AND holder = ?", purgeLease, p.holder)
+	rows, err := p.query(ctx, p.db, "SELECT 1 FROM "+p.table+" WHERE name = ? AND holder = ?", p.name, p.holder)
 	return len(rows) > 0, err
 }
 

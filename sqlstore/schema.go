@@ -236,6 +236,12 @@ func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables
 				return err
 			}
 			for _, statement := range statements(text) {
+				switch there, err := visible(ctx, conn, dialect, statement); {
+				case err != nil:
+					return err
+				case there:
+					continue
+				}
 				if err := exec(statement); err != nil {
 					return err
 				}
@@ -243,6 +249,21 @@ func Migrate[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables
 			return nil
 		})
 	}))
+}
+
+var createTable = regexp.MustCompile("CREATE TABLE IF NOT EXISTS (\"[^\"]+\")")
+
+// visible reports whether a statement makes a table that exists in another schema of PostgreSQL's
+// search_path than the first: there, IF NOT EXISTS is about the first schema alone, and the new
+// table would hide the one with the rows.
+func visible(ctx context.Context, conn *sql.Conn, dialect Dialect, statement string) (there bool, err error) {
+	if dialect != PostgreSQL {
+		return false, nil
+	}
+	if m := createTable.FindStringSubmatch(statement); m != nil {
+		err = conn.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", m[1]).Scan(&there)
+	}
+	return there, err
 }
 
 // existingIDType returns the type of the users' ID if their table exists, and otherwise "". SQLite

@@ -41,6 +41,8 @@ func ownFields(user, account reflect.Type, columns Columns) ([]ownField, error) 
 					return err
 				}
 				continue
+			case f.Anonymous && !tagged && f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct && !plain(f.Type):
+				return fmt.Errorf("sqlstore: %v embeds the pointer %v: embed the struct itself, or give the field the tag `db:\"-\"`", user, f.Type)
 			case !f.IsExported():
 				continue
 			}

@@ -255,6 +255,9 @@ func (v *verifier) read(ctx context.Context, wanted []*table) error {
 		if r.err != nil {
 			return r.err
 		}
+		if t == nil { // made since the columns were read
+			continue
+		}
 		if n := len(t.indexes); n > 0 && t.indexes[n-1].name == i.name {
 			t.indexes[n-1].columns = append(t.indexes[n-1].columns, i.columns...)
 		} else {
@@ -273,9 +276,12 @@ func (v *verifier) read(ctx context.Context, wanted []*table) error {
 		}
 		r := &row{columns: []string{"table", "column", "to", "cascade"}, values: values}
 		t := v.found[r.string()]
-		t.keys = append(t.keys, foreignKey{r.string(), r.string(), r.bool()})
+		key := foreignKey{r.string(), r.string(), r.bool()}
 		if r.err != nil {
 			return r.err
+		}
+		if t != nil { // otherwise it was made since the columns were read
+			t.keys = append(t.keys, key)
 		}
 	}
 	if v.dialect == SQLite {
