@@ -48,7 +48,7 @@ const attemptColumns = "id, failures, last_at, expires_at"
 
 // parseAttempt reads a counter and its key.
 func parseAttempt(values []any) (key string, c account.AttemptCounter, err error) {
-	r := &row{columns: strings.Split(attemptColumns, ", "), values: values}
+	r := &row{columns: attemptColumns, values: values}
 	key = r.string()
 	c = account.AttemptCounter{Failures: int(r.int64()), Last: r.time()}
 	return key, c, r.err

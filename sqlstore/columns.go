@@ -54,6 +54,9 @@ func (c Columns) withDefaults() (Columns, error) {
 	return c, nil
 }
 
+// accountColumns is the number of Columns.
+const accountColumns = 8
+
 // fields returns the fields in the order of accountValues and parseAccount.
 func (c *Columns) fields() []*string {
 	return []*string{&c.ID, &c.Email, &c.HashedPassword, &c.Active, &c.Verified, &c.Superuser, &c.CreatedAt, &c.TokenVersion}

@@ -31,7 +31,7 @@ func userIDValue[ID UserID](id ID) any {
 // row reads the values of a row one after the other. The first value of another type sets
 // err, and ends it.
 type row struct {
-	columns []string
+	columns string // the names of the columns, separated by ", "
 	values  []any
 	err     error
 }
@@ -55,9 +55,14 @@ func textOf(v any) any {
 // failed notes that the value that was read last is not what it should be.
 func (r *row) failed(v any, want string) {
 	if r.err == nil {
-		column := r.columns[len(r.columns)-len(r.values)-1]
-		r.err = fmt.Errorf("the column %q has a value of the type %T, which is not %s", column, v, want)
+		r.err = fmt.Errorf("the column %q has a value of the type %T, which is not %s", r.column(), v, want)
 	}
+}
+
+// column returns the name of the column that was read last.
+func (r *row) column() string {
+	names := strings.Split(r.columns, ", ")
+	return names[len(names)-len(r.values)-1]
 }
 
 func (r *row) string() string {
@@ -198,7 +203,7 @@ func userID[ID UserID](r *row) (id ID) {
 		*id = r.uuid()
 		// In another form, a comparison with the form that userIDValue returns finds no row.
 		if isText && r.err == nil && text != id.String() {
-			r.err = fmt.Errorf("the column %q has a UUID in a form that is not supported: store it as text with hyphens in lower case, or with the type UUID", r.columns[len(r.columns)-len(r.values)-1])
+			r.err = fmt.Errorf("the column %q has a UUID in a form that is not supported: store it as text with hyphens in lower case, or with the type UUID", r.column())
 		}
 	case *int64:
 		*id = r.int64()

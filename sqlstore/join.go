@@ -9,12 +9,10 @@ import (
 )
 
 // Join implements strategy.Joiner: one query reads a token with its user. It returns nil unless
-// tokens is a store of this package on the same *sql.DB with the same Tables.
+// tokens is a Tokens on the same *sql.DB with the same Tables. It is nil for LegacyTokens, whose
+// look-up depends on a third table.
 func (u *Users[U, ID]) Join(tokens strategy.Store[ID]) func(ctx context.Context, digest string) (strategy.AccessToken[ID], U, error) {
 	t, ok := tokens.(*Tokens[ID])
-	if legacy, isLegacy := tokens.(*LegacyTokens[ID]); isLegacy {
-		t, ok = legacy.Tokens, true
-	}
 	if !ok || t.db != u.db || t.dialect != u.dialect || t.tables != u.tables {
 		return nil
 	}
@@ -51,8 +49,8 @@ func (u *Users[U, ID]) joined(ctx context.Context, t *Tokens[ID], query, digest 
 		}
 		return token, user, strategy.ErrTokenNotFound
 	}
-	values := make([]any, strings.Count(tokenColumns, ",")+1)
-	into := make([]any, len(values), len(values)+len(u.col.fields())+len(u.own))
+	values := make([]any, numTokenColumns)
+	into := make([]any, len(values), len(values)+accountColumns+len(u.own))
 	for i := range values {
 		into[i] = &values[i]
 	}

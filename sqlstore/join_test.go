@@ -94,6 +94,14 @@ func testJoin(t *testing.T, db *sql.DB, dialect sqlstore.Dialect) {
 		t.Error("Join did not return nil for a store with other tables")
 	}
 
+	legacy, err := sqlstore.NewLegacyTokens(access, sqlstore.LegacyConfig{Table: "accesstoken"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if users.Join(legacy) != nil {
+		t.Error("Join did not return nil for tokens of two tables")
+	}
+
 	if dialect != sqlstore.SQLite { // the others do not let wrong rows in
 		return
 	}

@@ -249,7 +249,7 @@ func (l *LegacyTokens[ID]) unreadable(ctx context.Context, row legacyRow[ID], er
 // parseOld reads a row of fastapi-users. It returns an error that names the first column that
 // has another value. It also returns the fields that it could read.
 func (l *LegacyTokens[ID]) parseOld(values []any) (legacyRow[ID], error) {
-	r := &row{columns: []string{"token", "created_at", "user_id"}, values: values}
+	r := &row{columns: "token, created_at, user_id", values: values}
 	var x legacyRow[ID]
 	x.Legacy = true
 	x.secret = r.string()

@@ -161,7 +161,7 @@ func (o *OAuthAccounts[ID]) DeleteByUser(ctx context.Context, userID ID) error {
 
 // read reads a row, and reports one that is invalid, without its subject.
 func (o *OAuthAccounts[ID]) read(ctx context.Context, values []any) (account.OAuthAccount[ID], error) {
-	r := &row{columns: strings.Split(oauthColumns, ", "), values: values}
+	r := &row{columns: oauthColumns, values: values}
 	link := account.OAuthAccount[ID]{Issuer: r.string(), Subject: r.string(), UserID: userID[ID](r), Email: r.string(), CreatedAt: r.time()}
 	if r.err != nil {
 		invalid(ctx, &o.store, o.tables.OAuthAccounts, "of "+link.Issuer, link.UserID, r.err)

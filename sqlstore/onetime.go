@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -73,7 +72,7 @@ func (o *OneTimeTokens[ID]) Insert(ctx context.Context, token account.OneTimeTok
 	}
 	var stored []onetime.Token
 	for _, values := range rows {
-		r := &row{columns: []string{"id", "created_at"}, values: values}
+		r := &row{columns: "id, created_at", values: values}
 		if t := (onetime.Token{Digest: r.string(), CreatedAt: r.time()}); r.err == nil {
 			stored = append(stored, t)
 		}
@@ -142,7 +141,7 @@ func beginning(digest string) string { return digest[:min(8, len(digest))] + "â€
 
 // parseOneTimeToken returns the token of a row, as far as it can be read.
 func parseOneTimeToken[ID UserID](values []any) (account.OneTimeToken[ID], error) {
-	r := &row{columns: strings.Split(oneTimeColumns, ", "), values: values}
+	r := &row{columns: oneTimeColumns, values: values}
 	token := account.OneTimeToken[ID]{
 		Digest: r.string(), Purpose: account.Purpose(r.string()), UserID: userID[ID](r), SentTo: r.string(), Email: r.string(),
 		TokenVersion: r.int64(), CreatedAt: r.time(), ExpiresAt: r.time(),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -75,7 +74,7 @@ func (t *Tokens[ID]) revocationsFrom(ctx context.Context, from time.Time, last b
 
 // parseRevocation reads a row.
 func parseRevocation[ID UserID](values []any) (id uuid.UUID, at time.Time, revocation strategy.Revocation[ID], err error) {
-	r := &row{columns: strings.Split(revocationColumns, ", "), values: values}
+	r := &row{columns: revocationColumns, values: values}
 	id, at = r.uuid(), r.time()
 	for _, read := range []func(){
 		func() { revocation.Digest = r.string() },

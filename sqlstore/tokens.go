@@ -91,6 +91,9 @@ func newTokens[ID UserID](db *sql.DB, dialect Dialect, cfg TokensConfig, table f
 // tokenColumns are the columns of a token, in the order of tokenValues and parseToken.
 const tokenColumns = "id, token, user_id, created_at, last_used_at, authenticated_at, token_version, expires_at, legacy, scopes, name, user_agent, client_ip"
 
+// numTokenColumns is the number of tokenColumns.
+const numTokenColumns = 13
+
 func tokenValues[ID UserID](t strategy.AccessToken[ID]) []any {
 	var scopes any
 	if t.Scopes != nil {
@@ -105,7 +108,7 @@ func tokenValues[ID UserID](t strategy.AccessToken[ID]) []any {
 
 // parseToken returns the token of a row, as far as it can be read.
 func parseToken[ID UserID](values []any) (strategy.AccessToken[ID], error) {
-	r := &row{columns: strings.Split(tokenColumns, ", "), values: values}
+	r := &row{columns: tokenColumns, values: values}
 	t := strategy.AccessToken[ID]{
 		ID: r.uuid(), Digest: r.string(), UserID: userID[ID](r), CreatedAt: r.time(), LastUsedAt: r.time(), AuthenticatedAt: r.time(),
 		TokenVersion: r.int64(), ExpiresAt: r.time(), Legacy: r.bool(), Scopes: r.strings(),

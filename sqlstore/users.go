@@ -61,10 +61,11 @@ type UsersConfig struct {
 // event.InvalidDocument.
 type Users[U strategy.User[ID], ID UserID] struct {
 	store
-	of    func(*U) *account.User[ID]
-	own   []ownField
-	table string  // quoted
-	col   Columns // quoted
+	of      func(*U) *account.User[ID]
+	own     []ownField
+	table   string  // quoted
+	col     Columns // quoted
+	columns string  // of the account: their names, not quoted, separated by ", "
 
 	anyCase bool
 
@@ -89,7 +90,8 @@ func NewUsers[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.D
 	}
 	return &Users[U, ID]{
 		store: s, of: func(u *U) *account.User[ID] { return P(u).Account() }, own: own,
-		table: dialect.quote(s.tables.Users), col: s.tables.UserColumns.quoted(dialect), anyCase: cfg.AnyCase,
+		table: dialect.quote(s.tables.Users), col: s.tables.UserColumns.quoted(dialect),
+		columns: strings.Join(s.tables.UserColumns.list(), ", "), anyCase: cfg.AnyCase,
 	}, nil
 }
 
@@ -152,13 +154,13 @@ func (u *Users[U, ID]) createdAtForm(ctx context.Context) (_ timeForm, err error
 }
 
 // parseAccount reads the columns of an account. See Columns about NULL.
-func parseAccount[ID UserID](columns Columns, values []any) (account.User[ID], error) {
+func parseAccount[ID UserID](columns string, values []any) (account.User[ID], error) {
 	for i, null := range []any{nil, nil, "", true, false, false, nil, int64(0)} {
 		if values[i] == nil {
 			values[i] = null
 		}
 	}
-	r := &row{columns: columns.list(), values: values}
+	r := &row{columns: columns, values: values}
 	a := account.User[ID]{
 		ID: userID[ID](r), Email: r.string(), HashedPassword: account.NewPasswordHash(r.string()), Active: r.bool(), Verified: r.bool(),
 		Superuser: r.bool(), CreatedAt: r.time(), Version: r.int64(),
@@ -317,7 +319,7 @@ func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
 // scanInto is scan for a row that has other columns before, which are read into others. there is false
 // if the account's ID is NULL.
 func (u *Users[U, ID]) scanInto(rows *sql.Rows, others []any) (user U, there bool, err error) {
-	values := make([]any, len(u.col.fields()))
+	values := make([]any, accountColumns)
 	into := others
 	for i := range values {
 		into = append(into, &values[i])
@@ -331,7 +333,7 @@ func (u *Users[U, ID]) scanInto(rows *sql.Rows, others []any) (user U, there boo
 	if scanned == nil && values[0] == nil {
 		return user, false, errors.New("the account's ID is NULL")
 	}
-	a, err := parseAccount[ID](u.tables.UserColumns, values)
+	a, err := parseAccount[ID](u.columns, values)
 	*u.of(&user) = a
 	if err = cmp.Or(scanned, err); err != nil {
 		return user, true, err

@@ -241,7 +241,7 @@ func (v *verifier) read(ctx context.Context, wanted []*table) error {
 		return err
 	}
 	for _, values := range rows {
-		r := &row{columns: []string{"table", "column", "type"}, values: values}
+		r := &row{columns: "table, column, type", values: values}
 		name := r.string()
 		if v.found[name] == nil {
 			v.found[name] = &table{name: name}
@@ -259,7 +259,7 @@ func (v *verifier) read(ctx context.Context, wanted []*table) error {
 		if values[3] == nil {
 			values[3] = "" // an expression
 		}
-		r := &row{columns: []string{"table", "index", "unique", "column", "position"}, values: values}
+		r := &row{columns: "table, index, unique, column, position", values: values}
 		t := v.found[r.string()]
 		i := index{name: r.string(), unique: r.bool(), columns: []string{r.string()}}
 		if r.err != nil {
@@ -284,7 +284,7 @@ func (v *verifier) read(ctx context.Context, wanted []*table) error {
 		if values[2] == nil {
 			values[2] = ""
 		}
-		r := &row{columns: []string{"table", "column", "to", "cascade"}, values: values}
+		r := &row{columns: "table, column, to, cascade", values: values}
 		t := v.found[r.string()]
 		key := foreignKey{r.string(), r.string(), r.bool()}
 		if r.err != nil {

@@ -153,6 +153,7 @@ func OnPostgreSQL() []SQLCandidate {
 		{Name: "scs, pgxstore", Reads: "the session, by its token in plain text; no user", build: scsPostgreSQL},
 		{Name: "pgx by hand, two queries", Reads: "the token, by its digest; the user, by ID", ByHand: true, build: pgxTwoQueries},
 		{Name: "pgx by hand, one join", Reads: "the token with its user, by the digest", ByHand: true, build: pgxJoin},
+		{Name: "database/sql by hand, one join", Reads: "the same", ByHand: true, build: databaseSQLJoin},
 		{Name: "Latchkey, token and user", Reads: "the token with its user, by the digest", build: latchkeyPostgreSQL(latchkey.Config{})},
 		{Name: "Latchkey, cached", Reads: "nothing; each session again once a minute, and the revocations once a second", build: latchkeyPostgreSQL(latchkey.Config{Cache: minuteCache})},
 	}
@@ -206,10 +207,23 @@ func pgxTwoQueries(p *PostgreSQL) (*Site, error) {
 	})
 }
 
+const join = "SELECT t.created_at, u.id, u.email, u.name, u.is_active FROM access_tokens t JOIN users u ON u.id = t.user_id WHERE t.token = $1"
+
 func pgxJoin(p *PostgreSQL) (*Site, error) {
 	return pgxGuard(p, func(ctx context.Context, digest string) (user sqlUser, createdAt int64, err error) {
-		err = p.pool.QueryRow(ctx, "SELECT t.created_at, u.id, u.email, u.name, u.is_active FROM access_tokens t JOIN users u ON u.id = t.user_id WHERE t.token = $1", digest).
-			Scan(&createdAt, &user.id, &user.email, &user.name, &user.active)
+		err = p.pool.QueryRow(ctx, join, digest).Scan(&createdAt, &user.id, &user.email, &user.name, &user.active)
+		return user, createdAt, err
+	})
+}
+
+// databaseSQLJoin has a timeout on its query, as Latchkey has.
+func databaseSQLJoin(p *PostgreSQL) (*Site, error) {
+	return pgxGuard(p, func(ctx context.Context, digest string) (user sqlUser, createdAt int64, err error) {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		var id uuid.UUID
+		err = p.db.QueryRowContext(ctx, join, digest).Scan(&createdAt, &id, &user.email, &user.name, &user.active)
+		user.id = id
 		return user, createdAt, err
 	})
 }
