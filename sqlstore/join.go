@@ -24,23 +24,28 @@ func (u *Users[U, ID]) Join(tokens strategy.Store[ID]) func(ctx context.Context,
 	}
 	query := u.dialect.bind("SELECT " + strings.Join(columns, ", ") + " FROM " + t.table + " t LEFT JOIN " + u.table + " u ON u." + u.col.ID + " = t.user_id WHERE t.token = ?")
 	return func(ctx context.Context, digest string) (strategy.AccessToken[ID], U, error) {
-		token, user, err := u.joined(ctx, t, query, digest)
+		ctx, cancel := bounded(ctx, u.timeout)
+		defer cancel()
+		var token strategy.AccessToken[ID]
+		var user U
+		err := retry(ctx, u.dialect, func() (err error) {
+			token, user, err = u.joined(ctx, t, query, digest)
+			return err
+		})
 		return token, user, wrap("find the token with its user", err)
 	}
 }
 
 // joined is what Join returns.
 func (u *Users[U, ID]) joined(ctx context.Context, t *Tokens[ID], query, digest string) (token strategy.AccessToken[ID], user U, err error) {
-	ctx, cancel := bounded(ctx, u.timeout)
-	defer cancel()
 	rows, err := u.db.QueryContext(ctx, query, digest)
 	if err != nil {
-		return token, user, err
+		return token, user, ended(ctx, err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	if !rows.Next() {
 		if err := rows.Err(); err != nil {
-			return token, user, err
+			return token, user, ended(ctx, err)
 		}
 		return token, user, strategy.ErrTokenNotFound
 	}
