@@ -260,17 +260,17 @@ func (m *move[ID]) fill(users int) (sample []sampled) {
 }
 
 func TestEveryLiveTokenIsAcceptedInEveryStage(t *testing.T) {
-	moved(t, everyToken)
+	moved(t, func(t *testing.T, m *move[uuid.UUID]) { everyToken(t, m, 200) })
 }
 
 func TestEveryLiveTokenIsAcceptedInEveryStageWithIntegerIDs(t *testing.T) {
 	eachDialect(t, func(t *testing.T, dialect sqlstore.Dialect, open func(testing.TB) *sql.DB) {
-		everyToken(t, newMove(t, dialect, open, newInt))
+		everyToken(t, newMove(t, dialect, open, newInt), 40)
 	})
 }
 
-func everyToken[ID uuid.UUID | int64](t *testing.T, m *move[ID]) {
-	sample := m.fill(200)
+func everyToken[ID uuid.UUID | int64](t *testing.T, m *move[ID], users int) {
+	sample := m.fill(users)
 	orphans := 0
 	if m.dialect == sqlstore.SQLite { // on which Python does not enforce foreign keys
 		orphans = 3
@@ -613,7 +613,7 @@ func twoWriters(t *testing.T, m *move[uuid.UUID]) {
 				}
 				return ""
 			}
-			for range 120 {
+			for range 60 {
 				if t.Failed() {
 					return
 				}
@@ -807,13 +807,13 @@ func TestKilledConversionLosesNoToken(t *testing.T) {
 		sample := m.fill(40)
 		owner := m.user("owner@example.com")
 		var rows []fastapiusers.Row[uuid.UUID]
-		for range 4000 {
+		for range 2500 {
 			x := sampled{"valid", fastapiusers.NewToken(), true}
 			rows, sample = append(rows, fastapiusers.Row[uuid.UUID]{Token: x.token, CreatedAt: m.now, UserID: owner}), append(sample, x)
 		}
 		m.ok(m.python.InsertAll(t.Context(), rows))
 		rnd := rand.New(rand.NewPCG(1, 2))
-		longest, wanted, middle := 100*time.Millisecond, 3, 0
+		longest, wanted, middle := 100*time.Millisecond, 2, 0
 		for try := 1; middle < wanted; try++ {
 			if try > 60 {
 				t.Fatalf("%d processes were killed in the middle of a conversion, want %d", middle, wanted)

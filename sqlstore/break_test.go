@@ -5,11 +5,13 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
 
 	"github.com/latchkey-go/latchkey/account"
@@ -149,5 +151,83 @@ func TestVerifySchemaWhileAnotherInstanceMigrates(t *testing.T) {
 	defer func() { _ = verified.Close() }()
 	if err := sqlstore.VerifySchema[int64](t.Context(), verified, sqlstore.SQLite, sqlstore.Tables{}); !errors.Is(err, sqlstore.ErrSchemaMismatch) {
 		t.Errorf("VerifySchema returned %v, want ErrSchemaMismatch", err)
+	}
+}
+
+// Without a strict sql_mode, MySQL stores the beginning of an address or ID that is too long, which can be
+// the one of another user.
+func TestVerifySchemaRefusesAnSQLModeThatCutsValues(t *testing.T) {
+	for _, s := range servers(t) {
+		if s.dialect != sqlstore.MySQL {
+			continue
+		}
+		from := s.create(t)
+		if err := sqlstore.Migrate[int64](t.Context(), openDB(t, from), s.dialect, sqlstore.Tables{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range []string{"", "NO_ENGINE_SUBSTITUTION", "STRICT_TRANS_TABLES", "STRICT_ALL_TABLES", "TRADITIONAL"} {
+			cfg, err := mysql.ParseDSN(from.dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Params = map[string]string{"sql_mode": "'" + mode + "'"}
+			err = sqlstore.VerifySchema[int64](t.Context(), openDB(t, source{from.driver, cfg.FormatDSN()}), s.dialect, sqlstore.Tables{})
+			strict := mode == "TRADITIONAL" || strings.HasPrefix(mode, "STRICT_")
+			if strict && err != nil || !strict && (!errors.Is(err, sqlstore.ErrSchemaMismatch) || !strings.Contains(err.Error(), "sql_mode")) {
+				t.Errorf("with the sql_mode %q, VerifySchema returned %v", mode, err)
+			}
+		}
+	}
+}
+
+// In such a table no account could be stored.
+func TestVerifySchemaFindsColumnsThatAreTooSmall(t *testing.T) {
+	for _, s := range servers(t) {
+		db := s.open(t)
+		if _, err := db.ExecContext(t.Context(), "CREATE TABLE users (id INTEGER PRIMARY KEY, email VARCHAR(254) NOT NULL UNIQUE, hashed_password VARCHAR(60), "+
+			"is_active BOOLEAN, is_verified BOOLEAN, is_superuser BOOLEAN, created_at INTEGER, token_version INTEGER)"); err != nil {
+			t.Fatal(err)
+		}
+		if err := sqlstore.Migrate[int64](t.Context(), db, s.dialect, sqlstore.Tables{}); err != nil {
+			t.Fatal(err)
+		}
+		err := sqlstore.VerifySchema[int64](t.Context(), db, s.dialect, sqlstore.Tables{})
+		if !errors.Is(err, sqlstore.ErrSchemaMismatch) || !strings.Contains(err.Error(), `"created_at"`) || !strings.Contains(err.Error(), `"hashed_password"`) {
+			t.Errorf("%v: VerifySchema returned %v, want an error that names created_at and hashed_password", s.dialect, err)
+		}
+		if n := strings.Count(err.Error(), "\n") + 1; n != 2 {
+			t.Errorf("%v: VerifySchema found %d problems, want 2: %v", s.dialect, n, err)
+		}
+	}
+}
+
+// At the end of summer time, the local time of a MySQL server goes back by an hour, but the times of
+// revocations and leases do not.
+func TestServerTimeOnMySQLHasNoTimeZone(t *testing.T) {
+	for _, s := range servers(t) {
+		if s.dialect != sqlstore.MySQL {
+			continue
+		}
+		conn, err := s.open(t).Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Only servers with the tables of time zones know the name.
+		if _, err := conn.ExecContext(t.Context(), "SET time_zone = 'Europe/Berlin'"); err != nil {
+			t.Log("the server does not know Europe/Berlin, so the session has another time zone: ", err)
+		}
+		const first = 1792888200 // 02:30 in summer time; an hour later it is 02:30 again
+		for _, at := range []int64{first, first + 3600} {
+			var got int64
+			if _, err := conn.ExecContext(t.Context(), fmt.Sprintf("SET timestamp = %d.25", at)); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.QueryRowContext(t.Context(), "SELECT "+sqlstore.Now(s.dialect)).Scan(&got); err != nil || got != at*1000+250 {
+				t.Errorf("got %d (%v), want %d", got, err, at*1000+250)
+			}
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -81,13 +81,14 @@ func (d Dialect) bind(query string) string {
 	}
 }
 
-// now is an expression for the server's time, in milliseconds since 1970.
+// now is an expression for the server's time, in milliseconds since 1970. On MySQL, it must not pass
+// through the local time, which is ambiguous for an hour when summer time ends.
 func (d Dialect) now() string {
 	switch d {
 	case PostgreSQL:
 		return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
 	case MySQL:
-		return "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
+		return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)"
 	default:
 		return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 	}

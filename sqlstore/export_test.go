@@ -10,6 +10,7 @@ var (
 	IsDuplicate = Dialect.isDuplicate
 	IsConflict  = Dialect.isConflict
 	Bind        = Dialect.bind
+	Now         = Dialect.now
 )
 
 // PurgeOnce does what a Purger does at each interval.

@@ -12,6 +12,9 @@ import (
 // tokens is a store of this package on the same *sql.DB with the same Tables.
 func (u *Users[U, ID]) Join(tokens strategy.Store[ID]) func(ctx context.Context, digest string) (strategy.AccessToken[ID], U, error) {
 	t, ok := tokens.(*Tokens[ID])
+	if legacy, isLegacy := tokens.(*LegacyTokens[ID]); isLegacy {
+		t, ok = legacy.Tokens, true
+	}
 	if !ok || t.db != u.db || t.dialect != u.dialect || t.tables != u.tables {
 		return nil
 	}
@@ -23,12 +26,10 @@ func (u *Users[U, ID]) Join(tokens strategy.Store[ID]) func(ctx context.Context,
 		columns = append(columns, "u."+column)
 	}
 	query := u.dialect.bind("SELECT " + strings.Join(columns, ", ") + " FROM " + t.table + " t LEFT JOIN " + u.table + " u ON u." + u.col.ID + " = t.user_id WHERE t.token = ?")
-	return func(ctx context.Context, digest string) (strategy.AccessToken[ID], U, error) {
+	return func(ctx context.Context, digest string) (token strategy.AccessToken[ID], user U, err error) {
 		ctx, cancel := bounded(ctx, u.timeout)
 		defer cancel()
-		var token strategy.AccessToken[ID]
-		var user U
-		err := retry(ctx, u.dialect, func() (err error) {
+		err = retry(ctx, u.dialect, func() error {
 			token, user, err = u.joined(ctx, t, query, digest)
 			return err
 		})
@@ -38,14 +39,15 @@ func (u *Users[U, ID]) Join(tokens strategy.Store[ID]) func(ctx context.Context,
 
 // joined is what Join returns.
 func (u *Users[U, ID]) joined(ctx context.Context, t *Tokens[ID], query, digest string) (token strategy.AccessToken[ID], user U, err error) {
+	defer func() { err = ended(ctx, err) }()
 	rows, err := u.db.QueryContext(ctx, query, digest)
 	if err != nil {
-		return token, user, ended(ctx, err)
+		return token, user, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	if !rows.Next() {
 		if err := rows.Err(); err != nil {
-			return token, user, ended(ctx, err)
+			return token, user, err
 		}
 		return token, user, strategy.ErrTokenNotFound
 	}

@@ -25,7 +25,8 @@ var ErrSchemaMismatch = errors.New("schema mismatch")
 //     columns; see [Users] for the table of users;
 //   - the unique keys, and the columns of the indexes, whatever the names of the indexes;
 //   - the foreign keys, which delete the tokens of a user with the account. SQLite must enforce
-//     them.
+//     them;
+//   - on MySQL, the sql_mode, which must be strict: otherwise MySQL cuts values that are too long.
 func VerifySchema[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, tables Tables) error {
 	tables, err := tables.withDefaults()
 	if err == nil {
@@ -58,6 +59,15 @@ func VerifySchema[ID UserID](ctx context.Context, db *sql.DB, dialect Dialect, t
 	}
 	for _, t := range wanted {
 		v.compare(t)
+	}
+	if dialect == MySQL {
+		rows, err := v.query(ctx, db, "SELECT 1 FROM (SELECT 1) one WHERE @@sql_mode LIKE '%STRICT_%'")
+		if err != nil {
+			return wrap("verify the schema", err)
+		}
+		if len(rows) == 0 {
+			v.problem("MySQL cuts values that are too long, because the sql_mode is not strict: add sql_mode=%%27STRICT_TRANS_TABLES%%27 to the data source of go-sql-driver/mysql, or set it on the server")
+		}
 	}
 	return errors.Join(v.problems...)
 }
@@ -323,6 +333,9 @@ func (v *verifier) compare(want *table) {
 			continue
 		}
 		typ := is.columns[i].typ
+		if ofUsers && !v.wideEnough(want.name, c, typ) {
+			continue
+		}
 		if v.dialect.accepts(c.typ, typ, ofUsers) || ofUsers && c.name == v.tables.UserColumns.CreatedAt && v.acceptsDates(typ) {
 			continue
 		}
@@ -345,6 +358,22 @@ func (v *verifier) compare(want *table) {
 			v.compareKey(want.name, is, key)
 		}
 	}
+}
+
+// hashLength is the length of a password hash of argon2id with the default parameters.
+const hashLength = 97
+
+// wideEnough notes if a column of the table of users is too narrow for what every account has. The
+// widths of the other tables are those of Migrate.
+func (v *verifier) wideEnough(table string, c column, typ string) bool {
+	n := length(typ)
+	switch {
+	case c.name == v.tables.UserColumns.CreatedAt && v.dialect.kindOf(typ) == kindSmall,
+		c.name == v.tables.UserColumns.HashedPassword && v.dialect != SQLite && v.dialect.kindOf(typ) == kindText && n > 0 && n < hashLength:
+		v.problem("the column %q of the table %q has the type %s, which is too small: %s", c.name, table, typ, v.changeType(table, c))
+		return false
+	}
+	return true
 }
 
 // acceptsDates reports whether the creation times of users may have a type.
