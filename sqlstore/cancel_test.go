@@ -66,6 +66,8 @@ func everyCall(t testing.TB, db *sql.DB, dialect sqlstore.Dialect, timeout time.
 		},
 		"Tokens.FollowRevocations": func(ctx context.Context) error { _, err := tokens.FollowRevocations()(ctx); return err },
 
+		"Users.Join": func(ctx context.Context) error { _, _, err := users.Join(tokens)(ctx, secretDigest); return err },
+
 		"Users.Insert":  func(ctx context.Context) error { return users.Insert(ctx, user) },
 		"Users.ByID":    func(ctx context.Context) error { _, err := users.ByID(ctx, 7); return err },
 		"Users.ByEmail": func(ctx context.Context) error { _, err := users.ByEmail(ctx, "ann@example.com"); return err },

@@ -95,7 +95,7 @@ func retry(ctx context.Context, dialect Dialect, write func() error) error {
 			return err
 		}
 		if pause(ctx, time.Duration(attempt)*5*time.Millisecond) != nil {
-			return err
+			return ended(ctx, err)
 		}
 	}
 }
