@@ -159,7 +159,8 @@ type Config struct {
 	AnyCase bool
 
 	// Legacy accepts the tokens of a fastapi-users application that runs beside, or did before.
-	// Without a Collection, the default, none are accepted; see mongostore.LegacyConfig.
+	// Without a Collection, the default, none are accepted; see mongostore.LegacyConfig, and
+	// sqlstore.LegacyConfig for SQL.
 	Legacy mongostore.LegacyConfig
 
 	// TTLGrace is how long the row of an expired token is kept, because the server's

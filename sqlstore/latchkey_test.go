@@ -133,7 +133,7 @@ func TestNewRefusesConfigurations(t *testing.T) {
 	}{
 		"a registry of BSON":            {latchkey.Config{Registry: bson.NewRegistry()}, "Config.Registry"},
 		"an audit trail":                {latchkey.Config{AuditRetention: time.Hour}, "Config.AuditRetention is 1h0m0s"},
-		"tokens of another system":      {latchkey.Config{Legacy: mongostore.LegacyConfig{Collection: "accesstoken"}}, "Config.Legacy"},
+		"legacy tokens without a table": {latchkey.Config{Legacy: mongostore.LegacyConfig{Lifetime: 1}}, "LegacyConfig.Table"},
 		"a negative purge interval":     {latchkey.Config{PurgeInterval: -1}, "Config.PurgeInterval is -1ns"},
 		"a negative lifetime":           {latchkey.Config{Lifetime: -1}, "Lifetime is -1ns"},
 		"a negative timeout":            {latchkey.Config{Timeout: -1}, "Config.Timeout is -1ns"},

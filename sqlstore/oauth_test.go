@@ -27,9 +27,7 @@ func testOAuthAccounts[ID sqlstore.UserID](t *testing.T, s server, newID func() 
 	db := serverDB[ID](t, s, elsewhere)
 	storetest.RunOAuthAccounts(t, newID, func(t testing.TB) account.OAuthAccountStore[ID] {
 		t.Helper()
-		if _, err := db.ExecContext(t.Context(), "DELETE FROM oauth_accounts"); err != nil {
-			t.Fatal(err)
-		}
+		empty(t, db, "oauth_accounts")
 		links, err := sqlstore.NewOAuthAccounts[ID](db, s.dialect, sqlstore.OAuthAccountsConfig{Tables: elsewhere})
 		if err != nil {
 			t.Fatal(err)

@@ -413,3 +413,35 @@ func TestPurgeKeepsWhatIsValid(t *testing.T) {
 		}
 	})
 }
+
+// waiting is a store whose purge ends when the channel is closed.
+type waiting chan struct{}
+
+func (w waiting) Purge(context.Context) (int64, error) {
+	<-w
+	return 0, nil
+}
+
+func TestLeaseIsRenewedDuringALongPurge(t *testing.T) {
+	db := migrated[int64](t, elsewhere)
+	done := make(waiting)
+	purger, err := sqlstore.NewPurger(db, sqlstore.SQLite, sqlstore.PurgerConfig{Interval: 5 * time.Millisecond}, done)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var purge sync.WaitGroup
+	purge.Go(func() { purger.PurgeOnce(t.Context()) })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var first, until int64
+	for until == first || first == 0 {
+		first = until
+		err := db.QueryRowContext(ctx, "SELECT until_at FROM leases").Scan(&until)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			t.Errorf("the lease was not renewed: %v", err)
+			break
+		}
+	}
+	close(done)
+	purge.Wait()
+}

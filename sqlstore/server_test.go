@@ -152,9 +152,17 @@ func TestContractsOnServers(t *testing.T) {
 }
 
 func contracts[ID sqlstore.UserID](t *testing.T, s server, newID func() ID) {
+	t.Helper()
+	// All checks share the tables: to make them takes longer than a check.
+	db := serverDB[ID](t, s, elsewhere)
+	emptied := func(t testing.TB) *sql.DB {
+		t.Helper()
+		empty(t, db, "access_tokens", "revocations", "one_time_tokens", "login_attempts")
+		return db
+	}
 	tokens := func(t testing.TB) *sqlstore.Tokens[ID] {
 		t.Helper()
-		tokens, err := sqlstore.NewTokens[ID](serverDB[ID](t, s, elsewhere), s.dialect, sqlstore.TokensConfig{Tables: elsewhere})
+		tokens, err := sqlstore.NewTokens[ID](emptied(t), s.dialect, sqlstore.TokensConfig{Tables: elsewhere})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +176,7 @@ func contracts[ID sqlstore.UserID](t *testing.T, s server, newID func() ID) {
 	})
 	t.Run("one-time tokens", func(t *testing.T) {
 		storetest.RunOneTimeTokens(t, newID, func(t testing.TB) account.OneTimeTokenStore[ID] {
-			tokens, err := sqlstore.NewOneTimeTokens[ID](serverDB[ID](t, s, elsewhere), s.dialect, sqlstore.OneTimeTokensConfig{Tables: elsewhere})
+			tokens, err := sqlstore.NewOneTimeTokens[ID](emptied(t), s.dialect, sqlstore.OneTimeTokensConfig{Tables: elsewhere})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,16 +184,17 @@ func contracts[ID sqlstore.UserID](t *testing.T, s server, newID func() ID) {
 		})
 	})
 	t.Run("users", func(t *testing.T) {
-		storetest.RunUsers(t, newMember(newID), func(t testing.TB) account.Store[member[ID], ID] {
-			db := serverDB[ID](t, s, sqlstore.Tables{})
-			bytes := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "BYTEA", sqlstore.MySQL: "BLOB"}[s.dialect]
-			for _, column := range []string{
-				"display_name TEXT", "years INTEGER", "balance DOUBLE PRECISION", "referrer TEXT", "avatar " + bytes, "labels TEXT", "team CHAR(36)",
-			} {
-				if _, err := db.ExecContext(t.Context(), "ALTER TABLE users ADD COLUMN "+column); err != nil {
-					t.Fatal(err)
-				}
+		db := serverDB[ID](t, s, sqlstore.Tables{})
+		bytes := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "BYTEA", sqlstore.MySQL: "BLOB"}[s.dialect]
+		for _, column := range []string{
+			"display_name TEXT", "years INTEGER", "balance DOUBLE PRECISION", "referrer TEXT", "avatar " + bytes, "labels TEXT", "team CHAR(36)",
+		} {
+			if _, err := db.ExecContext(t.Context(), "ALTER TABLE users ADD COLUMN "+column); err != nil {
+				t.Fatal(err)
 			}
+		}
+		storetest.RunUsers(t, newMember(newID), func(t testing.TB) account.Store[member[ID], ID] {
+			empty(t, db, "users")
 			users, err := sqlstore.NewUsers[member[ID]](db, s.dialect, sqlstore.UsersConfig{})
 			if err != nil {
 				t.Fatal(err)
@@ -195,13 +204,23 @@ func contracts[ID sqlstore.UserID](t *testing.T, s server, newID func() ID) {
 	})
 	t.Run("attempts", func(t *testing.T) {
 		storetest.RunAttempts(t, func(t testing.TB) account.AttemptStore {
-			attempts, err := sqlstore.NewAttempts(serverDB[ID](t, s, elsewhere), s.dialect, sqlstore.AttemptsConfig{Tables: elsewhere})
+			attempts, err := sqlstore.NewAttempts(emptied(t), s.dialect, sqlstore.AttemptsConfig{Tables: elsewhere})
 			if err != nil {
 				t.Fatal(err)
 			}
 			return attempts
 		})
 	})
+}
+
+// empty deletes all rows of tables.
+func empty(t testing.TB, db *sql.DB, tables ...string) {
+	t.Helper()
+	for _, table := range tables {
+		if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestMigrateConcurrentlyOnServers(t *testing.T) {

@@ -86,8 +86,8 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return context.WithTimeout(ctx, timeout)
 }
 
-// retry runs a write again while the database refuses it because of concurrent writes. Such a
-// write changed nothing.
+// retry runs a statement or a transaction again while the database refuses it because of concurrent
+// ones. It then changed nothing.
 func retry(ctx context.Context, dialect Dialect, write func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := write()
@@ -98,6 +98,19 @@ func retry(ctx context.Context, dialect Dialect, write func() error) error {
 			return err
 		}
 	}
+}
+
+// ended makes an error wrap that of its context, if that has ended. Drivers return other errors
+// too: that a connection could not be opened in time, or is closed.
+func ended(ctx context.Context, err error) error {
+	cause := ctx.Err()
+	if deadline, ok := ctx.Deadline(); ok && cause == nil && !time.Now().Before(deadline) {
+		cause = context.DeadlineExceeded // a connection's own timer can be the first
+	}
+	if err == nil || cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
 }
 
 // pause waits for d, or returns the context's error.
@@ -132,9 +145,22 @@ type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// query returns the rows of a query, each with the values as the driver returns them. It
-// reads to the end, where a database reports that a write failed.
-func (s *store) query(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
+// query returns the rows of a query, each with the values as the driver returns them. Outside of a
+// transaction, it repeats the query on conflicts.
+func (s *store) query(ctx context.Context, q querier, query string, args ...any) (rows [][]any, err error) {
+	if q != querier(s.db) {
+		return s.queryOnce(ctx, q, query, args...)
+	}
+	err = retry(ctx, s.dialect, func() error {
+		rows, err = s.queryOnce(ctx, q, query, args...)
+		return err
+	})
+	return rows, err
+}
+
+// queryOnce reads to the end, where a database reports that a write failed.
+func (s *store) queryOnce(ctx context.Context, q querier, query string, args ...any) (all [][]any, err error) {
+	defer func() { err = ended(ctx, err) }()
 	rows, err := q.QueryContext(ctx, s.dialect.bind(query), args...)
 	if err != nil {
 		return nil, err
@@ -162,7 +188,7 @@ func (s *store) query(ctx context.Context, q querier, query string, args ...any)
 func (s *store) exec(ctx context.Context, q querier, query string, args ...any) (int64, error) {
 	result, err := q.ExecContext(ctx, s.dialect.bind(query), args...)
 	if err != nil {
-		return 0, err
+		return 0, ended(ctx, err)
 	}
 	return result.RowsAffected()
 }
@@ -189,43 +215,48 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 		}
 		tx, err := s.db.BeginTx(ctx, opts)
 		if err != nil {
-			return err
+			return ended(ctx, err)
 		}
 		defer func() { _ = tx.Rollback() }()
 		if err := do(ctx, tx); err != nil {
 			return err
 		}
-		return tx.Commit()
+		return ended(ctx, tx.Commit())
 	})
 }
 
 // writeReturning executes a write and returns these columns of the rows that it changed. The
 // dialect must be able to.
-func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) (rows [][]any, err error) {
+func (s *store) writeReturning(ctx context.Context, columns, write string, args ...any) ([][]any, error) {
 	ctx, cancel := bounded(ctx, s.timeout)
 	defer cancel()
-	err = retry(ctx, s.dialect, func() error {
-		rows, err = s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
-		return err
-	})
-	return rows, err
+	return s.query(ctx, s.db, write+" RETURNING "+s.dialect.columns(columns), args...)
 }
 
 // take deletes the row that a condition finds, at most one, and returns its columns. The first
 // column must be the primary key. Of concurrent calls one returns the row.
 func (s *store) take(ctx context.Context, table, columns, condition string, args ...any) (rows [][]any, err error) {
-	remove := "DELETE FROM " + table + " WHERE "
 	if s.dialect.returning() {
-		return s.writeReturning(ctx, columns, remove+condition, args...)
+		return s.writeReturning(ctx, columns, "DELETE FROM "+table+" WHERE "+condition, args...)
 	}
-	key, _, _ := strings.Cut(columns, ", ")
 	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		rows, err = s.query(ctx, tx, "SELECT "+s.dialect.columns(columns)+" FROM "+table+" WHERE "+condition+" FOR UPDATE", args...)
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		_, err := s.exec(ctx, tx, remove+key+" = ?", textOf(rows[0][0]))
+		rows, err = s.takeIn(ctx, tx, table, columns, condition, args...)
 		return err
 	})
+	return rows, err
+}
+
+// takeIn is take in a transaction.
+func (s *store) takeIn(ctx context.Context, tx *sql.Tx, table, columns, condition string, args ...any) ([][]any, error) {
+	remove := "DELETE FROM " + table + " WHERE "
+	if s.dialect.returning() {
+		return s.query(ctx, tx, remove+condition+" RETURNING "+s.dialect.columns(columns), args...)
+	}
+	key, _, _ := strings.Cut(columns, ", ")
+	rows, err := s.query(ctx, tx, "SELECT "+s.dialect.columns(columns)+" FROM "+table+" WHERE "+condition+" FOR UPDATE", args...)
+	if err != nil || len(rows) == 0 {
+		return rows, err
+	}
+	_, err = s.exec(ctx, tx, remove+key+" = ?", textOf(rows[0][0]))
 	return rows, err
 }

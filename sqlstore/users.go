@@ -118,13 +118,14 @@ func (f timeForm) value(t time.Time) any {
 }
 
 // createdAtForm returns the form of the creation times. It asks the database once.
-func (u *Users[U, ID]) createdAtForm(ctx context.Context) (timeForm, error) {
+func (u *Users[U, ID]) createdAtForm(ctx context.Context) (_ timeForm, err error) {
 	u.mu.Lock()
 	form := u.createdAt
 	u.mu.Unlock()
 	if form != 0 {
 		return form, nil
 	}
+	defer func() { err = ended(ctx, err) }()
 	rows, err := u.db.QueryContext(ctx, "SELECT "+u.col.CreatedAt+" FROM "+u.table+" WHERE 1 = 0")
 	if err != nil {
 		return 0, err
@@ -279,8 +280,18 @@ func (u *Users[U, ID]) report(ctx context.Context, rows []invalidAccount[ID]) {
 	}
 }
 
-// read returns the accounts that meet a condition, and separates those that cannot be read.
+// read returns the accounts that meet a condition, and separates those that cannot be read. It
+// repeats the query on conflicts.
 func (u *Users[U, ID]) read(ctx context.Context, condition string, args ...any) (users []U, invalid []invalidAccount[ID], err error) {
+	err = retry(ctx, u.dialect, func() error {
+		users, invalid, err = u.readOnce(ctx, condition, args...)
+		return err
+	})
+	return users, invalid, err
+}
+
+func (u *Users[U, ID]) readOnce(ctx context.Context, condition string, args ...any) (users []U, invalid []invalidAccount[ID], err error) {
+	defer func() { err = ended(ctx, err) }()
 	rows, err := u.db.QueryContext(ctx, u.dialect.bind("SELECT "+u.columnList()+" FROM "+u.table+" WHERE "+condition), args...)
 	if err != nil {
 		return nil, nil, err
@@ -299,8 +310,15 @@ func (u *Users[U, ID]) read(ctx context.Context, condition string, args ...any) 
 
 // scan reads a row. If it cannot, it returns an error and a user with the ID, if that is known.
 func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
+	user, _, err = u.scanInto(rows, nil)
+	return user, err
+}
+
+// scanInto is scan for a row that has other columns before, which are read into others. there is false
+// if the account's ID is NULL.
+func (u *Users[U, ID]) scanInto(rows *sql.Rows, others []any) (user U, there bool, err error) {
 	values := make([]any, len(u.col.fields()))
-	var into []any
+	into := others
 	for i := range values {
 		into = append(into, &values[i])
 	}
@@ -310,17 +328,20 @@ func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
 		into = append(into, holders[i].Interface())
 	}
 	scanned := rows.Scan(into...)
+	if scanned == nil && values[0] == nil {
+		return user, false, errors.New("the account's ID is NULL")
+	}
 	a, err := parseAccount[ID](u.tables.UserColumns, values)
 	*u.of(&user) = a
 	if err = cmp.Or(scanned, err); err != nil {
-		return user, err
+		return user, true, err
 	}
 	for i, f := range u.own {
 		if err := f.set(reflect.ValueOf(&user).Elem(), holders[i]); err != nil {
-			return user, err
+			return user, true, err
 		}
 	}
-	return user, nil
+	return user, true, nil
 }
 
 // where collects the parts of a WHERE or a SET with their arguments.

@@ -21,6 +21,7 @@ import (
 type Database[U User[ID], ID comparable] struct {
 	tokens  Store[ID]
 	users   UserSource[U, ID]
+	joined  func(ctx context.Context, digest string) (AccessToken[ID], U, error) // nil without a Joiner
 	format  token.Format
 	cfg     Config
 	touches touches
@@ -59,6 +60,9 @@ func NewDatabase[U User[ID], ID comparable](tokens Store[ID], users UserSource[U
 		return nil, fmt.Errorf("strategy: Config.TokenPrefix: %w", err)
 	}
 	d := &Database[U, ID]{tokens: tokens, users: users, format: format, cfg: cfg}
+	if j, ok := users.(Joiner[U, ID]); ok {
+		d.joined = j.Join(tokens)
+	}
 	cached := cfg.Cache != Cache{}
 	if cached {
 		if d.cache, err = newCache[U, ID](cfg.Cache); err != nil {
@@ -336,7 +340,16 @@ type reauthentication[ID comparable] struct {
 // even if it returns an error. re is nil, or a reauthentication whose time and token version
 // raise those of the row.
 func (d *Database[U, ID]) read(ctx context.Context, p presented, now time.Time, re *reauthentication[ID]) (row AccessToken[ID], user U, err error) {
-	row, err = d.byToken(ctx, p)
+	var userErr error
+	joined := d.joined != nil && p.legacy == ""
+	if joined {
+		row, user, err = d.joined(ctx, p.digest)
+		if errors.Is(err, ErrUserNotFound) {
+			userErr, err = err, nil
+		}
+	} else {
+		row, err = d.byToken(ctx, p)
+	}
 	switch {
 	case errors.Is(err, ErrTokenNotFound):
 		return row, user, d.denied(ctx, denyUnknown, row)
@@ -353,12 +366,14 @@ func (d *Database[U, ID]) read(ctx context.Context, p presented, now time.Time, 
 	if why := d.invalid(&row, now); why != nil {
 		return row, user, d.denied(ctx, why, row)
 	}
-	user, err = d.users.ByID(ctx, row.UserID)
-	switch why := d.refusal(&row, user, err); {
+	if !joined {
+		user, userErr = d.users.ByID(ctx, row.UserID)
+	}
+	switch why := d.refusal(&row, user, userErr); {
 	case why != nil:
 		return row, user, d.denied(ctx, why, row)
-	case err != nil:
-		return row, user, d.failed(ctx, "look up the user", err)
+	case userErr != nil:
+		return row, user, d.failed(ctx, "look up the user", userErr)
 	}
 	return row, user, nil
 }

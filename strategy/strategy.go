@@ -38,6 +38,20 @@ type UserSource[U User[ID], ID comparable] interface {
 	ByID(ctx context.Context, id ID) (U, error)
 }
 
+// Joiner is an optional interface of a [UserSource] whose database can read a token together with
+// its user, in one round trip instead of two. It is optional because not every database can.
+type Joiner[U User[ID], ID comparable] interface {
+	UserSource[U, ID]
+
+	// Join returns a function that reads the row of a token in the store together with its user, or
+	// nil if it cannot for this store. The function is bounded in time, honours cancellation and is
+	// safe for concurrent use. Its results are those of [Store.ByToken] and of ByID for the row's
+	// UserID, as they were at one moment: an error wraps [ErrTokenNotFound] if, and only if, there
+	// is no such row, and [ErrUserNotFound], with the row, if, and only if, there is a row but no
+	// such user.
+	Join(tokens Store[ID]) func(ctx context.Context, digest string) (AccessToken[ID], U, error)
+}
+
 // SessionInfo describes a session. It contains no credentials.
 type SessionInfo struct {
 	// Scopes are the scopes of the token. nil means a login, which may do everything.

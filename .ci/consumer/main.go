@@ -1,6 +1,6 @@
 // Consumer is a program that imports what an application imports. CI builds it as a
 // module of its own and reads its go.sum, which must not name Docker,
-// testcontainers or FerretDB.
+// testcontainers, FerretDB or a driver of a SQL database.
 package main
 
 import (

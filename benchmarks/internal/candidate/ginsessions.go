@@ -10,6 +10,7 @@ import (
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-contrib/sessions/mongo/mongodriver"
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 )
 
 // ginSessions is gin-contrib/sessions with its store for MongoDB's official driver.
@@ -51,11 +52,13 @@ func ginSessions() Candidate {
 }
 
 // logins logs in every user at POST /login/{id} and returns their cookies.
-func logins(h http.Handler, db *DB) ([]Header, error) {
-	headers := make([]Header, len(db.UserIDs))
+func logins(h http.Handler, db *DB) ([]Header, error) { return loginsOf(h, db.UserIDs) }
+
+func loginsOf(h http.Handler, users []uuid.UUID) ([]Header, error) {
+	headers := make([]Header, len(users))
 	err := ForEach(len(headers), func(i int) error {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/login/"+db.UserIDs[i].String(), nil))
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/login/"+users[i].String(), nil))
 		cookies := w.Result().Cookies()
 		if w.Code != http.StatusOK || len(cookies) != 1 {
 			return fmt.Errorf("candidate: login answered with status %d and %d cookies", w.Code, len(cookies))

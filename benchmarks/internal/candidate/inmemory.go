@@ -90,7 +90,7 @@ func inMemory(cfg strategy.Config) func(context.Context, *DB) (*Site, error) {
 			return nil, err
 		}
 		db.closers = append(db.closers, sessions.Close)
-		return guardedBy(auth, engine(), db), nil
+		return guardedBy(auth, engine(), db.Tokens), nil
 	}
 }
 

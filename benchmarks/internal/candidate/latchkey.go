@@ -57,17 +57,17 @@ func buildLatchkey(cfg latchkey.Config) func(context.Context, *DB) (*Site, error
 		}
 		r := engine()
 		lk.Auth.Routes(r.Group("/auth"))
-		return guardedBy(lk.Auth, r, db), nil
+		return guardedBy(lk.Auth, r, db.Tokens), nil
 	}
 }
 
 // guardedBy returns a site with a guard of Latchkey.
-func guardedBy(auth *ginauth.Auth[Member], r *gin.Engine, db *DB) *Site {
+func guardedBy(auth *ginauth.Auth[Member], r *gin.Engine, tokens []string) *Site {
 	r.GET(Path, auth.RequireUser(), func(c *gin.Context) {
 		user, _ := auth.CurrentUser(c)
 		answerUser(c, user.ID.String(), user.Email, user.Name)
 	})
-	return &Site{Handler: r, Sessions: bearers(db.Tokens)}
+	return &Site{Handler: r, Sessions: bearers(tokens)}
 }
 
 // newLatchkey returns a Latchkey on the data, without logging. Closing db closes it.

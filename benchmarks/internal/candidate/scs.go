@@ -25,24 +25,29 @@ func scsSessions() Candidate {
 			sessions.Lifetime = Lifetime
 			// No clean-up: its goroutine would run until the process ends.
 			sessions.Store = mongodbstore.NewWithCleanupInterval(old, 0)
-			r := engine()
-			r.GET(Path, func(c *gin.Context) {
-				if sessions.GetString(c.Request.Context(), "user") == "" {
-					c.AbortWithStatus(http.StatusUnauthorized)
-				}
-			}, func(c *gin.Context) { answerID(c, sessions.GetString(c.Request.Context(), "user")) })
-			r.POST("/login/:user", func(c *gin.Context) {
-				if err := sessions.RenewToken(c.Request.Context()); err != nil {
-					c.AbortWithStatus(http.StatusServiceUnavailable)
-					return
-				}
-				sessions.Put(c.Request.Context(), "user", c.Param("user"))
-				c.Status(http.StatusOK)
-				c.Writer.WriteHeaderNow()
-			})
-			h := sessions.LoadAndSave(r)
+			h := scsApplication(sessions)
 			cookies, err := logins(h, db)
 			return &Site{Handler: h, Sessions: cookies}, err
 		},
 	}
+}
+
+// scsApplication returns the application of scs on a store.
+func scsApplication(sessions *scs.SessionManager) http.Handler {
+	r := engine()
+	r.GET(Path, func(c *gin.Context) {
+		if sessions.GetString(c.Request.Context(), "user") == "" {
+			c.AbortWithStatus(http.StatusUnauthorized)
+		}
+	}, func(c *gin.Context) { answerID(c, sessions.GetString(c.Request.Context(), "user")) })
+	r.POST("/login/:user", func(c *gin.Context) {
+		if err := sessions.RenewToken(c.Request.Context()); err != nil {
+			c.AbortWithStatus(http.StatusServiceUnavailable)
+			return
+		}
+		sessions.Put(c.Request.Context(), "user", c.Param("user"))
+		c.Status(http.StatusOK)
+		c.Writer.WriteHeaderNow()
+	})
+	return sessions.LoadAndSave(r)
 }

@@ -1,0 +1,128 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/latchkey-go/latchkey/event"
+	"github.com/latchkey-go/latchkey/sqlstore"
+	"github.com/latchkey-go/latchkey/strategy"
+)
+
+var _ strategy.Joiner[appUser, uuid.UUID] = (*sqlstore.Users[appUser, uuid.UUID])(nil)
+
+func TestJoin(t *testing.T) {
+	testJoin(t, migrated[uuid.UUID](t, sqlstore.Tables{}), sqlstore.SQLite)
+}
+
+func TestJoinOnServers(t *testing.T) {
+	for _, s := range servers(t) {
+		t.Run(s.dialect.String(), func(t *testing.T) {
+			testJoin(t, serverDB[uuid.UUID](t, s, sqlstore.Tables{}), s.dialect)
+		})
+	}
+}
+
+// One query returns what the two of ByToken and ByID return.
+func testJoin(t *testing.T, db *sql.DB, dialect sqlstore.Dialect) {
+	ctx := t.Context()
+	if _, err := db.ExecContext(ctx, "ALTER TABLE users ADD COLUMN name TEXT"); err != nil {
+		t.Fatal(err)
+	}
+	var unreadable []event.Event
+	onEvent := func(_ context.Context, e event.Event) { unreadable = append(unreadable, e) }
+	users, err := sqlstore.NewUsers[appUser](db, dialect, sqlstore.UsersConfig{OnEvent: onEvent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	access, err := sqlstore.NewTokens[uuid.UUID](db, dialect, sqlstore.TokensConfig{OnEvent: onEvent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api, err := sqlstore.NewAPITokens[uuid.UUID](db, dialect, sqlstore.TokensConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := appUser{Name: "Ann"}
+	ann.ID, ann.Email, ann.Active, ann.Version, ann.CreatedAt = uuid.New(), "ann@example.com", true, 3, time.UnixMilli(5).UTC()
+	if err := users.Insert(ctx, ann); err != nil {
+		t.Fatal(err)
+	}
+	for name, tokens := range map[string]*sqlstore.Tokens[uuid.UUID]{"access tokens": access, "API tokens": api} {
+		row := strategy.AccessToken[uuid.UUID]{
+			ID: uuid.Must(uuid.NewV7()), Digest: "the digest of " + name, UserID: ann.ID, CreatedAt: time.UnixMilli(1_000).UTC(), LastUsedAt: time.UnixMilli(2_000).UTC(),
+			TokenVersion: 3, Scopes: []string{"read"}, Name: "laptop", UserAgent: "agent", ClientIP: "192.0.2.1",
+		}
+		if err := tokens.Insert(ctx, row); err != nil {
+			t.Fatal(err)
+		}
+		join := users.Join(tokens)
+		if join == nil {
+			t.Fatalf("%s: Join returned nil", name)
+		}
+		gotRow, gotUser, err := join(ctx, row.Digest)
+		wantRow, errToken := tokens.ByToken(ctx, row.Digest)
+		wantUser, errUser := users.ByID(ctx, ann.ID)
+		if err := errors.Join(err, errToken, errUser); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(gotRow, wantRow) || !reflect.DeepEqual(gotUser, wantUser) {
+			t.Errorf("%s: the join returned %+v and %+v, want %+v and %+v", name, gotRow, gotUser, wantRow, wantUser)
+		}
+		if _, _, err := join(ctx, "another digest"); !errors.Is(err, strategy.ErrTokenNotFound) || errors.Is(err, strategy.ErrUserNotFound) {
+			t.Errorf("%s: an unknown digest: got %v, want ErrTokenNotFound", name, err)
+		}
+		cancelled, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, _, err := join(cancelled, row.Digest); !errors.Is(err, context.Canceled) || errors.Is(err, strategy.ErrTokenNotFound) {
+			t.Errorf("%s: with a cancelled context: got %v, want context.Canceled", name, err)
+		}
+	}
+
+	other, err := sqlstore.NewTokens[uuid.UUID](db, dialect, sqlstore.TokensConfig{Tables: elsewhere})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if users.Join(other) != nil {
+		t.Error("Join did not return nil for a store with other tables")
+	}
+
+	if dialect != sqlstore.SQLite { // the others do not let wrong rows in
+		return
+	}
+	conn, err := db.Conn(ctx) // its foreign keys are off
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	join := users.Join(access)
+	for _, statement := range []string{
+		"PRAGMA foreign_keys = 0",
+		"INSERT INTO access_tokens (id, token, user_id, created_at) VALUES ('" + uuid.NewString() + "', 'of nobody', '" + uuid.NewString() + "', 1)",
+		"INSERT INTO access_tokens (id, token, user_id, created_at) VALUES ('no UUID', 'unreadable', '" + ann.ID.String() + "', 1)",
+	} {
+		if _, err := conn.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if row, _, err := join(ctx, "of nobody"); !errors.Is(err, strategy.ErrUserNotFound) || row.Digest != "of nobody" {
+		t.Errorf("a token without a user: got %+v, %v, want the row and ErrUserNotFound", row, err)
+	}
+	if _, _, err := join(ctx, "unreadable"); !errors.Is(err, strategy.ErrTokenNotFound) || len(unreadable) != 1 {
+		t.Errorf("a token that cannot be read: got %v and %d events, want ErrTokenNotFound and 1", err, len(unreadable))
+	}
+	if _, err := conn.ExecContext(ctx, "UPDATE users SET token_version = 'three'"); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = join(ctx, "the digest of access tokens")
+	if err == nil || errors.Is(err, strategy.ErrTokenNotFound) || errors.Is(err, strategy.ErrUserNotFound) || !strings.Contains(err.Error(), "token_version") || len(unreadable) != 2 {
+		t.Errorf("a user that cannot be read: got %v and %d events, want an error that names the column, and 2", err, len(unreadable))
+	}
+}
