@@ -194,6 +194,7 @@ func TestVerifySchemaFindsColumnsThatAreTooSmall(t *testing.T) {
 		err := sqlstore.VerifySchema[int64](t.Context(), db, s.dialect, sqlstore.Tables{})
 		if !errors.Is(err, sqlstore.ErrSchemaMismatch) || !strings.Contains(err.Error(), `"created_at"`) || !strings.Contains(err.Error(), `"hashed_password"`) {
 			t.Errorf("%v: VerifySchema returned %v, want an error that names created_at and hashed_password", s.dialect, err)
+			continue
 		}
 		if n := strings.Count(err.Error(), "\n") + 1; n != 2 {
 			t.Errorf("%v: VerifySchema found %d problems, want 2: %v", s.dialect, n, err)
