@@ -221,6 +221,10 @@ type Collections struct {
 	OneTimeTokens string // default "one_time_tokens"
 	APITokens     string // default "api_tokens"
 	Audit         string // default "audit"
+
+	// OAuthAccounts and Leases are tables of sqlstore.New; on MongoDB they have no effect.
+	OAuthAccounts string // default "oauth_accounts"
+	Leases        string // default "leases"
 }
 
 // check returns an error if two collections have one name.

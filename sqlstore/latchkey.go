@@ -159,7 +159,7 @@ func tablesOf(cfg latchkey.Config) Tables {
 	c := cfg.Collections
 	return Tables{
 		AccessTokens: c.AccessTokens, APITokens: c.APITokens, Revocations: c.Revocations, Users: c.Users,
-		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens, UserColumns: Columns(cfg.UserFields),
+		LoginAttempts: c.LoginAttempts, OneTimeTokens: c.OneTimeTokens, OAuthAccounts: c.OAuthAccounts, Leases: c.Leases, UserColumns: Columns(cfg.UserFields),
 	}
 }
 

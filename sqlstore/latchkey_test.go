@@ -204,3 +204,25 @@ func TestNewPurges(t *testing.T) {
 		t.Error("the expired token was not removed within 30 seconds")
 	}
 }
+
+// Two applications with users of their own share a database.
+func TestTwoApplicationsInOneDatabase(t *testing.T) {
+	db := sqlite(t)
+	for _, names := range []latchkey.Collections{{}, {
+		Users: "b_users", AccessTokens: "b_access_tokens", LoginAttempts: "b_login_attempts", Revocations: "b_revocations",
+		OneTimeTokens: "b_one_time_tokens", APITokens: "b_api_tokens", OAuthAccounts: "b_oauth_accounts", Leases: "b_leases",
+	}} {
+		lk, err := sqlstore.New[account.User[uuid.UUID]](db, sqlstore.SQLite, uuid.New, cheap(latchkey.Config{Collections: names}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lk.Close()
+		if err := lk.EnsureIndexes(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ann := account.User[uuid.UUID]{Email: "ann@example.com"}
+		if _, err := lk.Accounts.Create(t.Context(), ann, "correct horse battery staple"); err != nil {
+			t.Error(err)
+		}
+	}
+}
