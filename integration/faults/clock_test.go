@@ -177,10 +177,12 @@ func (i *clockInstance) change(name string) {
 	}
 }
 
-// eachStore runs a test on stores in memory and on the server.
+// eachStore runs a test on stores in memory and on each server.
 func eachStore(t *testing.T, test func(t *testing.T, stores func() storeSet)) {
 	t.Run("memory", func(t *testing.T) { test(t, inMemory) })
-	t.Run("MongoDB", func(t *testing.T) { test(t, onServer(t)) })
+	for _, b := range backends {
+		t.Run(b.name, func(t *testing.T) { test(t, onServer(t, b.start(t))) })
+	}
 }
 
 func TestClockEachInstanceUsesItsOwnForLifetimes(t *testing.T) {
@@ -291,7 +293,7 @@ func TestClockAheadDoesNotLetTokensOutliveAChange(t *testing.T) {
 func TestClockAheadDoesNotLetTokensOutliveAChangeOnTheServer(t *testing.T) {
 	for _, by := range []time.Duration{30 * time.Second, time.Hour} {
 		t.Run(fmt.Sprintf("%v apart", by), func(t *testing.T) {
-			c := newClockRig(t, onServer(t))
+			c := newClockRig(t, onServer(t, onMongoDB(t)))
 			cfg := strategy.Config{Lifetime: 24 * time.Hour}
 			slow, fast := c.at(noon, cfg), c.at(noon.Add(by), cfg)
 			for name := range changes {
@@ -842,7 +844,7 @@ func TestSettingTheClockEmptiesTheCache(t *testing.T) {
 
 // The server sets the times of revocations, so the clocks of instances do not matter.
 func TestClockDifferencesDoNotAffectRevocationsBetweenCaches(t *testing.T) {
-	c := newClockRig(t, onServer(t))
+	c := newClockRig(t, onServer(t, onMongoDB(t)))
 	cfg := strategy.Config{Lifetime: 24 * time.Hour, Cache: strategy.Cache{MaxStaleness: time.Minute, FollowInterval: 10 * time.Millisecond}}
 	slow, fast := c.at(noon, cfg), c.at(noon.Add(time.Hour), cfg)
 	for _, on := range []*clockInstance{slow, fast} {

@@ -65,7 +65,7 @@ func newForeignRig(t *testing.T, cfg rigConfig) foreignRig {
 // replace changes one document of a collection. It can change the _id.
 func (r foreignRig) replace(t *testing.T, collection string, filter bson.D, c change) {
 	t.Helper()
-	coll := r.db.Collection(collection)
+	coll := r.mongo.db.Collection(collection)
 	var doc bson.D
 	if err := coll.FindOneAndDelete(t.Context(), filter).Decode(&doc); err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func oneOf(got answer, statuses ...int) bool {
 
 func TestForeignTokens(t *testing.T) {
 	r := newForeignRig(t, rigConfig{sessions: strategy.Config{MaxSessions: 5}})
-	withoutLifetime := newRig(t, r.db.Name(), rigConfig{indexes: func(context.Context, *rig) error { return nil }})
+	withoutLifetime := newRig(t, r.mongo.db.Name(), rigConfig{indexes: func(context.Context, *rig) error { return nil }})
 	for _, c := range []change{
 		{"_id", "a string"}, {"_id", int32(7)}, {"_id", bson.NewObjectID()}, {"_id", bson.Binary{Data: []byte("short")}},
 		{"user_id", absent}, {"user_id", "a string"}, {"user_id", int64(7)}, {"user_id", nil}, {"user_id", bson.D{{Key: "a", Value: 1}}},
@@ -129,7 +129,7 @@ func TestForeignTokens(t *testing.T) {
 				t.Errorf("the list of sessions after the next login: %v, want 200", got)
 			}
 			r.checkOther(t)
-			if _, err := r.tokens.Purge(t.Context()); err != nil {
+			if _, err := r.mongo.tokens.Purge(t.Context()); err != nil {
 				t.Errorf("Purge: %v", err)
 			}
 			if got := r.logout(token); got.status != http.StatusUnauthorized {
@@ -138,7 +138,7 @@ func TestForeignTokens(t *testing.T) {
 			if err := r.sessions.DestroyAll(t.Context(), jo.ID); err != nil {
 				t.Errorf("DestroyAll: %v", err)
 			}
-			if _, err := r.db.Collection("access_tokens").DeleteMany(t.Context(), bson.D{{Key: "token", Value: bson.D{{Key: "$exists", Value: false}}}}); err != nil {
+			if _, err := r.mongo.db.Collection("access_tokens").DeleteMany(t.Context(), bson.D{{Key: "token", Value: bson.D{{Key: "$exists", Value: false}}}}); err != nil {
 				t.Fatal(err)
 			}
 			r.mustLogin(t, "jo@example.com")
@@ -191,7 +191,7 @@ func TestForeignAttempts(t *testing.T) {
 					if got := r.loginWith("jo@example.com", "not the password"); got.status != http.StatusBadRequest {
 						t.Fatalf("a wrong password: %v, want 400", got)
 					}
-					cur, err := r.db.Collection("login_attempts").Find(t.Context(), bson.D{})
+					cur, err := r.mongo.db.Collection("login_attempts").Find(t.Context(), bson.D{})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -210,7 +210,7 @@ func TestForeignAttempts(t *testing.T) {
 					if got := r.loginWith("jo@example.com", "not the password"); !oneOf(got, http.StatusBadRequest) {
 						t.Errorf("a wrong password: %v, want 400 or 503", got)
 					}
-					if _, err := r.attempts.Purge(t.Context()); err != nil {
+					if _, err := r.mongo.attempts.Purge(t.Context()); err != nil {
 						t.Errorf("Purge: %v", err)
 					}
 					r.want(t, http.StatusOK, r.other, "another user")
@@ -280,7 +280,7 @@ func newFollowerRig(t *testing.T) *followerRig {
 	f.plain.mustRegister(t, "jo@example.com")
 	// The first read finds out where to begin, and does not report undecoded revocations.
 	// When the second one begins, the first has ended.
-	eventuallyTrue(t, 10*time.Second, "the cache follows the revocations", func() bool { return f.cached.polls.Load() >= 2 })
+	eventuallyTrue(t, 10*time.Second, "the cache follows the revocations", func() bool { return f.cached.mongo.polls.Load() >= 2 })
 	return f
 }
 
@@ -332,11 +332,11 @@ func TestForeignRevocationsDoNotStopFollowers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := newFollowerRig(t)
-			if _, err := f.plain.db.Collection("revocations").InsertOne(t.Context(), c.doc); err != nil {
+			if _, err := f.plain.mongo.db.Collection("revocations").InsertOne(t.Context(), c.doc); err != nil {
 				t.Fatal(err)
 			}
 			checkFollowing(t, f.plain, f.cached)
-			late := newRig(t, f.plain.db.Name(), followerConfig(nil)) // starts after the foreign revocation
+			late := newRig(t, f.plain.mongo.db.Name(), followerConfig(nil)) // starts after the foreign revocation
 			checkFollowing(t, f.plain, late)
 			if n := f.suspended.Load(); n > 0 {
 				t.Errorf("the cache was suspended %d times, want never", n)

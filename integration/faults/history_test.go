@@ -332,22 +332,27 @@ func TestHistoryOfOneInstance(t *testing.T) {
 		wrong, _ := h.checkRegular(1, atOnce)
 		return wrong
 	}
-	for _, c := range []struct {
+	type historyTest struct {
 		name      string
 		cfg       strategy.Config
-		onServer  bool
+		on        func(testing.TB) backend // nil: memory
 		histories int
 		check     func(*history) string
-	}{
-		{"memory", withTouches(), false, 500, linearizable},
-		{"memory with a cache", withCache(time.Minute, 0), false, 500, regular},
-		{"MongoDB", withTouches(), true, 10, linearizable},
-		{"MongoDB with a cache", withCache(time.Minute, 0), true, 10, regular},
-	} {
+	}
+	tests := []historyTest{
+		{"memory", withTouches(), nil, 500, linearizable},
+		{"memory with a cache", withCache(time.Minute, 0), nil, 500, regular},
+	}
+	for _, b := range backends {
+		tests = append(tests,
+			historyTest{b.name, withTouches(), b.start, 10, linearizable},
+			historyTest{b.name + " with a cache", withCache(time.Minute, 0), b.start, 10, regular})
+	}
+	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			set := inMemory()
-			if c.onServer {
-				set = onServer(t)()
+			if c.on != nil {
+				set = c.on(t).stores(t)
 			}
 			// An instance publishes a limited number of revocations of unknown tokens a
 			// second, so a new one is made after some histories.
@@ -409,24 +414,29 @@ func (s *pollRecorder) visible(at time.Time) (visible time.Time) {
 
 func TestHistoryOfTwoInstances(t *testing.T) {
 	const follow = 10 * time.Millisecond
-	for _, c := range []struct {
-		name     string
-		onServer bool
-		stale    time.Duration
-		follows  bool
-		outage   int
-	}{
-		{"memory, followed", false, time.Minute, true, 0},
-		{"memory, not followed", false, 50 * time.Millisecond, false, 0},
-		{"memory, followed with outages", false, 50 * time.Millisecond, true, 8},
-		{"MongoDB, followed", true, time.Minute, true, 0},
-		{"MongoDB, not followed", true, 100 * time.Millisecond, false, 0},
-	} {
+	type historyTest struct {
+		name    string
+		on      func(testing.TB) backend // nil: memory
+		stale   time.Duration
+		follows bool
+		outage  int
+	}
+	tests := []historyTest{
+		{"memory, followed", nil, time.Minute, true, 0},
+		{"memory, not followed", nil, 50 * time.Millisecond, false, 0},
+		{"memory, followed with outages", nil, 50 * time.Millisecond, true, 8},
+	}
+	for _, b := range backends {
+		tests = append(tests,
+			historyTest{b.name + ", followed", b.start, time.Minute, true, 0},
+			historyTest{b.name + ", not followed", b.start, 100 * time.Millisecond, false, 0})
+	}
+	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // the clients pause most of the time
 			set := inMemory()
-			if c.onServer {
-				set = onServer(t)()
+			if c.on != nil {
+				set = c.on(t).stores(t)
 			}
 			visible := func(at time.Time) time.Time { return at.Add(c.stale) }
 			store, cfg := tokenStore(countingTokens{set.tokens, new(atomic.Int64)}), withCache(c.stale, 0)
@@ -440,7 +450,7 @@ func TestHistoryOfTwoInstances(t *testing.T) {
 			r := newHistoryRig(t, store, set.users, cfg, cfg)
 			r.each, r.pause = 30, 8*time.Millisecond
 			histories := 20
-			if c.onServer {
+			if c.on != nil {
 				histories, r.each = 5, 20
 			}
 			var worst time.Duration

@@ -97,7 +97,7 @@ func insertSessions(t *testing.T, r *rig, emails []string, n int) (holdings []*h
 			{Key: "user_id", Value: binary(ids[i%len(ids)])}, {Key: "created_at", Value: now},
 		})
 		if len(docs) == 1000 || i == n-1 {
-			if _, err := r.db.Collection("access_tokens").InsertMany(t.Context(), docs); err != nil {
+			if _, err := r.mongo.db.Collection("access_tokens").InsertMany(t.Context(), docs); err != nil {
 				t.Fatal(err)
 			}
 			docs = nil

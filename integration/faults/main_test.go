@@ -86,6 +86,7 @@ func run(m *testing.M) (code int, err error) {
 		fmt.Println("no container: a devmongo process instead")
 	}
 	fmt.Println(server)
+	defer stopSuitePostgreSQL()
 	return m.Run(), nil
 }
 

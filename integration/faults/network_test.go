@@ -13,7 +13,6 @@ import (
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/Shopify/toxiproxy/v2/toxics"
 	"github.com/rs/zerolog"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/goleak"
 
 	"github.com/latchkey-go/latchkey/strategy"
@@ -22,14 +21,15 @@ import (
 // network is a proxy in front of the server that can fail.
 type network struct {
 	tb    testing.TB
+	to    string // the server's address
 	rng   *rand.Rand
 	proxy *toxiproxy.Proxy
 	stop  func() // ends the current fault, or nil
 }
 
-func newNetwork(tb testing.TB, rng *rand.Rand) *network {
+func newNetwork(tb testing.TB, to string, rng *rand.Rand) *network {
 	tb.Helper()
-	n := &network{tb: tb, rng: rng}
+	n := &network{tb: tb, to: to, rng: rng}
 	n.open("127.0.0.1:0")
 	return n
 }
@@ -45,7 +45,7 @@ func (n *network) renew() {
 func (n *network) open(listen string) {
 	n.tb.Helper()
 	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	n.proxy = toxiproxy.NewProxy(api, "database", listen, options.Client().ApplyURI(server.URI).Hosts[0])
+	n.proxy = toxiproxy.NewProxy(api, "database", listen, n.to)
 	n.up()
 }
 
@@ -169,12 +169,14 @@ var faults = []fault{
 	}, true, 0},
 }
 
-func TestNetworkFaults(t *testing.T) {
+func TestNetworkFaults(t *testing.T) { onEachServer(t, testNetworkFaults) }
+
+func testNetworkFaults(t *testing.T, on backend) {
 	rng := rand.New(rand.NewPCG(*seed, 1))
 	var before int64
 	if *soak == 0 {
 		for i, f := range faults {
-			t.Run(f.name, func(t *testing.T) { runFaults(t, rng, f) })
+			t.Run(f.name, func(t *testing.T) { runFaults(t, on, rng, f) })
 			if i == 0 {
 				before = heapInUse()
 			}
@@ -185,7 +187,7 @@ func TestNetworkFaults(t *testing.T) {
 		for range 1 + rng.IntN(3) {
 			several = append(several, faults[rng.IntN(len(faults))])
 		}
-		t.Run(fmt.Sprintf("round %d", i), func(t *testing.T) { runFaults(t, rng, several...) })
+		t.Run(fmt.Sprintf("round %d", i), func(t *testing.T) { runFaults(t, on, rng, several...) })
 		if i == 0 {
 			before = heapInUse()
 		}
@@ -201,17 +203,14 @@ func TestNetworkFaults(t *testing.T) {
 // runFaults starts two instances, one of them with a cache, behind one network. The network
 // has one fault after another while clients use both instances. Afterwards everything must
 // work, and no connection or goroutine may be left.
-func runFaults(t *testing.T, rng *rand.Rand, several ...fault) {
-	db := newDatabase(t) // before IgnoreCurrent: its client lives until the end
-	if err := db.Client().Ping(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
+func runFaults(t *testing.T, on backend, rng *rand.Rand, several ...fault) {
+	database := on.newDatabase(t) // before IgnoreCurrent: its client lives until the end
 	before := goleak.IgnoreCurrent()
-	n := newNetwork(t, rng)
+	n := newNetwork(t, on.address(), rng)
 	var rigs []*rig
 	for _, cache := range []strategy.Cache{{}, {MaxStaleness: 250 * time.Millisecond}} {
-		rigs = append(rigs, newRig(t, db.Name(), rigConfig{
-			way: n.proxy.Listen, sessions: strategy.Config{Lifetime: time.Hour, Cache: cache},
+		rigs = append(rigs, newRig(t, database, rigConfig{
+			on: on, way: n.proxy.Listen, sessions: strategy.Config{Lifetime: time.Hour, Cache: cache},
 		}))
 	}
 	clients := newTraffic(rigs, 8, 24)
@@ -260,9 +259,15 @@ func runFaults(t *testing.T, rng *rand.Rand, several ...fault) {
 	t.Log(clients)
 
 	for _, r := range rigs {
-		eventuallyTrue(t, recoveryBound, "every connection is checked in", func() bool { return r.pool.out.Load() == 0 })
+		eventuallyTrue(t, recoveryBound, "every connection is checked in", func() bool {
+			_, out := r.connections()
+			return out == 0
+		})
 		r.close()
-		eventuallyTrue(t, recoveryBound, "every connection is closed", func() bool { return r.pool.open.Load() == 0 })
+		eventuallyTrue(t, recoveryBound, "every connection is closed", func() bool {
+			open, _ := r.connections()
+			return open == 0
+		})
 	}
 	n.proxy.Stop()
 	// Goroutines of toxiproxy can outlive the proxy.

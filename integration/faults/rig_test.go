@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,16 +19,11 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
-	driver "go.mongodb.org/mongo-driver/v2/event"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/ginauth"
-	"github.com/latchkey-go/latchkey/integration/internal/testserver"
 	"github.com/latchkey-go/latchkey/internal/secretscan"
 	"github.com/latchkey-go/latchkey/memstore"
-	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
@@ -69,15 +65,12 @@ const (
 // rig is one instance of an application, with its own MongoDB client. It is assembled
 // from the parts, because the counters of its limiter are in memory by default.
 type rig struct {
-	url      string
-	http     *http.Client
-	mongo    *mongo.Client
-	db       *mongo.Database
-	pool     poolCount
-	polls    atomic.Int64 // reads of the revocations by the follower of a cache
-	tokens   *mongostore.Tokens[uuid.UUID]
-	users    *mongostore.Users[member, uuid.UUID]
-	attempts *mongostore.Attempts
+	url  string
+	http *http.Client
+	connected
+	mongo    *mongoParts  // nil on SQL
+	sql      *sql.DB      // nil on MongoDB
+	unread   atomic.Int64 // events for rows on SQL that cannot be read
 	accounts *account.Manager[member, uuid.UUID]
 	sessions *strategy.Database[member, uuid.UUID]
 	panics   atomic.Int64
@@ -89,13 +82,13 @@ type rig struct {
 	staleness time.Duration
 }
 
-// rigConfig configures a rig. The zero value is an instance on the suite's server.
+// rigConfig configures a rig. The zero value is an instance on the suite's MongoDB server.
 type rigConfig struct {
-	uri      string        // default: the suite's server
+	on       backend       // default: the suite's MongoDB server
 	way      string        // the address of a proxy in front of the server; default none
 	timeout  time.Duration // default: callTimeout
 	sessions strategy.Config
-	// heartbeat is how often the driver checks the server. Default: the driver's.
+	// heartbeat is how often MongoDB's driver checks the server. Default: the driver's.
 	heartbeat time.Duration
 	// noLimiter is for tests with many logins that fail or are in flight: they all come
 	// from one client IP.
@@ -103,67 +96,24 @@ type rigConfig struct {
 	// limiter configures a limiter with its counters in the database. Default: one with
 	// its counters in memory.
 	limiter *account.LimiterConfig
-	// indexes makes or checks the indexes. Default: ensureIndexes.
+	// indexes makes or checks MongoDB's indexes. Default: ensureIndexes.
 	indexes func(context.Context, *rig) error
-}
-
-func ensureIndexes(ctx context.Context, r *rig) error {
-	return errors.Join(r.tokens.EnsureIndexes(ctx), r.users.EnsureIndexes(ctx), r.attempts.EnsureIndexes(ctx))
-}
-
-func verifyIndexes(ctx context.Context, r *rig) error {
-	return errors.Join(r.tokens.VerifyIndexes(ctx), r.users.VerifyIndexes(ctx), r.attempts.VerifyIndexes(ctx))
 }
 
 // startRig starts a rig on a database. Close it also after an error.
 func startRig(ctx context.Context, database string, cfg rigConfig) (r *rig, err error) {
 	r = &rig{staleness: cfg.sessions.Cache.MaxStaleness}
-	if cfg.uri == "" {
-		cfg.uri = server.URI
+	if cfg.on == nil {
+		cfg.on = mongoServer(server.URI)
 	}
 	if cfg.timeout == 0 {
 		cfg.timeout = callTimeout
 	}
-	if cfg.indexes == nil {
-		cfg.indexes = ensureIndexes
-	}
-	// The driver opens at most two connections at a time. Without this timeout, one whose
-	// packets are lost occupies its place for 30 seconds, long after the network recovered.
-	opts := options.Client().ApplyURI(cfg.uri).SetPoolMonitor(r.pool.monitor()).SetConnectTimeout(callTimeout).
-		SetMonitor(&driver.CommandMonitor{Started: r.commandStarted})
-	if cfg.way != "" {
-		opts.SetHosts([]string{cfg.way}).SetDirect(true)
-	}
-	if cfg.heartbeat > 0 {
-		opts.SetHeartbeatInterval(cfg.heartbeat)
-	}
-	if r.mongo, err = mongo.Connect(opts); err != nil {
-		return r, err
-	}
-	r.closers = append(r.closers, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = r.mongo.Disconnect(ctx)
-	})
-	r.db = r.mongo.Database(database)
-	if r.tokens, err = mongostore.NewTokens[uuid.UUID](r.db, mongostore.TokensConfig{
-		Lifetime: cfg.sessions.Lifetime, Timeout: cfg.timeout, PurgeInterval: time.Minute, Now: cfg.sessions.Now,
-	}); err != nil {
-		return r, err
-	}
-	r.closers = append(r.closers, r.tokens.Close)
-	if r.users, err = mongostore.NewUsers[member](r.db, mongostore.UsersConfig{Timeout: cfg.timeout}); err != nil {
-		return r, err
-	}
-	if r.attempts, err = mongostore.NewAttempts(r.db, mongostore.AttemptsConfig{Timeout: cfg.timeout, PurgeInterval: time.Minute}); err != nil {
-		return r, err
-	}
-	r.closers = append(r.closers, r.attempts.Close)
-	if err := cfg.indexes(ctx, r); err != nil {
+	if err := cfg.on.connect(ctx, r, database, cfg); err != nil {
 		return r, err
 	}
 	cfg.sessions.PublishRevocations = true
-	if r.sessions, err = strategy.NewDatabase(r.tokens, r.users, cfg.sessions); err != nil {
+	if r.sessions, err = strategy.NewDatabase(strategy.Store[uuid.UUID](r.tokens), strategy.UserSource[member, uuid.UUID](r.users), cfg.sessions); err != nil {
 		return r, err
 	}
 	r.closers = append(r.closers, r.sessions.Close)
@@ -254,22 +204,6 @@ func newRig(tb testing.TB, database string, cfg rigConfig) *rig {
 		tb.Fatal(err)
 	}
 	return r
-}
-
-// newDatabase returns a new database on the suite's server, and drops it at the end of
-// the test.
-func newDatabase(tb testing.TB) *mongo.Database {
-	tb.Helper()
-	client, err := mongo.Connect(options.Client().ApplyURI(server.URI))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = client.Disconnect(ctx)
-	})
-	return testserver.Database(tb, client)
 }
 
 func (r *rig) register(ctx context.Context, email string) error {
@@ -376,31 +310,6 @@ func (r *rig) want(tb testing.TB, status int, token, when string) {
 	tb.Helper()
 	if got := r.guarded(token); got.status != status {
 		tb.Errorf("%s: got %v, want %d", when, got, status)
-	}
-}
-
-// poolCount counts the connections of a client: those that are open, and those that are
-// checked out.
-type poolCount struct{ open, out atomic.Int64 }
-
-func (p *poolCount) monitor() *driver.PoolMonitor {
-	return &driver.PoolMonitor{Event: func(e *driver.PoolEvent) {
-		switch e.Type {
-		case driver.ConnectionCreated:
-			p.open.Add(1)
-		case driver.ConnectionClosed:
-			p.open.Add(-1)
-		case driver.ConnectionCheckedOut:
-			p.out.Add(1)
-		case driver.ConnectionCheckedIn:
-			p.out.Add(-1)
-		}
-	}}
-}
-
-func (r *rig) commandStarted(_ context.Context, e *driver.CommandStartedEvent) {
-	if collection, _ := e.Command.Lookup("find").StringValueOK(); collection == "revocations" {
-		r.polls.Add(1)
 	}
 }
 

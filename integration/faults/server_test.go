@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
-
-	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/strategy"
@@ -68,19 +65,20 @@ func (s *registrations) check(t *testing.T, r *rig) (confirmed, unsure int) {
 }
 
 // TestServerKilledUnderLoad kills the server with SIGKILL while clients use it, restarts it
-// on the same data, and checks that nothing acknowledged was lost. It uses its own
-// devmongo, whatever server the suite uses.
+// on the same data, and checks that nothing acknowledged was lost. It uses a server of its
+// own, whatever server the suite uses.
 func TestServerKilledUnderLoad(t *testing.T) {
+	t.Run("MongoDB", func(t *testing.T) { testServerKilledUnderLoad(t, ownMongoDB(t), 3) })
+	t.Run("PostgreSQL", func(t *testing.T) { testServerKilledUnderLoad(t, ownPostgreSQL(t), 4) })
+}
+
+func testServerKilledUnderLoad(t *testing.T, on crasher, rounds int) {
 	rng := rand.New(rand.NewPCG(*seed, 2))
-	p, err := startProcess("127.0.0.1:0", filepath.Join(t.TempDir(), "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.kill() })
+	database := on.newDatabase(t)
 	var rigs []*rig
 	for _, cache := range []strategy.Cache{{}, {MaxStaleness: 500 * time.Millisecond}} {
-		rigs = append(rigs, newRig(t, "killed", rigConfig{
-			uri: p.uri(), sessions: strategy.Config{Lifetime: 24 * time.Hour, Cache: cache},
+		rigs = append(rigs, newRig(t, database, rigConfig{
+			on: on, sessions: strategy.Config{Lifetime: 24 * time.Hour, Cache: cache},
 			noLimiter: true, // logins of accounts that were not registered fail
 		}))
 	}
@@ -89,12 +87,10 @@ func TestServerKilledUnderLoad(t *testing.T) {
 	clients.extra = accounts.register
 
 	begin := time.Now()
-	for round := 1; (round <= 3 || time.Since(begin) < *soak) && !t.Failed(); round++ {
+	for round := 1; (round <= rounds || time.Since(begin) < *soak) && !t.Failed(); round++ {
 		stop := clients.background(t.Context(), rng.Uint64())
 		time.Sleep(time.Duration(300+rng.IntN(600)) * time.Millisecond)
-		p.kill()
-		time.Sleep(time.Duration(rng.IntN(600)) * time.Millisecond)
-		if p, err = startProcess(p.addr, p.dir); err != nil {
+		if err := on.crash(round, time.Duration(rng.IntN(600))*time.Millisecond); err != nil {
 			stop()
 			t.Fatal(err)
 		}
@@ -106,43 +102,12 @@ func TestServerKilledUnderLoad(t *testing.T) {
 		}
 		before := clients.size()
 		confirmed, unsure := accounts.check(t, rigs[0])
-		checkDocuments(t, rigs[0])
+		on.inspect(t, rigs[0])
 		clients.settle()
 		clients.report(t)
 		t.Logf("round %d: recovered after %v; checked %d tokens, %d accounts and %d unanswered registrations",
 			round, took.Round(time.Millisecond), before, confirmed, unsure)
-		// Many rows would slow down a server without indexes.
-		if _, err := rigs[0].db.Collection("access_tokens").DeleteMany(t.Context(), bson.D{}); err != nil {
-			t.Fatal(err)
-		}
+		on.deleteTokens(t, rigs[0]) // many would slow down a server without indexes
 	}
 	t.Log(clients)
-}
-
-// checkDocuments checks that every document has its required fields: that none was half
-// written.
-func checkDocuments(t *testing.T, r *rig) {
-	t.Helper()
-	for collection, fields := range map[string]map[string]bson.Type{
-		"users": {"_id": bson.TypeBinary, "email": bson.TypeString, "hashed_password": bson.TypeString,
-			"is_active": bson.TypeBoolean, "created_at": bson.TypeDateTime},
-		"access_tokens": {"_id": bson.TypeBinary, "token": bson.TypeString, "user_id": bson.TypeBinary, "created_at": bson.TypeDateTime},
-		"revocations":   {"_id": bson.TypeBinary, "at": bson.TypeDateTime},
-	} {
-		cur, err := r.db.Collection(collection).Find(t.Context(), bson.D{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var docs []bson.Raw
-		if err := cur.All(t.Context(), &docs); err != nil {
-			t.Fatal(err)
-		}
-		for _, doc := range docs {
-			for field, want := range fields {
-				if got := doc.Lookup(field).Type; got != want {
-					t.Errorf("%s has a document with a %s of type %v, want %v: %v", collection, field, got, want, doc)
-				}
-			}
-		}
-	}
 }

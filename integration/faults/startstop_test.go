@@ -125,10 +125,10 @@ func TestRollingChangeOfLifetime(t *testing.T) {
 				}
 			}
 			if server.Capabilities.TTL {
-				if err := after.tokens.VerifyIndexes(t.Context()); err != nil {
+				if err := after.mongo.tokens.VerifyIndexes(t.Context()); err != nil {
 					t.Errorf("the indexes do not match the instance that started last: %v", err)
 				}
-				if err := before.tokens.VerifyIndexes(t.Context()); !errors.Is(err, mongostore.ErrIndexMismatch) {
+				if err := before.mongo.tokens.VerifyIndexes(t.Context()); !errors.Is(err, mongostore.ErrIndexMismatch) {
 					t.Errorf("VerifyIndexes for the former lifetime: %v, want ErrIndexMismatch", err)
 				}
 			}
@@ -137,10 +137,14 @@ func TestRollingChangeOfLifetime(t *testing.T) {
 }
 
 func TestCloseWhileRequestsAreInFlight(t *testing.T) {
-	db := newDatabase(t)
+	onEachServer(t, testCloseWhileRequestsAreInFlight)
+}
+
+func testCloseWhileRequestsAreInFlight(t *testing.T, on backend) {
+	database := on.newDatabase(t)
 	cached := strategy.Config{Lifetime: time.Hour, IdleTimeout: time.Hour, TouchInterval: time.Millisecond,
 		Cache: strategy.Cache{MaxStaleness: 250 * time.Millisecond}}
-	rigs := []*rig{newRig(t, db.Name(), rigConfig{sessions: cached}), newRig(t, db.Name(), rigConfig{sessions: cached})}
+	rigs := []*rig{newRig(t, database, rigConfig{on: on, sessions: cached}), newRig(t, database, rigConfig{on: on, sessions: cached})}
 	clients := newTraffic(rigs, 8, 20)
 	rigs[0].mustRegister(t, clients.emails...)
 	stop := clients.background(t.Context(), *seed)
@@ -151,16 +155,17 @@ func TestCloseWhileRequestsAreInFlight(t *testing.T) {
 	for range 3 {
 		for _, r := range rigs {
 			closing.Go(r.sessions.Close)
-			closing.Go(r.tokens.Close)
-			closing.Go(r.attempts.Close)
+			for _, end := range r.background {
+				closing.Go(end)
+			}
 		}
 	}
 	closing.Wait()
 	before := clients.count(doGuarded, http.StatusOK)
 	eventuallyTrue(t, recoveryBound, "requests are accepted after Close", func() bool { return clients.count(doGuarded, http.StatusOK) > before+20 })
 
-	// The MongoDB client of one instance disconnects.
-	if err := rigs[1].mongo.Disconnect(t.Context()); err != nil {
+	// The client of one instance disconnects.
+	if err := rigs[1].disconnect(t.Context()); err != nil {
 		t.Error(err)
 	}
 	time.Sleep(500 * time.Millisecond)
