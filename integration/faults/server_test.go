@@ -88,8 +88,12 @@ func testServerKilledUnderLoad(t *testing.T, on crasher, rounds int) {
 
 	begin := time.Now()
 	for round := 1; (round <= rounds || time.Since(begin) < *soak) && !t.Failed(); round++ {
+		acknowledged := clients.count(doLogout, http.StatusNoContent)
 		stop := clients.background(t.Context(), rng.Uint64())
 		time.Sleep(time.Duration(300+rng.IntN(600)) * time.Millisecond)
+		eventuallyTrue(t, 20*time.Second, "20 log-outs are acknowledged", func() bool {
+			return clients.count(doLogout, http.StatusNoContent) >= acknowledged+20
+		})
 		if err := on.crash(round, time.Duration(rng.IntN(600))*time.Millisecond); err != nil {
 			stop()
 			t.Fatal(err)
