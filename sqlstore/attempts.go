@@ -106,7 +106,7 @@ func (a *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 		rows, err = a.writeReturning(ctx, attemptColumns, "INSERT INTO "+a.table+" AS c"+insert+"ON CONFLICT (id) DO UPDATE SET "+set, args...)
 	} else {
 		set = strings.ReplaceAll(set, "c.", a.table+".")
-		err = a.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		err = a.transact(ctx, func(ctx context.Context, tx querier) error {
 			if _, err := a.exec(ctx, tx, "INSERT INTO "+a.table+insert+"ON DUPLICATE KEY UPDATE "+set, args...); err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ func (a *Attempts) Add(ctx context.Context, key string, now, expires time.Time, 
 
 // Withdraw implements account.AttemptStore.
 func (a *Attempts) Withdraw(ctx context.Context, now time.Time, key string, n int) error {
-	return wrap("withdraw attempts", a.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return wrap("withdraw attempts", a.transact(ctx, func(ctx context.Context, tx querier) error {
 		// The update locks the row until the transaction ends.
 		_, err := a.exec(ctx, tx, "UPDATE "+a.table+" SET failures = failures - ? WHERE id = ? AND expires_at > ?", n, key, now.UnixMilli())
 		if err != nil {

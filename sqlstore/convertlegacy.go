@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,7 +22,7 @@ func (l *LegacyTokens[ID]) insertCopy(ctx context.Context, row legacyRow[ID]) (i
 	values := tokenValues(row.AccessToken)
 	condition, args := l.bySecret(row.secret)
 	statement := l.insertInto() + "SELECT " + placeholders(len(values)) + " FROM " + l.old + " WHERE " + condition + l.forUpdate()
-	err = l.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = l.transact(ctx, func(ctx context.Context, tx querier) error {
 		n, err := l.exec(ctx, tx, statement, append(values, args...)...)
 		inserted = n > 0
 		return err
@@ -144,7 +143,7 @@ func (l *LegacyTokens[ID]) convertRows(ctx context.Context, rows []legacyRow[ID]
 		return nil
 	}
 	var n int64
-	err = l.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = l.transact(ctx, func(ctx context.Context, tx querier) error {
 		n, err = l.insertCopies(ctx, tx, missing)
 		return err
 	})
@@ -172,7 +171,7 @@ func (l *LegacyTokens[ID]) convertRows(ctx context.Context, rows []legacyRow[ID]
 }
 
 // insertCopies inserts the copies of the rows that are still there, and returns their number.
-func (l *LegacyTokens[ID]) insertCopies(ctx context.Context, tx *sql.Tx, rows []legacyRow[ID]) (int64, error) {
+func (l *LegacyTokens[ID]) insertCopies(ctx context.Context, tx querier, rows []legacyRow[ID]) (int64, error) {
 	there, err := l.secondOf(ctx, tx, "SELECT user_id, token FROM "+l.old+" WHERE token IN", l.forUpdate(), rows, func(row legacyRow[ID]) any { return row.secret })
 	if err != nil {
 		return 0, err

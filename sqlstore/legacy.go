@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -314,7 +313,7 @@ func (l *LegacyTokens[ID]) expired(row *strategy.AccessToken[ID]) bool {
 // fastapi-users and the copy, and inserts the session with its new token.
 func (l *LegacyTokens[ID]) RotateLegacyToken(ctx context.Context, secret string, to strategy.Rotation) (strategy.AccessToken[ID], error) {
 	var session strategy.AccessToken[ID]
-	err := l.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := l.transact(ctx, func(ctx context.Context, tx querier) error {
 		row, err := l.takeOld(ctx, tx, secret)
 		if err != nil {
 			return err
@@ -358,7 +357,7 @@ func (t *Tokens[ID]) insertInto() string {
 
 // takeOld deletes the row of a legacy token and returns it. It returns an error wrapping
 // ErrTokenNotFound, and the transaction must then end, if there is none or it is no token.
-func (l *LegacyTokens[ID]) takeOld(ctx context.Context, tx *sql.Tx, secret string) (legacyRow[ID], error) {
+func (l *LegacyTokens[ID]) takeOld(ctx context.Context, tx querier, secret string) (legacyRow[ID], error) {
 	values, err := l.deleteOld(ctx, tx, secret)
 	if err == nil && values == nil {
 		err = strategy.ErrTokenNotFound
@@ -374,7 +373,7 @@ func (l *LegacyTokens[ID]) takeOld(ctx context.Context, tx *sql.Tx, secret strin
 }
 
 // deleteOld deletes the row of a legacy token and returns its columns, or nil if there is none.
-func (l *LegacyTokens[ID]) deleteOld(ctx context.Context, tx *sql.Tx, secret string) ([]any, error) {
+func (l *LegacyTokens[ID]) deleteOld(ctx context.Context, tx querier, secret string) ([]any, error) {
 	condition, args := l.bySecret(secret)
 	remove := "DELETE FROM " + l.old + " WHERE " + condition
 	read := "SELECT " + l.oldColumns() + " FROM " + l.old + " WHERE " + condition + " FOR UPDATE"
@@ -436,7 +435,7 @@ func (l *LegacyTokens[ID]) DeleteSession(ctx context.Context, userID ID, id uuid
 // deleteBoth deletes the row of fastapi-users of a token, if it is not "", and the row of
 // Latchkey that a condition finds. It returns what can be read of one of them.
 func (l *LegacyTokens[ID]) deleteBoth(ctx context.Context, doing, secret, condition string, args ...any) (row strategy.AccessToken[ID], err error) {
-	err = l.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = l.transact(ctx, func(ctx context.Context, tx querier) error {
 		row = strategy.AccessToken[ID]{}
 		var old []any
 		if secret != "" {
@@ -488,7 +487,7 @@ func (l *LegacyTokens[ID]) DeleteByUser(ctx context.Context, userID ID, except .
 			ownArgs = append(ownArgs, id.String())
 		}
 	}
-	err = l.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = l.transact(ctx, func(ctx context.Context, tx querier) error {
 		legacy, err := l.exec(ctx, tx, "DELETE FROM "+l.old+" WHERE "+old, oldArgs...)
 		if err != nil {
 			return err

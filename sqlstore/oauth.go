@@ -128,7 +128,7 @@ func (o *OAuthAccounts[ID]) Delete(ctx context.Context, userID ID, issuer, subje
 	if o.dialect != SQLite { // there, the transactions that write are one after the other
 		lock += " FOR UPDATE"
 	}
-	return wrap("delete the OAuth account", o.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return wrap("delete the OAuth account", o.transact(ctx, func(ctx context.Context, tx querier) error {
 		rows, err := o.query(ctx, tx, lock, id)
 		if err != nil {
 			return err

@@ -205,15 +205,14 @@ func (s *store) write(ctx context.Context, query string, args ...any) (n int64, 
 }
 
 // transact calls do in a transaction, again if the database reports a conflict.
-func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
+func (s *store) transact(ctx context.Context, do func(context.Context, querier) error) error {
 	ctx, cancel := bounded(ctx, s.timeout)
 	defer cancel()
 	return retry(ctx, s.dialect, func() error {
-		var opts *sql.TxOptions
-		if s.dialect == MySQL { // fewer locks between the rows
-			opts = &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+		if s.dialect == MySQL {
+			return s.transactOnConn(ctx, do)
 		}
-		tx, err := s.db.BeginTx(ctx, opts)
+		tx, err := s.db.BeginTx(ctx, nil)
 		if err != nil {
 			return ended(ctx, err)
 		}
@@ -223,6 +222,57 @@ func (s *store) transact(ctx context.Context, do func(context.Context, *sql.Tx) 
 		}
 		return ended(ctx, tx.Commit())
 	})
+}
+
+// transactOnConn is a transaction without a *sql.Tx. MySQL's driver knows no context in the Commit and
+// the Rollback of one: on a connection that is half open, they would wait for ever.
+func (s *store) transactOnConn(ctx context.Context, do func(context.Context, querier) error) error {
+	conn, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	done := false // the transaction has ended
+	defer func() {
+		if !done {
+			discard(conn) // the server then rolls back
+		}
+		_ = conn.Close()
+	}()
+	if err = do(ctx, conn); err == nil {
+		err = execOn(ctx, conn, "COMMIT")
+		done = err == nil
+	} else {
+		done = execOn(ctx, conn, "ROLLBACK") == nil
+	}
+	return err
+}
+
+// begin returns a connection of MySQL in a new transaction.
+func (s *store) begin(ctx context.Context) (*sql.Conn, error) {
+	for attempt := 1; ; attempt++ {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return nil, ended(ctx, err)
+		}
+		err = execOn(ctx, conn, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED") // fewer locks between the rows
+		if err == nil {
+			err = execOn(ctx, conn, "START TRANSACTION")
+		}
+		if err == nil {
+			return conn, nil
+		}
+		discard(conn)
+		_ = conn.Close()
+		// The server had closed an idle connection. database/sql itself tries as often.
+		if attempt == 3 || !errors.Is(err, driver.ErrBadConn) {
+			return nil, err
+		}
+	}
+}
+
+func execOn(ctx context.Context, conn *sql.Conn, statement string) error {
+	_, err := conn.ExecContext(ctx, statement)
+	return ended(ctx, err)
 }
 
 // writeReturning executes a write and returns these columns of the rows that it changed. The
@@ -239,7 +289,7 @@ func (s *store) take(ctx context.Context, table, columns, condition string, args
 	if s.dialect.returning() {
 		return s.writeReturning(ctx, columns, "DELETE FROM "+table+" WHERE "+condition, args...)
 	}
-	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.transact(ctx, func(ctx context.Context, tx querier) error {
 		rows, err = s.takeIn(ctx, tx, table, columns, condition, args...)
 		return err
 	})
@@ -247,7 +297,7 @@ func (s *store) take(ctx context.Context, table, columns, condition string, args
 }
 
 // takeIn is take in a transaction.
-func (s *store) takeIn(ctx context.Context, tx *sql.Tx, table, columns, condition string, args ...any) ([][]any, error) {
+func (s *store) takeIn(ctx context.Context, tx querier, table, columns, condition string, args ...any) ([][]any, error) {
 	remove := "DELETE FROM " + table + " WHERE "
 	if s.dialect.returning() {
 		return s.query(ctx, tx, remove+condition+" RETURNING "+s.dialect.columns(columns), args...)

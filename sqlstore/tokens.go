@@ -203,7 +203,7 @@ func (t *Tokens[ID]) Rotate(ctx context.Context, digest string, to strategy.Rota
 	if t.dialect.returning() {
 		rows, err = t.writeReturning(ctx, tokenColumns, update+byToken, append(args, digest)...)
 	} else {
-		err = t.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		err = t.transact(ctx, func(ctx context.Context, tx querier) error {
 			rows, err = t.query(ctx, tx, "SELECT id FROM "+t.table+" WHERE "+byToken+" FOR UPDATE", digest)
 			if err != nil || len(rows) == 0 {
 				return err

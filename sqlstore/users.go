@@ -446,7 +446,7 @@ func (u *Users[U, ID]) update(ctx context.Context, conditions, set where) (match
 		return n > 0, err
 	}
 	// MySQL does not count a row that has the values already.
-	err = u.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = u.transact(ctx, func(ctx context.Context, tx querier) error {
 		if matched, err = u.exists(ctx, tx, condition+" FOR UPDATE", conditions.args...); err != nil || !matched {
 			return err
 		}
