@@ -34,17 +34,19 @@ type postgreSQL struct {
 	exited chan struct{}
 }
 
-// findPostgreSQL returns the directory of PostgreSQL's programs: that of Debian's packages,
-// which is not in the PATH, or else that of initdb in the PATH.
+// findPostgreSQL returns the directory of PostgreSQL's programs, version 14 or later: that of
+// Debian's packages, which is not in the PATH, or else that of initdb in the PATH.
 func findPostgreSQL() (string, error) {
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	var found []string
 	if path, err := exec.LookPath("initdb"); err == nil {
 		found = append(found, path)
 	}
+	debian, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	found = append(found, debian...)
 	if len(found) == 0 {
 		return "", errNoPostgreSQL
 	}
-	return filepath.Dir(found[0]), nil
+	return filepath.Dir(found[len(found)-1]), nil
 }
 
 // otherUser returns the user postgres, or else nobody, if this process runs as root:
@@ -128,7 +130,10 @@ func (p *postgreSQL) command(name string, args ...string) *exec.Cmd {
 func (p *postgreSQL) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.server = p.command("postgres", "-D", p.data(), "-p", strconv.Itoa(p.port), "-h", "127.0.0.1", "-k", "", "-c", "max_connections=200")
+	p.server = p.command("postgres", "-D", p.data(), "-p", strconv.Itoa(p.port), "-h", "127.0.0.1", "-k", "",
+		"-c", "max_connections=200",
+		"-c", "recovery_init_sync_method=syncfs") // the default syncs a thousand files, which takes seconds
+
 	p.server.Stderr = p.log
 	if err := p.server.Start(); err != nil {
 		return err
@@ -236,11 +241,17 @@ func (p *postgreSQL) killBackend() error {
 // crash implements crasher. On even rounds, one backend is killed.
 func (p *postgreSQL) crash(round int, down time.Duration) error {
 	if round%2 == 0 {
-		return p.killBackend()
+		if err := p.killBackend(); err != nil {
+			return err
+		}
+	} else {
+		p.kill()
+		time.Sleep(down)
+		if err := p.start(); err != nil {
+			return err
+		}
 	}
-	p.kill()
-	time.Sleep(down)
-	return p.start()
+	return p.await(30 * time.Second)
 }
 
 // remove ends the server and removes its directory.
