@@ -31,8 +31,8 @@ type backend interface {
 // crasher is a server that a test owns.
 type crasher interface {
 	backend
-	// crash kills the server, or on some rounds a part of it, and starts it again after a
-	// pause.
+	// crash kills the server, or on some rounds a part of it, starts it again after a pause,
+	// and waits until it accepts connections.
 	crash(round int, down time.Duration) error
 }
 

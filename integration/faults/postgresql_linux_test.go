@@ -241,11 +241,17 @@ func (p *postgreSQL) killBackend() error {
 // crash implements crasher. On even rounds, one backend is killed.
 func (p *postgreSQL) crash(round int, down time.Duration) error {
 	if round%2 == 0 {
-		return p.killBackend()
+		if err := p.killBackend(); err != nil {
+			return err
+		}
+	} else {
+		p.kill()
+		time.Sleep(down)
+		if err := p.start(); err != nil {
+			return err
+		}
 	}
-	p.kill()
-	time.Sleep(down)
-	return p.start()
+	return p.await(30 * time.Second)
 }
 
 // remove ends the server and removes its directory.

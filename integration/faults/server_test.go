@@ -94,10 +94,12 @@ func testServerKilledUnderLoad(t *testing.T, on crasher, rounds int) {
 		eventuallyTrue(t, 20*time.Second, "20 log-outs are acknowledged", func() bool {
 			return clients.count(doLogout, http.StatusNoContent) >= acknowledged+20
 		})
+		crashed := time.Now()
 		if err := on.crash(round, time.Duration(rng.IntN(600))*time.Millisecond); err != nil {
 			stop()
 			t.Fatal(err)
 		}
+		down := time.Since(crashed)
 		took, err := clients.awaitRecovery(recoveryBound)
 		stop()
 		if err != nil {
@@ -109,8 +111,8 @@ func testServerKilledUnderLoad(t *testing.T, on crasher, rounds int) {
 		on.inspect(t, rigs[0])
 		clients.settle()
 		clients.report(t)
-		t.Logf("round %d: recovered after %v; checked %d tokens, %d accounts and %d unanswered registrations",
-			round, took.Round(time.Millisecond), before, confirmed, unsure)
+		t.Logf("round %d: the server was down for %v, and all was well %v later; checked %d tokens, %d accounts and %d unanswered registrations",
+			round, down.Round(time.Millisecond), took.Round(time.Millisecond), before, confirmed, unsure)
 		on.deleteTokens(t, rigs[0]) // many would slow down a server without indexes
 	}
 	t.Log(clients)
