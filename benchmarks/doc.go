@@ -3,6 +3,7 @@
 //
 //	go test -run '^$' -bench . -benchmem ./benchmarks/...   # in one process: time, bytes and allocations
 //	go run ./benchmarks/report                              # all measurements; writes docs/benchmarks.md
+//	go run ./benchmarks/postgresql URL                      # guards on PostgreSQL, by hand and with libraries
 //
 // They use the database that LATCHKEY_TEST_MONGODB_URI names, or else package wirestub, which
 // is not a database.
