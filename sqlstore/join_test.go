@@ -11,12 +11,44 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/sqlstore"
+	"github.com/latchkey-go/latchkey/storetest"
 	"github.com/latchkey-go/latchkey/strategy"
 )
 
 var _ strategy.Joiner[appUser, uuid.UUID] = (*sqlstore.Users[appUser, uuid.UUID])(nil)
+
+func TestJoiner(t *testing.T) {
+	runJoiner(t, sqlstore.SQLite, func(t testing.TB) *sql.DB { return migrated[uuid.UUID](t, sqlstore.Tables{}) })
+}
+
+func TestJoinerOnServers(t *testing.T) {
+	for _, s := range servers(t) {
+		t.Run(s.dialect.String(), func(t *testing.T) {
+			runJoiner(t, s.dialect, func(t testing.TB) *sql.DB { return serverDB[uuid.UUID](t, s, sqlstore.Tables{}) })
+		})
+	}
+}
+
+func runJoiner(t *testing.T, dialect sqlstore.Dialect, open func(testing.TB) *sql.DB) {
+	newUser := func(email string) account.User[uuid.UUID] {
+		return account.User[uuid.UUID]{ID: uuid.New(), Email: email, Active: true, CreatedAt: time.UnixMilli(5).UTC()}
+	}
+	storetest.RunJoiner(t, newUser, func(t testing.TB) storetest.Joined[account.User[uuid.UUID], uuid.UUID] {
+		db := open(t)
+		users, err := sqlstore.NewUsers[account.User[uuid.UUID]](db, dialect, sqlstore.UsersConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens, err := sqlstore.NewTokens[uuid.UUID](db, dialect, sqlstore.TokensConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return storetest.Joined[account.User[uuid.UUID], uuid.UUID]{Users: users, Tokens: tokens}
+	})
+}
 
 func TestJoin(t *testing.T) {
 	testJoin(t, migrated[uuid.UUID](t, sqlstore.Tables{}), sqlstore.SQLite)

@@ -7,6 +7,7 @@
 //   - [RunAttempts]: account.AttemptStore
 //   - [RunOneTimeTokens]: account.OneTimeTokenStore
 //   - [RunOAuthAccounts]: account.OAuthAccountStore
+//   - [RunJoiner]: strategy.Joiner, which an account.Store may be too
 //
 // A test of a store is one call:
 //

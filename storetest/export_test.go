@@ -53,3 +53,8 @@ func Legacy[ID comparable](newID func() ID, open func(testing.TB) (strategy.Lega
 func OAuthAccounts[ID comparable](newID func() ID, open func(testing.TB) account.OAuthAccountStore[ID]) Suite {
 	return oauthSuite(newID, open)
 }
+
+// Joiners is the suite of [RunJoiner].
+func Joiners[U strategy.User[ID], ID comparable](newUser func(email string) U, open func(testing.TB) Joined[U, ID]) Suite {
+	return joinerSuite(newUser, open)
+}

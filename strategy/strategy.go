@@ -39,7 +39,8 @@ type UserSource[U User[ID], ID comparable] interface {
 }
 
 // Joiner is an optional interface of a [UserSource] whose database can read a token together with
-// its user, in one round trip instead of two. It is optional because not every database can.
+// its user, in one round trip instead of two. It is optional because not every database can. Package
+// storetest checks each line of this contract.
 type Joiner[U User[ID], ID comparable] interface {
 	UserSource[U, ID]
 
