@@ -55,6 +55,9 @@ func (u *Users[U, ID]) joined(ctx context.Context, t *Tokens[ID], query, digest 
 		into[i] = &values[i]
 	}
 	user, there, unread := u.scanInto(rows, into)
+	if errors.Is(unread, errNotRead) {
+		return token, user, unread
+	}
 	if token, err = t.valid(ctx, [][]any{values}); err != nil {
 		return token, user, err
 	}

@@ -3,8 +3,10 @@ package sqlstore_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -165,4 +167,76 @@ func testJoin(t *testing.T, db *sql.DB, dialect sqlstore.Dialect) {
 	if err == nil || errors.Is(err, strategy.ErrTokenNotFound) || errors.Is(err, strategy.ErrUserNotFound) || !strings.Contains(err.Error(), "token_version") || len(unreadable) != 2 {
 		t.Errorf("a user that cannot be read: got %v and %d events, want an error that names the column, and 2", err, len(unreadable))
 	}
+}
+
+// A context that ends between the row's arrival and its reading does not make a valid token look
+// unknown: that would log the user out.
+func TestContextThatEndsInALookUpIsNotAnUnknownToken(t *testing.T) {
+	rows := &endingRows{}
+	db := sql.OpenDB(rows)
+	defer func() { _ = db.Close() }()
+	onEvent := func(_ context.Context, e event.Event) { t.Errorf("an event: %v", e.Err) }
+	users, err := sqlstore.NewUsers[account.User[uuid.UUID]](db, sqlstore.PostgreSQL, sqlstore.UsersConfig{OnEvent: onEvent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := sqlstore.NewTokens[uuid.UUID](db, sqlstore.PostgreSQL, sqlstore.TokensConfig{OnEvent: onEvent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func(context.Context) error{
+		"the join": func(ctx context.Context) error {
+			_, _, err := users.Join(tokens)(ctx, "digest")
+			return err
+		},
+		"ByToken": func(ctx context.Context) error {
+			_, err := tokens.ByToken(ctx, "digest")
+			return err
+		},
+		"ByID": func(ctx context.Context) error {
+			_, err := users.ByID(ctx, uuid.New())
+			return err
+		},
+	} {
+		for range 20 {
+			ctx, cancel := context.WithCancel(t.Context())
+			rows.cancel = cancel
+			if err := call(ctx); err == nil || errors.Is(err, strategy.ErrTokenNotFound) || errors.Is(err, strategy.ErrUserNotFound) {
+				t.Errorf("%s: got %v, want the context's error", name, err)
+			}
+		}
+	}
+}
+
+// endingRows is a database whose every query has one row, of NULLs. The query's context is cancelled
+// before the row can be read.
+type endingRows struct {
+	driver.Rows
+	cancel func()
+}
+
+func (r *endingRows) Connect(context.Context) (driver.Conn, error) { return r, nil }
+func (r *endingRows) Driver() driver.Driver                        { return nil }
+func (r *endingRows) Prepare(string) (driver.Stmt, error)          { return nil, errors.ErrUnsupported }
+func (r *endingRows) Begin() (driver.Tx, error)                    { return nil, errors.ErrUnsupported }
+func (r *endingRows) Close() error                                 { return nil }
+
+func (r *endingRows) QueryContext(_ context.Context, query string, _ []driver.NamedValue) (driver.Rows, error) {
+	columns, _, _ := strings.Cut(query, " FROM ")
+	return &endingRow{r, strings.Split(columns, ", ")}, nil
+}
+
+type endingRow struct {
+	*endingRows
+	columns []string
+}
+
+func (r *endingRow) Columns() []string { return r.columns }
+
+func (r *endingRow) Next([]driver.Value) error {
+	r.cancel()
+	for range 10_000 {
+		runtime.Gosched() // until database/sql waits to close the rows
+	}
+	return nil
 }

@@ -301,6 +301,9 @@ func (u *Users[U, ID]) readOnce(ctx context.Context, condition string, args ...a
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		user, err := u.scan(rows)
+		if errors.Is(err, errNotRead) {
+			return nil, nil, err
+		}
 		if err != nil {
 			invalid = append(invalid, invalidAccount[ID]{u.of(&user).ID, err})
 			continue
@@ -309,6 +312,9 @@ func (u *Users[U, ID]) readOnce(ctx context.Context, condition string, args ...a
 	}
 	return users, invalid, rows.Err()
 }
+
+// errNotRead means that the database's answer could not be read, whatever is in it.
+var errNotRead = errors.New("the row was not read")
 
 // scan reads a row. If it cannot, it returns an error and a user with the ID, if that is known.
 func (u *Users[U, ID]) scan(rows *sql.Rows) (user U, err error) {
@@ -330,6 +336,9 @@ func (u *Users[U, ID]) scanInto(rows *sql.Rows, others []any) (user U, there boo
 		into = append(into, holders[i].Interface())
 	}
 	scanned := rows.Scan(into...)
+	if first := *into[0].(*any); scanned != nil && first == nil { // the context has ended, and the rows are closed
+		return user, false, fmt.Errorf("%w: %w", errNotRead, scanned)
+	}
 	if scanned == nil && values[0] == nil {
 		return user, false, errors.New("the account's ID is NULL")
 	}
