@@ -61,7 +61,7 @@ type Config struct {
 	// Default none; see strategy.Cache.
 	Cache strategy.Cache
 
-	// Limiter bounds how often passwords can be guessed. The counters are in MongoDB,
+	// Limiter bounds how often passwords can be guessed. The counters are in the database,
 	// shared by all instances. Default: on, with the limits that
 	// account.LimiterConfig names.
 	Limiter account.LimiterConfig

@@ -87,7 +87,7 @@ type database[ID UserID] struct {
 
 func newDatabase[U strategy.User[ID], ID UserID, P account.Embeds[U, ID]](db *sql.DB, dialect Dialect, cfg latchkey.Config) (*database[ID], assembly.Stores[U, ID], error) {
 	var none assembly.Stores[U, ID]
-	tables := tablesOf(cfg)
+	tables := TablesOf(cfg)
 	s, err := newStore(db, dialect, "Config", tables, cfg.Timeout, cfg.Now, cfg.OnEvent)
 	if err != nil {
 		return nil, none, err
@@ -150,12 +150,12 @@ func legacyConfigOf(cfg latchkey.Config) LegacyConfig {
 
 func tokensConfigOf(cfg latchkey.Config) TokensConfig {
 	return TokensConfig{
-		Tables: tablesOf(cfg), Lifetime: cfg.Lifetime, Grace: cfg.TTLGrace, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent,
+		Tables: TablesOf(cfg), Lifetime: cfg.Lifetime, Grace: cfg.TTLGrace, Timeout: cfg.Timeout, Now: cfg.Now, OnEvent: cfg.OnEvent,
 	}
 }
 
-// tablesOf returns the tables of a configuration.
-func tablesOf(cfg latchkey.Config) Tables {
+// TablesOf returns the tables of [New] with a configuration, for [SchemaSQL] and [Migrate].
+func TablesOf(cfg latchkey.Config) Tables {
 	c := cfg.Collections
 	return Tables{
 		AccessTokens: c.AccessTokens, APITokens: c.APITokens, Revocations: c.Revocations, Users: c.Users,

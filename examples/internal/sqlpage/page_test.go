@@ -107,8 +107,8 @@ func withGolangMigrate(target database.Driver, dialect sqlstore.Dialect) error {
 	return nil
 }
 
-func writeMigration(file string) error {
-	text, err := sqlstore.SchemaSQL[int64](sqlstore.PostgreSQL, sqlstore.Tables{Users: "people", AccessTokens: "sessions"})
+func writeMigration(file string, cfg latchkey.Config) error {
+	text, err := sqlstore.SchemaSQL[int64](sqlstore.PostgreSQL, sqlstore.TablesOf(cfg))
 	if err != nil {
 		return err
 	}

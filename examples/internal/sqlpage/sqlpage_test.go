@@ -27,6 +27,7 @@ import (
 	"github.com/latchkey-go/latchkey/account"
 	"github.com/latchkey-go/latchkey/event"
 	"github.com/latchkey-go/latchkey/examples/internal/sqlrig"
+	"github.com/latchkey-go/latchkey/mongostore"
 	"github.com/latchkey-go/latchkey/sqlstore"
 )
 
@@ -349,14 +350,18 @@ func target(t *testing.T, source sqlrig.Database) (target database.Driver) {
 
 func TestSchemaAsAFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "0002_latchkey.up.sql")
-	if err := writeMigration(file); err != nil {
+	cfg := latchkey.Config{
+		Collections: latchkey.Collections{Users: "people", AccessTokens: "sessions"},
+		UserFields:  mongostore.Fields{ID: "number"},
+	}
+	if err := writeMigration(file, cfg); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"sessions"`, `REFERENCES "people"`, "BIGINT"} {
+	for _, part := range []string{`"sessions"`, `REFERENCES "people" ("number")`, "BIGINT"} {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("the file has no %s", part)
 		}
