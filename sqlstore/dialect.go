@@ -123,6 +123,19 @@ func (d Dialect) isForeignKey(err error) bool {
 	}
 }
 
+// withoutValue returns an error like that of a duplicate, without the value, which MySQL's message
+// shows: it can be a person's.
+func (d Dialect) withoutValue(duplicate error) error {
+	if d != MySQL {
+		return duplicate
+	}
+	key := ""
+	if i := strings.LastIndex(duplicate.Error(), " for key "); i >= 0 {
+		key = duplicate.Error()[i:]
+	}
+	return errors.New("duplicate entry" + key)
+}
+
 // isConflict reports whether the database refused a write because of concurrent ones, and
 // changed nothing, so that the write can be repeated.
 func (d Dialect) isConflict(err error) bool {

@@ -224,7 +224,7 @@ func (u *Users[U, ID]) duplicate(ctx context.Context, cause error, condition str
 	case taken:
 		return fmt.Errorf("sqlstore: %w", account.ErrEmailTaken)
 	}
-	return fmt.Errorf("sqlstore: %w: %w", account.ErrConflict, cause)
+	return fmt.Errorf("sqlstore: %w: %w", account.ErrConflict, u.dialect.withoutValue(cause))
 }
 
 func (u *Users[U, ID]) exists(ctx context.Context, q querier, condition string, args ...any) (bool, error) {
@@ -497,6 +497,9 @@ func (u *Users[U, ID]) Edit(ctx context.Context, id ID, edit func(*U) error) (U,
 		return user, nil
 	}
 	matched, err := u.update(ctx, u.conditionsOf(id, account.Change{}), set)
+	if u.dialect.isDuplicate(err) { // of a unique value of the application
+		err = fmt.Errorf("%w: %w", account.ErrConflict, u.dialect.withoutValue(err))
+	}
 	if err == nil && !matched {
 		err = account.ErrUserNotFound
 	}

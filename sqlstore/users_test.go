@@ -2,6 +2,7 @@ package sqlstore_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,42 @@ func TestTextThatTheDatabaseCannotStoreIsNotFound(t *testing.T) {
 			if list, err := users.List(t.Context(), text, "", 10); err != nil || len(list) > 0 {
 				t.Errorf("List with the prefix %q returned %d accounts and the error %v, want none", text, len(list), err)
 			}
+		}
+	})
+}
+
+// A value of the application that is taken is named by its key, and not shown.
+func TestConflictDoesNotShowTheValue(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := serverDB[uuid.UUID](t, s, sqlstore.Tables{})
+		for _, statement := range []string{"ALTER TABLE users ADD COLUMN name VARCHAR(50)", "CREATE UNIQUE INDEX users_name ON users (name)"} {
+			if _, err := db.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		users, err := sqlstore.NewUsers[appUser](db, s.dialect, sqlstore.UsersConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, email := range []string{"ann@example.com", "bob@example.com"} {
+			user := appUser{Name: "a private name for key x"}
+			user.ID, user.Email = uuid.New(), email
+			err := users.Insert(t.Context(), user)
+			if i == 0 && err != nil {
+				t.Fatal(err)
+			}
+			if i == 1 && (!errors.Is(err, account.ErrConflict) || strings.Contains(err.Error(), "private") || !strings.Contains(err.Error(), "name")) {
+				t.Errorf("got %v, want ErrConflict with the name of the key, and without the value", err)
+			}
+		}
+		bob := appUser{Name: "Bob"}
+		bob.ID, bob.Email = uuid.New(), "bob@example.com"
+		if err := users.Insert(t.Context(), bob); err != nil {
+			t.Fatal(err)
+		}
+		_, err = users.Edit(t.Context(), bob.ID, func(u *appUser) error { u.Name = "a private name for key x"; return nil })
+		if !errors.Is(err, account.ErrConflict) || strings.Contains(err.Error(), "private") {
+			t.Errorf("Edit returned %v, want ErrConflict without the value", err)
 		}
 	})
 }
