@@ -76,11 +76,12 @@ func TestLoginFloodTakesBoundedMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accounts, err := account.NewManager(users, nil, attempts, uuid.New, account.Config{MaxConcurrentHashes: floodHashes}, sessions)
+	accounts, err := account.NewManager(users, nil, attempts, uuid.New, account.Config{MaxConcurrentHashes: floodHashes, Timeout: time.Minute}, sessions)
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth, err := ginauth.New(sessions, accounts, ginauth.Config{})
+	// On a slow machine, a hash takes seconds.
+	auth, err := ginauth.New(sessions, accounts, ginauth.Config{Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,9 @@ import (
 // Fields are the names that the fields of account.User have in the documents of a collection.
 // An empty name means the default.
 type Fields struct {
-	// ID is the field of the account's ID. Default "_id". With another name, the server makes
-	// the _id of new documents, and the application's user does not have it.
+	// ID is the field of the account's ID. Default "_id", on SQL "id". On MongoDB, with another
+	// name, the server makes the _id of new documents, and the application's user does not have
+	// it.
 	ID string
 	// Email is the field of the address. Default "email".
 	Email string

@@ -52,7 +52,7 @@ func TestNewConnectsEverything(t *testing.T) {
 	if err := lk.Ping(ctx); !errors.Is(err, sqlstore.ErrSchemaMismatch) {
 		t.Errorf("Ping of an empty database returned %v, want ErrSchemaMismatch", err)
 	}
-	if err := lk.EnsureIndexes(ctx); err == nil || !strings.Contains(err.Error(), `"members"`) {
+	if err := lk.EnsureIndexes(ctx); err == nil || !strings.Contains(err.Error(), `"members" lacks the column of the field Name of sqlstore_test.appUser`) {
 		t.Errorf("EnsureIndexes without the column of the application returned %v, want an error that names the table", err)
 	}
 	if _, err := db.ExecContext(ctx, "ALTER TABLE members ADD COLUMN name TEXT NOT NULL DEFAULT ''"); err != nil {

@@ -177,16 +177,28 @@ func (u *Users[U, ID]) columnList() string {
 	return strings.Join(names, ", ")
 }
 
-// checkColumns returns an error wrapping ErrSchemaMismatch if the table lacks a column of U.
+// checkColumns returns an error wrapping ErrSchemaMismatch that names each field of U whose column
+// the table lacks.
 func (u *Users[U, ID]) checkColumns(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, u.timeout)
 	defer cancel()
 	_, err := u.query(ctx, u.db, "SELECT "+u.columnList()+" FROM "+u.table+" WHERE 1 = 0")
-	if err != nil && ctx.Err() == nil {
-		var none U
-		err = fmt.Errorf("%w: the table %q must have a column for each field of %T: %w", ErrSchemaMismatch, u.tables.Users, none, err)
+	if err == nil || ctx.Err() != nil {
+		return wrap("verify the schema", err)
 	}
-	return wrap("verify the schema", err)
+	var missing []error
+	for _, f := range u.own {
+		column := u.dialect.quote(f.column)
+		if _, err := u.query(ctx, u.db, "SELECT "+column+" FROM "+u.table+" WHERE 1 = 0"); err != nil && ctx.Err() == nil {
+			field := reflect.TypeFor[U]().FieldByIndex(f.index)
+			missing = append(missing, fmt.Errorf("sqlstore: %w: the table %q lacks the column of the field %s of %v: ALTER TABLE %s ADD COLUMN %s with a type for %v, or name another column in the field's db tag",
+				ErrSchemaMismatch, u.tables.Users, field.Name, reflect.TypeFor[U](), u.table, column, f.typ))
+		}
+	}
+	if len(missing) == 0 { // VerifySchema names those of the account
+		missing = append(missing, fmt.Errorf("sqlstore: %w: the table %q: %w", ErrSchemaMismatch, u.tables.Users, err))
+	}
+	return errors.Join(missing...)
 }
 
 // Insert implements account.Store.

@@ -315,7 +315,7 @@ func (v *verifier) same(a, b string) bool {
 func (v *verifier) compare(want *table) {
 	is := v.found[want.name]
 	if is == nil {
-		v.problem("the table %q is missing: call Migrate, or execute its statement of SchemaSQL", want.name)
+		v.problem("the table %q is missing: call EnsureIndexes of the Latchkey or sqlstore.Migrate, or execute its statement of SchemaSQL", want.name)
 		return
 	}
 	ofUsers := !v.tables.UsersElsewhere && want.name == v.tables.Users

@@ -40,7 +40,7 @@ func again(t *testing.T, db *sql.DB, table, old, replacement string) {
 func TestVerifySchemaNamesEachProblem(t *testing.T) {
 	const pg, my, lite = sqlstore.PostgreSQL, sqlstore.MySQL, sqlstore.SQLite
 	for name, d := range map[string]damage{
-		"a table is missing": {map[sqlstore.Dialect][]string{0: {"DROP TABLE revocations"}}, `the table "revocations" is missing: call Migrate`, nil},
+		"a table is missing": {map[sqlstore.Dialect][]string{0: {"DROP TABLE revocations"}}, `the table "revocations" is missing: call EnsureIndexes`, nil},
 		"a column is missing": {map[sqlstore.Dialect][]string{0: {"ALTER TABLE access_tokens DROP COLUMN client_ip"}}, `the table "access_tokens" has no column "client_ip"`,
 			map[sqlstore.Dialect]string{
 				pg: `ALTER TABLE "access_tokens" ADD COLUMN "client_ip" TEXT COLLATE "C" NOT NULL DEFAULT ''`, lite: "ALTER TABLE `access_tokens` ADD COLUMN `client_ip` TEXT NOT NULL DEFAULT ''",
