@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -86,8 +87,11 @@ func TestBrokenJoinersFail(t *testing.T) {
 			}
 		}), unknown},
 		"an old answer": {func(_ strategy.Store[uuid.UUID], good joinFunc) joinFunc {
+			var mu sync.Mutex
 			old := make(map[string]func() (joinToken, joinUser, error))
 			return func(ctx context.Context, digest string) (joinToken, joinUser, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				if old[digest] == nil {
 					row, user, err := good(ctx, digest)
 					old[digest] = func() (joinToken, joinUser, error) { return row, user, err }
